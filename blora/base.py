@@ -1,0 +1,260 @@
+"""What the method needs of a base model, loaded once per device.
+
+The UNet is frozen and stays. The VAE and the text encoders come when first used and can be released. Importing this
+module loads no torch, so that a planner can ask for `base_revision`.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import warnings
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from blora.blocks import target_layers
+from blora.config import Precision
+from blora.errors import BaseModelError
+from blora.source import Located, base_revision, locate_base
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from PIL import Image
+    from torch import Tensor
+
+__all__ = ["Base", "PromptEmbeddings", "base_revision", "load_base"]
+
+_PROMPTS_KEPT: Final = 512
+"""Prompts whose embeddings are remembered; 0.3 MB each for SDXL in half precision."""
+
+
+@dataclass(frozen=True, eq=False)
+class PromptEmbeddings:
+    """What the UNet is told about prompts.
+
+    Attributes:
+        hidden: (n, 77, context) in the UNet's number format: the penultimate layers of both encoders, side by side.
+        pooled: (n, pooled) in the UNet's number format: the second encoder's projection.
+    """
+
+    hidden: Tensor
+    pooled: Tensor
+
+
+class Base:
+    """A base model of SDXL's topology on one device.
+
+    Attributes:
+        spec: How it was asked for.
+        name: The same as it may be shown to others: of a folder only its last part.
+        revision: What fixes its content.
+        device: Where it runs.
+        precision: Number format of the UNet, "fp32", "bf16" or "fp16".
+        dtype: The same as torch names it.
+        unet: The frozen UNet.
+        scheduler_config: The folder's scheduler configuration, for diffusers' ``from_config``.
+        prediction_type: "epsilon" or "v_prediction".
+        latent_channels: Channels of a latent.
+        vae_scale_factor: Pixels per latent, along a side.
+    """
+
+    def __init__(self, located: Located, device: str | torch.device = "cpu", precision: Precision = "fp32") -> None:
+        """Load the UNet; use `load_base`, which locates the model first."""
+        import torch
+        from diffusers import UNet2DConditionModel
+
+        self.spec, self.revision, self._folder = located.spec, located.revision, located.folder
+        self.name = Path(self.spec).name if Path(self.spec).is_dir() else self.spec
+        self.device = torch.device(device)
+        self.precision = precision
+        self.dtype: torch.dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        self.scheduler_config: dict[str, Any] = self._json("scheduler/scheduler_config.json")
+        self.prediction_type: str = self.scheduler_config.get("prediction_type", "epsilon")
+        self.unet = self._frozen(UNet2DConditionModel, "unet", self.dtype)
+        self.latent_channels: int = self.unet.config.in_channels
+        self.vae_scale_factor: int = 2 ** (len(self._json("vae/config.json")["block_out_channels"]) - 1)
+        self._vae: Any = None
+        self._encoders: list[tuple[Any, Any]] = []
+        self._prompts: OrderedDict[str, PromptEmbeddings] = OrderedDict()
+        for half in ("content", "style"):
+            target_layers(self.unet, half)  # raises TopologyError by name
+
+    @property
+    def vae(self) -> Any:
+        """The autoencoder, always in fp32: SDXL's own overflows in fp16."""
+        if self._vae is None:
+            import torch
+            from diffusers import AutoencoderKL
+
+            self._vae = self._frozen(AutoencoderKL, "vae", torch.float32)
+        return self._vae
+
+    def release_vae(self) -> None:
+        """Give the autoencoder's memory back; it returns when next needed."""
+        self._vae = None
+        self._collect()
+
+    def release_encoders(self) -> None:
+        """Give the text encoders' memory back; remembered prompts stay, and new ones load the encoders again."""
+        self._encoders = []
+        self._collect()
+
+    def encode_prompts(self, prompts: Sequence[str]) -> PromptEmbeddings:
+        """Embed prompts as SDXL does; each once, and independently of the others.
+
+        Prompts beyond 75 tokens are cut, with a warning.
+        """
+        import torch
+
+        found = [self._prompt(prompt) for prompt in prompts]
+        return PromptEmbeddings(torch.cat([e.hidden for e in found]), torch.cat([e.pooled for e in found]))
+
+    def encode_negative_prompts(self, prompts: Sequence[str]) -> PromptEmbeddings:
+        """Embed what guidance leads away from: zeros for an empty prompt where the base says so, as SDXL base does."""
+        import torch
+
+        embeddings = self.encode_prompts(prompts)
+        if not self._json("model_index.json").get("force_zeros_for_empty_prompt", True):
+            return embeddings
+        given = torch.tensor([bool(prompt) for prompt in prompts], device=self.device)
+        hidden = torch.where(given[:, None, None], embeddings.hidden, 0.0)
+        return PromptEmbeddings(hidden, torch.where(given[:, None], embeddings.pooled, 0.0))
+
+    def time_ids(self, original_px: tuple[int, int], crop_px: tuple[int, int], target_px: tuple[int, int]) -> Tensor:
+        """Return SDXL's six numbers of size and crop, (1, 6): heights before widths, top before left."""
+        import torch
+
+        return torch.tensor([[*original_px, *crop_px, *target_px]], dtype=torch.float32, device=self.device)
+
+    def encode_image_moments(self, rgb: NDArray[np.uint8] | Image.Image) -> tuple[Tensor, Tensor]:
+        """Encode one picture; its latents are ``mean + std * noise``, scaled as the UNet expects.
+
+        Args:
+            rgb: (height, width, 3) uint8, sides a multiple of `vae_scale_factor`.
+
+        Returns:
+            Mean and standard deviation, each (1, channels, height / factor, width / factor) fp32.
+        """
+        import numpy as np
+        import torch
+
+        pixels = torch.from_numpy(np.array(rgb, dtype=np.uint8)).to(self.device)
+        with torch.no_grad():
+            moments = self.vae.encode(pixels.permute(2, 0, 1)[None].float() / 127.5 - 1.0).latent_dist
+        shift, scale = self._latent_affine
+        return (moments.mean - shift) * scale, moments.std * scale
+
+    def decode(self, latents: Tensor) -> NDArray[np.uint8]:
+        """Decode latents to pictures, one at a time, so that a picture does not depend on its neighbours.
+
+        Args:
+            latents: (n, channels, height, width) of any number format.
+
+        Returns:
+            (n, height * factor, width * factor, 3) uint8.
+        """
+        import numpy as np
+        import torch
+
+        shift, scale = self._latent_affine
+        pictures = []
+        with torch.no_grad():
+            for latent in latents.float():
+                picture = self.vae.decode(latent[None] / scale + shift).sample[0]
+                pixels = ((picture / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+                pictures.append(pixels.permute(1, 2, 0).cpu().numpy())
+        return np.stack(pictures)
+
+    @cached_property
+    def _latent_affine(self) -> tuple[Tensor, Tensor]:
+        """Shift and scale, each (1, channels, 1, 1): a UNet latent is (VAE latent - shift) * scale."""
+        import torch
+
+        config = self.vae.config
+        shift = config.latents_mean or [config.shift_factor or 0.0] * self.latent_channels
+        spread = config.latents_std or [1.0] * self.latent_channels
+        scale = [config.scaling_factor / value for value in spread]
+        affine = torch.tensor([shift, scale], dtype=torch.float32, device=self.device)[:, None, :, None, None]
+        return affine[0], affine[1]
+
+    def _prompt(self, prompt: str) -> PromptEmbeddings:
+        """Embed one prompt, or remember it. Encoders run in fp32 whatever the UNet's format: it happens once."""
+        if prompt in self._prompts:
+            self._prompts.move_to_end(prompt)
+            return self._prompts[prompt]
+        import torch
+
+        hidden, pooled = [], None
+        for tokenizer, encoder in self._load_encoders():
+            ids = tokenizer(prompt, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
+            length = len(tokenizer(prompt).input_ids)
+            if length > 77:
+                warnings.warn(f"prompt cut to 75 of {length - 2} tokens: {prompt!r}", stacklevel=3)
+            with torch.no_grad():
+                output = encoder(ids.to(self.device), output_hidden_states=True)
+            hidden.append(output.hidden_states[-2])
+            pooled = output[0]
+        assert pooled is not None
+        embeddings = PromptEmbeddings(torch.cat(hidden, dim=-1).to(self.dtype), pooled.to(self.dtype))
+        self._prompts[prompt] = embeddings
+        if len(self._prompts) > _PROMPTS_KEPT:
+            self._prompts.popitem(last=False)
+        return embeddings
+
+    def _load_encoders(self) -> list[tuple[Any, Any]]:
+        """Return both tokenizers with their encoders."""
+        if not self._encoders:
+            import torch
+            from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+            for suffix, kind in (("", CLIPTextModel), ("_2", CLIPTextModelWithProjection)):
+                tokenizer = CLIPTokenizer.from_pretrained(self._folder / f"tokenizer{suffix}")
+                self._encoders.append((tokenizer, self._frozen(kind, f"text_encoder{suffix}", torch.float32)))
+        return self._encoders
+
+    def _frozen(self, kind: Any, part: str, dtype: torch.dtype) -> Any:
+        """Load one component without gradients."""
+        full = any(".fp16." not in path.name for path in (self._folder / part).glob("*.safetensors"))
+        name = "dtype" if part.startswith("text") else "torch_dtype"
+        try:
+            model = kind.from_pretrained(
+                self._folder, subfolder=part, variant=None if full else "fp16", use_safetensors=True, **{name: dtype}
+            )
+        except (OSError, ValueError) as error:
+            received = f"{part}: {error}"
+            raise BaseModelError("cannot load a component", received, "safetensors weights", self.spec) from error
+        return model.requires_grad_(False).eval().to(self.device)
+
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self._folder / name
+        return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
+
+    def _collect(self) -> None:
+        if self.device.type == "cuda":
+            import torch
+
+            gc.collect()
+            torch.cuda.empty_cache()
+
+
+def load_base(spec: str | os.PathLike[str], device: str | torch.device = "cpu", precision: Precision = "fp32") -> Base:
+    """Load a base model.
+
+    Args:
+        spec: "embedded", ``org/model@<40 hex digits>``, or a folder in diffusers' layout.
+        device: "cpu", "cuda", "cuda:1", …
+        precision: Number format of the UNet.
+
+    Raises:
+        BaseModelError: Unknown spec, or a component that cannot be loaded.
+        BaseUnreachableError: The hub did not answer and the model is not in its cache.
+        TopologyError: The model is not built as SDXL is.
+    """
+    return Base(locate_base(spec), device, precision)

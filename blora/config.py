@@ -1,0 +1,270 @@
+"""Settings of the method: frozen, bounded, documented; presets and their overrides.
+
+Imports no torch, so that a planner without it can resolve and store settings. Defaults of each model are the paper's
+recipe (arXiv 2403.14572, section 4.2 and supplement; reference repository yardenfren1996/B-LoRA @ e08380d).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from blora.errors import SettingFault, SettingsError
+
+__all__ = [
+    "PRESETS",
+    "RECIPE_VERSION",
+    "Precision",
+    "SampleSettings",
+    "ScoreSettings",
+    "Settings",
+    "TrainSettings",
+    "resolve",
+]
+
+RECIPE_VERSION: Final = 1
+"""Counts changes of the code that alter what a given set of training settings produces; part of every adapter's id."""
+
+Precision = Literal["fp32", "bf16", "fp16"]
+"""Number format of the UNet. Adapter weights are fp32 while they train, the VAE is always fp32."""
+
+Text = Annotated[str, StringConstraints(max_length=2000)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class TrainSettings(_Frozen):
+    """How one B-LoRA is trained from one image (or several photos of one object)."""
+
+    resolution_px: int = Field(default=1024, ge=32, le=2048, multiple_of=8)
+    """Length that the shorter side of the image is resized to, in pixels."""
+    crop: Literal["center", "none"] = "center"
+    """"center": cut the middle square. "none": keep the whole picture, longer side up to four times the shorter one."""
+    prompt: Text = Field(default="A [v]", min_length=1)
+    """The one prompt of the training; "[v]" is an ordinary string, no token is added."""
+    rank: int = Field(default=64, ge=1, le=256)
+    """Rank of the low-rank update of every layer."""
+    alpha: float | None = Field(default=None, gt=0, le=1024)
+    """LoRA's alpha: the update is scaled by alpha / rank. None means alpha = rank, a scale of one."""
+    learning_rate: float = Field(default=5e-5, gt=0, le=1e3)
+    """Constant learning rate, no warm-up."""
+    steps: int = Field(default=1000, ge=1, le=100_000)
+    """Optimizer steps."""
+    batch_size: int = Field(default=1, ge=1, le=256)
+    """Noise draws of the image in each step; their losses are averaged."""
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    """AdamW's decay of the mean of gradients."""
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    """AdamW's decay of the mean of squared gradients."""
+    weight_decay: float = Field(default=1e-4, ge=0, le=1)
+    """AdamW's decoupled weight decay."""
+    epsilon: float = Field(default=1e-8, gt=0, le=1)
+    """AdamW's epsilon."""
+    max_grad_norm: float = Field(default=1.0, gt=0, le=1e6)
+    """Each adapter's gradient, over all its layers, is clipped to this norm."""
+    precision: Precision = "fp32"
+    """Number format of the UNet while training."""
+    checkpointing: Literal["auto", "on", "off"] = "auto"
+    """Recompute activations of the up blocks to save memory; "auto" does so only where a GPU's memory asks for it."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Mixed with the adapter's key into the seed of its own generator. 0 is a seed like any other."""
+    checkpoint_every_steps: int = Field(default=200, ge=1)
+    """A checkpoint is handed out after each so many steps."""
+    skips_before_reseed: int = Field(default=5, ge=1, le=1000)
+    """NaN policy: non-finite steps in a row, each skipped, until the adapter's generator is reseeded."""
+    reseeds_before_lower_rate: int = Field(default=1, ge=0, le=100)
+    """NaN policy: reseeds that may follow each other without one finite step until the learning rate is lowered."""
+    lower_rate_factor: float = Field(default=0.1, gt=0, lt=1)
+    """NaN policy: the learning rate is multiplied by this when it is lowered."""
+    max_lower_rates: int = Field(default=2, ge=0, le=100)
+    """NaN policy: how often the rate is lowered before the adapter is given up."""
+
+    @property
+    def scale(self) -> float:
+        """Factor of the low-rank update: alpha / rank."""
+        return 1.0 if self.alpha is None else self.alpha / self.rank
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that change the trained weights, as JSON values; they go into the adapter's id.
+
+        Left out: when checkpoints are written, and whether activations are kept or recomputed. Equal recipes give
+        equal identities: alpha is written as the number it stands for.
+        """
+        values = self.model_dump(mode="json", exclude={"checkpoint_every_steps", "checkpointing"})
+        values["alpha"] = float(self.rank if self.alpha is None else self.alpha)
+        return values
+
+
+class SampleSettings(_Frozen):
+    """How pictures are drawn."""
+
+    steps: int = Field(default=50, ge=1, le=1000)
+    """Denoising steps."""
+    guidance_scale: float = Field(default=5.0, ge=1.0, le=50)
+    """Classifier-free guidance; 1 switches it off."""
+    scheduler: Literal["base", "euler", "ddim", "dpm++"] = "base"
+    """"base" is the scheduler that the base model names; the others are built from its configuration."""
+    width_px: int = Field(default=1024, ge=32, le=4096, multiple_of=8)
+    """Width of the pictures in pixels."""
+    height_px: int = Field(default=1024, ge=32, le=4096, multiple_of=8)
+    """Height of the pictures in pixels."""
+    precision: Precision = "fp32"
+    """Number format of the UNet while sampling."""
+    negative_prompt: Text = ""
+    """What guidance leads away from, where a sample names nothing of its own."""
+    batch_size: int = Field(default=8, ge=1, le=1024)
+    """Pictures drawn at once; layout, not identity."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that change a picture, as JSON values; they go into the sample's id."""
+        return self.model_dump(mode="json", exclude={"batch_size"})
+
+
+class ScoreSettings(_Frozen):
+    """How pictures are judged."""
+
+    clip_model: Text = "embedded"
+    """"embedded", or an open_clip architecture such as "ViT-L-14-quickgelu"."""
+    clip_pretrained: Text = ""
+    """open_clip's pretrained tag, or the path of a weights file; needed unless clip_model is "embedded"."""
+    features: Literal["efficientnet-lite0", "none"] = "efficientnet-lite0"
+    """The second content and style feature, which runs offline; "none" leaves its scores out."""
+    colour: bool = True
+    """Also measure the colour distance (CIELAB)."""
+    leakage: bool = True
+    """Also measure how much of the style image's content is in the picture."""
+    batch_size: int = Field(default=32, ge=1, le=4096)
+    """Pictures judged at once; layout, not identity."""
+
+    @model_validator(mode="after")
+    def _named_weights(self) -> ScoreSettings:
+        if (self.clip_model == "embedded") == bool(self.clip_pretrained):
+            raise ValueError('an empty clip_pretrained with clip_model "embedded", and a tag or file with any other')
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that change a score, as JSON values."""
+        return self.model_dump(mode="json", exclude={"batch_size"})
+
+
+class Settings(_Frozen):
+    """Everything a run of the method is told."""
+
+    train: TrainSettings = TrainSettings()
+    """How adapters are trained."""
+    sample: SampleSettings = SampleSettings()
+    """How pictures are drawn."""
+    score: ScoreSettings = ScoreSettings()
+    """How pictures are judged."""
+    pack_size: int = Field(default=1, ge=1, le=64)
+    """Adapters trained in one pass; layout, not identity."""
+    shard_size: int = Field(default=64, ge=1, le=4096)
+    """Pictures drawn by one task; layout, not identity."""
+
+
+PRESETS: Final[Mapping[str, Settings]] = MappingProxyType(
+    {
+        # The embedded model on a CPU: minutes for a 4 x 4 grid.
+        "demo": Settings(
+            train=TrainSettings(resolution_px=128, rank=16, learning_rate=2e-3, steps=150, batch_size=4),
+            sample=SampleSettings(steps=20, guidance_scale=3.0, width_px=128, height_px=128, batch_size=8),
+            pack_size=4,
+            shard_size=16,
+        ),
+        # SDXL at a fraction of the cost, to look at a combination before paying for it.
+        "draft": Settings(
+            train=TrainSettings(resolution_px=768, rank=32, learning_rate=1e-4, steps=400, precision="bf16"),
+            sample=SampleSettings(steps=25, width_px=768, height_px=768, precision="bf16"),
+            pack_size=2,
+        ),
+        # The published recipe. It ran in fp16; bf16 is the one change, since the fp16 loss turns NaN near step 500
+        # (issue 16 of the reference repository).
+        "paper": Settings(train=TrainSettings(precision="bf16"), sample=SampleSettings(precision="bf16", batch_size=4)),
+    }
+)
+"""Named starting points; overrides are laid over them."""
+
+
+def resolve(preset: str = "paper", overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Lay overrides over a preset.
+
+    Args:
+        preset: A name in `PRESETS`.
+        overrides: Nested or dotted names, for example ``{"train": {"steps": 200}}`` or ``{"train.steps": 200}``.
+
+    Returns:
+        The full, checked settings.
+
+    Raises:
+        SettingsError: With all faults at once, each under its dotted path.
+    """
+    if preset not in PRESETS:
+        raise SettingsError(
+            [SettingFault("preset", "unknown preset", repr(preset), ", ".join(PRESETS), _did_you_mean(preset, PRESETS))]
+        )
+    faults: list[SettingFault] = []
+    flat = _flatten(overrides or {}, "", faults)
+    values: dict[str, Any] = PRESETS[preset].model_dump()
+    for path, value in flat.items():
+        group, _, name = path.rpartition(".")
+        (values[group] if group else values)[name] = value
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        faults += [_fault(dict(detail)) for detail in error.errors()]
+    if faults:
+        raise SettingsError(sorted(faults, key=lambda fault: fault.field))
+    return settings
+
+
+def _flatten(overrides: Mapping[str, Any], prefix: str, faults: list[SettingFault]) -> dict[str, Any]:
+    """Turn nested overrides into dotted ones that exist; the others become faults."""
+    known = _known_paths()
+    groups = {path.rpartition(".")[0] for path in known} - {""}
+    flat: dict[str, Any] = {}
+    for key, value in overrides.items():
+        path = f"{prefix}{key}"
+        if path in groups:
+            if isinstance(value, Mapping):
+                flat.update(_flatten(value, f"{path}.", faults))
+            else:
+                faults.append(SettingFault(path, "is a group of settings", repr(value), "a mapping of its settings"))
+        elif path in known:
+            flat[path] = value
+        else:
+            faults.append(SettingFault(path, "unknown setting", repr(value), hint=_did_you_mean(path, known)))
+    return flat
+
+
+def _known_paths() -> list[str]:
+    """Return the dotted path of every setting."""
+    paths = []
+    for name, field in Settings.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, _Frozen):
+            paths += [f"{name}.{inner}" for inner in kind.model_fields]
+        else:
+            paths.append(name)
+    return paths
+
+
+def _did_you_mean(word: str, known: Mapping[str, Any] | list[str]) -> str:
+    """Return "did you mean X?" for the nearest known names, by their path or by their last part."""
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    near = near or [path for path in known if path.rpartition(".")[2] == word.rpartition(".")[2]]
+    return f"did you mean {' or '.join(near)}?" if near else f"one of: {', '.join(known)}"
+
+
+def _fault(detail: Mapping[str, Any]) -> SettingFault:
+    """Turn one of pydantic's errors into ours."""
+    field = ".".join(str(part) for part in detail["loc"])
+    message = str(detail["msg"])
+    accepted = message.removeprefix("Input should be ").removeprefix("Value error, ")
+    received = "" if isinstance(detail["input"], Mapping) else repr(detail["input"])
+    return SettingFault(field, "not accepted", received, accepted)

@@ -1,0 +1,293 @@
+"""Looks: deterministic ways to redraw a transparent drawing.
+
+A *look* is everything about a picture that is not the thing on it: paper, colours, line, texture. Each drawn set is a
+look of its own; the recipes here turn any drawing into many more, without moving anything. So pictures of one drawing
+in different looks share their layout exactly, and pictures of different things in one look share nothing else.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+Colour = tuple[int, int, int]
+WHITE: Colour = (255, 255, 255)
+
+
+@dataclass(frozen=True)
+class Look:
+    """One recipe. Steps run in the order of the fields."""
+
+    name: str
+    words: str
+    colours: str = "own"  # own | map | hue | gray | invert | posterise
+    palette: tuple[Colour, ...] = ()  # dark to light, for colours="map"
+    amount: float = 0.0  # hue turn (0..1) or levels of posterise
+    paper: Colour = WHITE
+    paper2: Colour | None = None  # second colour of the paper
+    paper_kind: str = "plain"  # plain | down | radial | stripes | dots | checks | clouds
+    line: str = "none"  # none | outline | edges
+    ink: Colour = (20, 20, 20)
+    line_width: int = 1
+    blur: str = "none"  # none | soft | oil | pixels | ripple
+    blur_size: int = 2
+    texture: str = "none"  # none | canvas | grain | halftone | hatch | scanlines
+    texture_size: float = 0.0
+
+    def draw(self, drawing: np.ndarray) -> np.ndarray:
+        """Redraw one RGBA drawing (H, W, 4 uint8) as an RGB picture of the same size."""
+        alpha = drawing[..., 3:].astype(np.float32) / 255
+        own = drawing[..., :3].astype(np.float32)
+        paper = _paper(self, own.shape[:2])
+        if self.line == "edges":
+            picture = _edges(self, own, alpha, paper)
+        else:
+            picture = _recolour(self, own) * alpha + paper * (1 - alpha)
+            if self.line == "outline":
+                rim = _rim(alpha[..., 0], self.line_width)[..., None]
+                picture = picture * (1 - rim) + np.array(self.ink, np.float32) * rim
+        picture = _texture(self, _blur(self, picture))
+        return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def _luminance(rgb: np.ndarray) -> np.ndarray:
+    return rgb @ np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def _recolour(look: Look, rgb: np.ndarray) -> np.ndarray:
+    if look.colours == "own":
+        return rgb
+    light = _luminance(rgb)
+    if look.colours == "map":
+        stops = np.array(look.palette, np.float32)
+        where = np.linspace(0, 255, len(stops))
+        return np.stack([np.interp(light, where, stops[:, c]) for c in range(3)], -1)
+    if look.colours == "gray":
+        return np.repeat(light[..., None], 3, -1)
+    if look.colours == "invert":
+        return 255 - rgb
+    if look.colours == "posterise":
+        step = 255 / max(look.amount, 1)
+        return np.round(rgb / step) * step
+    if look.colours == "hue":
+        # A turn about the gray axis; unlike a turn in HSV it keeps neighbouring colours neighbours.
+        angle = look.amount * 2 * np.pi
+        cos, third, root = np.cos(angle), (1 - np.cos(angle)) / 3, np.sqrt(1 / 3) * np.sin(angle)
+        turn = np.array([[cos + third, third - root, third + root], [third + root, cos + third, third - root],
+                         [third - root, third + root, cos + third]], np.float32)
+        return np.clip(rgb @ turn.T, 0, 255)
+    raise ValueError(f"unknown colours {look.colours!r}")
+
+
+def _paper(look: Look, size: tuple[int, int]) -> np.ndarray:
+    high, wide = size
+    y, x = np.mgrid[0:high, 0:wide].astype(np.float32)
+    second = np.array(look.paper2 or look.paper, np.float32)
+    unit = high / 128
+    if look.paper_kind == "plain":
+        part = np.zeros(size, np.float32)
+    elif look.paper_kind == "down":
+        part = y / high
+    elif look.paper_kind == "radial":
+        part = np.clip(np.hypot(x - wide / 2, y - high / 2) / (0.7 * high), 0, 1)
+    elif look.paper_kind == "stripes":
+        part = ((x + y) // (8 * unit) % 2).astype(np.float32)
+    elif look.paper_kind == "dots":
+        part = (np.hypot(x % (16 * unit) - 8 * unit, y % (16 * unit) - 8 * unit) < 4 * unit).astype(np.float32)
+    elif look.paper_kind == "checks":
+        part = ((x // (16 * unit) + y // (16 * unit)) % 2).astype(np.float32)
+    elif look.paper_kind == "clouds":
+        coarse = np.random.default_rng(zlib.crc32(look.name.encode())).random((7, 7)) * 255
+        cloud = Image.fromarray(coarse.astype(np.uint8)).resize((wide, high), Image.Resampling.BICUBIC)
+        part = np.asarray(cloud, np.float32) / 255
+    else:
+        raise ValueError(f"unknown paper {look.paper_kind!r}")
+    return np.array(look.paper, np.float32) * (1 - part[..., None]) + second * part[..., None]
+
+
+def _filtered(plane: np.ndarray, filters: list[ImageFilter.Filter]) -> np.ndarray:
+    picture = Image.fromarray(np.clip(plane, 0, 255).astype(np.uint8))
+    for item in filters:
+        picture = picture.filter(item)
+    return np.asarray(picture, np.float32)
+
+
+def _rim(alpha: np.ndarray, width: int) -> np.ndarray:
+    """The band around a silhouette, 0..1."""
+    return _filtered(alpha * 255, [ImageFilter.MaxFilter(2 * width + 1)]) / 255 - alpha
+
+
+def _edges(look: Look, own: np.ndarray, alpha: np.ndarray, paper: np.ndarray) -> np.ndarray:
+    """A line drawing: where colour or silhouette changes, ink; elsewhere paper."""
+    planes = np.concatenate([own * alpha + 255 * (1 - alpha), alpha * 255], -1)
+    strength = np.zeros(alpha.shape[:2], np.float32)
+    for c in range(planes.shape[-1]):
+        down, across = np.gradient(planes[..., c])
+        strength = np.maximum(strength, np.hypot(down, across))
+    ink = np.clip((strength - 12) / 40, 0, 1) * 255
+    if look.line_width > 1:
+        ink = _filtered(ink, [ImageFilter.MaxFilter(3)])
+    ink = ink[..., None] / 255
+    return paper * (1 - ink) + np.array(look.ink, np.float32) * ink
+
+
+def _blur(look: Look, picture: np.ndarray) -> np.ndarray:
+    if look.blur == "none":
+        return picture
+    high, wide = picture.shape[:2]
+    if look.blur == "soft":
+        return _filtered(picture, [ImageFilter.GaussianBlur(look.blur_size)])
+    if look.blur == "oil":
+        return _filtered(picture, [ImageFilter.ModeFilter(2 * look.blur_size + 1), ImageFilter.SMOOTH])
+    if look.blur == "pixels":
+        small = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
+        small = small.resize((wide // look.blur_size, high // look.blur_size), Image.Resampling.BOX)
+        return np.asarray(small.resize((wide, high), Image.Resampling.NEAREST), np.float32)
+    if look.blur == "ripple":
+        y, x = np.mgrid[0:high, 0:wide]
+        dy = np.round(look.blur_size * np.sin(x / 5.0)).astype(int)
+        dx = np.round(look.blur_size * np.sin(y / 4.0)).astype(int)
+        return picture[np.clip(y + dy, 0, high - 1), np.clip(x + dx, 0, wide - 1)]
+    raise ValueError(f"unknown blur {look.blur!r}")
+
+
+def _texture(look: Look, picture: np.ndarray) -> np.ndarray:
+    if look.texture == "none":
+        return picture
+    high, wide = picture.shape[:2]
+    y, x = np.mgrid[0:high, 0:wide].astype(np.float32)
+    size, ink = look.texture_size, np.array(look.ink, np.float32)
+    if look.texture == "canvas":
+        weave = 14 * (np.sin(x * np.pi / 2) + np.sin(y * np.pi / 2))
+        return picture + weave[..., None] * size
+    if look.texture == "grain":
+        noise = np.random.default_rng(zlib.crc32(look.name.encode())).normal(0, 22, (high // 2, wide // 2))
+        return picture + np.kron(noise, np.ones((2, 2)))[..., None] * size
+    if look.texture == "scanlines":
+        return picture * np.where((y // 2) % max(size, 2) < 1, 0.55, 1.0)[..., None]
+    dark = 1 - _luminance(picture) / 255
+    light_paper = np.array(look.paper, np.float32)
+    if look.texture == "halftone":
+        u, v = (x + y) * 0.7071, (x - y) * 0.7071
+        spot = np.hypot(u % size - size / 2, v % size - size / 2) / size
+        part = np.clip((np.sqrt(dark) * 0.75 - spot) * size + 0.5, 0, 1)
+    elif look.texture == "hatch":
+        one = np.abs(((x + y) % size) / size - 0.5) * 2
+        two = np.abs(((x - y) % size) / size - 0.5) * 2
+        part = np.maximum(np.clip((dark * 1.1 - one) * size / 1.5, 0, 1), np.clip((dark * 1.3 - 0.65 - two) * size, 0, 1))
+    else:
+        raise ValueError(f"unknown texture {look.texture!r}")
+    return light_paper * (1 - part[..., None]) + ink * part[..., None]
+
+
+def _named() -> list[Look]:
+    plain = Look("plain", "")
+    return [
+        Look("sky", "sky blue paper", paper=(120, 185, 235)),
+        Look("rose", "pink paper", paper=(250, 175, 195)),
+        Look("lemon", "yellow paper", paper=(252, 222, 90)),
+        Look("meadow", "green paper", paper=(140, 205, 120)),
+        Look("black", "black paper", paper=(12, 12, 16)),
+        Look("kraft", "brown kraft paper", paper=(190, 150, 105), texture="grain", texture_size=0.5),
+        Look("lilac", "purple paper", paper=(150, 120, 200)),
+        Look("brick", "red paper", paper=(200, 60, 50)),
+        Look("dusk", "sunset sky", paper=(60, 50, 120), paper2=(250, 150, 90), paper_kind="down"),
+        Look("spotlight", "spotlight", paper=(255, 250, 220), paper2=(60, 45, 40), paper_kind="radial"),
+        Look("candy", "candy stripes", paper=(255, 235, 240), paper2=(245, 150, 175), paper_kind="stripes"),
+        Look("polka", "polka dots", paper=(240, 245, 255), paper2=(90, 140, 220), paper_kind="dots"),
+        Look("tiles", "checkered tiles", paper=(235, 235, 225), paper2=(170, 190, 170), paper_kind="checks"),
+        Look("sepia", "sepia photograph", colours="map", palette=((45, 25, 10), (150, 105, 65), (240, 220, 180)),
+             paper=(232, 212, 172)),
+        Look("blueprint", "blueprint", line="edges", ink=(225, 240, 255), paper=(25, 70, 150)),
+        Look("night", "moonlit night", colours="map", palette=((5, 8, 30), (30, 50, 110), (150, 180, 240)),
+             paper=(10, 14, 45)),
+        Look("sunset", "sunset duotone", colours="map", palette=((70, 10, 90), (230, 70, 80), (255, 220, 120)),
+             paper=(255, 200, 130)),
+        Look("acid", "acid neon", colours="map", palette=((20, 0, 60), (255, 0, 160), (190, 255, 0)),
+             paper=(40, 250, 190)),
+        Look("forest", "forest duotone", colours="map", palette=((10, 35, 20), (60, 120, 60), (215, 235, 170)),
+             paper=(215, 228, 190)),
+        Look("ocean", "ocean duotone", colours="map", palette=((0, 30, 60), (0, 120, 150), (190, 245, 240)),
+             paper=(170, 225, 230)),
+        Look("ember", "glowing embers", colours="map", palette=((10, 0, 0), (190, 40, 0), (255, 230, 90)),
+             paper=(25, 8, 5)),
+        Look("pencil", "pencil drawing", line="edges", ink=(70, 70, 75), paper=(250, 249, 245), texture="grain",
+             texture_size=0.25),
+        Look("crayon", "red crayon drawing", line="edges", line_width=2, ink=(200, 50, 40), paper=(255, 250, 235),
+             texture="grain", texture_size=0.5),
+        Look("chalk", "chalk on a blackboard", line="edges", line_width=2, ink=(235, 235, 225), paper=(35, 60, 50),
+             texture="grain", texture_size=0.4),
+        Look("neon", "neon sign", line="edges", line_width=2, ink=(80, 255, 230), paper=(25, 5, 45), blur="soft",
+             blur_size=1),
+        Look("newsprint", "newspaper halftone", texture="halftone", texture_size=6, paper=(240, 235, 220)),
+        Look("popart", "pop art dots", texture="halftone", texture_size=8, ink=(225, 30, 80), paper=(255, 235, 80)),
+        Look("etching", "etching", texture="hatch", texture_size=5, paper=(245, 240, 228)),
+        Look("banknote", "green engraving", texture="hatch", texture_size=6, ink=(20, 90, 60), paper=(225, 235, 210)),
+        Look("mosaic", "mosaic", blur="pixels", blur_size=8, paper=(225, 215, 190)),
+        Look("pixelart", "pixel art", blur="pixels", blur_size=4, paper=(70, 90, 130)),
+        Look("mist", "soft mist", blur="soft", blur_size=3, paper=(225, 230, 235)),
+        Look("watercolour", "watercolour", colours="posterise", amount=5, blur="ripple", blur_size=2,
+             paper=(250, 244, 228), texture="canvas", texture_size=0.35),
+        Look("oil", "oil painting", blur="oil", blur_size=3, paper=(150, 125, 95), paper2=(95, 110, 120),
+             paper_kind="clouds", texture="canvas", texture_size=0.8),
+        Look("poster", "screen print poster", colours="posterise", amount=2, paper=(240, 205, 120)),
+        Look("negative", "photographic negative", colours="invert", paper=(20, 25, 25)),
+        Look("gray", "black and white photograph", colours="gray", paper=(200, 200, 200)),
+        Look("sticker", "sticker with a thick white border", line="outline", line_width=4, ink=WHITE,
+             paper=(85, 175, 165)),
+        Look("cartoon", "cartoon with a thick black outline", line="outline", line_width=3, paper=(255, 248, 210)),
+        Look("gold", "gold on black", colours="map", palette=((60, 35, 0), (200, 150, 40), (255, 240, 170)),
+             paper=(15, 12, 10), line="outline", line_width=1, ink=(230, 180, 70)),
+        Look("tv", "old television", colours="map", palette=((5, 20, 15), (60, 150, 110), (200, 255, 220)),
+             paper=(20, 50, 40), texture="scanlines", texture_size=2),
+        Look("martian", "alien colours", colours="hue", amount=0.33, paper=(60, 20, 40), paper2=(160, 70, 60),
+             paper_kind="down"),
+        Look("dream", "dreamy colours", colours="hue", amount=0.67, paper=(245, 215, 255), paper2=(190, 225, 255),
+             paper_kind="clouds", blur="soft", blur_size=1),
+        replace(plain, name="linen", words="white linen canvas", texture="canvas", texture_size=0.8,
+                paper=(238, 234, 224)),
+    ]
+
+
+NAMED: tuple[Look, ...] = tuple(_named())
+# Kept out of all training, to measure how well looks carry that no weight has seen.
+HELD_OUT_NAMED: tuple[Look, ...] = (
+    Look("coral", "coral paper", paper=(255, 127, 95)),
+    Look("cyanotype", "cyanotype", colours="map", palette=((5, 20, 70), (60, 110, 180), (235, 245, 250)),
+         paper=(20, 50, 120)),
+    Look("inkwash", "ink wash", colours="gray", blur="oil", blur_size=2, paper=(236, 228, 208), texture="grain",
+         texture_size=0.4),
+    Look("autumn", "autumn duotone", colours="map", palette=((60, 15, 10), (200, 95, 20), (250, 215, 120)),
+         paper=(120, 45, 25), texture="canvas", texture_size=0.5),
+    Look("comic", "blue comic dots", texture="halftone", texture_size=7, ink=(30, 60, 190), paper=(255, 225, 235)),
+    Look("bluepen", "blue ballpoint pen", line="edges", line_width=2, ink=(30, 50, 170), paper=(252, 250, 240)),
+)
+
+
+def random_look(seed: int) -> Look:
+    """A look drawn by lot. It has no words; it widens what a style reference may ask for."""
+    rng = np.random.default_rng(seed)
+
+    def colour(low: int = 0, high: int = 255) -> Colour:
+        r, g, b = rng.integers(low, high + 1, 3)
+        return int(r), int(g), int(b)
+
+    def pick(options: list[str], weights: list[float]) -> str:
+        return str(rng.choice(options, p=np.array(weights) / sum(weights)))
+
+    palette = tuple(sorted((colour() for _ in range(rng.integers(2, 5))), key=lambda c: float(_luminance(np.array(c)))))
+    line = pick(["none", "outline", "edges"], [6, 2, 2])
+    texture = pick(["none", "canvas", "grain", "halftone", "hatch"], [7, 2, 2, 1, 1] if line == "none" else [7, 2, 2, 0, 0])
+    return Look(
+        name=f"random-{seed}", words="", colours=pick(["own", "map", "hue", "gray", "invert", "posterise"], [4, 5, 2, 1, 1, 1]),
+        palette=palette, amount=float(rng.integers(2, 5)) if line == "none" and texture == "none" else float(rng.random()),
+        paper=colour(), paper2=colour(),
+        paper_kind=pick(["plain", "down", "radial", "stripes", "dots", "checks", "clouds"], [8, 2, 2, 1, 1, 1, 3]),
+        line=line, ink=colour(0, 90) if rng.random() < 0.6 else colour(), line_width=int(rng.integers(1, 5)),
+        blur=pick(["none", "soft", "oil", "pixels", "ripple"], [7, 1, 2, 1, 1]), blur_size=int(rng.choice([2, 4])),
+        texture=texture,
+        texture_size=float(rng.uniform(5, 9)) if texture in ("halftone", "hatch") else float(rng.uniform(0.3, 1)),
+    )

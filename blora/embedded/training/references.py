@@ -1,0 +1,130 @@
+"""What the content block and the style block are told during base training: pictures, words, or nothing.
+
+A B-LoRA can only say what cross-attention of its block is able to inject. So the base learns to take any layout through
+`up_blocks.0.attentions.0` and any look through `up_blocks.0.attentions.1`, from continuous tokens made by two small
+encoders that are thrown away afterwards: content tokens from the same drawing in another look, style tokens from
+another thing in the same look.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from blora.embedded.training.common import Pictures
+
+CONTENT_TOKENS, STYLE_TOKENS = 16, 4
+IMAGE, WORDS, NEUTRAL = "image", "words", "neutral"
+CONTENT_BLOCK, STYLE_BLOCK = 0, 1
+
+
+def _conv(inner: int, outer: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inner, outer, 3, stride, 1), nn.GroupNorm(8, outer), nn.SiLU())
+
+
+class ContentEncoder(nn.Module):
+    """Latents to a 4x4 grid of tokens with learned places."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(_conv(channels, 32, 1), _conv(32, 64, 2), _conv(64, 128, 2), _conv(128, 128, 1),
+                                   nn.Conv2d(128, width, 3, 2, 1))
+        self.norm = nn.LayerNorm(width)
+        self.place = nn.Parameter(torch.randn(1, CONTENT_TOKENS, width) * 0.5)
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.trunk(latents).flatten(2).transpose(1, 2)) + self.place
+
+
+class StyleEncoder(nn.Module):
+    """Latents to a few tokens from pooled statistics, which know no place."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.one, self.two, self.three = _conv(channels, 32, 1), _conv(32, 64, 2), _conv(64, 128, 2)
+        statistics = 2 * (channels + 32 + 64 + 128)
+        self.head = nn.Sequential(nn.Linear(statistics, 256), nn.SiLU(), nn.Linear(256, STYLE_TOKENS * width))
+        self.norm = nn.LayerNorm(width)
+        self.place = nn.Parameter(torch.randn(1, STYLE_TOKENS, width) * 0.5)
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        maps = [latents]
+        for layer in (self.one, self.two, self.three):
+            maps.append(layer(maps[-1]))
+        pooled = torch.cat([part for m in maps for part in (m.mean((2, 3)), m.std((2, 3)))], 1)
+        return self.norm(self.head(pooled).unflatten(1, (STYLE_TOKENS, -1))) + self.place
+
+
+class BlockContexts:
+    """Gives the two blocks contexts of their own; a side that is None reads what all blocks read."""
+
+    def __init__(self, unet: nn.Module) -> None:
+        self.contexts: dict[int, torch.Tensor | None] = {CONTENT_BLOCK: None, STYLE_BLOCK: None}
+        for block in self.contexts:
+            unet.up_blocks[0].attentions[block].register_forward_pre_hook(self._hook(block), with_kwargs=True)
+
+    def _hook(self, block: int):
+        def replace(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+            own = self.contexts[block]
+            return None if own is None else (args, {**kwargs, "encoder_hidden_states": own})
+
+        return replace
+
+    def set(self, content: torch.Tensor | None, style: torch.Tensor | None) -> None:
+        self.contexts[CONTENT_BLOCK], self.contexts[STYLE_BLOCK] = content, style
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Rows of one batch: targets and the references that describe them."""
+
+    target: np.ndarray
+    content: np.ndarray
+    style: np.ndarray
+
+
+class Sampler:
+    """Draws targets with a content reference (same layout, other look) and a style reference (same look, other thing)."""
+
+    def __init__(self, pictures: Pictures, rng: np.random.Generator) -> None:
+        self.pictures, self.rng = pictures, rng
+        self.rows = pictures.for_training()
+        self.worded = self.rows[np.array([bool(k["words"]) for k in pictures.looks])[pictures.look[self.rows]]]
+        self.of_geometry = self._groups(pictures.geometry)
+        self.of_thing = self._groups(pictures.thing)
+        self.of_look = self._groups(pictures.look)
+
+    def _groups(self, key: np.ndarray) -> dict[int, np.ndarray]:
+        order = self.rows[np.argsort(key[self.rows], kind="stable")]
+        cuts = np.flatnonzero(np.diff(key[order])) + 1
+        return {int(key[part[0]]): part for part in np.split(order, cuts)}
+
+    def draw(self, size: int, worded: bool) -> Draw:
+        p = self.pictures
+        target = self.rng.choice(self.worded if worded else self.rows, size)
+        content, style = target.copy(), target.copy()
+        for i, row in enumerate(target):
+            # A few references share only the thing, so that the block also learns what a thing is.
+            pool = self.of_thing[p.thing[row]] if self.rng.random() < 0.07 else self.of_geometry[p.geometry[row]]
+            other = pool[p.look[pool] != p.look[row]]
+            if len(other):
+                content[i] = self.rng.choice(other)
+            same = self.of_look[p.look[row]]
+            for _ in range(8):
+                style[i] = self.rng.choice(same)
+                if p.thing[style[i]] != p.thing[row]:
+                    break
+        return Draw(target, content, style)
+
+
+def draw_kinds(rng: np.random.Generator, caption: float = 0.1) -> tuple[str, str] | None:
+    """What each side is told in one batch; None means the full caption in every block, as in SDXL."""
+    if rng.random() < caption:
+        return None
+    if rng.random() < 0.05:
+        return NEUTRAL, NEUTRAL
+    content, style = (str(rng.choice([IMAGE, WORDS, NEUTRAL], p=[0.72, 0.14, 0.14])) for _ in range(2))
+    return content, style

@@ -1,0 +1,53 @@
+"""Safetensors as bytes: equal content gives equal bytes, and nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load, save
+from torch import Tensor
+
+__all__ = ["pack_safetensors", "unpack_safetensors", "write_whole"]
+
+
+def pack_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Serialise tensors with the metadata in sorted order.
+
+    The library itself writes metadata in the order of a hash table, which differs from call to call.
+    """
+    plain = save(dict(tensors))
+    size = int.from_bytes(plain[:8], "little")
+    header = {"__metadata__": dict(sorted(metadata.items())), **json.loads(plain[8 : 8 + size])}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, memoryview(plain)[8 + size :]])
+
+
+def unpack_safetensors(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read the tensors and the metadata.
+
+    Raises:
+        safetensors.SafetensorError: Not a whole safetensors file.
+    """
+    tensors = load(data)
+    size = int.from_bytes(data[:8], "little")
+    header: dict[str, Any] = json.loads(data[8 : 8 + size])
+    return tensors, {str(key): str(value) for key, value in header.get("__metadata__", {}).items()}
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write beside the target and move into place, so that a reader never sees half a file."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,260 @@
+"""Train K adapters in one pass through the base model.
+
+The pictures are encoded once and the prompt is embedded once. Each adapter has its own random numbers, clipping and
+optimizer state, so that a pack gives what training one by one gives, up to rounding (stated in
+tests/blora/test_train.py); a resumed training ends bit-equal to an undisturbed one on the CPU.
+
+    results = train(base, [TrainItem((pixels,), key="pepper")], settings.train)
+    results[0].adapter.content.save_half("content.safetensors")
+
+Source: arXiv 2403.14572, section 4.2 (what is trained), and the recipe of the reference implementation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import diffusers
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm.auto import tqdm
+
+from blora.adapter import Adapter, Factors
+from blora.base import Base
+from blora.blocks import target_layers
+from blora.config import RECIPE_VERSION, TrainSettings
+from blora.errors import OutOfMemoryError, SettingFault, SettingsError, TrainingDivergedError
+from blora.optim import FlatFactors, PackedAdamW
+from blora.prepare import draw_noise, pixel_digest, prepare_photos, read_pixels
+from blora.progress import Progress, read_checkpoint, write_checkpoint
+from blora.stepper import Stepper
+
+__all__ = ["StepReport", "TrainItem", "TrainResult", "train", "train_images"]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainItem:
+    """What one adapter is trained from.
+
+    Attributes:
+        images: One picture, or several photos of one object, each (height, width, 3) uint8; their order is irrelevant.
+        key: Names the adapter (its id); with the settings' seed it fixes all its random numbers.
+        metadata: Goes into the adapter's files as it is, for example the image ids.
+    """
+
+    images: tuple[NDArray[np.uint8], ...]
+    key: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainResult:
+    """What came of one item.
+
+    Attributes:
+        adapter: The trained adapter, None if it was given up.
+        final_loss: Mean of the finite losses in the last tenth of the steps.
+        skipped_steps: Steps that were not taken because something was not finite.
+        losses: Loss of each step, NaN where it was not finite.
+        error: Why it was given up, or None.
+    """
+
+    adapter: Adapter | None
+    final_loss: float
+    skipped_steps: int
+    losses: list[float]
+    error: TrainingDivergedError | None
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One step of a pack.
+
+    Attributes:
+        step: Steps done, from 1.
+        steps: Steps in all.
+        losses: This step's loss of each adapter, NaN where it was not finite.
+        active: Adapters that have not been given up.
+        seconds: Wall seconds of this step.
+    """
+
+    step: int
+    steps: int
+    losses: tuple[float, ...]
+    active: int
+    seconds: float
+
+
+def train(
+    base: Base,
+    items: Sequence[TrainItem],
+    settings: TrainSettings,
+    *,
+    checkpoint: bytes | None = None,
+    on_checkpoint: Callable[[bytes], None] | None = None,
+    on_step: Callable[[StepReport], None] | None = None,
+) -> list[TrainResult]:
+    """Train one adapter an item, all in one pass.
+
+    Args:
+        base: Loaded with the precision that the settings name; its UNet is left as it was found.
+        items: With distinct keys.
+        settings: One recipe for all items.
+        checkpoint: Go on from here.
+        on_checkpoint: Called with a checkpoint after each ``checkpoint_every_steps`` steps but the last.
+        on_step: Called after each step.
+
+    Returns:
+        One result an item, in their order. An item that diverged has an error; the others are not affected.
+
+    Raises:
+        SettingsError: The items or the settings do not fit the base.
+        CheckpointError: The checkpoint is unreadable or belongs to another training.
+        OutOfMemoryError: The pack does not fit on the device.
+    """
+    _check(base, items, settings)
+    layers = (*target_layers(base.unet, "content"), *target_layers(base.unet, "style"))
+    shapes = {name: tuple(base.unet.get_parameter(f"{name}.weight").shape) for name in layers}
+    factors = FlatFactors(shapes, len(items), settings.rank, base.device)
+    optimizer = PackedAdamW(factors.values, settings.beta1, settings.beta2, settings.epsilon, settings.weight_decay)
+    pack = [Progress.start(item.key, settings) for item in items]
+    identity = _identity(base, items, settings)
+    if checkpoint is None:
+        done = 0
+        for index, one in enumerate(pack):
+            factors.draw_down(index, one.generator)
+    else:
+        done = read_checkpoint(checkpoint, pack, factors, optimizer, identity)
+    try:
+        photos = [prepare_photos(base, item.images, settings) for item in items]
+        with Stepper(base, photos, factors, settings) as stepper:
+            for step in range(done, settings.steps):
+                began = time.perf_counter()
+                _step(stepper, pack, optimizer, step)
+                if on_step:
+                    losses = tuple(one.losses[-1] for one in pack)
+                    active = sum(one.error is None for one in pack)
+                    on_step(StepReport(step + 1, settings.steps, losses, active, time.perf_counter() - began))
+                if all(one.error for one in pack):
+                    break
+                if on_checkpoint and (step + 1) % settings.checkpoint_every_steps == 0 and step + 1 < settings.steps:
+                    on_checkpoint(write_checkpoint(pack, factors, optimizer, step + 1, identity))
+    except torch.OutOfMemoryError as error:
+        received = f"{len(items)} adapters x {settings.batch_size} rows at {settings.resolution_px} px"
+        hint = "use a smaller pack_size, train.batch_size or train.resolution_px, or train.checkpointing on"
+        raise OutOfMemoryError("training does not fit on the device", received, hint=hint) from error
+    return [_result(base, items[i], pack[i], factors, i, optimizer.counts[i], settings) for i in range(len(items))]
+
+
+def _step(stepper: Stepper, pack: Sequence[Progress], optimizer: PackedAdamW, step: int) -> None:
+    """Take one step with every adapter whose numbers are finite."""
+    settings, photos, timesteps = stepper.settings, stepper.photos, stepper.timesteps
+    draws = [draw_noise(one.generator, photos[i], step, settings, timesteps) for i, one in enumerate(pack)]
+    scales = [one.loss_scale for one in pack]
+    losses, norms = stepper.run(draws, scales)
+    verdicts = [one.judge(losses[i], norms[i], settings) for i, one in enumerate(pack)]
+    clips = [min(1.0, settings.max_grad_norm / (norm + 1e-6)) if math.isfinite(norm) else 0.0 for norm in norms]
+    rates = [one.rate if verdict == "step" else None for one, verdict in zip(pack, verdicts, strict=True)]
+    optimizer.step(stepper.factors.grads, rates, [clip / scale for clip, scale in zip(clips, scales, strict=True)])
+    for index, verdict in enumerate(verdicts):
+        if verdict == "halve":
+            stepper.factors.weaken(index, 0.5)
+            optimizer.reset(index)
+        elif verdict == "stop":
+            stepper.factors.weaken(index, 0.0)  # what it learned is of no use, and zeros cannot overflow
+
+
+def train_images(
+    base: Base, images: Sequence[str | Path | Image.Image], settings: TrainSettings, *, progress: bool = True
+) -> list[Adapter]:
+    """Train one adapter a picture: the short form for scripts and notebooks.
+
+    Args:
+        base: Loaded with the precision that the settings name.
+        images: Files or pictures; turned upright, transparency on white. Equal pictures give equal adapters.
+        settings: The recipe.
+        progress: Show a bar with the mean loss, if there is a terminal to show it on.
+
+    Raises:
+        TrainingDivergedError: An adapter was given up.
+        SettingsError: The settings do not fit the base.
+        OutOfMemoryError: The pictures do not fit on the device in one pass.
+    """
+    pixels = [read_pixels(image) for image in images]
+    keys = [pixel_digest(rgb) for rgb in pixels]
+    unique = {key: TrainItem((rgb,), key, {"image_ids": key}) for key, rgb in zip(keys, pixels, strict=True)}
+    with tqdm(total=settings.steps, desc=f"training {len(unique)}", disable=None if progress else True) as bar:
+
+        def show(report: StepReport) -> None:
+            finite = [loss for loss in report.losses if math.isfinite(loss)]
+            bar.set_postfix(loss=f"{sum(finite) / max(len(finite), 1):.4f}", refresh=False)
+            bar.update()
+
+        results = dict(zip(unique, train(base, list(unique.values()), settings, on_step=show), strict=True))
+    for result in results.values():
+        if result.error is not None:
+            raise result.error
+    return [adapter for key in keys if (adapter := results[key].adapter) is not None]
+
+
+def _check(base: Base, items: Sequence[TrainItem], settings: TrainSettings) -> None:
+    """Refuse what cannot be trained, before anything is computed."""
+    faults = []
+    if settings.precision != base.precision:
+        hint = f"load the base with precision {settings.precision}"
+        faults.append(SettingFault("train.precision", "not the base's", settings.precision, base.precision, hint))
+    keys = [item.key for item in items]
+    if not items or len(set(keys)) < len(keys):
+        faults.append(SettingFault("items", "not distinct", str(keys), "one or more items, each with a key of its own"))
+    for item in items:
+        shapes = [(rgb.shape, str(rgb.dtype)) for rgb in item.images]
+        if not shapes or any(len(shape) != 3 or shape[2] != 3 or kind != "uint8" for shape, kind in shapes):
+            faults.append(SettingFault(item.key, "not pictures", str(shapes), "(height, width, 3) uint8, at least one"))
+    if faults:
+        raise SettingsError(faults)
+
+
+def _identity(base: Base, items: Sequence[TrainItem], settings: TrainSettings) -> str:
+    """Return what a checkpoint belongs to, as a digest."""
+    pictures = [[item.key, sorted(pixel_digest(rgb) for rgb in item.images)] for item in items]
+    parts = [RECIPE_VERSION, settings.identity(), base.revision, pictures]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _result(
+    base: Base, item: TrainItem, one: Progress, factors: FlatFactors, index: int, count: int, settings: TrainSettings
+) -> TrainResult:
+    """Copy one adapter out of the pack, alpha / rank folded in, with all that is known about it."""
+    if one.error is not None:
+        return TrainResult(None, one.final_loss, one.skipped, one.losses, one.error)
+    layers = {
+        name: Factors(down[index].detach().cpu().clone(), up[index].detach().cpu() * settings.scale)
+        for name, (down, up) in factors.layers.items()
+    }
+    metadata = {
+        "key": item.key,
+        "prompt": settings.prompt,
+        "base": base.name,
+        "base_revision": base.revision,
+        "settings": json.dumps(settings.identity(), sort_keys=True),
+        "recipe_version": str(RECIPE_VERSION),
+        "rank": str(settings.rank),
+        "steps": str(count),
+        "skipped_steps": str(one.skipped),
+        "reseeds": str(one.reseeds),
+        "lowered_rates": str(one.lowered),
+        "final_loss": repr(one.final_loss),
+        "seed": str(settings.seed),
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+    }
+    adapter = Adapter(layers, {**metadata, **item.metadata})
+    return TrainResult(adapter, one.final_loss, one.skipped, one.losses, None)

@@ -1,0 +1,162 @@
+"""Which item next: trainings, shards and scores handed to the slots as they become possible.
+
+As many task runs are submitted as there are slots, so that "Running" in the UI means running. Scores go before
+pictures and pictures before trainings: what is paid for becomes visible first.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from prefect.futures import PrefectFuture
+
+from manifests.faults import Fault
+from manifests.store import Store
+from tasks import environment, steps
+from tasks.faults import is_transient
+from tasks.runs import Pack, Plan, Shard
+from tasks.slots import SlotPool
+from tasks.stock import take_stock
+
+Future = PrefectFuture[dict[str, Any]]
+
+
+def work_off(store: Store, plan: Plan, devices: Sequence[str]) -> tuple[list[Fault], dict[str, float]]:
+    """Do everything the store lacks of a plan.
+
+    Args:
+        store: the store.
+        plan: the run's plan.
+        devices: one slot each.
+
+    Returns:
+        The failures of items; slot seconds spent and items made, by kind of work.
+    """
+    board = Board(store, plan)
+    with SlotPool(devices, store.root, environment.stall_timeout_seconds()) as pool:
+        token = steps.POOL.set(pool)
+        try:
+            board.run(len(devices))
+        finally:
+            steps.POOL.reset(token)
+    return board.failures, board.timings
+
+
+@dataclass
+class Board:
+    """What is ready, what waits for adapters, and what came back."""
+
+    store: Store
+    plan: Plan
+    failures: list[Fault] = field(default_factory=list)
+    timings: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        plan = self.plan
+        stock = take_stock(self.store, plan)
+        scored = stock.scored
+        self.packs = deque(
+            pack for pack in plan.packs if any(a.adapter_id not in stock.adapters for a in pack.adapters)
+        )
+        coming = {a.adapter_id for pack in self.packs for a in pack.adapters} - stock.adapters
+        self.ready: deque[Shard] = deque()
+        self.to_score: deque[Shard] = deque()
+        self.waiting: dict[str, set[str]] = {}
+        for shard in plan.shards:
+            drawn = {s.sample_id for s in shard.samples} <= stock.samples
+            if not drawn and shard.adapter_ids & coming:
+                self.waiting[shard.shard_id] = set(shard.adapter_ids & coming)
+            elif not drawn:
+                self.ready.append(shard)
+            elif not {s.sample_id for s in shard.samples} <= scored:
+                self.to_score.append(shard)
+
+    def run(self, slots: int) -> None:
+        """Submit and settle until nothing is left; `slots` items are in flight at most."""
+        in_flight: dict[Future, Pack | Shard] = {}
+        ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
+        while True:
+            while len(in_flight) < slots and (submitted := self._submit_next()):
+                future, item = submitted
+                in_flight[future] = item
+                future.add_done_callback(ended.put)
+            if not in_flight:
+                return
+            future = ended.get()
+            self._settle(in_flight.pop(future), future)
+
+    def _submit_next(self) -> tuple[Future, Pack | Shard] | None:
+        run_id = self.plan.run.run_id
+        if self.to_score:
+            shard = self.to_score.popleft()
+            return steps.score_shard.submit(run_id, shard.shard_id, shard.index, _shard_names(shard)), shard
+        if self.ready:
+            shard = self.ready.popleft()
+            return steps.generate_shard.submit(run_id, shard.shard_id, shard.index, _shard_names(shard)), shard
+        if self.packs:
+            pack = self.packs.popleft()
+            names = _join([adapter.name for adapter in pack.adapters])
+            return steps.train_pack.submit(run_id, pack.pack_id, pack.index, names), pack
+        return None
+
+    def _settle(self, item: Pack | Shard, future: Future) -> None:
+        """Take a finished task's result and see what it makes possible."""
+        future.wait()
+        state = future.state
+        answer: dict[str, Any] = {}
+        if state.is_completed():
+            answer = future.result()
+        else:
+            self._fail(
+                item, state.data if isinstance(state.data, BaseException) else None, state.message or state.name or ""
+            )
+        for name, value in answer.items():
+            if name.endswith("_seconds"):
+                self.timings[name] = self.timings.get(name, 0.0) + value
+            elif name in {"trained", "drawn", "scored"}:
+                self.timings[name] = self.timings.get(name, 0.0) + len(value)
+        if isinstance(item, Pack):
+            self.failures += [Fault(**fault) for fault in answer.get("faults", [])]
+            self._release({adapter.adapter_id for adapter in item.adapters})
+        elif "drawn" in answer:
+            self.to_score.append(item)
+
+    def _release(self, settled: set[str]) -> None:
+        """Shards whose last awaited adapter has come, or will never come, are ready."""
+        shards = {shard.shard_id: shard for shard in self.plan.shards}
+        for shard_id in list(self.waiting):
+            self.waiting[shard_id] -= settled
+            if not self.waiting[shard_id]:
+                del self.waiting[shard_id]
+                self.ready.append(shards[shard_id])
+
+    def _fail(self, item: Pack | Shard, error: BaseException | None, message: str) -> None:
+        """Give each item of a task that gave up a fault; `collect` keeps those of items that are really missing."""
+        kind = "train" if isinstance(item, Pack) else "sample"
+        ids = [a.adapter_id for a in item.adapters] if isinstance(item, Pack) else [s.sample_id for s in item.samples]
+        for item_id in ids:
+            self.failures.append(
+                Fault(
+                    kind=kind,
+                    item=item_id,
+                    what=f"the {kind} task failed after its retries",
+                    received=str(error or message)[:2000],
+                    accepted="a finished task",
+                    hint="mend the cause, then: blora rerun",
+                    transient=error is not None and is_transient(error),
+                )
+            )
+
+
+def _shard_names(shard: Shard) -> str:
+    samples = shard.samples
+    return f"{samples[0].content_name} x {_join(list(dict.fromkeys(s.style_name for s in samples)))}"
+
+
+def _join(names: Sequence[str], most: int = 4) -> str:
+    shown = [name if len(name) <= 32 else name[:31] + "…" for name in names[:most]]
+    return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,191 @@
+"""From rows to a manifest: names are unique, pairs name what exists, nothing is drawn twice, all of it is bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from manifests.addresses import AddressError, Roots
+from manifests.entries import ImageEntry, Manifest, PairEntry
+from manifests.parsing.faultlist import FaultList, shown
+from manifests.parsing.nodes import Node
+from manifests.parsing.records import suggest
+from manifests.rows import PairFields
+
+MAX_PAIRS = 200_000
+"""Pairs of one manifest, the grid expanded."""
+
+MAX_SAMPLES = 1_000_000
+"""Samples of one manifest: the seeds of all pairs."""
+
+_MOST_SUGGESTIONS = 1000  # looking for what a name is close to takes time; after so many faults nobody reads them
+
+NO_DEFAULTS = PairFields()
+"""Where nothing is said once for all pairs."""
+
+
+def default_name(path: object) -> str | None:
+    """Return the file name in a path or address, without extension; None where there is none."""
+    return (PurePosixPath(path).stem or None) if isinstance(path, str) else None
+
+
+class Side:
+    """The contents or the styles of a manifest.
+
+    Attributes:
+        label: "content" or "style".
+        entries: The good ones, by name.
+        refused: Names of rows that were refused.
+    """
+
+    def __init__(self, label: str, roots: Roots, faults: FaultList) -> None:
+        """Start without entries."""
+        self.label = label
+        self.entries: dict[str, ImageEntry] = {}
+        self.refused: set[str] = set()
+        self._roots = roots
+        self._faults = faults
+
+    def resolve(self, paths: Sequence[str], node: Node, field: str, item: str) -> tuple[str, ...] | None:
+        """Return the paths of a row made absolute; None after adding a fault for each that is not allowed."""
+        addresses = []
+        for index, path in enumerate(paths):
+            try:
+                addresses.append(self._roots.resolve(path))
+            except AddressError as error:
+                place = node.find(("images", index))
+                row = (node.find(("image",)) if place is node else place).row
+                self._faults.add(*error.args, row=row, field=field, item=item)
+        return tuple(addresses) if len(addresses) == len(paths) else None
+
+    def admits(self, entry: ImageEntry, field: str, *, repeats: bool) -> bool:
+        """Tell whether the name of an entry is free, adding a fault if not.
+
+        Args:
+            entry: What is to be added.
+            field: The field that names it.
+            repeats: Whether the very same entry may come again, as it does in tables.
+        """
+        known = self.entries.get(entry.name)
+        if known is None:
+            return True
+        same_images = known.images == entry.images
+        if repeats and same_images and (known.word is None or entry.word in (None, known.word)):
+            return True
+        what = f"two words for one {self.label}" if repeats and same_images else f"two {self.label}s of one name"
+        accepted = (
+            f"what row {known.row} says of it, or another name" if repeats else f"another name than row {known.row}"
+        )
+        self._faults.add(
+            what, shown(entry.name), accepted, "rename one of them", row=entry.row, field=field, item=entry.name
+        )
+        return False
+
+    def keep(self, entry: ImageEntry) -> None:
+        """Add an entry that was admitted; the first word given for a repeated one counts."""
+        known = self.entries.setdefault(entry.name, entry)
+        if known.word is None and entry.word is not None:
+            self.entries[entry.name] = known.model_copy(update={"word": entry.word})
+
+
+class Draft:
+    """A manifest being put together.
+
+    Attributes:
+        contents: The contents so far.
+        styles: The styles so far.
+        pairs: The pairs so far.
+    """
+
+    def __init__(self, roots: Roots, faults: FaultList) -> None:
+        """Start empty."""
+        self.contents = Side("content", roots, faults)
+        self.styles = Side("style", roots, faults)
+        self.pairs: list[PairEntry] = []
+        self._drawn: dict[tuple[object, ...], dict[int, int | None]] = {}
+        self._faults = faults
+
+    def add_pair(self, content: str, style: str, fields: PairFields, defaults: PairFields, node: Node) -> None:
+        """Add a pair, or the fault that it names what does not exist or repeats a sample."""
+        if self.knows(content, style, node):
+            pair = PairEntry(
+                content=content, style=style, **_merged(fields, defaults), file=self._faults.file, row=node.row
+            )
+            if self._is_new(pair):
+                self.pairs.append(pair)
+
+    def knows(self, content: object, style: object, node: Node) -> bool:
+        """Tell whether a pair names what exists, adding a fault for each name that does not."""
+        known = [self._is_known(self.contents, content, node), self._is_known(self.styles, style, node)]
+        return all(known)
+
+    def add_grid(self, fields: PairFields) -> None:
+        """Add every content with every style."""
+        merged = _merged(fields, NO_DEFAULTS) | {"file": self._faults.file}
+        if self._count_fits(len(self.contents.entries) * len(self.styles.entries)):
+            names = ((content, style) for content in self.contents.entries for style in self.styles.entries)
+            self.pairs.extend(PairEntry(content=content, style=style, **merged) for content, style in names)
+
+    def manifest(self, head: dict[str, Any], source: str) -> Manifest | None:
+        """Return the manifest; None after adding the fault that says why there is none.
+
+        Args:
+            head: What is said once: the fields of `Manifest` but its lists.
+            source: Where it was read.
+        """
+        samples = sum(len(pair.seeds) for pair in self.pairs)
+        if not self._count_fits(len(self.pairs)):
+            return None
+        if samples > MAX_SAMPLES:
+            self._faults.add("too many samples", f"{samples:,}", f"at most {MAX_SAMPLES:,}", "split the manifest")
+            return None
+        if not self.pairs:
+            if not len(self._faults):
+                self._faults.add("nothing to draw", "no pairs", "at least one content and one style", "add them")
+            return None
+        contents, styles = tuple(self.contents.entries.values()), tuple(self.styles.entries.values())
+        return Manifest(**head, contents=contents, styles=styles, pairs=tuple(self.pairs), source=source)
+
+    def _count_fits(self, pairs: int) -> bool:
+        if pairs > MAX_PAIRS:
+            self._faults.add("too many pairs", f"{pairs:,}", f"at most {MAX_PAIRS:,}", "split the manifest")
+        return pairs <= MAX_PAIRS
+
+    def _is_known(self, side: Side, name: object, node: Node) -> bool:
+        if not isinstance(name, str) or name in side.entries:
+            return True  # what is no text at all has its fault already
+        row = node.find((side.label,)).row
+        if name in side.refused:
+            what, hint = f"pair with a refused {side.label}", f"correct the row of that {side.label}"
+        else:
+            what = f"unknown {side.label}"
+            hint = f"add it to the {side.label}s"
+            if len(self._faults) < _MOST_SUGGESTIONS and len(side.entries) < _MOST_SUGGESTIONS:
+                hint = suggest(name, tuple(side.entries), hint)
+        accepted = f"one of the {len(side.entries)} names of {side.label}s"
+        self._faults.add(what, shown(name), accepted, hint, row=row, field=f"pairs.{side.label}", item=name)
+        return False
+
+    def _is_new(self, pair: PairEntry) -> bool:
+        texts = (pair.prompt, pair.content_prompt, pair.negative_prompt)
+        drawn = self._drawn.setdefault(
+            (pair.content, pair.style, *texts, pair.content_strength, pair.style_strength), {}
+        )
+        twice = [seed for seed in pair.seeds if seed in drawn]
+        if twice:
+            received = f"{pair.content} with {pair.style} and seed {twice[0]} again, as in row {drawn[twice[0]]}"
+            hint = "remove the row, or give it other seeds"
+            self._faults.add("sample drawn twice", received, "each sample once", hint, row=pair.row)
+            return False
+        drawn.update(dict.fromkeys(pair.seeds, pair.row))
+        return True
+
+
+def _merged(fields: PairFields, defaults: PairFields) -> dict[str, Any]:
+    """Return what a pair says, else what is said for all pairs, else nothing: then `PairEntry` has its own defaults."""
+    said: dict[str, Any] = {"seeds": fields.all_seeds() or defaults.all_seeds()}
+    for name in ("prompt", "content_prompt", "negative_prompt", "content_strength", "style_strength"):
+        own = getattr(fields, name)
+        said[name] = getattr(defaults, name) if own is None else own
+    return {name: value for name, value in said.items() if value is not None}

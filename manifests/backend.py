@@ -1,0 +1,63 @@
+"""What a place to keep objects must be able to do; a local folder (`folder.py`) and a bucket (`bucket.py`) can."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One object of a listing.
+
+    Attributes:
+        size: Its size in bytes.
+        modified: When it was last written (UTC), by the clock of the disk or server.
+    """
+
+    size: int
+    modified: datetime.datetime
+
+
+class Backend(Protocol):
+    """Objects under keys that `store.py` has checked. Every method raises StoreError and nothing else upstream."""
+
+    @property
+    def root(self) -> str:
+        """The address of the place, without credentials."""
+
+    def read(self, key: str, max_bytes: int | None) -> bytes:
+        """Return the object, or raise `Missing`; `PermanentStoreError` if it is longer than `max_bytes`."""
+
+    def exists(self, key: str) -> bool:
+        """Return whether there is an object (a folder is none)."""
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write the object unless there is one, all or nothing; return whether this call wrote it."""
+
+    def replace(self, key: str, data: bytes) -> None:
+        """Write the object, all or nothing; a reader sees the old or the new."""
+
+    def delete(self, key: str) -> None:
+        """Remove the object if there is one."""
+
+    def list(self, prefix: str) -> dict[str, Entry]:
+        """Return every object below a folder ("" or "name/"), in the order of the keys."""
+
+    def read_version(self, key: str) -> tuple[bytes, str] | None:
+        """Return the object and a token of this version of it; None if there is no object."""
+
+    def swap(self, key: str, data: bytes, version: str | None) -> str | None:
+        """Write the object only if it still is that version (None: only if there is none).
+
+        `data` must be unlike all that was ever written there, so that a writer knows its own again.
+
+        Returns:
+            The token of what was written; None if somebody else came first, and then nothing is changed.
+        """
+
+
+def is_visible(key: str) -> bool:
+    """Return whether a listing shows this key: no folder marker, and no name that starts with a dot."""
+    return not key.endswith("/") and not any(part.startswith(".") for part in key.split("/"))

@@ -1,0 +1,55 @@
+"""The manifest as the rest of the program sees it: checked, absolute, expanded, frozen."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ImageEntry(_Entry):
+    """A content or a style."""
+
+    name: str = Field(description="unique among the contents, or among the styles")
+    images: tuple[str, ...] = Field(description="absolute paths or s3:// addresses of one object or look")
+    word: str | None = Field(default=None, description="what the picture shows, in a word or two")
+    file: str = Field(default="", description="the manifest it stands in")
+    row: int | None = Field(default=None, description="1-based line, or record of a Parquet file")
+
+
+class PairEntry(_Entry):
+    """A content and a style that meet, and how."""
+
+    content: str = Field(description="name of the content")
+    style: str = Field(description="name of the style")
+    prompt: str | None = Field(default=None, description="[c] and [s] stand for the content and the style")
+    content_prompt: str | None = Field(default=None, description="a prompt for the content block alone")
+    negative_prompt: str | None = Field(default=None, description="what to stay away from")
+    content_strength: float = Field(default=1.0, description="the dial of the content; 1 is as trained")
+    style_strength: float = Field(default=1.0, description="the dial of the style; 1 is as trained")
+    seeds: tuple[int, ...] = Field(default=(0,), description="one sample for each")
+    file: str = Field(default="", description="the manifest it stands in")
+    row: int | None = Field(default=None, description="1-based line or record; None for a pair of the grid")
+
+
+class Manifest(_Entry):
+    """What a run is to make: the good rows of a manifest."""
+
+    name: str = Field(description="for people, and for the run's id")
+    base: str = Field(
+        default="embedded", description="embedded, org/model@revision, an absolute folder, or s3://bucket/folder"
+    )
+    preset: Literal["demo", "draft", "paper"] = Field(default="demo", description="the settings to start from")
+    settings: dict[str, Any] = Field(default_factory=dict, description="what differs from the preset, nested")
+    strength_reading: Literal["linear", "reference"] = Field(
+        default="linear", description="reference squares the strengths"
+    )
+    on_fault: Literal["record", "stop"] = Field(default="record", description="whether the rest goes on")
+    contents: tuple[ImageEntry, ...] = Field(description="in the order of the manifest")
+    styles: tuple[ImageEntry, ...] = Field(description="in the order of the manifest")
+    pairs: tuple[PairEntry, ...] = Field(description="in the order of the manifest; the grid row by row of contents")
+    source: str = Field(description="where it was read, without credentials")

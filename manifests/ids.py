@@ -1,0 +1,181 @@
+"""Ids made of content: the same work has the same id, on every machine and in every run. Pure functions.
+
+A digest is sha256 over canonical JSON (sorted keys, no spaces, floats as `repr` writes them), cut to 96 bits. With 10^9
+objects the chance that any two share an id is below 10^-11. Each kind of id hashes its own tag first, so that two kinds
+never hash the same text. Changing anything here changes ids, and so repeats work that is done: say so in the changelog.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+Json: TypeAlias = "str | int | float | bool | Sequence[Json] | Mapping[str, Json] | None"
+"""A value that JSON can say."""
+
+ID_LENGTH = 24
+"""Hex digits of an id (96 bits)."""
+
+_RUN_DIGITS = 12
+_SLUG_DIGITS = 8
+_SLUG_SHORTEST = 16
+
+
+def _plain(value: Json, path: str) -> object:
+    """Return `value` as dicts, lists and scalars that have exactly one JSON text; `path` names it in errors."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"digest of {path}: received {value!r}; accepted finite numbers")
+        return float(value)
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(f"digest of {path}: received the key {key!r}; accepted texts as keys")
+        return {key: _plain(item, f"{path}.{key}") for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+        return [_plain(item, f"{path}[{index}]") for index, item in enumerate(value)]
+    raise TypeError(f"digest of {path}: received {type(value).__name__}; accepted JSON values")
+
+
+def _sha256(parts: Sequence[Json]) -> bytes:
+    text = json.dumps(_plain(parts, "parts"), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode("ascii")).digest()
+
+
+def digest(*parts: Json) -> str:
+    """Hash JSON values to `ID_LENGTH` hex digits.
+
+    The order of mapping keys does not matter; the order of sequences does; `1`, `1.0`, `True` and `"1"` all differ.
+
+    Raises:
+        ValueError: A number is NaN or infinite.
+        TypeError: A value or a key is nothing that JSON can say.
+    """
+    return _sha256(parts).hex()[:ID_LENGTH]
+
+
+def seed_for(*parts: Json) -> int:
+    """Derive a seed for a random generator: 63 bits (0 to 2^63 - 1), so that it fits an int64 column.
+
+    Raises:
+        ValueError: A number is NaN or infinite.
+        TypeError: A value or a key is nothing that JSON can say.
+    """
+    return int.from_bytes(_sha256(("seed", *parts))[:8], "big") >> 1
+
+
+def image_id(rgb: bytes, width_px: int, height_px: int) -> str:
+    """Name a normalised picture by its pixels.
+
+    Args:
+        rgb: The pixels, 8 bits a channel, rows from the top, (height_px, width_px, 3) without padding.
+        width_px: Width in pixels.
+        height_px: Height in pixels.
+
+    Raises:
+        ValueError: The number of bytes is not height_px * width_px * 3.
+    """
+    if width_px < 1 or height_px < 1 or len(rgb) != width_px * height_px * 3:
+        raise ValueError(f"image_id: received {len(rgb)} bytes; accepted {width_px} x {height_px} pixels x 3 bytes")
+    header = f"image {width_px}x{height_px} rgb8\n".encode("ascii")
+    return hashlib.sha256(header + rgb).hexdigest()[:ID_LENGTH]
+
+
+def adapter_id(
+    image_ids: Sequence[str], train_settings: Mapping[str, Json], base_revision: str, recipe_version: int
+) -> str:
+    """Name the adapter that this training makes.
+
+    The order of the images does not matter, so a training must sort them by id before it draws from them.
+
+    Args:
+        image_ids: The photos of the object, one or several.
+        train_settings: The settings that change the result (`TrainSettings.identity()`), and no others.
+        base_revision: The pinned revision of the base model.
+        recipe_version: The version of the training code's arithmetic.
+
+    Raises:
+        ValueError: No image, or a setting is NaN or infinite.
+        TypeError: A setting is nothing that JSON can say.
+    """
+    if not image_ids:
+        raise ValueError("adapter_id: received no image; accepted one or several image ids")
+    return digest("adapter", sorted(image_ids), train_settings, base_revision, recipe_version)
+
+
+def text_id(prompt: str) -> str:
+    """Name a side of a pair that is a prompt instead of an adapter: "text-<24 hex digits>"."""
+    return f"text-{digest('text', prompt)}"
+
+
+def sample_id(
+    *,
+    content_id: str | None,
+    style_id: str | None,
+    content_strength: float,
+    style_strength: float,
+    prompts: Mapping[str, str],
+    seed: int,
+    sample_settings: Mapping[str, Json],
+    base_revision: str,
+) -> str:
+    """Name the picture that this drawing makes.
+
+    Args:
+        content_id: The adapter_id of the content side; None where the prompt alone says the content.
+        style_id: The adapter_id of the style side; None where the prompt alone says the style.
+        content_strength: The user's dial, linear.
+        style_strength: The user's dial, linear.
+        prompts: Every prompt by its name (prompt, content_prompt, negative_prompt).
+        seed: The user's seed.
+        sample_settings: The settings that change the picture, and no others (no batch size).
+        base_revision: The pinned revision of the base model.
+
+    Raises:
+        ValueError: A strength or a setting is NaN or infinite.
+        TypeError: A setting is nothing that JSON can say.
+    """
+    # `float` and `+ 0.0`: 1 and 1.0, and -0.0 and 0.0, draw the same picture and so must have the same id.
+    strengths = [float(content_strength) + 0.0, float(style_strength) + 0.0]
+    return digest("sample", content_id, style_id, strengths, prompts, seed, sample_settings, base_revision)
+
+
+def slug(name: str, max_length: int = 40) -> str:
+    """Turn a name into lower-case ASCII words joined by "-", safe as a file name; never empty.
+
+    A name that is too long, or that has letters without an ASCII form, keeps a tail of 8 hex digits of its hash: two
+    such names stay distinct. Names that differ only in case, accents, punctuation or symbols do share a slug.
+
+    Args:
+        name: Any text.
+        max_length: The most characters to return, 16 or more.
+
+    Raises:
+        ValueError: `max_length` is below 16.
+    """
+    if max_length < _SLUG_SHORTEST:
+        raise ValueError(f"slug: received max_length {max_length}; accepted {_SLUG_SHORTEST} or more")
+    folded = unicodedata.normalize("NFKD", name)
+    unaccented = "".join(c for c in folded if not unicodedata.combining(c)).lower()
+    words = re.sub(r"[^0-9a-z]+", "-", unaccented).strip("-")
+    if words and len(words) <= max_length and not any(ord(c) > 127 and c.isalnum() for c in unaccented):
+        return words
+    tail = digest("slug", name)[:_SLUG_DIGITS]
+    return f"{words[: max_length - len(tail) - 1]}-{tail}".replace("--", "-").lstrip("-")
+
+
+def run_id(name: str, content: Json) -> str:
+    """Name a run: a readable slug of `name` (at most 40 characters), "-", 12 hex digits of what it works off.
+
+    Raises:
+        ValueError: A number in `content` is NaN or infinite.
+        TypeError: A value or a key in `content` is nothing that JSON can say.
+    """
+    return f"{slug(name)}-{digest('run', name, content)[:_RUN_DIGITS]}"

@@ -1,0 +1,167 @@
+"""Where each object lies: id -> object key. Pure string functions; the drawing of the store, in code.
+
+    images/<image_id>.png                                    normalised input, written once
+    adapters/<adapter_id>/{content,style}.safetensors        the two halves
+    adapters/<adapter_id>/adapter.json                       written last: it is the marker
+    samples/<content_id>/<style_id>/<sample_id>.png          one atomic put is data and marker
+    runs/<run_id>/...                                        plan, tables, report, checkpoints, logs
+    scores/date=YYYY-MM-DD/run=<run_id>/part-*.parquet       one Parquet data set over all runs
+    leases/<adapter_id>.json                                 who is training it now
+    inbox/                                                   manifests dropped for the night
+
+Every id is checked to be a plain word of [0-9a-z-], so that no key can leave its place, whatever a user typed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from typing import Literal
+
+from manifests.errors import InvalidId
+
+ADAPTERS_PREFIX = "adapters/"
+IMAGES_PREFIX = "images/"
+INBOX_PREFIX = "inbox/"
+LEASES_PREFIX = "leases/"
+RUNS_PREFIX = "runs/"
+SAMPLES_PREFIX = "samples/"
+SCORES_PREFIX = "scores/"
+
+_WORD = re.compile(r"[0-9a-z](?:[0-9a-z-]{0,126}[0-9a-z])?")
+_NAME = re.compile(r"(?:[0-9A-Za-z_-][0-9A-Za-z._-]{0,127}/){0,3}[0-9A-Za-z_-][0-9A-Za-z._-]{0,127}")
+
+
+def _word(kind: str, text: str) -> str:
+    if not _WORD.fullmatch(text):
+        accepted = "1 to 128 of 0-9, a-z and -, neither first nor last a -"
+        raise InvalidId(f"{kind} cannot be part of an object key", repr(text)[:80], accepted, "give the id as listed")
+    return text
+
+
+def image_key(image_id: str) -> str:
+    """Return the key of a normalised picture.
+
+    Raises:
+        InvalidId: `image_id` is not a plain word.
+    """
+    return f"{IMAGES_PREFIX}{_word('image_id', image_id)}.png"
+
+
+def adapter_prefix(adapter_id: str) -> str:
+    """Return the folder of one adapter.
+
+    Raises:
+        InvalidId: `adapter_id` is not a plain word.
+    """
+    return f"{ADAPTERS_PREFIX}{_word('adapter_id', adapter_id)}/"
+
+
+def adapter_key(adapter_id: str, half: Literal["content", "style"]) -> str:
+    """Return the key of one half of an adapter.
+
+    Raises:
+        InvalidId: `adapter_id` is not a plain word, or `half` is neither content nor style.
+    """
+    if half not in ("content", "style"):
+        raise InvalidId("half of an adapter", repr(half)[:80], "content or style")
+    return f"{adapter_prefix(adapter_id)}{half}.safetensors"
+
+
+def adapter_marker_key(adapter_id: str) -> str:
+    """Return the key that exists only when both halves of an adapter are whole.
+
+    Raises:
+        InvalidId: `adapter_id` is not a plain word.
+    """
+    return f"{adapter_prefix(adapter_id)}adapter.json"
+
+
+def adapter_keys(adapter_id: str) -> tuple[str, str, str]:
+    """Return the keys that must all be there for an adapter to be whole: its halves and its marker.
+
+    Raises:
+        InvalidId: `adapter_id` is not a plain word.
+    """
+    return adapter_key(adapter_id, "content"), adapter_key(adapter_id, "style"), adapter_marker_key(adapter_id)
+
+
+def sample_key(content_id: str, style_id: str, sample_id: str) -> str:
+    """Return the key of a picture.
+
+    Args:
+        content_id: The adapter_id of the content side, or `ids.text_id` of a prompt.
+        style_id: The adapter_id of the style side, or `ids.text_id` of a prompt.
+        sample_id: The id of the picture.
+
+    Raises:
+        InvalidId: An id is not a plain word.
+    """
+    return f"{samples_prefix(content_id, style_id)}{_word('sample_id', sample_id)}.png"
+
+
+def samples_prefix(content_id: str | None = None, style_id: str | None = None) -> str:
+    """Return the prefix of all pictures, of one content's row, or of one pair.
+
+    Raises:
+        InvalidId: An id is not a plain word, or a style is given without a content (no prefix can say that).
+    """
+    if content_id is None:
+        if style_id is not None:
+            raise InvalidId("samples of one style have no common prefix", repr(style_id), "a content_id beside it")
+        return SAMPLES_PREFIX
+    row = f"{SAMPLES_PREFIX}{_word('content_id', content_id)}/"
+    return row if style_id is None else f"{row}{_word('style_id', style_id)}/"
+
+
+def run_key(run_id: str, name: str) -> str:
+    """Return the key of a file of a run, such as "plan.parquet" or "report/index.html".
+
+    Raises:
+        InvalidId: `run_id` is not a plain word, or `name` is not a relative path of plain names.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidId("name of a run's file", repr(name)[:80], "plain names of 0-9 A-Z a-z . _ - joined by /")
+    return f"{RUNS_PREFIX}{_word('run_id', run_id)}/{name}"
+
+
+def checkpoint_key(run_id: str, pack_id: str) -> str:
+    """Return the key of a pack's training checkpoint.
+
+    Raises:
+        InvalidId: An id is not a plain word.
+    """
+    return run_key(run_id, f"checkpoints/{_word('pack_id', pack_id)}.safetensors")
+
+
+def training_log_key(run_id: str, pack_id: str) -> str:
+    """Return the key of a pack's training log, one JSON object a line.
+
+    Raises:
+        InvalidId: An id is not a plain word.
+    """
+    return run_key(run_id, f"logs/{_word('pack_id', pack_id)}.jsonl")
+
+
+def scores_part_key(date: datetime.date, run_id: str, part: str) -> str:
+    """Return the key of one part of the score data set.
+
+    Args:
+        date: The day (UTC) on which the run started.
+        run_id: The run.
+        part: A plain word, unique within the run, such as the shard's id.
+
+    Raises:
+        InvalidId: An id is not a plain word.
+    """
+    run = _word("run_id", run_id)
+    return f"{SCORES_PREFIX}date={date:%Y-%m-%d}/run={run}/part-{_word('part', part)}.parquet"
+
+
+def lease_key(adapter_id: str) -> str:
+    """Return the key of the lease that says who is training an adapter.
+
+    Raises:
+        InvalidId: `adapter_id` is not a plain word.
+    """
+    return f"{LEASES_PREFIX}{_word('adapter_id', adapter_id)}.json"

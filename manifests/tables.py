@@ -1,0 +1,227 @@
+"""The tables on disk: explicit, versioned pyarrow schemas with units in the names, and their one way in and out.
+
+Each field's metadata says what it is (`schema.field("seed").metadata[b"doc"]`); the schema's metadata says which table
+and version it is. Files are plain Parquet (zstd): pandas, polars and DuckDB read them as they lie.
+"""
+
+from __future__ import annotations
+
+import datetime
+import numbers
+from collections.abc import Iterable, Mapping
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from manifests.errors import TableError
+
+SCHEMA_VERSION = 1
+"""Version of every schema below. Raise it when a column is added, removed or changes its meaning."""
+
+_INSTANT = pa.timestamp("us", tz="UTC")
+_TEXTS = pa.list_(pa.field("element", pa.string(), nullable=False))
+
+
+def _need(name: str, kind: pa.DataType, doc: str) -> pa.Field:
+    return pa.field(name, kind, nullable=False, metadata={"doc": doc})
+
+
+def _may(name: str, kind: pa.DataType, doc: str) -> pa.Field:
+    return pa.field(name, kind, nullable=True, metadata={"doc": doc})
+
+
+def _schema(table: str, *fields: pa.Field) -> pa.Schema:
+    return pa.schema(fields, metadata={"table": table, "schema_version": str(SCHEMA_VERSION)})
+
+
+_RUN = _need("run_id", pa.string(), "the run that wrote this row")
+_SIDES = (
+    _may("content_id", pa.string(), "adapter_id of the content side, or text-<hash> where a prompt says it"),
+    _may("style_id", pa.string(), "adapter_id of the style side, or text-<hash> where a prompt says it"),
+    _may("content_name", pa.string(), "the user's name of the content"),
+    _may("style_name", pa.string(), "the user's name of the style"),
+)
+_PROMPTS = (
+    _may("prompt", pa.string(), "the prompt as given to the text encoders"),
+    _may("content_prompt", pa.string(), "prompt for the content block alone; null: the same as prompt"),
+    _may("negative_prompt", pa.string(), "what the guidance steers away from"),
+)
+_STRENGTHS = (
+    _may("content_strength", pa.float64(), "the user's dial, linear; 1 is the adapter as trained"),
+    _may("style_strength", pa.float64(), "the user's dial, linear; 1 is the adapter as trained"),
+    _may("seed", pa.int64(), "the user's seed of this picture"),
+)
+
+PLAN = _schema(
+    "plan",
+    _RUN,
+    _need("kind", pa.string(), "adapter: something to train; sample: something to draw"),
+    _need("group_id", pa.string(), "the pack (adapters) or shard (samples) that this item belongs to"),
+    _need("group_index", pa.int32(), "position of the pack or shard within the run, from 0"),
+    _need("batch_index", pa.int32(), "batch within the shard, from 0; 0 for adapters"),
+    _need("position", pa.int32(), "position within the pack or batch, from 0"),
+    _may("adapter_id", pa.string(), "the adapter to train; null for samples"),
+    _may("sample_id", pa.string(), "the picture to draw; null for adapters"),
+    *_SIDES,
+    _may("name", pa.string(), "the user's name of the adapter; null for samples"),
+    _may("word", pa.string(), "the object word of the adapter, such as pepper"),
+    _may("image_ids", _TEXTS, "the pictures that the adapter is trained on; null for samples"),
+    _may("text", pa.string(), "what the picture should show, in plain words, for the text score; null for adapters"),
+    *_PROMPTS,
+    *_STRENGTHS,
+)
+"""One row per adapter to train and per picture to draw; what the end of a run is compared with."""
+
+ADAPTERS = _schema(
+    "adapters",
+    _RUN,
+    _need("adapter_id", pa.string(), "content-derived id of the adapter"),
+    _need("name", pa.string(), "the user's name of what it was trained on"),
+    _need("image_ids", _TEXTS, "the pictures it was trained on"),
+    _need("base", pa.string(), "the base model as the manifest names it"),
+    _need("base_revision", pa.string(), "pinned revision of the base model"),
+    _need("rank", pa.int32(), "rank of the low-rank factors"),
+    _need("steps", pa.int32(), "optimizer steps asked for"),
+    _may("final_loss", pa.float64(), "mean squared error at the end of the training"),
+    _need("skipped_steps", pa.int32(), "steps skipped because a loss or gradient was not finite"),
+    _need("train_seconds", pa.float64(), "wall seconds of the pack divided by its size"),
+    _need("pack_id", pa.string(), "the pack it was trained in"),
+    _need("pack_size", pa.int32(), "adapters trained in that pass"),
+    _need("device", pa.string(), "the processor it was trained on"),
+    _need("content_bytes", pa.int64(), "size of the content half, bytes"),
+    _need("style_bytes", pa.int64(), "size of the style half, bytes"),
+    _need("trained_at", _INSTANT, "when its marker was written (UTC)"),
+)
+"""One row per adapter of a run."""
+
+SAMPLES = _schema(
+    "samples",
+    _RUN,
+    _need("sample_id", pa.string(), "content-derived id of the picture"),
+    *_SIDES,
+    *_PROMPTS,
+    *_STRENGTHS,
+    _need("key", pa.string(), "object key of the picture below the store's root"),
+    _may("width_px", pa.int32(), "width of the picture, pixels; null while it is missing"),
+    _may("height_px", pa.int32(), "height of the picture, pixels; null while it is missing"),
+    _need("status", pa.string(), "done or missing"),
+    _may("bytes", pa.int64(), "size of the picture file, bytes; null while it is missing"),
+    _may("drawn_at", _INSTANT, "when the picture was written (UTC); null while it is missing"),
+)
+"""One row per picture of a run's plan."""
+
+SCORES = _schema(
+    "scores",
+    _RUN,
+    _need("sample_id", pa.string(), "the picture that was scored"),
+    *_SIDES,
+    _need("seed", pa.int64(), "the user's seed of the picture"),
+    _need("score", pa.string(), "name of the score, such as style_clip"),
+    _need("value", pa.float64(), "the number; its range and direction belong to the score"),
+    _need("scorer", pa.string(), "model and weights that gave the number"),
+    _need("scorer_version", pa.string(), "version of the scorer's code and weights"),
+    _need("scored_at", _INSTANT, "when the number was computed (UTC)"),
+)
+"""One row per picture and score (long form)."""
+
+FAULTS = _schema(
+    "faults",
+    _RUN,
+    _need("kind", pa.string(), "manifest, image, settings, train, sample or score"),
+    _need("item", pa.string(), "adapter_id, sample_id or name it concerns; may be empty"),
+    _need("name", pa.string(), "the user's name of the item; may be empty"),
+    _need("file", pa.string(), "manifest or picture it is about; may be empty"),
+    _may("row", pa.int64(), "1-based line of text, or record number of a Parquet manifest"),
+    _need("field", pa.string(), "column or dotted path; may be empty"),
+    _need("what", pa.string(), "what is wrong"),
+    _need("received", pa.string(), "what was found"),
+    _need("accepted", pa.string(), "what would have been fine"),
+    _need("hint", pa.string(), "what to do next"),
+    _need("transient", pa.bool_(), "true where a rerun may well succeed without any change"),
+    _need("recorded_at", _INSTANT, "when the fault was recorded (UTC)"),
+)
+"""One row per refused row or failed item."""
+
+
+def _label(schema: pa.Schema) -> tuple[str, int]:
+    """Return (table, schema_version) of a schema's metadata; ("", 0) where it says nothing."""
+    metadata = schema.metadata or {}
+    version = metadata.get(b"schema_version", b"0").decode("ascii", "replace")
+    return metadata.get(b"table", b"").decode("utf-8", "replace"), int(version) if version.isdigit() else 0
+
+
+def _check_columns(table: str, received: Iterable[str], schema: pa.Schema, where: str) -> None:
+    names = list(received)
+    unknown = [name for name in names if name not in schema.names]
+    missing = [name for name in schema.names if name not in names]
+    if unknown or missing:
+        faults = [f"unknown: {', '.join(unknown)}"] if unknown else []
+        faults += [f"missing: {', '.join(missing)}"] if missing else []
+        raise TableError(f"columns of {table}{where}", "; ".join(faults), ", ".join(schema.names))
+
+
+def _fits(value: object, kind: pa.DataType) -> bool:
+    """Return whether a value is of that type as it is; pyarrow alone would cut 0.5 to 0 and split a text in letters."""
+    if pa.types.is_string(kind):
+        return isinstance(value, str)
+    if pa.types.is_boolean(kind):
+        return isinstance(value, bool)
+    if pa.types.is_integer(kind):
+        return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if pa.types.is_floating(kind):
+        return isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if pa.types.is_timestamp(kind):
+        return isinstance(value, datetime.datetime) and value.tzinfo is not None
+    return isinstance(value, list | tuple) and all(_fits(item, kind.value_type) for item in value)
+
+
+def _column(table: str, field: pa.Field, values: list[object]) -> pa.Array:
+    for number, value in enumerate(values, start=1):
+        if not _fits(value, field.type) and not (value is None and field.nullable):
+            raise TableError(f"{table}, row {number}, {field.name}", repr(value)[:200], f"a value of type {field.type}")
+    try:
+        return pa.array(values, type=field.type)
+    except (pa.ArrowException, OverflowError, UnicodeError) as error:
+        raise TableError(f"{table}, column {field.name}", str(error), f"values of type {field.type}") from error
+
+
+def to_table(rows: Iterable[Mapping[str, object]], schema: pa.Schema) -> pa.Table:
+    """Turn rows into a table of exactly this schema; no row is an empty table with all columns.
+
+    Raises:
+        TableError: A row has an unknown column or lacks one (null is a value: give None), or a value does not fit.
+    """
+    table, _ = _label(schema)
+    kept = list(rows)
+    for number, row in enumerate(kept, start=1):
+        _check_columns(table, row, schema, f", row {number}")
+    return pa.table([_column(table, field, [row[field.name] for row in kept]) for field in schema], schema=schema)
+
+
+def to_parquet_bytes(table: pa.Table) -> bytes:
+    """Return the table as a Parquet file; the same table gives the same bytes."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return bytes(sink.getvalue())
+
+
+def from_parquet_bytes(data: bytes, schema: pa.Schema) -> pa.Table:
+    """Read a Parquet file that `to_parquet_bytes` wrote, checking that it is this table in this version.
+
+    Raises:
+        TableError: It is no Parquet file, another table, a newer version, or its columns differ.
+    """
+    table, version = _label(schema)
+    try:
+        read = pq.read_table(pa.BufferReader(data))
+    except (pa.ArrowException, OSError) as error:
+        received = f"{len(data)} bytes that are no Parquet file ({error})"
+        raise TableError(f"table {table}", received, "a Parquet file") from error
+    found, found_version = _label(read.schema)
+    if found != table:
+        raise TableError("wrong table", found or "a file of another program", table, "give the file of that table")
+    if found_version != version:
+        hint = "upgrade this package" if found_version > version else "write it again with this version"
+        raise TableError(f"schema version of {table}", str(found_version), str(version), hint)
+    _check_columns(table, read.schema.names, schema, "")
+    return read.select(schema.names).cast(schema)

@@ -1,0 +1,78 @@
+"""What a run leaves on its page in Prefect's UI: the score table and a short report, worst rows first.
+
+Thumbnails are data addresses, so that no bucket need be public.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+from typing import Any
+
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from manifests.store import Missing, Store
+from tasks.collect import Outcome, thumbnail
+from tasks.runs import Plan
+from tasks.score_table import ScoreRow, score_table
+
+TABLE_ROWS = 500  # the UI's table has no sorting and grows slow; the whole table is in Parquet
+PICTURE_ROWS = 6
+
+
+def publish_artifacts(store: Store, plan: Plan, outcome: Outcome) -> None:
+    """Create the table and the markdown artifact of a run."""
+    rows = score_table(store, plan, sort="transfer")
+    if rows:
+        table = [_table_row(store, row, index < 50) for index, row in enumerate(rows[:TABLE_ROWS])]
+        create_table_artifact(
+            table, key="scores", description=f"{outcome.run_id}: worst {len(table)} of {len(rows)} pictures first"
+        )
+    create_markdown_artifact(_markdown(store, plan, outcome, rows), key="report", description=outcome.sentence)
+
+
+def _table_row(store: Store, row: ScoreRow, with_picture: bool) -> dict[str, Any]:
+    cells: dict[str, Any] = {"picture": _inline(store, row.key) if with_picture else ""}
+    cells |= {"content": _plain(row.content_name), "style": _plain(row.style_name), "seed": row.seed}
+    return cells | {name: f"{value:.3f}" for name, value in row.scores.items()}
+
+
+def _markdown(store: Store, plan: Plan, outcome: Outcome, rows: list[ScoreRow]) -> str:
+    lines = [
+        f"# {_plain(plan.run.name)}",
+        "",
+        f"**{outcome.sentence}** · run `{outcome.run_id}` · base `{_plain(plan.run.base)}`",
+        "",
+        f"Everything lies under `{_plain(store.root)}/runs/{outcome.run_id}/`.",
+        "",
+    ]
+    for title, some in (("Worst", rows[:PICTURE_ROWS]), ("Best", rows[::-1][:PICTURE_ROWS])):
+        if some:
+            lines += [
+                f"## {title} by transfer",
+                "",
+                "| picture | content | style | transfer |",
+                "|---|---|---|---|",
+            ]
+            for row in some:
+                value = row.scores.get("transfer", float("nan"))
+                names = f"{_plain(row.content_name)} | {_plain(row.style_name)}"
+                lines.append(f"| {_inline(store, row.key)} | {names} | {value:.3f} |")
+            lines.append("")
+    if outcome.faults:
+        lines += ["## Faults", ""] + [f"- {_plain(str(fault))}" for fault in outcome.faults[:100]]
+    return "\n".join(lines)
+
+
+def _inline(store: Store, key: str) -> str:
+    try:
+        data = base64.b64encode(thumbnail(store.read(key))).decode()
+    except Missing:
+        return "missing"
+    return f"![](data:image/jpeg;base64,{data})"
+
+
+def _plain(text: str) -> str:
+    """A user's text in a cell: no HTML, no markdown, no cell border."""
+    escaped = html.escape(text, quote=False).replace("|", "&#124;").replace("\n", " ")
+    return "".join(f"\\{letter}" if letter in "`*_[]<>!#" else letter for letter in escaped)

@@ -1,0 +1,220 @@
+"""Close a run: compare the plan with the store, gather the tables, write the report.
+
+The store decides what is done. A task that reported success without leaving a picture, or crashed after leaving one,
+changes nothing here.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from PIL import Image
+
+from manifests import layout
+from manifests.faults import Fault
+from manifests.store import Entry, Missing, Store
+from manifests.tables import ADAPTERS, FAULTS, SAMPLES, SCORES, to_parquet_bytes, to_table
+from tasks.contact_sheet import contact_sheet
+from tasks.faults import fault_row
+from tasks.runs import Plan, PlannedSample
+from tasks.stock import Stock, take_stock
+
+SHEET_MOST = 12  # contents and styles on the contact sheet; larger grids are for the report page
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run stands, by what the store holds.
+
+    Attributes:
+        run_id: the run.
+        adapters_done: adapters whose marker and halves are there.
+        adapters: adapters planned.
+        samples_done: pictures that are there.
+        samples: pictures planned.
+        scored: pictures with scores.
+        faults: everything refused or failed, with its reason.
+    """
+
+    run_id: str
+    adapters_done: int
+    adapters: int
+    samples_done: int
+    samples: int
+    scored: int
+    faults: tuple[Fault, ...]
+
+    @classmethod
+    def of(cls, plan: Plan, stock: Stock, faults: Sequence[Fault]) -> Outcome:
+        """Count what is there of what was planned."""
+        return cls(
+            plan.run.run_id,
+            len(stock.adapters),
+            len(plan.adapters),
+            len(stock.samples),
+            len(plan.samples),
+            len(stock.scored & stock.samples),
+            tuple(faults),
+        )
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that was asked for is there, refused rows included."""
+        return self.samples_done == self.samples and self.scored == self.samples and not self.faults
+
+    @property
+    def sentence(self) -> str:
+        """The outcome in one line, for states, lists and alerts."""
+        text = f"{self.samples_done} of {self.samples} pictures, {self.adapters_done} of {self.adapters} adapters"
+        return text + (f", {len(self.faults)} faults" if self.faults else "")
+
+
+def collect(
+    store: Store, plan: Plan, failures: Sequence[Fault] = (), timings: dict[str, float] | None = None
+) -> Outcome:
+    """Write the run's tables and report, and say how it ended.
+
+    Args:
+        store: the store.
+        plan: the run's plan.
+        failures: what tasks reported; kept only for items that are indeed missing.
+        timings: slot seconds by kind of work, kept in run.json for later estimates.
+    """
+    run_id = plan.run.run_id
+    stock = take_stock(store, plan)
+    faults = (*plan.run.faults, *_item_faults(plan, stock, failures))
+    names = _names(plan)
+    tables = {
+        "samples.parquet": to_table(_sample_rows(store, plan), SAMPLES),
+        "scores.parquet": to_table(stock.scores, SCORES),
+        "adapters.parquet": to_table(_adapter_rows(store, plan, stock.adapters), ADAPTERS),
+        "faults.parquet": to_table([fault_row(f, run_id, names.get(f.item, "")) for f in faults], FAULTS),
+    }
+    for name, table in tables.items():
+        store.replace(layout.run_key(run_id, name), to_parquet_bytes(table))
+    if stock.samples:
+        store.replace(layout.run_key(run_id, "report/contact_sheet.png"), draw_sheet(store, plan))
+    outcome = Outcome.of(plan, stock, faults)
+    ended = {
+        "state": "finished" if outcome.complete else "faults",
+        "sentence": outcome.sentence,
+        "ended_at": datetime.now(UTC).isoformat(),
+        "timings": timings or _old_timings(store, run_id),
+    }
+    store.replace(layout.run_key(run_id, "run.json"), plan.run.to_json(**ended))
+    return outcome
+
+
+def draw_sheet(store: Store, plan: Plan) -> bytes:
+    """The contact sheet of a run: one seed of each pair, at most `SHEET_MOST` contents and styles."""
+    contents = list(dict.fromkeys(sample.content_name for sample in plan.samples))[:SHEET_MOST]
+    styles = list(dict.fromkeys(sample.style_name for sample in plan.samples))[:SHEET_MOST]
+    first: dict[tuple[str, str], PlannedSample] = {}
+    for sample in plan.samples:
+        first.setdefault((sample.content_name, sample.style_name), sample)
+    cells: dict[tuple[str, str], bytes] = {}
+    for pair, sample in first.items():
+        if pair[0] in contents and pair[1] in styles:
+            try:
+                cells[pair] = store.read(sample.key)
+            except Missing:
+                continue  # left blank on the sheet, named in the faults
+    adapters = {adapter.adapter_id: adapter for adapter in plan.adapters}
+    sides = {s.content_name: s.content_id for s in plan.samples} | {s.style_name: s.style_id for s in plan.samples}
+
+    def reference(name: str) -> tuple[str, bytes]:
+        return name, store.read(layout.image_key(adapters[sides[name]].image_ids[0]))
+
+    return contact_sheet([reference(name) for name in contents], [reference(name) for name in styles], cells)
+
+
+def _item_faults(plan: Plan, stock: Stock, failures: Sequence[Fault]) -> list[Fault]:
+    """One fault per adapter that is missing, and per sample that is missing though its adapters are there."""
+    reasons = {fault.item: fault for fault in failures}
+    faults: list[Fault] = []
+    for adapter in plan.adapters:
+        if adapter.adapter_id not in stock.adapters:
+            faults.append(reasons.get(adapter.adapter_id) or _unexplained("train", adapter.adapter_id, adapter.name))
+    for sample in plan.samples:
+        name = f"{sample.content_name} x {sample.style_name}, seed {sample.seed}"
+        if not {sample.content_id, sample.style_id} <= stock.adapters:
+            continue  # its adapter's fault says it all
+        if sample.sample_id not in stock.samples:
+            faults.append(reasons.get(sample.sample_id) or _unexplained("sample", sample.sample_id, name))
+        elif sample.sample_id not in stock.scored:
+            faults.append(reasons.get(sample.sample_id) or _unexplained("score", sample.sample_id, name))
+    return faults
+
+
+def _unexplained(kind: str, item: str, name: str) -> Fault:
+    return Fault(
+        kind=kind,
+        item=item,
+        what=f"{name} is missing in the store",
+        received="nothing",
+        accepted="its object",
+        hint="blora rerun does just what is missing",
+        transient=True,
+    )
+
+
+def _names(plan: Plan) -> dict[str, str]:
+    named = {adapter.adapter_id: adapter.name for adapter in plan.adapters}
+    return named | {s.sample_id: f"{s.content_name} x {s.style_name}" for s in plan.samples}
+
+
+def _sample_rows(store: Store, plan: Plan) -> list[dict[str, Any]]:
+    there: dict[str, Entry] = {}
+    for content_id in {sample.content_id for sample in plan.samples}:
+        there |= store.list(layout.samples_prefix(content_id))
+    width_px, height_px = plan.run.settings.sample.width_px, plan.run.settings.sample.height_px
+    rows: list[dict[str, Any]] = []
+    for sample in plan.samples:
+        entry = there.get(sample.key)
+        rows.append(
+            {name: value for name, value in vars(sample).items() if name != "text"}
+            | {
+                "run_id": plan.run.run_id,
+                "key": sample.key,
+                "status": "done" if entry else "missing",
+                "width_px": width_px if entry else None,
+                "height_px": height_px if entry else None,
+                "bytes": entry.size if entry else None,
+                "drawn_at": entry.modified if entry else None,
+            }
+        )
+    return rows
+
+
+def _adapter_rows(store: Store, plan: Plan, whole: frozenset[str]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for adapter in plan.adapters:
+        if adapter.adapter_id not in whole:
+            continue
+        marker = json.loads(store.read(layout.adapter_marker_key(adapter.adapter_id)))
+        known = {name: marker[name] for name in ADAPTERS.names}
+        # Who trained it first is in the marker; this row says which run uses it, under its own name.
+        trained_at = datetime.fromisoformat(marker["trained_at"])
+        rows.append(known | {"run_id": plan.run.run_id, "name": adapter.name, "trained_at": trained_at})
+    return rows
+
+
+def _old_timings(store: Store, run_id: str) -> dict[str, float]:
+    try:
+        return dict(json.loads(store.read(layout.run_key(run_id, "run.json"))).get("timings") or {})
+    except Missing:
+        return {}
+
+
+def thumbnail(data: bytes, side_px: int = 64) -> bytes:
+    """A small JPEG of a picture, for inline use."""
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    image.thumbnail((side_px, side_px))
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=80)
+    return buffer.getvalue()

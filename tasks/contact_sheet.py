@@ -1,0 +1,68 @@
+"""The contact sheet: rows share a content, columns share a style, the references stand along the edges."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+
+from PIL import Image, ImageDraw, ImageFont
+
+CELL_PX = 160
+GAP_PX = 6
+LABEL_PX = 18
+INK, PAPER, RULE = (32, 32, 36), (255, 255, 255), (214, 214, 220)
+
+
+def contact_sheet(
+    contents: Sequence[tuple[str, bytes]],
+    styles: Sequence[tuple[str, bytes]],
+    cells: Mapping[tuple[str, str], bytes],
+) -> bytes:
+    """Lay out a grid.
+
+    Args:
+        contents: (name, picture bytes) of each row.
+        styles: (name, picture bytes) of each column.
+        cells: picture bytes by (content name, style name); a missing one is left blank and crossed out.
+
+    Returns:
+        A PNG.
+    """
+    pitch_x, pitch_y = CELL_PX + GAP_PX, CELL_PX + GAP_PX + LABEL_PX
+    width, height = pitch_x * (len(styles) + 1) + GAP_PX, pitch_y * (len(contents) + 1) + GAP_PX
+    sheet = Image.new("RGB", (width, height), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=12)
+
+    def place(column: int, row: int, picture: bytes | None, label: str) -> None:
+        left, top = GAP_PX + column * pitch_x, GAP_PX + row * pitch_y
+        if picture is None:
+            draw.rectangle((left, top, left + CELL_PX, top + CELL_PX), outline=RULE)
+            draw.line((left, top, left + CELL_PX, top + CELL_PX), fill=RULE)
+        else:
+            sheet.paste(_fit(picture), (left, top))
+        draw.text((left + 2, top + CELL_PX + 2), _shorten(label), fill=INK, font=font)
+
+    for column, (name, picture) in enumerate(styles, start=1):
+        place(column, 0, picture, name)
+    for row, (name, picture) in enumerate(contents, start=1):
+        place(0, row, picture, name)
+        for column, (style, _) in enumerate(styles, start=1):
+            place(column, row, cells.get((name, style)), "")
+    draw.line((pitch_x, 0, pitch_x, height), fill=RULE)
+    draw.line((0, pitch_y, width, pitch_y), fill=RULE)
+    buffer = io.BytesIO()
+    sheet.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _fit(picture: bytes) -> Image.Image:
+    """The middle square of a picture, at the size of a cell."""
+    image = Image.open(io.BytesIO(picture)).convert("RGB")
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side)).resize((CELL_PX, CELL_PX), Image.Resampling.LANCZOS)
+
+
+def _shorten(label: str, most: int = 24) -> str:
+    return label if len(label) <= most else label[: most - 1] + "…"

@@ -1,0 +1,95 @@
+"""The one module that reads the environment.
+
+Object storage reads its own usual variables (AWS_ACCESS_KEY_ID, AWS_PROFILE, AWS_ENDPOINT_URL, ...) through botocore,
+and Prefect its PREFECT_*; what is the product's own is here.
+
+==============================  =======================================================  =====================
+variable                        meaning                                                  default
+==============================  =======================================================  =====================
+BLORA_ROOT                      the store: a folder or s3://bucket/prefix                ./blora-store
+BLORA_DEVICES                   slots, e.g. ``cuda:0,cuda:1`` or ``cpu``                 every GPU, else the CPU
+BLORA_STALL_TIMEOUT_SECONDS     a slot silent for longer is ended and its item retried   1800
+BLORA_LEASE_SECONDS             life of a training lease between two renewals            120
+==============================  =======================================================  =====================
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+DEFAULT_ROOT = "./blora-store"
+
+
+def store_root() -> str:
+    """Where the store is, unless the command says otherwise."""
+    return os.environ.get("BLORA_ROOT", DEFAULT_ROOT)
+
+
+def stall_timeout_seconds() -> float:
+    """How long a slot may be silent."""
+    return _positive_seconds("BLORA_STALL_TIMEOUT_SECONDS", 1800.0)
+
+
+def lease_seconds() -> float:
+    """Life of a training lease; a dead holder's adapter is free again after this."""
+    return _positive_seconds("BLORA_LEASE_SECONDS", 120.0)
+
+
+def devices(asked: str = "auto") -> tuple[str, ...]:
+    """The devices to make slots of.
+
+    Args:
+        asked: ``auto``, or a comma-separated list of ``cpu`` and ``cuda:<index>``.
+
+    Raises:
+        ValueError: a word that is neither.
+    """
+    wanted = os.environ.get("BLORA_DEVICES", "auto") if asked == "auto" else asked
+    if wanted == "auto":
+        found = len(visible_cuda_devices())
+        return tuple(f"cuda:{index}" for index in range(found)) or ("cpu",)
+    names = tuple(word.strip() for word in wanted.split(",") if word.strip())
+    bad = [name for name in names if name != "cpu" and not (name.startswith("cuda:") and name[5:].isdigit())]
+    if bad or not names:
+        raise ValueError(f"devices: received {wanted!r}; accepted: auto, cpu, or a list such as cuda:0,cuda:1")
+    return names
+
+
+def visible_cuda_devices() -> list[str]:
+    """GPUs this process may use, by index or UUID, found without importing torch."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [word.strip() for word in given.split(",") if word.strip() not in {"", "-1"}]
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    listing = subprocess.run([tool, "--list-gpus"], capture_output=True, text=True, timeout=30, check=False)
+    rows = [line for line in listing.stdout.splitlines() if line.startswith("GPU ")]
+    return [str(index) for index in range(len(rows))] if listing.returncode == 0 else []
+
+
+def quiet_prefect(verbose: bool) -> None:
+    """Defaults for a command on a terminal: no telemetry, and Prefect's own log lines only when asked for.
+
+    Has an effect only before Prefect is first imported; what the user has set stays.
+    """
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    if not verbose:
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+        os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
+
+
+def _positive_seconds(name: str, default: float) -> float:
+    text = os.environ.get(name)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not value > 0:
+        raise ValueError(f"{name}: received {text!r}; accepted: a positive number of seconds")
+    return value

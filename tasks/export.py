@@ -1,0 +1,63 @@
+"""Lay a run's pictures out under names that a person reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from manifests import ids, layout
+from manifests.store import Missing, Store
+from tasks.runs import Plan, PlannedSample, load_plan
+
+TABLES = (
+    "samples.parquet",
+    "scores.parquet",
+    "adapters.parquet",
+    "faults.parquet",
+    "run.json",
+    "report/contact_sheet.png",
+)
+
+
+def export_run(store: Store, run_id: str, folder: str) -> tuple[int, int]:
+    """Copy pictures, tables and the contact sheet into a folder.
+
+    Args:
+        store: the store.
+        run_id: the run.
+        folder: where to; made if it is not there. Files of the same names are replaced, others are left alone.
+
+    Returns:
+        How many pictures were copied, and how many are missing in the store.
+
+    Raises:
+        RunNotFound: no such run.
+    """
+    plan = load_plan(store, run_id)
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    copied = 0
+    for sample, name in human_names(plan):
+        try:
+            (target / name).write_bytes(store.read(sample.key))
+            copied += 1
+        except Missing:
+            continue
+    for name in TABLES:
+        try:
+            (target / Path(name).name).write_bytes(store.read(layout.run_key(run_id, name)))
+        except Missing:
+            continue  # a run that has not ended yet has no tables
+    return copied, len(plan.samples) - copied
+
+
+def human_names(plan: Plan) -> list[tuple[PlannedSample, str]]:
+    """``content__style__seed.png`` for every sample; a second one of that name gets a tail of its id."""
+    taken: set[str] = set()
+    named: list[tuple[PlannedSample, str]] = []
+    for sample in plan.samples:
+        stem = f"{ids.slug(sample.content_name)}__{ids.slug(sample.style_name)}__{sample.seed}"
+        if stem in taken:
+            stem += f"__{sample.sample_id[:8]}"
+        taken.add(stem)
+        named.append((sample, f"{stem}.png"))
+    return named

@@ -1,0 +1,109 @@
+"""Transient or permanent: which failures are worth another try.
+
+The error tree of this room::
+
+    TaskError
+    ├── SlotDied         the child process of a slot ended: killed, crashed, out of memory        (transient)
+    ├── SlotStalled      the child gave no sign of life for the stall timeout and was ended       (transient)
+    ├── JobFailed        a job raised inside a slot; carries the class name, message and verdict
+    ├── RunNotFound      no such run in this store                                                (permanent)
+    └── RunRefused       the manifest holds nothing that can be worked off                        (permanent)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from manifests.faults import Fault
+
+
+class TaskError(Exception):
+    """Base of this room's errors; ``transient`` says whether a retry can help."""
+
+    transient = False
+
+
+class SlotDied(TaskError):
+    """The child process of a slot ended before it answered."""
+
+    transient = True
+
+
+class SlotStalled(TaskError):
+    """The child process of a slot gave no sign of life for too long and was ended."""
+
+    transient = True
+
+
+class JobFailed(TaskError):
+    """A job raised inside a slot.
+
+    Args:
+        error_class: name of the exception's class in the child.
+        message: its message.
+        transient: the verdict of `is_transient` in the child, where the exception itself was at hand.
+    """
+
+    def __init__(self, error_class: str, message: str, transient: bool) -> None:
+        super().__init__(error_class, message, transient)
+        self.error_class = error_class
+        self.message = message
+        self.transient = transient
+
+    def __str__(self) -> str:
+        return f"{self.error_class}: {self.message}"
+
+
+class RunNotFound(TaskError):
+    """The store holds no run of that name."""
+
+
+class RunRefused(TaskError):
+    """Nothing in the manifest can be worked off, or the user asked to stop at the first fault.
+
+    Args:
+        faults: every fault found, for the report.
+    """
+
+    def __init__(self, message: str, faults: Sequence[Fault] = ()) -> None:
+        super().__init__(message, tuple(faults))
+        self.message = message
+        self.faults = tuple(faults)
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether another try can help; unknown errors are permanent, so that a bug is seen once and not four times."""
+    verdict = getattr(error, "transient", None)
+    if verdict is not None:
+        return bool(verdict)
+    return isinstance(error, (ConnectionError, TimeoutError, EOFError))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device ran out of memory; by class name, because the parent process never imports torch."""
+    name = error.error_class if isinstance(error, JobFailed) else type(error).__name__
+    return name == "OutOfMemoryError"
+
+
+def fault_row(fault: Fault, run_id: str, name: str = "") -> dict[str, Any]:
+    """A `Fault` as a row of the FAULTS table, stamped with the run, the item's human name and the time."""
+    return {
+        "run_id": run_id,
+        "kind": fault.kind,
+        "item": fault.item,
+        "name": name,
+        "file": fault.file,
+        "row": fault.row,
+        "field": fault.field,
+        "what": fault.what,
+        "received": fault.received,
+        "accepted": fault.accepted,
+        "hint": fault.hint,
+        "transient": fault.transient,
+        "recorded_at": datetime.now(UTC),
+    }

@@ -1,0 +1,120 @@
+"""What a manifest asks for, named by content: adapters by their pictures, samples by all that shapes them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from blora.config import RECIPE_VERSION, Settings
+from manifests import ids
+from manifests.images import NormalisedImage
+from manifests.schema import ImageEntry, Manifest, PairEntry
+from tasks.runs import PlannedAdapter, PlannedSample
+
+DEFAULT_PROMPT = "A [c] in [s] style"
+"""Drawn where the manifest says nothing; [c] and [s] stand for the trained token (arXiv 2403.14572, section 4.3)."""
+
+
+class Naming:
+    """The adapters and samples of a manifest.
+
+    Attributes:
+        adapters: every adapter that a good pair uses, in the manifest's order, each once.
+        samples: every picture of every good pair, each once.
+    """
+
+    def __init__(
+        self, manifest: Manifest, pictures: Mapping[str, NormalisedImage], settings: Settings, revision: str
+    ) -> None:
+        """Name everything.
+
+        Args:
+            manifest: the good rows.
+            pictures: normalised picture by address; an entry with a picture that is not there is left out.
+            settings: the resolved settings.
+            revision: pinned revision of the base model.
+        """
+        self._manifest, self._settings, self._revision = manifest, settings, revision
+        known: dict[str, PlannedAdapter] = {}
+        self._contents = self._name_entries(manifest.contents, pictures, known)
+        self._styles = self._name_entries(manifest.styles, pictures, known)
+        samples = (
+            self._sample(pair, seed)
+            for pair in manifest.pairs
+            if pair.content in self._contents and pair.style in self._styles
+            for seed in pair.seeds
+        )
+        self.samples = tuple({sample.sample_id: sample for sample in samples}.values())
+        used = {side for sample in self.samples for side in (sample.content_id, sample.style_id)}
+        self.adapters = tuple(adapter for adapter_id, adapter in known.items() if adapter_id in used)
+
+    def run_id(self) -> str:
+        """The run's id: what is drawn, its names and how it is scored; not how it is batched."""
+        content: dict[str, Any] = {
+            "base": [self._manifest.base, self._revision],
+            "adapters": [[a.adapter_id, a.name] for a in self.adapters],
+            "samples": [[s.sample_id, s.content_name, s.style_name, s.text] for s in self.samples],
+            "score": self._settings.score.identity(),
+        }
+        return ids.run_id(self._manifest.name, content)
+
+    def _name_entries(
+        self,
+        entries: tuple[ImageEntry, ...],
+        pictures: Mapping[str, NormalisedImage],
+        known: dict[str, PlannedAdapter],
+    ) -> dict[str, tuple[ImageEntry, PlannedAdapter]]:
+        """Entry and adapter by the entry's name; two names of one picture share one adapter."""
+        named: dict[str, tuple[ImageEntry, PlannedAdapter]] = {}
+        for entry in entries:
+            if not all(address in pictures for address in entry.images):
+                continue
+            image_ids = tuple(sorted({pictures[address].image_id for address in entry.images}))
+            train = self._settings.train.identity()
+            adapter_id = ids.adapter_id(image_ids, train, self._revision, RECIPE_VERSION)
+            adapter = known.setdefault(adapter_id, PlannedAdapter(adapter_id, entry.name, entry.word or "", image_ids))
+            named[entry.name] = entry, adapter
+        return named
+
+    def _sample(self, pair: PairEntry, seed: int) -> PlannedSample:
+        (content, content_adapter), (style, style_adapter) = self._contents[pair.content], self._styles[pair.style]
+        sample = self._settings.sample
+        prompts = {
+            "prompt": self._with_tokens(pair.prompt or DEFAULT_PROMPT),
+            "content_prompt": self._with_tokens(pair.content_prompt or ""),
+            "negative_prompt": sample.negative_prompt if pair.negative_prompt is None else pair.negative_prompt,
+        }
+        # The reference multiplies both LoRA factors by the dial, so its 1.1 means a weight delta times 1.21.
+        power = 2 if self._manifest.strength_reading == "reference" else 1
+        strengths = pair.content_strength**power, pair.style_strength**power
+        sample_id = ids.sample_id(
+            content_id=content_adapter.adapter_id,
+            style_id=style_adapter.adapter_id,
+            content_strength=strengths[0],
+            style_strength=strengths[1],
+            prompts=prompts,
+            seed=seed,
+            sample_settings=sample.identity(),
+            base_revision=self._revision,
+        )
+        return PlannedSample(
+            sample_id=sample_id,
+            content_id=content_adapter.adapter_id,
+            style_id=style_adapter.adapter_id,
+            content_name=content.name,
+            style_name=style.name,
+            text=f"a {content.word} in {style.word} style" if content.word and style.word else "",
+            prompt=prompts["prompt"],
+            content_prompt=prompts["content_prompt"] or None,
+            negative_prompt=prompts["negative_prompt"],
+            content_strength=strengths[0],
+            style_strength=strengths[1],
+            seed=seed,
+        )
+
+    def _with_tokens(self, prompt: str) -> str:
+        """[c] and [s] stand for what the adapters were trained on: the bracketed word of the training prompt."""
+        trained = re.search(r"\[[^\]]+\]", self._settings.train.prompt)
+        token = trained.group() if trained else self._settings.train.prompt
+        return prompt.replace("[c]", token).replace("[s]", token)

@@ -1,0 +1,72 @@
+"""What a slot keeps in memory between jobs: the base model, plans, pictures, adapters and scorers.
+
+Everything here can be had again from the store; a slot that dies loses time and nothing else.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from blora.adapter import Adapter, load_adapter
+from blora.base import Base
+from blora.blocks import Half
+from blora.config import Precision, ScoreSettings
+from blora.score import Scorer, load_scorers
+from manifests import layout
+from manifests.store import Store
+from tasks.bases import located_base
+from tasks.runs import Plan, load_plan
+
+Pixels = NDArray[np.uint8]
+
+
+class Resident:
+    """One device's working set.
+
+    Attributes:
+        device: where tensors live, e.g. ``cpu`` or ``cuda:0``.
+        store: the store.
+        emit: sends an event to whoever watches the slot.
+    """
+
+    def __init__(self, device: str, store: Store, emit: Callable[[Mapping[str, Any]], None]) -> None:
+        """Hold nothing yet; everything is loaded on first use."""
+        self.device = device
+        self.store = store
+        self.emit = emit
+        self._base: tuple[tuple[str, str], Base] | None = None
+        self._scorers: tuple[ScoreSettings, list[Scorer]] | None = None
+        self.plan = lru_cache(maxsize=4)(self._read_plan)
+        self.picture = lru_cache(maxsize=256)(self._read_picture)
+        # A batch of a grid shares one content and runs over its styles, so halves come back row after row.
+        self.half = lru_cache(maxsize=64)(self._read_half)
+
+    def base(self, spec: str, precision: Precision) -> Base:
+        """The base model, loaded once; another one takes its place."""
+        wanted = (spec, precision)
+        if self._base is None or self._base[0] != wanted:
+            self._base = None  # the old one goes before the new one comes: memory holds one, not two
+            self._base = (wanted, Base(located_base(spec), self.device, precision))
+        return self._base[1]
+
+    def scorers(self, settings: ScoreSettings) -> list[Scorer]:
+        """The scorers of these settings, loaded once."""
+        if self._scorers is None or self._scorers[0] != settings:
+            self._scorers = (settings, load_scorers(settings, self.device))
+        return self._scorers[1]
+
+    def _read_plan(self, run_id: str) -> Plan:
+        return load_plan(self.store, run_id)
+
+    def _read_picture(self, key: str) -> Pixels:
+        return np.asarray(Image.open(io.BytesIO(self.store.read(key))).convert("RGB"))
+
+    def _read_half(self, adapter_id: str, half: Half) -> Adapter:
+        return load_adapter(self.store.read(layout.adapter_key(adapter_id, half)))

@@ -1,0 +1,81 @@
+"""Score one shard in a slot and write its part of the score data set."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from blora.score import ScoreItem, score_samples
+from manifests import layout
+from manifests.store import Missing
+from manifests.tables import SCORES, from_parquet_bytes, to_parquet_bytes, to_table
+from tasks.resident import Pixels, Resident
+from tasks.runs import PlannedAdapter, PlannedSample, scores_key
+
+
+def score_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
+    """Make every picture of a shard that exists have its scores.
+
+    Rows that are there are kept; pictures that came later are added to the same part.
+
+    Args:
+        resident: the slot's working set.
+        payload: ``run_id`` and ``shard_id``.
+
+    Returns:
+        ``scored`` (sample ids scored by this call) and ``score_seconds``.
+    """
+    plan = resident.plan(payload["run_id"])
+    shard = next(shard for shard in plan.shards if shard.shard_id == payload["shard_id"])
+    key = scores_key(plan, shard)
+    try:
+        rows = from_parquet_bytes(resident.store.read(key), SCORES).to_pylist()
+    except Missing:
+        rows = []
+    known = {row["sample_id"] for row in rows}
+    adapters = {adapter.adapter_id: adapter for adapter in plan.adapters}
+    started = time.monotonic()
+    planned: list[PlannedSample] = []
+    items: list[ScoreItem] = []
+    for sample in shard.samples:
+        if sample.sample_id in known:
+            continue
+        try:
+            picture = resident.picture(sample.key)
+        except Missing:
+            continue
+        planned.append(sample)
+        items.append(_item(resident, picture, adapters[sample.content_id], adapters[sample.style_id], sample.text))
+    if planned:
+        scorers = resident.scorers(plan.run.settings.score)
+        scored_at = datetime.now(UTC)
+        for sample, scores in zip(planned, score_samples(scorers, items), strict=True):
+            for name, scored in scores.items():
+                rows.append(
+                    _identity(sample, plan.run.run_id)
+                    | {
+                        "score": name,
+                        "value": scored.value,
+                        "scorer": scored.scorer,
+                        "scorer_version": scored.version,
+                        "scored_at": scored_at,
+                    }
+                )
+        resident.store.replace(key, to_parquet_bytes(to_table(rows, SCORES)))
+    resident.emit({"kind": "score", "id": shard.shard_id, "done": len(shard.samples), "total": len(shard.samples)})
+    return {"scored": [sample.sample_id for sample in planned], "score_seconds": time.monotonic() - started}
+
+
+def _item(resident: Resident, picture: Pixels, content: PlannedAdapter, style: PlannedAdapter, text: str) -> ScoreItem:
+    return ScoreItem(
+        sample=picture,
+        content=resident.picture(layout.image_key(content.image_ids[0])),
+        style=resident.picture(layout.image_key(style.image_ids[0])),
+        text=text,
+    )
+
+
+def _identity(sample: PlannedSample, run_id: str) -> dict[str, Any]:
+    fields = ("sample_id", "content_id", "style_id", "content_name", "style_name", "seed")
+    return {"run_id": run_id} | {field: getattr(sample, field) for field in fields}

@@ -1,0 +1,116 @@
+"""The score table as people read it: one row per picture, one column per score."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.table import Table
+
+from manifests.store import Store
+from tasks.runs import Plan
+from tasks.stock import read_scores
+
+LOWER_IS_BETTER = frozenset({"colour_distance"})
+
+
+def lower_is_better(score: str) -> bool:
+    """Whether a small number is the good one: distances and leakage."""
+    return score in LOWER_IS_BETTER or score.startswith("leakage")
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """One picture and its scores."""
+
+    sample_id: str
+    content_name: str
+    style_name: str
+    seed: int
+    key: str
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+def score_table(
+    store: Store, plan: Plan, *, sort: str = "transfer", best_first: bool = False, where: Sequence[str] = ()
+) -> list[ScoreRow]:
+    """The scored pictures of a run.
+
+    Args:
+        store: the store.
+        plan: the run's plan.
+        sort: the score to sort by; rows without it come last.
+        best_first: worst rows come first unless this is set.
+        where: conditions that a row must meet, each ``column=value``, ``score<number`` or ``score>number``.
+
+    Raises:
+        ValueError: a condition that cannot be read, or an unknown column.
+    """
+    rows = {s.sample_id: ScoreRow(s.sample_id, s.content_name, s.style_name, s.seed, s.key) for s in plan.samples}
+    for record in read_scores(store, plan):
+        rows[record["sample_id"]].scores[record["score"]] = record["value"]
+    scored = [row for row in rows.values() if row.scores]
+    names = sorted({name for row in scored for name in row.scores})
+    if sort not in names and scored:
+        raise ValueError(f"sort: received {sort!r}; accepted: {', '.join(names)}")
+    for condition in where:
+        scored = [row for row in scored if _meets(row, condition, names)]
+    sign = 1.0 if best_first == lower_is_better(sort) else -1.0
+    return sorted(scored, key=lambda row: (sort not in row.scores, sign * row.scores.get(sort, 0.0)))
+
+
+def render(rows: Sequence[ScoreRow], form: str) -> str:
+    """The rows as text.
+
+    Args:
+        rows: the rows, in order.
+        form: ``table`` (for people), ``csv`` or ``json``.
+
+    Raises:
+        ValueError: another form.
+    """
+    names = sorted({name for row in rows for name in row.scores})
+    if form == "json":
+        records = [{**{k: v for k, v in vars(row).items() if k != "scores"}, **row.scores} for row in rows]
+        return json.dumps(records, indent=2, ensure_ascii=False) + "\n"
+    head = ["content", "style", "seed", *names]
+    if form == "csv":
+        sheet = io.StringIO()
+        writer = csv.writer(sheet, lineterminator="\n")
+        writer.writerow([*head, "key"])
+        for row in rows:
+            scores = [repr(row.scores[name]) if name in row.scores else "" for name in names]
+            writer.writerow([row.content_name, row.style_name, row.seed, *scores, row.key])
+        return sheet.getvalue()
+    if form != "table":
+        raise ValueError(f"format: received {form!r}; accepted: table, csv, json")
+    table = Table(box=None, pad_edge=False)
+    for index, name in enumerate(head):
+        table.add_column(name.replace("_", "\n", 1), justify="left" if index < 2 else "right", no_wrap=index > 1)
+    for row in rows:
+        numbers = [f"{row.scores[name]:.3f}" if name in row.scores else "-" for name in names]
+        table.add_row(row.content_name, row.style_name, str(row.seed), *numbers)
+    console = Console(file=io.StringIO(), width=max(100, 14 * len(head)), markup=False)
+    with console.capture() as captured:
+        console.print(table, markup=False)
+    return captured.get()
+
+
+def _meets(row: ScoreRow, condition: str, scores: Sequence[str]) -> bool:
+    columns = {"content": row.content_name, "style": row.style_name, "seed": str(row.seed), "sample_id": row.sample_id}
+    for sign in ("=", "<", ">"):
+        name, found, value = condition.partition(sign)
+        if not found:
+            continue
+        if sign == "=" and name in columns:
+            return columns[name] == value
+        if sign != "=" and name in scores:
+            number = row.scores.get(name, float("nan"))
+            return number < float(value) if sign == "<" else number > float(value)
+    raise ValueError(
+        f"where: received {condition!r}; accepted: {'=, '.join(columns)}= or a score with < or >: {', '.join(scores)}"
+    )

@@ -1,0 +1,212 @@
+"""Slots: one supervised child process per device, with the base model loaded once.
+
+A job runs in a child, never in the flow's own process, so that a segmentation fault, the kernel's out-of-memory
+killer or a poisoned CUDA context is an ordinary exception here: the task's retries apply, the other slots go on, and
+the next job on this slot starts a fresh child.
+
+Parent and child speak JSON lines: requests down the child's standard input, events and the answer up a private pipe.
+The child's standard error is relayed to this module's logger. A child whose parent dies sees its input close and
+leaves.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from tasks.faults import JobFailed, SlotDied, SlotStalled
+
+logger = logging.getLogger(__name__)
+
+Event = Mapping[str, Any]
+Listener = Callable[[Event], None]
+
+
+class Slot:
+    """One device and the child process bound to it; the child starts with the first job and again after each death."""
+
+    def __init__(self, device: str, store_root: str, stall_timeout_seconds: float) -> None:
+        """Bind to a device.
+
+        Args:
+            device: ``cpu`` or ``cuda:<index>``.
+            store_root: the store that the child opens.
+            stall_timeout_seconds: a child that is silent for longer than this is ended.
+        """
+        self.device = device
+        self.store_root = store_root
+        self.stall_timeout_seconds = stall_timeout_seconds
+        self._child: subprocess.Popen[bytes] | None = None
+        self._answers = -1
+        self._unread = b""
+        self._last_words: deque[str] = deque(maxlen=20)
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the living child, or None."""
+        return self._child.pid if self._child and self._child.poll() is None else None
+
+    def call(self, job: str, payload: Mapping[str, Any], listen: Listener | None = None) -> dict[str, Any]:
+        """Run one job in the child and wait for its answer.
+
+        Args:
+            job: name of the job, see `tasks.slot_main`.
+            payload: its arguments, plain JSON.
+            listen: called with each event that the job emits on its way.
+
+        Raises:
+            SlotDied: the child ended before it answered.
+            SlotStalled: the child was silent for too long.
+            JobFailed: the job raised.
+        """
+        child = self._ensure_child()
+        request = json.dumps({"job": job, "payload": dict(payload)}).encode() + b"\n"
+        try:
+            assert child.stdin is not None
+            child.stdin.write(request)
+            child.stdin.flush()
+        except OSError as error:
+            raise self._died(child) from error
+        for message in self._messages(child):
+            if "answer" in message:
+                return dict(message["answer"])
+            if "error" in message:
+                raise JobFailed(**message["error"])
+            if listen is not None and "event" in message:
+                listen(message["event"])
+        raise self._died(child)
+
+    def stop(self) -> None:
+        """End the child: politely by closing its input, then by force."""
+        child, self._child = self._child, None
+        if child is None:
+            return
+        assert child.stdin is not None
+        try:
+            child.stdin.close()
+        except OSError:
+            logger.debug("slot %s: its input was closed already", self.device)
+        try:
+            child.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+        os.close(self._answers)
+
+    def _ensure_child(self) -> subprocess.Popen[bytes]:
+        if self._child is not None and self._child.poll() is None:
+            return self._child
+        self.stop()
+        read_end, write_end = os.pipe()
+        environment = dict(os.environ)
+        device = self.device
+        if device.startswith("cuda:"):
+            environment["CUDA_VISIBLE_DEVICES"] = _visible_device(int(device.split(":")[1]))
+            device = "cuda:0"
+        command = [sys.executable, "-m", "tasks.slot_main", device, self.store_root, str(write_end)]
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            pass_fds=(write_end,),
+            env=environment,
+        )
+        os.close(write_end)
+        self._child, self._answers, self._unread = child, read_end, b""
+        threading.Thread(target=self._relay_stderr, args=(child,), daemon=True).start()
+        logger.info("slot %s: child process %d", self.device, child.pid)
+        return child
+
+    def _messages(self, child: subprocess.Popen[bytes]) -> Iterator[dict[str, Any]]:
+        """Messages of the child until its pipe closes."""
+        while True:
+            ready, _, _ = select.select([self._answers], [], [], self.stall_timeout_seconds)
+            if not ready:
+                child.kill()
+                child.wait()
+                raise SlotStalled(
+                    f"slot {self.device}: the child process {child.pid} was silent for "
+                    f"{self.stall_timeout_seconds:g} s and was ended; its item is tried again. "
+                    "BLORA_STALL_TIMEOUT_SECONDS sets the limit."
+                )
+            chunk = os.read(self._answers, 1 << 16)
+            if not chunk:
+                return
+            self._unread += chunk
+            *lines, self._unread = self._unread.split(b"\n")
+            for line in lines:
+                yield json.loads(line)
+
+    def _relay_stderr(self, child: subprocess.Popen[bytes]) -> None:
+        assert child.stderr is not None
+        for raw in child.stderr:
+            line = raw.decode(errors="replace").rstrip()
+            self._last_words.append(line)
+            logger.debug("slot %s: %s", self.device, line)
+
+    def _died(self, child: subprocess.Popen[bytes]) -> SlotDied:
+        code = child.wait()
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        words = " | ".join(self._last_words)[-600:]
+        return SlotDied(
+            f"slot {self.device}: the child process {child.pid} ended ({how}). Last words: {words or 'none'}"
+        )
+
+
+class SlotPool:
+    """The slots of one machine. Use as a context manager; `borrow` hands out a free slot."""
+
+    def __init__(self, devices: Sequence[str], store_root: str, stall_timeout_seconds: float = 1800.0) -> None:
+        """Make a slot per device; children start on first use."""
+        self.slots = [Slot(device, store_root, stall_timeout_seconds) for device in devices]
+        self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
+        for slot in self.slots:
+            self._free.put(slot)
+
+    def __enter__(self) -> SlotPool:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for slot in self.slots:
+            slot.stop()
+
+    @contextmanager
+    def borrow(self) -> Iterator[Slot]:
+        """A slot for the time of the block; waits until one is free."""
+        slot = self._free.get()
+        try:
+            yield slot
+        finally:
+            self._free.put(slot)
+
+
+def _visible_device(index: int) -> str:
+    """The device that index means under the CUDA_VISIBLE_DEVICES this process was given itself."""
+    from tasks.environment import visible_cuda_devices
+
+    return visible_cuda_devices()[index]
+
+
+def wait_for_exit(pid: int, timeout_seconds: float) -> bool:
+    """Whether the process is gone within the time; for tests and for the operator's commands."""
+    deadline = time.monotonic() + timeout_seconds
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False

@@ -1,0 +1,242 @@
+"""Train one pack in a slot: lease, train or resume, write halves, then the marker.
+
+Nothing is trained twice: an adapter whose marker and halves are in the store is left alone, and one that another run
+is training is waited for. A half that has gone missing is computed again in the pack's own layout, which gives the
+same bytes on the same kind of processor; should it give others, both halves are written anew, so that a pair of
+halves always comes from one training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import Any
+
+from blora.adapter import Adapter
+from blora.base import Base
+from blora.config import RECIPE_VERSION, TrainSettings
+from blora.errors import CheckpointError, OutOfMemoryError
+from blora.train import StepReport, TrainItem, TrainResult, train
+from manifests import layout
+from manifests.faults import Fault
+from manifests.store import Missing, Store
+from tasks.environment import lease_seconds
+from tasks.resident import Resident
+from tasks.runs import Pack, PlannedAdapter, RunInfo
+from tasks.stock import is_whole
+
+POLL_SECONDS = 1.0  # between two looks at an adapter that another run is training
+
+
+def train_pack(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
+    """Make every adapter of a pack exist.
+
+    Args:
+        resident: the slot's working set.
+        payload: ``run_id`` and ``pack_id``.
+
+    Returns:
+        ``trained`` (adapter ids written by this call), ``faults`` (as dicts) and ``train_seconds``.
+    """
+    plan = resident.plan(payload["run_id"])
+    pack = next(pack for pack in plan.packs if pack.pack_id == payload["pack_id"])
+    holder = f"{plan.run.run_id}/{uuid.uuid4().hex[:12]}"
+    trained: list[str] = []
+    faults: list[Fault] = []
+    started = time.monotonic()
+    while True:
+        settled = {*trained, *(fault.item for fault in faults)}
+        missing = [
+            a for a in pack.adapters if a.adapter_id not in settled and not is_whole(resident.store, a.adapter_id)
+        ]
+        if not missing:
+            break
+        with ExitStack() as stack:
+            mine = _lease(resident.store, missing, holder, stack)
+            if not mine:
+                time.sleep(POLL_SECONDS)  # another run is training all of them: its end, or its lease's, is awaited
+                continue
+            done, failed = _train(resident, plan.run, pack, mine)
+            trained += done
+            faults += failed
+    resident.store.delete(layout.checkpoint_key(plan.run.run_id, pack.pack_id))
+    return {
+        "trained": trained,
+        "faults": [vars(fault) for fault in faults],
+        "train_seconds": time.monotonic() - started if trained else 0.0,
+    }
+
+
+def _lease(store: Store, missing: Sequence[PlannedAdapter], holder: str, stack: ExitStack) -> set[str]:
+    """Lease what can be leased, in the order of ids so that two runs never wait for each other crosswise."""
+    mine: set[str] = set()
+    for adapter_id in sorted(adapter.adapter_id for adapter in missing):
+        lease = store.acquire_lease(layout.lease_key(adapter_id), holder, lease_seconds())
+        if lease is None:
+            continue
+        stack.callback(lease.release)
+        stack.enter_context(lease.keep_alive())
+        if not is_whole(store, adapter_id):  # its last holder may have finished between the look and the lease
+            mine.add(adapter_id)
+    return mine
+
+
+def _train(resident: Resident, run: RunInfo, pack: Pack, mine: set[str]) -> tuple[list[str], list[Fault]]:
+    """Train the whole layout of the pack and write what is `mine` and missing."""
+    settings = run.settings.train
+    base = resident.base(run.base, settings.precision)
+    items = [_item(resident, run, adapter) for adapter in pack.adapters]
+    checkpoint_key = layout.checkpoint_key(run.run_id, pack.pack_id)
+    watch = _Watch(resident, run, pack)
+    started = time.monotonic()
+    try:
+        results = train(
+            base,
+            items,
+            settings,
+            checkpoint=_checkpoint(resident.store, checkpoint_key),
+            on_step=watch,
+            on_checkpoint=lambda data: resident.store.replace(checkpoint_key, data),
+        )
+    except OutOfMemoryError:
+        results = _train_in_halves(base, items, settings, watch)
+    except CheckpointError:
+        # Of another version of the code, say: worth less than an honest start.
+        resident.store.delete(checkpoint_key)
+        results = train(base, items, settings, on_step=watch)
+    seconds = (time.monotonic() - started) / len(pack.adapters)
+    watch.write_log()
+    trained: list[str] = []
+    faults: list[Fault] = []
+    for adapter, result in zip(pack.adapters, results, strict=True):
+        if adapter.adapter_id not in mine:
+            continue
+        if result.adapter is None:
+            faults.append(_diverged(adapter, result))
+            continue
+        _write(resident.store, result.adapter, _marker(run, pack, adapter, result, seconds, resident.device))
+        trained.append(adapter.adapter_id)
+    return trained, faults
+
+
+def _checkpoint(store: Store, key: str) -> bytes | None:
+    try:
+        return store.read(key)
+    except Missing:
+        return None
+
+
+def _train_in_halves(
+    base: Base, items: Sequence[TrainItem], settings: TrainSettings, watch: Callable[[StepReport], None]
+) -> list[TrainResult]:
+    """Half a pack at a time, down to one adapter; from there on, out of memory is final."""
+    if len(items) == 1:
+        raise OutOfMemoryError(
+            "one adapter alone does not fit on the device",
+            received=f"rank {settings.rank} at {settings.resolution_px} px",
+            accepted="a smaller rank or resolution, or a device with more memory",
+            where="train",
+            hint="lower train.rank or train.resolution_px, or set train.checkpointing: on",
+        )
+    results: list[TrainResult] = []
+    for part in (items[: len(items) // 2], items[len(items) // 2 :]):
+        try:
+            results += train(base, part, settings, on_step=watch)
+        except OutOfMemoryError:
+            results += _train_in_halves(base, part, settings, watch)
+    return results
+
+
+def _item(resident: Resident, run: RunInfo, adapter: PlannedAdapter) -> TrainItem:
+    pictures = tuple(resident.picture(layout.image_key(image_id)) for image_id in adapter.image_ids)
+    # Only what follows from the adapter's id: names differ between manifests, the bytes of an adapter must not.
+    metadata = {"adapter_id": adapter.adapter_id, "image_ids": ",".join(adapter.image_ids)}
+    return TrainItem(images=pictures, key=adapter.adapter_id, metadata=metadata)
+
+
+def _write(store: Store, adapter: Adapter, marker: dict[str, Any]) -> None:
+    """Write halves, then the marker; never leave halves of two trainings under one marker."""
+    adapter_id = marker["adapter_id"]
+    halves = {
+        layout.adapter_key(adapter_id, "content"): adapter.content.save_half(),
+        layout.adapter_key(adapter_id, "style"): adapter.style.save_half(),
+    }
+    marker["content_bytes"], marker["style_bytes"] = (len(data) for data in halves.values())
+    marker["sha256"] = [hashlib.sha256(data).hexdigest() for data in halves.values()]
+    marker_key = layout.adapter_marker_key(adapter_id)
+    try:
+        same = json.loads(store.read(marker_key))["sha256"] == marker["sha256"]
+    except Missing:
+        same = False
+    if not same:
+        store.delete(marker_key)
+    for key, data in halves.items():
+        if same:
+            store.write_once(key, data)
+        else:
+            store.replace(key, data)
+    store.write_once(marker_key, json.dumps(marker, indent=2).encode())
+
+
+def _marker(
+    run: RunInfo, pack: Pack, adapter: PlannedAdapter, result: TrainResult, seconds: float, device: str
+) -> dict[str, Any]:
+    """The content of adapter.json: the row of the ADAPTERS table, and the settings."""
+    return {
+        "run_id": run.run_id,
+        "adapter_id": adapter.adapter_id,
+        "name": adapter.name,
+        "image_ids": list(adapter.image_ids),
+        "base": run.base,
+        "base_revision": run.base_revision,
+        "rank": run.settings.train.rank,
+        "steps": run.settings.train.steps,
+        "final_loss": result.final_loss,
+        "skipped_steps": result.skipped_steps,
+        "train_seconds": seconds,
+        "pack_id": pack.pack_id,
+        "pack_size": len(pack.adapters),
+        "device": device,
+        "trained_at": datetime.now(UTC).isoformat(),
+        "settings": run.settings.train.identity(),
+        "recipe_version": RECIPE_VERSION,
+    }
+
+
+def _diverged(adapter: PlannedAdapter, result: TrainResult) -> Fault:
+    return Fault(
+        kind="train",
+        item=adapter.adapter_id,
+        what=f"the training of {adapter.name} did not converge",
+        received=str(result.error),
+        accepted="a finite loss",
+        hint="lower train.learning_rate or use train.precision: bf16, then run the manifest again",
+    )
+
+
+class _Watch:
+    """Turns step reports into events, a few a second, and into the training log, one line every few steps."""
+
+    def __init__(self, resident: Resident, run: RunInfo, pack: Pack) -> None:
+        self.resident, self.run, self.pack = resident, run, pack
+        self.lines: list[str] = []
+        self.last_event = 0.0
+
+    def __call__(self, report: StepReport) -> None:
+        last = report.step == report.steps
+        if last or time.monotonic() - self.last_event > 0.5:
+            self.last_event = time.monotonic()
+            event = {"kind": "train", "id": self.pack.pack_id, "done": report.step, "total": report.steps}
+            self.resident.emit(event | {"loss": sum(report.losses) / len(report.losses)})
+        if last or report.step % 10 == 0:
+            self.lines.append(json.dumps({"step": report.step, "losses": list(report.losses)}))
+
+    def write_log(self) -> None:
+        """Per-step logs belong in the store, not in Prefect's database."""
+        key = layout.training_log_key(self.run.run_id, self.pack.pack_id)
+        self.resident.store.replace(key, "\n".join(self.lines).encode())

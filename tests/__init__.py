@@ -1,0 +1,1 @@
+"""Tests mirror the four packages; servers.py has the real servers they run against."""

@@ -1,0 +1,41 @@
+"""Fixtures of the method's tests: two tiny bases on disk, written once, and loaded once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from blora.base import Base, load_base
+from tests.tiny import save_tiny_base
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Tiny tensors are slower on several threads, and one thread makes timings steady."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def epsilon_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny base that predicts noise, as SDXL does; do not change it."""
+    return save_tiny_base(tmp_path_factory.mktemp("bases") / "epsilon")
+
+
+@pytest.fixture(scope="session")
+def v_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny base that predicts v with zero terminal signal-to-noise ratio; do not change it."""
+    return save_tiny_base(tmp_path_factory.mktemp("bases") / "v", "v_prediction", seed=1)
+
+
+@pytest.fixture(scope="session")
+def base(epsilon_folder: Path) -> Base:
+    """The epsilon base, loaded; tests leave its UNet as they found it."""
+    return load_base(epsilon_folder)
+
+
+@pytest.fixture(scope="session")
+def v_base(v_folder: Path) -> Base:
+    """The v base, loaded; tests leave its UNet as they found it."""
+    return load_base(v_folder)

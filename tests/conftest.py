@@ -1,0 +1,51 @@
+"""What every test gets: a scrubbed environment, and a real S3 server for those that ask for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers import S3Server, serve_s3
+
+SCRUBBED_PREFIXES = ("AWS_", "BLORA_", "FSSPEC_", "PREFECT_")
+"""Variables of whoever runs the tests that must not reach them."""
+
+
+def pytest_configure() -> None:
+    """Scrub the environment before any test module is imported: some libraries read it at import."""
+    for name in [name for name in os.environ if name.startswith(SCRUBBED_PREFIXES)]:
+        del os.environ[name]
+    os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
+    os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+    os.environ["DO_NOT_TRACK"] = "1"
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """One SeaweedFS for the whole session; its bucket is shared, so take a fresh root of it (`s3_root`)."""
+    with serve_s3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3_environment(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The AWS variables of the S3 server, also set for this test and the processes it starts."""
+    variables = s3_server.environment()
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return variables
+
+
+@pytest.fixture
+def s3_root(s3_server: S3Server, s3_environment: dict[str, str]) -> str:
+    """A fresh "s3://bucket/prefix" that this test can reach."""
+    return s3_server.fresh_root()
+
+
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.s3)])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A fresh root of each kind: the test runs once on a local folder and once on S3."""
+    return str(request.getfixturevalue("s3_root")) if request.param == "s3" else str(tmp_path / "store")

@@ -1,0 +1,72 @@
+"""Fixtures of the flows' tests: a real Prefect server, a tiny base on disk, and manifests of small pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.tiny import RESOLUTION_PX, picture, save_tiny_base
+
+SETTINGS: dict[str, Any] = {
+    "pack_size": 3,
+    "shard_size": 4,
+    "train": {"resolution_px": RESOLUTION_PX, "rank": 2, "steps": 6, "batch_size": 1, "checkpoint_every_steps": 2},
+    "sample": {"steps": 2, "width_px": RESOLUTION_PX, "height_px": RESOLUTION_PX, "batch_size": 2},
+}
+
+
+@pytest.fixture(scope="session")
+def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real Prefect server with a fresh database; flows of this process use it, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
+        patch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+        from prefect.settings import PREFECT_API_URL
+        from prefect.testing.utilities import prefect_test_harness
+
+        with prefect_test_harness(server_startup_timeout=120):
+            yield str(PREFECT_API_URL.value())
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny base model as a folder; do not change it."""
+    return save_tiny_base(tmp_path_factory.mktemp("base") / "tiny")
+
+
+class Project:
+    """A user's folder: pictures and a manifest of a grid of them, on the tiny base."""
+
+    def __init__(self, folder: Path, base: Path, contents: int = 2, styles: int = 2) -> None:
+        """Write the pictures and the manifest."""
+        self.folder, self.base = folder, base
+        self.path = folder / "night.json"
+        self.names = {"contents": [f"c{i}" for i in range(contents)], "styles": [f"s{i}" for i in range(styles)]}
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, name in enumerate(self.names["contents"] + self.names["styles"]):
+            self.draw(name, number)
+        self.write()
+
+    def draw(self, name: str, seed: int) -> None:
+        """Write, or replace, one picture."""
+        Image.fromarray(picture(seed, 48, 40)).save(self.folder / f"{name}.png")
+
+    def write(self, **changes: Any) -> None:
+        """Write the manifest, with changed keys."""
+        sides = {
+            side: [{"image": f"{name}.png", "name": name, "word": f"thing {name}"} for name in names]
+            for side, names in self.names.items()
+        }
+        body = {"version": 1, "name": "night", "base": str(self.base), "settings": SETTINGS, "grid": True, **sides}
+        self.path.write_text(json.dumps(body | changes, indent=1))
+
+
+@pytest.fixture
+def project(tmp_path: Path, tiny_base: Path) -> Project:
+    """A grid of 2 x 2."""
+    return Project(tmp_path / "project", tiny_base)

