@@ -59,4 +59,5 @@ def _palette(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
     picture.thumbnail((SIDE_PX, SIDE_PX), Image.Resampling.BOX)
     lab = rgb_to_lab(np.asarray(picture)).reshape(-1, 3)
     middles = (np.arange(QUANTILES) + 0.5) / QUANTILES
-    return np.quantile(lab @ _UNIT_DIRECTIONS.T, middles, axis=0)
+    quantiles: NDArray[np.float64] = np.quantile(lab @ _UNIT_DIRECTIONS.T, middles, axis=0)
+    return quantiles

@@ -2,15 +2,15 @@
 
 Both are covariances of activations over all positions, so neither depends on where a thing stands: of the last block
 for content, of an early block (edges, textures, colour contrasts) for style. Measured on 60 things drawn by 12 hands
-(a thing found again in another hand, 60-way; the same at 0.6 of its size and out of the middle; the hand named from
-an unseen thing by nearest centroid, 12-way):
+(a thing found again in another hand, 60-way; in place and moved: the things of two hands as they are, and at 0.6 of
+their size and out of the middle; the hand named from an unseen thing by nearest centroid, 12-way):
 
-    feature                                       same thing   moved   same hand
-    covariance of block 15                           .62        .59       .39     content here
-    pooled output                                    .53        .58       .48
-    block 15 without channel means and variances     .67        .36       .40
-    covariance of block 4                            .27         -        .59     style here
-    Gram matrix of block 10                          .46         -        .60
+    feature                                       same thing   in place, moved   same hand
+    covariance of block 15                           .62          .72, .59          .39     content here
+    pooled output                                    .53          .65, .58          .48
+    block 15 without channel means and variances     .67          .76, .36          .40
+    covariance of block 4                            .27                            .59     style here
+    Gram matrix of block 10                          .46                            .60
 
 Each still sees some of the other side, and values of one extractor say nothing about those of another.
 

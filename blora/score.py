@@ -259,7 +259,8 @@ def _check(item: ScoreItem, row: int) -> None:
     for side, picture in (("sample", item.sample), ("content", item.content), ("style", item.style)):
         if picture is None and side != "sample":
             continue
-        shape, kind = getattr(picture, "shape", ()), getattr(picture, "dtype", type(picture).__name__)
+        shape: tuple[int, ...] = getattr(picture, "shape", ())
+        kind = getattr(picture, "dtype", type(picture).__name__)
         if len(shape) != 3 or shape[2] != 3 or 0 in shape or kind != np.uint8:
             raise ScorerError(
                 "not a picture",

@@ -56,7 +56,7 @@ def base_revision(spec: str | os.PathLike[str]) -> str:
         from blora.embedded import REVISION  # the embedded model's own package; needed only here
 
         return str(REVISION)
-    if Path(spec).is_dir():
+    if spec and Path(spec).is_dir():
         return _folder_revision(Path(spec).resolve())
     match = _HUB.fullmatch(spec)
     if match:

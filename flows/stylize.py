@@ -52,6 +52,8 @@ def stylize(manifest: str | dict[str, Any], options: RunOptions | None = None) -
     options = options or RunOptions()
     store = Store.open(options.root or environment.store_root())
     loaded = read_manifest(manifest, options)
+    for fault in loaded.faults:
+        get_run_logger().error("%s", fault)
     draft = make_plan(store, loaded, preset=options.preset, overrides=options.overrides, on_fault=options.on_fault)
     assert loaded.manifest is not None  # make_plan refused it otherwise
     return _work_off(store, publish(store, draft, loaded.manifest), options)

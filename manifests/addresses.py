@@ -95,7 +95,8 @@ class Roots:
             text = f"{base}/{text}"
         if not _BUCKET.match(text):
             received = repr(shown_address(text))
-            raise AddressError("no address that can be read", received, "a local path, or s3://bucket/key", "copy it")
+            accepted, hint = "a local path, or s3://bucket/key", "copy the file to a folder or a bucket"
+            raise AddressError("no address that can be read", received, accepted, hint)
         bucket, _, key = text.removeprefix("s3://").partition("/")
         return f"s3://{bucket}{posixpath.normpath('/' + key)}".rstrip("/")
 

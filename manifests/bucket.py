@@ -14,17 +14,20 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import hashlib
 import os
 import secrets
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
+from aiobotocore.session import AioSession
 from fsspec.asyn import sync
 from s3fs import S3FileSystem
 
 from manifests.backend import Entry, is_visible
 from manifests.errors import Missing, PermanentStoreError, StoreError
 from manifests.upstream import Refused, retrying
+
+T = TypeVar("T")
 
 PART_BYTES: Final = 32 * 2**20
 """Objects of twice this size and more go up in parts of this size."""
@@ -36,29 +39,20 @@ _CONFIG = {
     "max_pool_connections": 32,
     "retries": {"total_max_attempts": 1},  # `retrying` retries
 }
-_filesystems: dict[tuple[int, str], S3FileSystem] = {}
+_REGION = {"region": ("region", ["AWS_REGION", "AWS_DEFAULT_REGION"], None, None)}  # botocore knows the second alone
 
 
-def _filesystem() -> S3FileSystem:
-    """Return the file system of this process and this AWS environment.
-
-    One made before a fork is useless in the child (its event loop is gone), hence the process id.
-    """
-    settings = sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))
-    identity = (os.getpid(), hashlib.sha256(repr(settings).encode()).hexdigest())
-    if identity not in _filesystems:
-        # botocore knows AWS_DEFAULT_REGION alone; every other AWS client reads AWS_REGION first.
-        region = os.environ.get("AWS_REGION")
-        filesystem = S3FileSystem(
-            anon=False,
-            skip_instance_cache=True,
-            use_listings_cache=False,
-            client_kwargs={"region_name": region} if region else {},
-            config_kwargs=dict(_CONFIG),
-        )
-        filesystem.retries = 1  # see _CONFIG
-        _filesystems.setdefault(identity, filesystem)  # of several threads one wins, before it connects
-    return _filesystems[identity]
+def _connect() -> S3FileSystem:
+    """Make a file system of the AWS environment and profile as they are now; it connects at its first use."""
+    filesystem = S3FileSystem(
+        session=AioSession(session_vars=_REGION),
+        anon=False,
+        skip_instance_cache=True,
+        use_listings_cache=False,
+        config_kwargs=dict(_CONFIG),
+    )
+    filesystem.retries = 1  # see _CONFIG
+    return filesystem
 
 
 async def _read_body(answer: Any, max_bytes: int | None) -> bytes | None:
@@ -77,28 +71,42 @@ class Bucket:
         self._bucket = bucket
         self._prefix = prefix
         self._conditions_proven_by = 0  # process id
+        self._connections: dict[int, S3FileSystem] = {}  # by process id: after a fork, the parent's is useless
 
     @property
     def root(self) -> str:
         """The address, "s3://bucket/prefix"."""
         return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
 
+    def _filesystem(self) -> S3FileSystem:
+        found = self._connections.get(os.getpid())
+        # Of several threads one wins, before it connects.
+        return self._connections.setdefault(os.getpid(), _connect()) if found is None else found
+
+    def _run(self, what: str, operation: Callable[[S3FileSystem], T]) -> T:
+        """Run an operation with retries; after a permanent failure the next one looks at the environment anew."""
+        try:
+            return retrying(what, lambda: operation(self._filesystem()))
+        except PermanentStoreError as error:
+            if not isinstance(error, Missing):
+                self._connections.pop(os.getpid(), None)
+            raise
+
     def _address(self, key: str) -> str:
         return f"s3://{self._bucket}/{self._prefix}{key}"
 
     def _call(self, what: str, method: str, key: str, **parameters: Any) -> Any:
-        def call() -> Any:
-            return _filesystem().call_s3(method, Bucket=self._bucket, Key=self._prefix + key, **parameters)
+        def call(filesystem: S3FileSystem) -> Any:
+            return filesystem.call_s3(method, Bucket=self._bucket, Key=self._prefix + key, **parameters)
 
-        return retrying(f"{what} {self._address(key)}", call)
+        return self._run(f"{what} {self._address(key)}", call)
 
     def _get(self, key: str, max_bytes: int | None) -> tuple[bytes, str]:
-        def get() -> tuple[bytes | None, Any]:
-            filesystem = _filesystem()
+        def get(filesystem: S3FileSystem) -> tuple[bytes | None, Any]:
             answer = filesystem.call_s3("get_object", Bucket=self._bucket, Key=self._prefix + key)
             return sync(filesystem.loop, _read_body, answer, max_bytes), answer
 
-        data, answer = retrying(f"read {self._address(key)}", get)
+        data, answer = self._run(f"read {self._address(key)}", get)
         if data is None:
             received = f"{answer['ContentLength']} bytes"
             raise PermanentStoreError(f"read {self._address(key)}", received, f"at most {max_bytes} bytes")
@@ -133,10 +141,10 @@ class Bucket:
     def _put(self, key: str, data: bytes, **parameters: Any) -> None:
         path = f"{self._bucket}/{self._prefix}{key}"
 
-        def put() -> None:
-            _filesystem().pipe_file(path, data, chunksize=PART_BYTES, max_concurrency=_PARTS_AT_ONCE, **parameters)
+        def put(filesystem: S3FileSystem) -> None:
+            filesystem.pipe_file(path, data, chunksize=PART_BYTES, max_concurrency=_PARTS_AT_ONCE, **parameters)
 
-        retrying(f"write {self._address(key)}", put)
+        self._run(f"write {self._address(key)}", put)
 
     def _writer(self, key: str) -> str | None:
         try:
@@ -164,11 +172,11 @@ class Bucket:
             start = {"ContinuationToken": page["NextContinuationToken"]}
 
     def _page(self, prefix: str, start: dict[str, str]) -> Any:
-        def ask() -> Any:
+        def ask(filesystem: S3FileSystem) -> Any:
             below = self._prefix + prefix
-            return _filesystem().call_s3("list_objects_v2", Bucket=self._bucket, Prefix=below, **start)
+            return filesystem.call_s3("list_objects_v2", Bucket=self._bucket, Prefix=below, **start)
 
-        return retrying(f"list {self._address(prefix)}", ask)
+        return self._run(f"list {self._address(prefix)}", ask)
 
     def read_version(self, key: str) -> tuple[bytes, str] | None:
         """See `Backend.read_version`; the token is the ETag."""

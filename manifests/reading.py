@@ -35,7 +35,7 @@ def from_document(root: Node, name: str, source: str, roots: Roots, faults: Faul
             "no manifest", shown(root.plain()), "a mapping with contents and styles", "see the README", row=root.row
         )
         return None
-    said = {key: node.plain() for key, node in root.value.items() if key not in LISTS}
+    said = {key: node.plain() for key, node in root.value.items() if key not in LISTS and node.value is not None}
     before = len(faults)
     head = read_row(DocumentRow, said, faults, root)
     base = _base(head.base, root.find(("base",)).row, roots, faults) if head else ""
@@ -83,15 +83,16 @@ def _read_image(node: Node, side: Side, faults: FaultList) -> None:
         return
     images = values.get("images")
     paths = [path for path in (images if isinstance(images, list) else [values.get("image")]) if isinstance(path, str)]
-    values.setdefault("name", default_name(paths[0]) if paths else None)
+    if values.get("name") is None and paths:
+        values["name"] = default_name(paths[0])
     row = read_row(ImageRow, values, faults, node, side.label + "s")
-    addresses = side.resolve(paths, node, f"{side.label}s.image", str(values["name"] or ""))
+    addresses = side.resolve(paths, node, f"{side.label}s.image", str(values.get("name") or ""))
     if row is not None and addresses is not None and row.name is not None:
         entry = ImageEntry(name=row.name, images=addresses, word=row.word, file=faults.file, row=node.row)
         if side.admits(entry, f"{side.label}s.name", repeats=False):
             side.keep(entry)
             return
-    side.refused.add(str(values["name"]))
+    side.refused.add(str(values.get("name")))
 
 
 def _read_pair(node: Node, draft: Draft, defaults: PairFields, faults: FaultList) -> None:

@@ -217,7 +217,7 @@ def _add_fault(detail: ErrorDetails, model: type[BaseModel], faults: FaultList, 
     name = str(path[0]) if path else ""
     row = node.find(path).row
     accepted = model.model_fields[name].description or "" if name in model.model_fields else ""
-    what = detail["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+    what = re.sub(r"^Value error, |^\w+ (?=should )", "", detail["msg"])
     received, hint = shown(detail["input"]), "correct the value"
     if detail["type"] == "extra_forbidden":
         names = (*model.model_fields, *(LISTS if model is DocumentRow else ()))

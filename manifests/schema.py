@@ -13,6 +13,7 @@ the one for paths, `manifests.images` the one for pictures, and `manifests.rows`
 | an unknown, repeated or wrong key at the head of a document, a wrong column of a table | nothing usable: every row |
 | | would be run otherwise than it was meant; the faults of the rows are reported all the same |
 | an unknown, repeated, missing or wrong key in a row; NaN; a path outside the roots | that row is refused |
+| a key without a value (null) | as if not given, but for the lists |
 | a row without a name | takes the file name of its first picture, without extension |
 | a name used twice among contents (or styles): YAML and JSON | the second row is refused |
 | the same for CSV and Parquet, whose rows repeat their pictures | refused if pictures or word differ from before |
@@ -104,7 +105,8 @@ def load_manifest(address: str, *, allowed_roots: Sequence[str] = ()) -> Loaded:
     try:
         data = read_address(address, MAX_MANIFEST_BYTES)
     except StoreError as error:
-        faults.add(*error.args, transient=error.transient)
+        hint = error.hint or "correct the address or the file"
+        faults.add(error.what, error.received, error.accepted, hint, transient=error.transient)
         return Loaded(None, faults.all())
     return parse_manifest(data, file_format, faults.file, (folder_of(address), *allowed_roots))
 

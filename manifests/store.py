@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 
@@ -192,6 +193,12 @@ class Store:
         return leases.acquire(self._backend, _checked(key), holder, ttl_seconds)
 
 
+@functools.lru_cache(maxsize=16)
+def _whole_bucket(name: str) -> Bucket:
+    """Keep one connection for the many pictures of a manifest."""
+    return Bucket(name, "")
+
+
 def read_address(address: str, max_bytes: int | None = None) -> bytes:
     """Read a manifest or picture that a user named, wherever it lies.
 
@@ -209,5 +216,5 @@ def read_address(address: str, max_bytes: int | None = None) -> bytes:
         bucket, key = split
         if not key:
             raise PermanentStoreError(f"read {address}", "a bucket", "the address of an object, s3://bucket/key")
-        return Bucket(bucket, "").read(key, max_bytes)
+        return _whole_bucket(bucket).read(key, max_bytes)
     return retrying(f"read {address}", lambda: read_file(Path(address).expanduser(), max_bytes))

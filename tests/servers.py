@@ -141,7 +141,10 @@ def serve_s3(directory: Path) -> Iterator[S3Server]:
         RuntimeError: The binary is missing, or the server did not answer in `START_SECONDS`.
     """
     ports = free_ports(5)
-    access_key_id, secret_access_key, bucket = secrets.token_hex(8), secrets.token_hex(16), "blora"
+    access_key_id, secret_access_key = secrets.token_hex(8), secrets.token_hex(16)
+    bucket = (
+        f"blora-{secrets.token_hex(4)}"  # of its own: what is kept for a bucket's name must not meet another server
+    )
     identity = {
         "name": "tests",
         "credentials": [{"accessKey": access_key_id, "secretKey": secret_access_key}],

@@ -33,7 +33,8 @@ class _JsonBuilder:
 
     def document(self) -> Node:
         node, at = self._value(self._skip(0), 0)
-        if self._skip(at) < len(self._text):
+        at = self._skip(at)
+        if at < len(self._text):
             raise self._malformed(at, "the end of the text")
         return node
 
@@ -45,7 +46,6 @@ class _JsonBuilder:
         return space.end() if space else at
 
     def _malformed(self, at: int, accepted: str) -> Refused:
-        at = self._skip(at)
         received = shown(self._text[at : at + 20]) if at < len(self._text) else "the end of the text"
         return self._faults.refuse(
             "not well-formed JSON", received, accepted, "correct the text there", row=self._row(at)

@@ -169,7 +169,10 @@ def _check_parquet(file: pq.ParquetFile, columns: Mapping[str, str], faults: Fau
     for field in schema:
         kind = columns[field.name]
         if not _fits(field.type, kind):
-            received, accepted = str(field.type), {"integers": "integers, lists of them, or text"}.get(kind, f"{kind}s")
+            received, accepted = (
+                str(_plain(field.type)),
+                {"integers": "integers, lists of them, or text"}.get(kind, f"{kind}s"),
+            )
             faults.add("column of a wrong type", received, accepted, "convert the column", field=field.name)
     if footer.num_rows > MAX_ROWS:
         raise _too_many_rows(f"{footer.num_rows:,}", faults)
@@ -184,9 +187,12 @@ def _check_parquet(file: pq.ParquetFile, columns: Mapping[str, str], faults: Fau
         raise Refused("types")
 
 
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
 def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
+    kind = _plain(kind)
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 

@@ -45,13 +45,11 @@ def parse_yaml(text: str, faults: FaultList) -> Node:
     try:
         for event in yaml.parse(text, Loader=_LOADER):
             builder.take(event)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        problem = " ".join(part for part in (error.context, error.problem) if part)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        problem = getattr(error, "problem", None) or str(error)
         row = None if mark is None else mark.line + 1
         raise faults.refuse("not well-formed YAML", problem, "YAML", "correct the text there", row=row) from error
-    except yaml.YAMLError as error:
-        raise faults.refuse("not well-formed YAML", shown(str(error)), "YAML", "correct the text") from error
     if builder.root is None:
         raise faults.refuse("empty manifest", "YAML without a document", "a mapping", "see `blora validate`")
     return builder.root

@@ -48,7 +48,15 @@ def test_all_faults_are_reported_at_once_with_paths_and_guesses() -> None:
     with pytest.raises(errors.SettingsError) as caught:
         resolve("demo", overrides)
     faults = {fault.field: fault for fault in caught.value.faults}
-    assert set(faults) == {"train.stepps", "train.steps", "train.rank", "train.learning_rat", "sample", "score", "pack_size"}
+    assert set(faults) == {
+        "train.stepps",
+        "train.steps",
+        "train.rank",
+        "train.learning_rat",
+        "sample",
+        "score",
+        "pack_size",
+    }
     assert "train.steps" in faults["train.stepps"].hint
     assert "train.learning_rate" in faults["train.learning_rat"].hint
     assert "greater than or equal to 1" in faults["train.steps"].accepted

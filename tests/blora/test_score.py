@@ -257,7 +257,7 @@ def test_a_quickgelu_mismatch_is_an_error_before_anything_is_fetched(
 def test_unknown_models_and_wrong_weights_are_told_apart(tiny_clip_file: Path, tmp_path: Path) -> None:
     with pytest.raises(ScorerError, match=r"did you mean .*ViT-L-14\b"):
         load_clip("ViT-L-41", "openai")
-    with pytest.raises(ScorerError, match="or a tag: .*openai"):
+    with pytest.raises(ScorerError, match=r"or a tag: .*openai"):
         load_clip("ViT-L-14-quickgelu", "opanai")
     wrong = tmp_path / "wrong.safetensors"
     save_file({"visual.proj": torch.zeros(2, 2)}, wrong)
@@ -270,5 +270,5 @@ def test_lite0_without_its_weights_says_what_to_install(monkeypatch: pytest.Monk
     with pytest.raises(ScorerError, match="not the pinned ones"):
         load_lite0()
     monkeypatch.setitem(__import__("sys").modules, "efficientnet_lite_pytorch", None)
-    with pytest.raises(ScorerError, match="efficientnet-lite-pytorch 0.1.0"):
+    with pytest.raises(ScorerError, match=r"efficientnet-lite-pytorch 0\.1\.0"):
         load_lite0()

@@ -45,6 +45,7 @@ class Project:
     def __init__(self, folder: Path, base: Path, contents: int = 2, styles: int = 2) -> None:
         """Write the pictures and the manifest."""
         self.folder, self.base = folder, base
+        self.allow = ["--allow-root", str(base)]
         self.path = folder / "night.json"
         self.names = {"contents": [f"c{i}" for i in range(contents)], "styles": [f"s{i}" for i in range(styles)]}
         folder.mkdir(parents=True, exist_ok=True)

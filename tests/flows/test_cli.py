@@ -31,7 +31,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, prefect_api:
     """A project, a store in which it has been worked off by the command, and its run id."""
     folder = tmp_path_factory.mktemp("cli")
     project, root = Project(folder / "project", tiny_base), folder / "store"
-    code, printed, errors = blora("run", str(project.path), "--devices", "cpu", root=root)
+    code, printed, errors = blora("run", str(project.path), *project.allow, "--devices", "cpu", root=root)
     assert code == 0, errors
     found = re.search(r"^run +(\S+)$", printed, re.M)
     assert found, printed
@@ -40,7 +40,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, prefect_api:
 
 def test_run_prints_the_scores_and_where_the_sheet_lies(done: tuple[Project, Path, str]) -> None:
     _, root, run_id = done
-    code, printed, _ = blora("run", str(done[0].path), "--devices", "cpu", root=root)
+    code, printed, _ = blora("run", str(done[0].path), *done[0].allow, "--devices", "cpu", root=root)
     assert code == 0
     assert "4 of 4 pictures, 4 of 4 adapters" in printed
     assert str(Path(root) / "runs" / run_id / "report" / "contact_sheet.png") in printed
@@ -49,10 +49,10 @@ def test_run_prints_the_scores_and_where_the_sheet_lies(done: tuple[Project, Pat
 
 def test_plan_shows_what_is_there_and_writes_nothing(done: tuple[Project, Path, str], tmp_path: Path) -> None:
     project, root, run_id = done
-    code, printed, _ = blora("plan", str(project.path), root=root)
+    code, printed, _ = blora("plan", str(project.path), *project.allow, root=root)
     assert code == 0
     assert run_id in printed and "4, of which 0 to train in 0 packs" in printed and "measured in run" in printed
-    code, printed, _ = blora("plan", str(project.path), root=tmp_path / "fresh")
+    code, printed, _ = blora("plan", str(project.path), *project.allow, root=tmp_path / "fresh")
     assert code == 0
     assert "4, of which 4 to train in 2 packs" in printed and "4, of which 4 to draw" in printed
     assert "operation counts" in printed
@@ -101,7 +101,7 @@ def test_validate_lists_every_fault_and_exits_with_one(project: Project) -> None
     (project.folder / "c0.png").write_bytes(b"")
     (project.folder / "s1.png").unlink()
     project.write(settings={"train": {"steps": 0, "rnak": 4}})
-    code, printed, errors = blora("validate", str(project.path))
+    code, printed, errors = blora("validate", str(project.path), *project.allow)
     assert code == 1
     for word in ("c0.png", "s1.png", "train.steps", "train.rnak", "train.rank"):
         assert word in errors, word
@@ -109,7 +109,7 @@ def test_validate_lists_every_fault_and_exits_with_one(project: Project) -> None
 
 
 def test_validate_of_a_good_manifest_exits_with_zero(project: Project) -> None:
-    code, printed, errors = blora("validate", str(project.path))
+    code, printed, errors = blora("validate", str(project.path), *project.allow)
     assert (code, errors) == (0, "")
     assert "2 contents, 2 styles, 4 pairs, 0 faults" in printed
 
@@ -119,14 +119,14 @@ def test_a_run_of_nothing_exits_with_one_and_of_no_run_with_two(
 ) -> None:
     for picture in project.folder.glob("c*.png"):
         picture.unlink()
-    code, _, errors = blora("run", str(project.path), "--devices", "cpu", root=tmp_path / "store")
+    code, _, errors = blora("run", str(project.path), *project.allow, "--devices", "cpu", root=tmp_path / "store")
     assert code == 1 and "no pair" in errors
     code, _, errors = blora("status", "no-such-run", root=tmp_path / "store")
     assert code == 2 and "no run yet" in errors
 
 
 def test_a_bad_setting_names_the_right_one(project: Project, tmp_path: Path) -> None:
-    code, _, errors = blora("plan", str(project.path), "--set", "train.stesp=5", root=tmp_path / "store")
+    code, _, errors = blora("plan", str(project.path), *project.allow, "--set", "train.stesp=5", root=tmp_path / "store")
     assert code == 2 and "train.steps" in errors
 
 

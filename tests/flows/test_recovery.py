@@ -1,4 +1,4 @@
-"""Killed on purpose, on a real S3: what is left is finished by a rerun, byte for byte as an undisturbed run leaves it."""
+"""Killed on purpose, on a real S3: a rerun finishes, byte for byte as an undisturbed run leaves it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Command:
         assert process.wait(timeout=240) == 0, "\n".join(p.read_text()[-3000:] for p in self.scratch.glob("*.log"))
 
     def run(self) -> subprocess.Popen[str]:
-        return self.start("run", str(self.project.path), *LONG)
+        return self.start("run", str(self.project.path), *self.project.allow, *LONG)
 
     def run_id(self) -> str:
         (run_id,) = {key.split("/")[1] for key in self.store.list("runs/")}
@@ -66,7 +66,7 @@ def undisturbed(
     folder = tmp_path_factory.mktemp("undisturbed")
     project = Project(folder / "project", tiny_base)
     command = Command(str(folder / "store"), project, prefect_api, folder)
-    command.finish("run", str(project.path), *LONG)
+    command.finish("run", str(project.path), *project.allow, *LONG)
     objects = command.objects()
     assert len(objects) == 4 + 8
     return project, objects

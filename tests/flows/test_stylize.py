@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ pytestmark = pytest.mark.usefixtures("prefect_api")
 class Work:
     """Runs the flow and remembers which packs and shards really worked."""
 
-    def __init__(self, root: str) -> None:
-        self.root = root
+    def __init__(self, root: str, allowed_roots: tuple[str, ...]) -> None:
+        self.root, self.allowed_roots = root, allowed_roots
         self.store = Store.open(root)
         self.run_id = ""
         self.made: dict[str, dict[str, float]] = {}
@@ -34,7 +34,8 @@ class Work:
                 self.run_id = event["id"]
 
         with progress.watching(listen):
-            state = flow(subject, RunOptions(root=self.root, devices="cpu", **options), return_state=True)
+            given = RunOptions(root=self.root, devices="cpu", allowed_roots=self.allowed_roots, **options)
+            state = flow(subject, given, return_state=True)
         if self.run_id:
             self.made[self.run_id] = self.json("run.json").get("timings", {})
         return state
@@ -57,9 +58,9 @@ class Work:
 
 
 @pytest.fixture
-def work(tmp_path: Path) -> Iterator[Work]:
+def work(tmp_path: Path, tiny_base: Path) -> Work:
     """A fresh local store to work in."""
-    yield Work(str(tmp_path / "store"))
+    return Work(str(tmp_path / "store"), (str(tiny_base),))
 
 
 def test_a_grid_leaves_pictures_tables_and_a_contact_sheet(work: Work, project: Project) -> None:

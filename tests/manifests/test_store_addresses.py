@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from pathlib import Path
 
@@ -122,7 +123,21 @@ def test_a_profile_is_as_good_as_variables(
     assert store.read("a") == b"x"
     monkeypatch.setenv("AWS_PROFILE", "day")
     with pytest.raises(PermanentStoreError, match="AWS_PROFILE"):
+        Store.open(s3_root).read("a")
+
+
+@pytest.mark.s3
+def test_credentials_that_are_put_right_are_taken_up(s3_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = os.environ["AWS_SECRET_ACCESS_KEY"]
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    store = Store.open(s3_root)
+    with pytest.raises(PermanentStoreError):
         store.read("a")
+    with pytest.raises(PermanentStoreError):
+        read_address(f"{s3_root}/a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", right)
+    assert store.write_once("a", b"x") is True
+    assert read_address(f"{s3_root}/a") == b"x"
 
 
 @pytest.mark.s3

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler, EulerDiscreteScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from PIL import Image
 
 from blora.embedded.training import clip as words_of
@@ -54,6 +55,9 @@ class Trainee(torch.nn.Module):
         pictures = Pictures.read(data)
         self.latents = np.load(data / "latents.npy", mmap_mode="r")
         self.unet = build(self.latents.shape[1])
+        if device == "cpu":
+            # bfloat16 halves a step on a CPU that has it, but only without the fused attention's backward pass.
+            self.unet.set_attn_processor(AttnProcessor())
         self.content = ContentEncoder(self.latents.shape[1], CONTEXT)
         self.style = StyleEncoder(self.latents.shape[1], CONTEXT)
         self.contexts = BlockContexts(self.unet)
@@ -108,8 +112,7 @@ class Trainee(torch.nn.Module):
 
     def loss(self, size: int) -> tuple[str, torch.Tensor]:
         """Kind of the batch drawn and its loss (mean squared error of v, t uniform)."""
-        half = torch.autocast("cuda", torch.bfloat16, enabled=self.device.startswith("cuda"))
-        with half:
+        with torch.autocast(self.device.split(":")[0], torch.bfloat16):
             kind, rows, context, pooled = self.conditions(size)
             x = self.take(rows)
             eps, t = torch.randn_like(x), torch.randint(0, 1000, (size,), device=self.device)
@@ -118,7 +121,7 @@ class Trainee(torch.nn.Module):
         return kind, F.mse_loss(found.float(), goal)
 
     @torch.no_grad()
-    def draw(self, content: np.ndarray, style: np.ndarray, guidance: float = 2.5, steps: int = 16) -> torch.Tensor:
+    def draw(self, content: np.ndarray, style: np.ndarray, guidance: float = 2.5, steps: int = 12) -> torch.Tensor:
         """Latents of all combinations of content rows and style rows, from image tokens, content-major."""
         many = len(content) * len(style)
         own = (self.content(self.take(content)).repeat_interleave(len(style), 0),
@@ -162,10 +165,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=80, help="the whole budget, which the cosine ends with")
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=1.2e-3)
     parser.add_argument("--ema", type=float, default=0.998)
     parser.add_argument("--save-minutes", type=float, default=4)
+    parser.add_argument("--sheet-every", type=int, default=2, help="checkpoints between sheets of pictures")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1)
@@ -189,7 +193,7 @@ def main() -> None:
     mean = [q.detach().clone() for q in trained] if step == 0 else [v.clone() for v in state["ema"]]
     helpers = Helpers(trainee, trained, args.helpers, args.batch, args.data)
     losses: dict[str, float] = {}
-    saved = budget.spent
+    saved, saves = budget.spent, 0
     while budget.done < 1:
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(args.lr, budget.done, step)
@@ -210,11 +214,13 @@ def main() -> None:
             saved = budget.spent
             save(path, {"weights": [q.detach() for q in trained], "ema": mean, "optimiser": optimiser.state_dict(),
                         "step": step, "seen": seen, "spent": budget.spent, "losses": losses})
-            now = [q.detach().clone() for q in trained]
-            with torch.no_grad():
-                torch._foreach_copy_([q.data for q in trained], mean)
-                sheet(trainee, args.data / f"sheet_{step:06d}.png")
-                torch._foreach_copy_([q.data for q in trained], now)
+            saves += 1
+            if saves % args.sheet_every == 0:
+                now = [q.detach().clone() for q in trained]
+                with torch.no_grad():
+                    torch._foreach_copy_([q.data for q in trained], mean)
+                    sheet(trainee, args.data / f"sheet_{step:06d}.png")
+                    torch._foreach_copy_([q.data for q in trained], now)
     helpers.stop()
 
 

@@ -1,0 +1,275 @@
+"""Draw a batch of combinations in one pass: every row has its own adapters, strengths, prompts and seed.
+
+    pictures = sample(base, [Draw(pepper.content, wave.style, "A [c] in [s] style", seed=0)], settings.sample)
+
+A picture does not depend on the other rows of its batch: bit-equal if rows are exchanged while their number, the
+picture size and the largest rank stay, and within rounding across batch sizes (stated in tests/blora/test_sample.py).
+It is what diffusers' StableDiffusionXLPipeline gives for the same weights, prompt, strength and noise.
+
+Source: arXiv 2403.14572, sections 4.2 and 5 (the uses); classifier-free guidance as in Ho & Salimans 2022.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from blora.adapter import Adapter
+from blora.base import Base
+from blora.blocks import BLOCKS, Half, target_layers
+from blora.config import SampleSettings
+from blora.errors import BloraError, OutOfMemoryError, SettingFault, SettingsError
+from blora.packed import Rows, inject, stack
+from blora.schedule import generator_of, make_sampler
+
+__all__ = ["Draw", "SampleReport", "block_prompts", "sample", "sample_latents"]
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """One picture to draw.
+
+    Attributes:
+        content: Adapter whose content half is used; None for what the prompt says.
+        style: Adapter whose style half is used; None for none.
+        prompt: Goes into all blocks.
+        seed: Of the picture's own generator, from 0, which is a seed like any other.
+        content_strength: Factor of the content half's weight delta (linear; see `strength_from_reference`).
+        style_strength: Factor of the style half's weight delta.
+        content_prompt: If given, goes into the content block alone, instead of the prompt (complex scenes).
+        negative_prompt: What guidance leads away from; empty for the settings' own.
+    """
+
+    content: Adapter | None
+    style: Adapter | None
+    prompt: str
+    seed: int
+    content_strength: float = 1.0
+    style_strength: float = 1.0
+    content_prompt: str | None = None
+    negative_prompt: str = ""
+
+
+@dataclass(frozen=True)
+class SampleReport:
+    """One denoising step of one batch.
+
+    Attributes:
+        step: Steps done over all batches, from 1.
+        steps: Steps of all batches.
+        finished: Pictures whose denoising is done.
+        pictures: Pictures in all.
+        seconds: Wall seconds of this step.
+    """
+
+    step: int
+    steps: int
+    finished: int
+    pictures: int
+    seconds: float
+
+
+def sample(
+    base: Base,
+    draws: Sequence[Draw],
+    settings: SampleSettings,
+    *,
+    on_step: Callable[[SampleReport], None] | None = None,
+) -> list[NDArray[np.uint8]]:
+    """Draw pictures, ``settings.batch_size`` at a time in the order given.
+
+    Args:
+        base: Loaded with the precision that the settings name; its UNet is left as it was found.
+        draws: What to draw.
+        settings: What all pictures share.
+        on_step: Called after each denoising step.
+
+    Returns:
+        One picture a draw, (height, width, 3) uint8.
+
+    Raises:
+        SettingsError: The settings or a draw do not fit the base.
+        KeyMismatchError: An adapter lacks the half that it is drawn with.
+        OutOfMemoryError: A batch does not fit on the device.
+        BloraError: A picture came out not finite.
+    """
+    latents = sample_latents(base, draws, settings, on_step=on_step)
+    return [base.decode(one[None])[0] for one in latents]
+
+
+def sample_latents(
+    base: Base,
+    draws: Sequence[Draw],
+    settings: SampleSettings,
+    *,
+    on_step: Callable[[SampleReport], None] | None = None,
+) -> Tensor:
+    """Draw pictures as `sample` does, but leave them as latents, (draws, channels, height, width) fp32."""
+    _check(base, draws, settings)
+    progress = _Progress(len(draws), -(-len(draws) // settings.batch_size), on_step)
+    height, width = _latent_size(base, settings)
+    latents = [torch.empty(0, base.latent_channels, height, width, device=base.device)]
+    for start in range(0, len(draws), settings.batch_size):
+        batch = draws[start : start + settings.batch_size]
+        latents.append(_denoise(base, batch, settings, progress))
+        _check_finite(latents[-1], start, base)
+    return torch.cat(latents)
+
+
+class _Progress:
+    """Counts steps over all batches and tells the caller about each."""
+
+    def __init__(self, pictures: int, batches: int, tell: Callable[[SampleReport], None] | None) -> None:
+        self._pictures, self._batches, self._tell = pictures, batches, tell
+        self._done = self._finished = 0
+        self._began = time.perf_counter()
+
+    def step(self, steps: int, pictures: int) -> None:
+        """Count one step of a batch that takes so many steps for so many pictures."""
+        self._done += 1
+        self._finished += pictures if self._done % steps == 0 else 0
+        now = time.perf_counter()
+        if self._tell:
+            report = SampleReport(self._done, steps * self._batches, self._finished, self._pictures, now - self._began)
+            self._tell(report)
+        self._began = time.perf_counter()
+
+
+@contextmanager
+def block_prompts(unet: nn.Module, hidden: Mapping[str, Tensor]) -> Iterator[None]:
+    """While the context is open, let some attention blocks see other prompts than the rest of the UNet.
+
+    Args:
+        unet: The UNet.
+        hidden: Prompt embeddings (rows, tokens, context) by the name of a block's transformer, for example
+            "up_blocks.0.attentions.0".
+    """
+
+    def replace(embeddings: Tensor) -> Callable[[Any, Any, dict[str, Any]], tuple[Any, dict[str, Any]]]:
+        return lambda module, args, kwargs: (args, {**kwargs, "encoder_hidden_states": embeddings})
+
+    with ExitStack() as hooks:
+        for name, embeddings in hidden.items():
+            block = unet.get_submodule(name)
+            hooks.callback(block.register_forward_pre_hook(replace(embeddings), with_kwargs=True).remove)
+        yield
+
+
+@torch.no_grad()
+def _denoise(base: Base, draws: Sequence[Draw], settings: SampleSettings, progress: _Progress) -> Tensor:
+    """Return the latents of one batch, (pictures, channels, height, width) fp32.
+
+    With guidance each picture has two neighbouring rows, first the negative prompt's, then its own.
+    """
+    guided = settings.guidance_scale > 1
+    each = 2 if guided else 1
+    hidden, pooled, hidden_by_block = _embed(base, draws, settings, guided)
+    pixels = (settings.height_px, settings.width_px)
+    time_ids = base.time_ids(pixels, (0, 0), pixels).expand(len(draws) * each, -1)
+    conditions = {"text_embeds": pooled, "time_ids": time_ids}
+    sampler = make_sampler(base.scheduler_config, settings.scheduler, settings.steps, base.device)
+    generators = [generator_of(draw.seed) for draw in draws]
+    shape = (base.latent_channels, *_latent_size(base, settings))
+    noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+    latents = sampler.first(noise.to(base.device))
+    try:
+        with ExitStack() as changes:
+            for half in get_args(Half):
+                _inject_half(changes, base, half, draws, each)
+            changes.enter_context(block_prompts(base.unet, hidden_by_block))
+            for timestep in sampler.timesteps:
+                rows = sampler.scale(latents, timestep).repeat_interleave(each, dim=0).to(base.dtype)
+                output = base.unet(rows, timestep, hidden, added_cond_kwargs=conditions, return_dict=False)
+                prediction = output[0].float()
+                if guided:
+                    negative, own = prediction[0::2], prediction[1::2]
+                    prediction = negative + settings.guidance_scale * (own - negative)
+                latents = sampler.step(prediction, timestep, latents, generators)
+                progress.step(len(sampler.timesteps), len(draws))
+    except torch.OutOfMemoryError as error:
+        received = f"{len(draws)} pictures of {settings.width_px} x {settings.height_px} px"
+        hint = "use a smaller sample.batch_size, or smaller pictures"
+        raise OutOfMemoryError("sampling does not fit on the device", received, hint=hint) from error
+    return latents
+
+
+def _embed(
+    base: Base, draws: Sequence[Draw], settings: SampleSettings, guided: bool
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Return hidden and pooled of all rows, and by block what it sees instead, if any row has a prompt for it."""
+
+    def rows(own: Tensor, negative: Tensor) -> Tensor:
+        return torch.stack([negative, own], dim=1).flatten(0, 1) if guided else own
+
+    own = base.encode_prompts([draw.prompt for draw in draws])
+    negative = base.encode_negative_prompts([draw.negative_prompt or settings.negative_prompt for draw in draws])
+    hidden, pooled = rows(own.hidden, negative.hidden), rows(own.pooled, negative.pooled)
+    if all(draw.content_prompt is None for draw in draws):
+        return hidden, pooled, {}
+    texts = [draw.prompt if draw.content_prompt is None else draw.content_prompt for draw in draws]
+    return hidden, pooled, {BLOCKS["content"]: rows(base.encode_prompts(texts).hidden, negative.hidden)}
+
+
+def _inject_half(changes: ExitStack, base: Base, half: Half, draws: Sequence[Draw], each: int) -> None:
+    """Put each picture's own half beside the block's layers; a picture without one borrows any at strength zero.
+
+    Adapters that occur twice are stacked twice: the layers then always compute in the same order, whichever pictures
+    share an adapter, and a row stays bit-equal when its neighbours change.
+    """
+    adapters = [draw.content if half == "content" else draw.style for draw in draws]
+    strengths = [draw.content_strength if half == "content" else draw.style_strength for draw in draws]
+    present = [adapter for adapter in adapters if adapter is not None]
+    if not present:
+        return
+    filled = [adapter or present[0] for adapter in adapters]
+    weights = [strength if adapter else 0.0 for adapter, strength in zip(adapters, strengths, strict=True)]
+    rows = Rows(
+        [index for index in range(len(draws)) for _ in range(each)],
+        [weight for weight in weights for _ in range(each)],
+        count=len(draws),
+        device=base.device,
+    )
+    factors = stack(filled, target_layers(base.unet, half), base.device, base.dtype)
+    changes.enter_context(inject(base.unet, factors, rows))
+
+
+def _latent_size(base: Base, settings: SampleSettings) -> tuple[int, int]:
+    return settings.height_px // base.vae_scale_factor, settings.width_px // base.vae_scale_factor
+
+
+def _check(base: Base, draws: Sequence[Draw], settings: SampleSettings) -> None:
+    """Refuse what cannot be drawn, before anything is computed."""
+    faults = []
+    if settings.precision != base.precision:
+        hint = f"load the base with precision {settings.precision}"
+        faults.append(SettingFault("sample.precision", "not the base's", settings.precision, base.precision, hint))
+    for name in ("width_px", "height_px"):
+        value = getattr(settings, name)
+        if value % base.vae_scale_factor:
+            accepted = f"a multiple of {base.vae_scale_factor}"
+            faults.append(SettingFault(f"sample.{name}", "does not fit the base's latents", str(value), accepted))
+    for number, draw in enumerate(draws):
+        if not 0 <= draw.seed < 2**63:
+            faults.append(SettingFault(f"draws[{number}].seed", "out of range", str(draw.seed), "0 to 2**63 - 1"))
+        for name in ("content_strength", "style_strength"):
+            if not np.isfinite(getattr(draw, name)):
+                received = str(getattr(draw, name))
+                faults.append(SettingFault(f"draws[{number}].{name}", "not finite", received, "a finite number"))
+    if faults:
+        raise SettingsError(faults)
+
+
+def _check_finite(latents: Tensor, start: int, base: Base) -> None:
+    """Refuse pictures that would come out black."""
+    bad = [start + row for row, one in enumerate(latents) if not bool(torch.isfinite(one).all())]
+    if bad:
+        hint = "use precision bf16 or fp32, a lower strength, or another adapter"
+        raise BloraError("pictures came out not finite", f"draws {bad} in {base.precision}", "finite latents", "", hint)

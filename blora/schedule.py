@@ -1,0 +1,103 @@
+"""The sampler: any scheduler of diffusers that fits the base model; where it draws noise, each row has its generator.
+
+A scheduler is built from the base's own configuration, so that prediction type, noise schedule and zero terminal
+signal-to-noise ratio are the base's. A class that would silently ignore one of them is refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final
+
+import diffusers
+import torch
+from torch import Tensor
+
+from blora.errors import SettingFault, SettingsError
+
+__all__ = ["SHORT_NAMES", "Sampler", "generator_of", "make_sampler"]
+
+SHORT_NAMES: Final[Mapping[str, str]] = MappingProxyType(
+    {"euler": "EulerDiscreteScheduler", "ddim": "DDIMScheduler", "dpm++": "DPMSolverMultistepScheduler"}
+)
+"""Names for people; every other name is that of a class in diffusers."""
+
+_SEED_BITS: Final = 32
+"""What torch's CPU generator keeps of a seed; it drops the rest without a word."""
+
+
+class Sampler:
+    """One scheduler in the course of one batch; it has state, so a batch needs a fresh one."""
+
+    def __init__(self, scheduler: Any, steps: int, device: torch.device) -> None:
+        """Set the timesteps of ``steps`` denoising steps (second-order schedulers visit some of them twice)."""
+        scheduler.set_timesteps(steps, device=device)
+        self._scheduler = scheduler
+        self._takes_generators = "generator" in inspect.signature(scheduler.step).parameters
+        self.timesteps: Tensor = scheduler.timesteps
+
+    def first(self, noise: Tensor) -> Tensor:
+        """Scale standard normal noise (rows, c, h, w) to what the first step expects."""
+        return noise * float(self._scheduler.init_noise_sigma)
+
+    def scale(self, latents: Tensor, timestep: Tensor) -> Tensor:
+        """Scale latents to what the UNet expects at this timestep."""
+        scaled: Tensor = self._scheduler.scale_model_input(latents, timestep)
+        return scaled
+
+    def step(
+        self, prediction: Tensor, timestep: Tensor, latents: Tensor, generators: Sequence[torch.Generator]
+    ) -> Tensor:
+        """Take one step; noise of stochastic schedulers comes from each row's own generator."""
+        noise = {"generator": list(generators)} if self._takes_generators else {}
+        stepped: Tensor = self._scheduler.step(prediction, timestep, latents, return_dict=False, **noise)[0]
+        return stepped
+
+
+def make_sampler(config: Mapping[str, Any], name: str, steps: int, device: torch.device | str = "cpu") -> Sampler:
+    """Build a scheduler from a base's scheduler configuration.
+
+    Args:
+        config: The base's scheduler configuration, with its class under ``_class_name``.
+        name: "base", a short name, or a scheduler class of diffusers.
+        steps: Denoising steps.
+        device: Where the latents are.
+
+    Raises:
+        SettingsError: No such scheduler, or one that does not fit the base, or one whose noise cannot be drawn row by
+            row (a picture would then depend on the rest of its batch).
+    """
+    class_name = str(config["_class_name"]) if name == "base" else SHORT_NAMES.get(name, name)
+    kind: Any = getattr(diffusers, class_name, None)
+    if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
+        known = [*SHORT_NAMES, *(word for word in dir(diffusers) if word.endswith("Scheduler"))]
+        near = difflib.get_close_matches(name, known, n=2)
+        _refuse("unknown scheduler", name, f"did you mean {' or '.join(near)}?" if near else "use euler, ddim or dpm++")
+    takes = inspect.signature(kind.__init__).parameters
+    if not {"beta_schedule", "prediction_type"} <= takes.keys():
+        _refuse(
+            "works on another noise schedule than the base", class_name, "use a scheduler with betas, such as euler"
+        )
+    if config.get("rescale_betas_zero_snr") and "rescale_betas_zero_snr" not in takes:
+        _refuse("ignores the base's zero terminal signal-to-noise ratio", class_name, "use euler, ddim or dpm++")
+    scheduler = kind.from_config(dict(config))
+    if hasattr(scheduler, "noise_sampler"):
+        _refuse("draws one noise for the whole batch", class_name, "use EulerAncestralDiscreteScheduler or another")
+    return Sampler(scheduler, steps, torch.device(device))
+
+
+def generator_of(seed: int) -> torch.Generator:
+    """Return a picture's own CPU generator: ``manual_seed(seed)``, as one would write it for diffusers.
+
+    torch keeps 32 bits of a seed. Larger seeds are folded, so that 0 and 2**32 do not give one picture.
+    """
+    high, low = divmod(seed, 2**_SEED_BITS)
+    return torch.Generator().manual_seed(low ^ (high * 0x9E3779B1 % 2**_SEED_BITS))
+
+
+def _refuse(what: str, received: str, hint: str) -> None:
+    accepted = f'"base", {", ".join(SHORT_NAMES)}, or a class of diffusers with betas and noise by row'
+    raise SettingsError([SettingFault("sample.scheduler", what, received, accepted, hint)])
