@@ -129,9 +129,15 @@ def cut(rgb: NDArray[np.uint8], frame: Frame) -> Image.Image:
     return Image.fromarray(rgb).resize((width, height), Image.Resampling.LANCZOS, box=box)
 
 
+def latent_multiple_px(base: Base) -> int:
+    """Return the pixels of one latent at the UNet's lowest level; sides of pictures are multiples of it."""
+    halvings = len(base.unet.config.block_out_channels) - 1
+    return base.vae_scale_factor * int(2**halvings)
+
+
 def prepare_photos(base: Base, images: Sequence[NDArray[np.uint8]], settings: TrainSettings) -> tuple[Photo, ...]:
     """Encode an item's pictures once, in an order that depends on their content alone."""
-    multiple_px = base.vae_scale_factor * 2 ** (len(base.unet.config.block_out_channels) - 1)
+    multiple_px = latent_multiple_px(base)
     photos = []
     for rgb in sorted(images, key=pixel_digest):
         frame = frame_of(rgb.shape[0], rgb.shape[1], settings, multiple_px)

@@ -25,6 +25,9 @@ SHORT_NAMES: Final[Mapping[str, str]] = MappingProxyType(
 )
 """Names for people; every other name is that of a class in diffusers."""
 
+_ONE_NOISE_FOR_ALL: Final = ("CosineDPMSolverMultistepScheduler", "DPMSolverSDEScheduler")
+"""These draw from a Brownian tree seeded once a batch, so that a picture depends on its neighbours."""
+
 _SEED_BITS: Final = 32
 """What torch's CPU generator keeps of a seed; it drops the rest without a word."""
 
@@ -71,6 +74,8 @@ def make_sampler(config: Mapping[str, Any], name: str, steps: int, device: torch
             row (a picture would then depend on the rest of its batch).
     """
     class_name = str(config["_class_name"]) if name == "base" else SHORT_NAMES.get(name, name)
+    if class_name in _ONE_NOISE_FOR_ALL:
+        _refuse("draws one noise for the whole batch", class_name, "use EulerAncestralDiscreteScheduler or another")
     kind: Any = getattr(diffusers, class_name, None)
     if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
         known = [*SHORT_NAMES, *(word for word in dir(diffusers) if word.endswith("Scheduler"))]
@@ -83,10 +88,7 @@ def make_sampler(config: Mapping[str, Any], name: str, steps: int, device: torch
         )
     if config.get("rescale_betas_zero_snr") and "rescale_betas_zero_snr" not in takes:
         _refuse("ignores the base's zero terminal signal-to-noise ratio", class_name, "use euler, ddim or dpm++")
-    scheduler = kind.from_config(dict(config))
-    if hasattr(scheduler, "noise_sampler"):
-        _refuse("draws one noise for the whole batch", class_name, "use EulerAncestralDiscreteScheduler or another")
-    return Sampler(scheduler, steps, torch.device(device))
+    return Sampler(kind.from_config(dict(config)), steps, torch.device(device))
 
 
 def generator_of(seed: int) -> torch.Generator:

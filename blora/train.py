@@ -33,7 +33,7 @@ from blora.blocks import target_layers
 from blora.config import RECIPE_VERSION, TrainSettings
 from blora.errors import OutOfMemoryError, SettingFault, SettingsError, TrainingDivergedError
 from blora.optim import FlatFactors, PackedAdamW
-from blora.prepare import draw_noise, pixel_digest, prepare_photos, read_pixels
+from blora.prepare import draw_noise, latent_multiple_px, pixel_digest, prepare_photos, read_pixels
 from blora.progress import Progress, read_checkpoint, write_checkpoint
 from blora.stepper import Stepper
 
@@ -211,6 +211,10 @@ def _check(base: Base, items: Sequence[TrainItem], settings: TrainSettings) -> N
     if settings.precision != base.precision:
         hint = f"load the base with precision {settings.precision}"
         faults.append(SettingFault("train.precision", "not the base's", settings.precision, base.precision, hint))
+    multiple_px = latent_multiple_px(base)
+    if settings.resolution_px % multiple_px:
+        accepted = f"a multiple of {multiple_px} for this base"
+        faults.append(SettingFault("train.resolution_px", "does not fit", str(settings.resolution_px), accepted))
     keys = [item.key for item in items]
     if not items or len(set(keys)) < len(keys):
         faults.append(SettingFault("items", "not distinct", str(keys), "one or more items, each with a key of its own"))

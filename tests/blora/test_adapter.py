@@ -149,7 +149,7 @@ def test_a_saved_half_does_the_same_in_diffusers(
     plain_inputs = unet_inputs(base, 2)
     strengths = {"content": 1.0, "style": 0.5}
     layouts = {}
-    for half, strength in strengths.items():
+    for half in strengths:
         getattr(adapter, half).save_half(tmp_path / f"{half}.safetensors")
         pipeline.load_lora_weights(tmp_path, weight_name=f"{half}.safetensors", adapter_name=half)
         layouts[half] = load_adapter(tmp_path / f"{half}.safetensors", base.unet)

@@ -155,7 +155,7 @@ def test_a_hub_model_at_a_commit_needs_no_network_to_name_its_revision() -> None
     ],
 )
 def test_a_revision_that_may_move_is_refused(spec: str) -> None:
-    with pytest.raises(BaseModelError, match="without a fixed commit.*40 hex digits"):
+    with pytest.raises(BaseModelError, match=r"without a fixed commit.*40 hex digits"):
         base_revision(spec)
     with pytest.raises(BaseModelError, match="without a fixed commit"):
         load_base(spec)
@@ -185,6 +185,16 @@ def test_an_unreachable_hub_says_so(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=60)
     assert done.stdout.startswith(f"True stabilityai/stable-diffusion-xl-base-1.0@{COMMIT}: the hub cannot be reached")
     assert "name the folder" in done.stdout
+
+
+def test_an_unreachable_hub_does_not_matter_to_what_is_in_its_cache(epsilon_folder: Path, tmp_path: Path) -> None:
+    snapshot = tmp_path / "hub" / "models--org--model" / "snapshots" / COMMIT
+    shutil.copytree(epsilon_folder, snapshot)
+    code = f"from blora.source import locate_base; print(locate_base('org/model@{COMMIT}'))"
+    environment = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "PATH": ""}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=60)
+    assert f"revision='{COMMIT}'" in done.stdout and str(snapshot) in done.stdout
 
 
 def test_naming_a_revision_loads_no_torch(epsilon_folder: Path) -> None:

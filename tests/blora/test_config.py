@@ -124,7 +124,7 @@ def test_errors_survive_pickling(name: str) -> None:
 
 
 def test_planning_needs_no_torch() -> None:
-    code = "import sys, blora, blora.config, blora.errors, blora.base; blora.resolve('demo'); print('torch' in sys.modules)"
+    code = "import sys, blora, blora.errors, blora.base; blora.resolve('demo'); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -30,6 +30,8 @@ from blora.schedule import generator_of, make_sampler
 from tests.blora.test_packed import random_adapter
 from tests.tiny import RESOLUTION_PX
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # diffusers with a newer numpy
+
 ACROSS_BATCH_SIZES = 1e-4
 AGAINST_DIFFUSERS = 1e-4
 QUICK = SampleSettings(steps=3, width_px=RESOLUTION_PX, height_px=RESOLUTION_PX)
@@ -82,12 +84,11 @@ def test_a_row_is_bit_equal_whatever_the_other_rows_are(
 
 
 @given(rows=draws_of(3))
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_row_alone_is_the_row_in_a_batch(base: Base, adapters: list[Adapter], rows: list[dict[str, Any]]) -> None:
     batch = [made(arguments, adapters) for arguments in rows]
-    together = sample_latents(base, batch, QUICK)
     alone = torch.cat([sample_latents(base, [one], QUICK) for one in batch])
-    torch.testing.assert_close(together, alone, atol=ACROSS_BATCH_SIZES, rtol=0)
+    torch.testing.assert_close(sample_latents(base, batch, QUICK), alone, atol=ACROSS_BATCH_SIZES, rtol=0)
     in_pairs = sample_latents(base, batch, QUICK.model_copy(update={"batch_size": 2}))
     torch.testing.assert_close(in_pairs, alone, atol=ACROSS_BATCH_SIZES, rtol=0)
 
@@ -99,38 +100,52 @@ def test_adapters_of_different_ranks_share_a_batch(base: Base, adapters: list[Ad
     torch.testing.assert_close(sample_latents(base, batch, QUICK), alone, atol=ACROSS_BATCH_SIZES, rtol=0)
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+@pytest.fixture(scope="module")
+def halves(base: Base, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a content half and a style half as files."""
+    folder = tmp_path_factory.mktemp("halves")
+    for half, seed in (("content", 1), ("style", 2)):
+        random_adapter(base, rank=4, seed=seed).half(half).save_half(folder / f"{half}.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="module", params=["epsilon", "v"])
+def rivals(
+    request: pytest.FixtureRequest, base: Base, v_base: Base, halves: Path
+) -> tuple[Base, StableDiffusionXLPipeline]:
+    """Ours and theirs on the same files; theirs has both halves loaded."""
+    pipeline = StableDiffusionXLPipeline.from_pretrained(request.getfixturevalue(f"{request.param}_folder"))
+    pipeline.set_progress_bar_config(disable=True)
+    for half in ("content", "style"):
+        pipeline.load_lora_weights(halves, weight_name=f"{half}.safetensors", adapter_name=half)
+    pipeline.set_adapters(["content", "style"], [0.9, 1.1])
+    return (base if request.param == "epsilon" else v_base), pipeline
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "guidance"),
     [
         ("base", EulerDiscreteScheduler, 5.0),
-        ("base", EulerDiscreteScheduler, 1.0),
+        ("euler", EulerDiscreteScheduler, 1.0),
         ("ddim", DDIMScheduler, 5.0),
         ("dpm++", DPMSolverMultistepScheduler, 3.0),
     ],
 )
 def test_the_same_picture_as_diffusers_pipeline(
-    prediction: str, name: str, kind: Any, guidance: float, request: pytest.FixtureRequest, tmp_path: Path
+    name: str, kind: Any, guidance: float, rivals: tuple[Base, StableDiffusionXLPipeline], halves: Path
 ) -> None:
-    base: Base = request.getfixturevalue("base" if prediction == "epsilon" else "v_base")
-    folder: Path = request.getfixturevalue(f"{prediction}_folder")
-    for half, seed in (("content", 1), ("style", 2)):
-        random_adapter(base, rank=4, seed=seed).half(half).save_half(tmp_path / f"{half}.safetensors")
-    content, style = (load_adapter(tmp_path / f"{half}.safetensors", base.unet) for half in ("content", "style"))
+    base, pipeline = rivals
+    content, style = (load_adapter(halves / f"{half}.safetensors", base.unet) for half in ("content", "style"))
     chosen = QUICK.model_copy(update={"scheduler": name, "guidance_scale": guidance, "steps": 6, "width_px": 48})
     draw = Draw(content, style, PROMPTS[0], seed=0, content_strength=0.9, style_strength=1.1)
-
-    pipeline = StableDiffusionXLPipeline.from_pretrained(folder)
-    pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = kind.from_config(pipeline.scheduler.config)
-    for half in ("content", "style"):
-        pipeline.load_lora_weights(tmp_path, weight_name=f"{half}.safetensors", adapter_name=half)
-    pipeline.set_adapters(["content", "style"], [0.9, 1.1])
+    shape = (1, 4, 32 // base.vae_scale_factor, 48 // base.vae_scale_factor)
 
     def theirs(output_type: str) -> Any:
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         return pipeline(
             draw.prompt, num_inference_steps=6, guidance_scale=guidance, height=32, width=48,
-            latents=torch.randn(1, 4, 16, 24, generator=torch.Generator().manual_seed(0)), output_type=output_type,
+            latents=noise, output_type=output_type,
         ).images  # fmt: skip
 
     ours = sample_latents(base, [draw], chosen)
@@ -140,7 +155,7 @@ def test_the_same_picture_as_diffusers_pipeline(
     difference = np.abs(picture.astype(int) - np.asarray(theirs("pil")[0]).astype(int))
     assert difference.max() <= 1
     plain = sample_latents(base, [replace(draw, content=None, style=None)], chosen)
-    assert (ours - plain).abs().max() > 0.05, "the adapters must show, or agreement says nothing"
+    assert (ours - plain).abs().max() > 100 * AGAINST_DIFFUSERS, "the adapters must show, or agreement says nothing"
 
 
 def test_seed_zero_is_a_seed_and_no_two_seeds_are_one(base: Base) -> None:
@@ -231,6 +246,8 @@ def test_guidance_leads_away_from_the_draws_own_negative_prompt(base: Base) -> N
         "EulerAncestralDiscreteScheduler",
         "KDPM2AncestralDiscreteScheduler",
         "LCMScheduler",
+        "TCDScheduler",
+        "SASolverScheduler",
         "HeunDiscreteScheduler",
         "LMSDiscreteScheduler",
         "PNDMScheduler",
