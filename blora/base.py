@@ -9,17 +9,13 @@ from __future__ import annotations
 import gc
 import json
 import os
-import warnings
-from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from blora.blocks import target_layers
 from blora.config import Precision
-from blora.errors import BaseModelError
 from blora.source import Located, base_revision, locate_base
 
 if TYPE_CHECKING:
@@ -29,23 +25,9 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-__all__ = ["Base", "PromptEmbeddings", "base_revision", "load_base"]
+    from blora.components import PromptEmbeddings
 
-_PROMPTS_KEPT: Final = 512
-"""Prompts whose embeddings are remembered; 0.3 MB each for SDXL in half precision."""
-
-
-@dataclass(frozen=True, eq=False)
-class PromptEmbeddings:
-    """What the UNet is told about prompts.
-
-    Attributes:
-        hidden: (n, 77, context) in the UNet's number format: the penultimate layers of both encoders, side by side.
-        pooled: (n, pooled) in the UNet's number format: the second encoder's projection.
-    """
-
-    hidden: Tensor
-    pooled: Tensor
+__all__ = ["Base", "base_revision", "load_base"]
 
 
 class Base:
@@ -59,6 +41,7 @@ class Base:
         precision: Number format of the UNet, "fp32", "bf16" or "fp16".
         dtype: The same as torch names it.
         unet: The frozen UNet.
+        text_encoders: Both text encoders, loaded when first needed.
         scheduler_config: The folder's scheduler configuration, for diffusers' ``from_config``.
         prediction_type: "epsilon" or "v_prediction".
         latent_channels: Channels of a latent.
@@ -70,6 +53,8 @@ class Base:
         import torch
         from diffusers import UNet2DConditionModel
 
+        from blora.components import TextEncoders, load_frozen
+
         self.spec, self.revision, self._folder = located.spec, located.revision, located.folder
         self.name = Path(self.spec).name if Path(self.spec).is_dir() else self.spec
         self.device = torch.device(device)
@@ -77,12 +62,11 @@ class Base:
         self.dtype: torch.dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         self.scheduler_config: dict[str, Any] = self._json("scheduler/scheduler_config.json")
         self.prediction_type: str = self.scheduler_config.get("prediction_type", "epsilon")
-        self.unet = self._frozen(UNet2DConditionModel, "unet", self.dtype)
+        self.unet = load_frozen(UNet2DConditionModel, self._folder, "unet", self.device, torch_dtype=self.dtype)
         self.latent_channels: int = self.unet.config.in_channels
         self.vae_scale_factor: int = 2 ** (len(self._json("vae/config.json")["block_out_channels"]) - 1)
         self._vae: Any = None
-        self._encoders: list[tuple[Any, Any]] = []
-        self._prompts: OrderedDict[str, PromptEmbeddings] = OrderedDict()
+        self.text_encoders = TextEncoders(self._folder, self.device, self.dtype)
         for half in ("content", "style"):
             target_layers(self.unet, half)  # raises TopologyError by name
 
@@ -93,7 +77,9 @@ class Base:
             import torch
             from diffusers import AutoencoderKL
 
-            self._vae = self._frozen(AutoencoderKL, "vae", torch.float32)
+            from blora.components import load_frozen
+
+            self._vae = load_frozen(AutoencoderKL, self._folder, "vae", self.device, torch_dtype=torch.float32)
         return self._vae
 
     def release_vae(self) -> None:
@@ -103,7 +89,7 @@ class Base:
 
     def release_encoders(self) -> None:
         """Give the text encoders' memory back; remembered prompts stay, and new ones load the encoders again."""
-        self._encoders = []
+        self.text_encoders.release()
         self._collect()
 
     def encode_prompts(self, prompts: Sequence[str]) -> PromptEmbeddings:
@@ -111,14 +97,13 @@ class Base:
 
         Prompts beyond 75 tokens are cut, with a warning.
         """
-        import torch
-
-        found = [self._prompt(prompt) for prompt in prompts]
-        return PromptEmbeddings(torch.cat([e.hidden for e in found]), torch.cat([e.pooled for e in found]))
+        return self.text_encoders.encode(prompts)
 
     def encode_negative_prompts(self, prompts: Sequence[str]) -> PromptEmbeddings:
         """Embed what guidance leads away from: zeros for an empty prompt where the base says so, as SDXL base does."""
         import torch
+
+        from blora.components import PromptEmbeddings
 
         embeddings = self.encode_prompts(prompts)
         if not self._json("model_index.json").get("force_zeros_for_empty_prompt", True):
@@ -183,54 +168,6 @@ class Base:
         scale = [config.scaling_factor / value for value in spread]
         affine = torch.tensor([shift, scale], dtype=torch.float32, device=self.device)[:, None, :, None, None]
         return affine[0], affine[1]
-
-    def _prompt(self, prompt: str) -> PromptEmbeddings:
-        """Embed one prompt, or remember it. Encoders run in fp32 whatever the UNet's format: it happens once."""
-        if prompt in self._prompts:
-            self._prompts.move_to_end(prompt)
-            return self._prompts[prompt]
-        import torch
-
-        hidden, pooled = [], None
-        for tokenizer, encoder in self._load_encoders():
-            ids = tokenizer(prompt, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
-            length = len(tokenizer(prompt).input_ids)
-            if length > 77:
-                warnings.warn(f"prompt cut to 75 of {length - 2} tokens: {prompt!r}", stacklevel=3)
-            with torch.no_grad():
-                output = encoder(ids.to(self.device), output_hidden_states=True)
-            hidden.append(output.hidden_states[-2])
-            pooled = output[0]
-        assert pooled is not None
-        embeddings = PromptEmbeddings(torch.cat(hidden, dim=-1).to(self.dtype), pooled.to(self.dtype))
-        self._prompts[prompt] = embeddings
-        if len(self._prompts) > _PROMPTS_KEPT:
-            self._prompts.popitem(last=False)
-        return embeddings
-
-    def _load_encoders(self) -> list[tuple[Any, Any]]:
-        """Return both tokenizers with their encoders."""
-        if not self._encoders:
-            import torch
-            from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
-
-            for suffix, kind in (("", CLIPTextModel), ("_2", CLIPTextModelWithProjection)):
-                tokenizer = CLIPTokenizer.from_pretrained(self._folder / f"tokenizer{suffix}")
-                self._encoders.append((tokenizer, self._frozen(kind, f"text_encoder{suffix}", torch.float32)))
-        return self._encoders
-
-    def _frozen(self, kind: Any, part: str, dtype: torch.dtype) -> Any:
-        """Load one component without gradients."""
-        full = any(".fp16." not in path.name for path in (self._folder / part).glob("*.safetensors"))
-        name = "dtype" if part.startswith("text") else "torch_dtype"
-        try:
-            model = kind.from_pretrained(
-                self._folder, subfolder=part, variant=None if full else "fp16", use_safetensors=True, **{name: dtype}
-            )
-        except (OSError, ValueError) as error:
-            received = f"{part}: {error}"
-            raise BaseModelError("cannot load a component", received, "safetensors weights", self.spec) from error
-        return model.requires_grad_(False).eval().to(self.device)
 
     def _json(self, name: str) -> dict[str, Any]:
         path = self._folder / name

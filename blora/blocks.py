@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Final, Literal
 
 from blora.errors import TopologyError
 
@@ -19,6 +19,8 @@ __all__ = ["BLOCKS", "PROJECTIONS", "Half", "Part", "block_of", "parse_key", "ta
 
 Half = Literal["content", "style"]
 """The two halves of an adapter."""
+
+_HALVES: Final[tuple[Half, ...]] = ("content", "style")
 
 Part = Literal["down", "up", "alpha"]
 """What one key of an adapter file holds for a layer."""
@@ -57,9 +59,9 @@ def block_of(layer: str) -> Half | None:
     Membership is by the block's full name and a dot: ``up_blocks.0.attentions.10`` is not part of
     ``up_blocks.0.attentions.1``, and a name that merely contains a block's name is not part of it either.
     """
-    for half in get_args(Half):
+    for half in _HALVES:
         if layer.startswith(f"{BLOCKS[half]}."):
-            return half  # type: ignore[no-any-return]
+            return half
     return None
 
 

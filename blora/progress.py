@@ -8,6 +8,7 @@ In fp16 a gradient that overflows first halves the adapter's own loss scale, as 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -17,13 +18,13 @@ from typing import Literal
 import torch
 from safetensors import SafetensorError
 
-from blora.config import TrainSettings
+from blora.config import RECIPE_VERSION, TrainSettings
 from blora.errors import CheckpointError, TrainingDivergedError
 from blora.files import pack_safetensors, unpack_safetensors
 from blora.optim import FlatFactors, PackedAdamW
 from blora.prepare import seeded
 
-__all__ = ["Progress", "read_checkpoint", "write_checkpoint"]
+__all__ = ["Progress", "checkpoint_identity", "read_checkpoint", "write_checkpoint"]
 
 _FIRST_LOSS_SCALE = 65536.0
 _LOSS_TAIL = 10
@@ -116,6 +117,18 @@ class Progress:
         step = f"{self.key}, step {len(self.losses)}"
         self.error = TrainingDivergedError("training diverged", received, "finite losses", step, hint)
         return "stop"
+
+
+def checkpoint_identity(pictures: Sequence[tuple[str, Sequence[str]]], settings: TrainSettings, revision: str) -> str:
+    """Return what a checkpoint belongs to, as a digest.
+
+    Args:
+        pictures: The key and the pictures' digests of each item, in the order of the pack.
+        settings: The recipe.
+        revision: Of the base model.
+    """
+    parts = [RECIPE_VERSION, settings.identity(), revision, [[key, sorted(digests)] for key, digests in pictures]]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def write_checkpoint(

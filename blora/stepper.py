@@ -44,8 +44,8 @@ class Stepper:
         embeddings = base.encode_prompts([settings.prompt])
         base.release_encoders()
         self.hidden, self.pooled = embeddings.hidden, embeddings.pooled
-        schedule: Any = DDPMScheduler.from_config(base.scheduler_config)  # type: ignore[no-untyped-call]
-        keep: Tensor = schedule.alphas_cumprod.to(base.device)
+        schedulers: Any = DDPMScheduler  # diffusers' configuration mixin has no types
+        keep: Tensor = schedulers.from_config(base.scheduler_config).alphas_cumprod.to(base.device)
         self.signal, self.sigma = keep.sqrt(), (1 - keep).sqrt()
         self.rows = Rows.regular(len(photos), settings.batch_size, settings.scale, base.device)
         self.layout = [index for index in range(len(photos)) for _ in range(settings.batch_size)]

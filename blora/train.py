@@ -12,18 +12,14 @@ Source: arXiv 2403.14572, section 4.2 (what is trained), and the recipe of the r
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import diffusers
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
 
@@ -31,66 +27,14 @@ from blora.adapter import Adapter, Factors
 from blora.base import Base
 from blora.blocks import target_layers
 from blora.config import RECIPE_VERSION, TrainSettings
-from blora.errors import OutOfMemoryError, SettingFault, SettingsError, TrainingDivergedError
+from blora.errors import OutOfMemoryError, SettingFault, SettingsError
+from blora.items import StepReport, TrainItem, TrainResult
 from blora.optim import FlatFactors, PackedAdamW
 from blora.prepare import draw_noise, latent_multiple_px, pixel_digest, prepare_photos, read_pixels
-from blora.progress import Progress, read_checkpoint, write_checkpoint
+from blora.progress import Progress, checkpoint_identity, read_checkpoint, write_checkpoint
 from blora.stepper import Stepper
 
 __all__ = ["StepReport", "TrainItem", "TrainResult", "train", "train_images"]
-
-
-@dataclass(frozen=True, eq=False)
-class TrainItem:
-    """What one adapter is trained from.
-
-    Attributes:
-        images: One picture, or several photos of one object, each (height, width, 3) uint8; their order is irrelevant.
-        key: Names the adapter (its id); with the settings' seed it fixes all its random numbers.
-        metadata: Goes into the adapter's files as it is, for example the image ids.
-    """
-
-    images: tuple[NDArray[np.uint8], ...]
-    key: str
-    metadata: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class TrainResult:
-    """What came of one item.
-
-    Attributes:
-        adapter: The trained adapter, None if it was given up.
-        final_loss: Mean of the finite losses in the last tenth of the steps.
-        skipped_steps: Steps that were not taken because something was not finite.
-        losses: Loss of each step, NaN where it was not finite.
-        error: Why it was given up, or None.
-    """
-
-    adapter: Adapter | None
-    final_loss: float
-    skipped_steps: int
-    losses: list[float]
-    error: TrainingDivergedError | None
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """One step of a pack.
-
-    Attributes:
-        step: Steps done, from 1.
-        steps: Steps in all.
-        losses: This step's loss of each adapter, NaN where it was not finite.
-        active: Adapters that have not been given up.
-        seconds: Wall seconds of this step.
-    """
-
-    step: int
-    steps: int
-    losses: tuple[float, ...]
-    active: int
-    seconds: float
 
 
 def train(
@@ -121,36 +65,51 @@ def train(
         OutOfMemoryError: The pack does not fit on the device.
     """
     _check(base, items, settings)
+    try:
+        return _train(base, items, settings, checkpoint, on_checkpoint, on_step)
+    except torch.OutOfMemoryError as error:
+        reason = str(error).split(". ")[0]
+    # Outside the handler: the failed attempt's tensors hang on its traceback, and the caller may want their memory.
+    received = f"{len(items)} adapters x {settings.batch_size} rows at {settings.resolution_px} px: {reason}"
+    hint = "use a smaller pack_size, train.batch_size or train.resolution_px, or train.checkpointing on"
+    raise OutOfMemoryError("training does not fit on the device", received, hint=hint)
+
+
+def _train(
+    base: Base,
+    items: Sequence[TrainItem],
+    settings: TrainSettings,
+    checkpoint: bytes | None,
+    on_checkpoint: Callable[[bytes], None] | None,
+    on_step: Callable[[StepReport], None] | None,
+) -> list[TrainResult]:
+    """Train a pack from the start or from a checkpoint."""
     layers = (*target_layers(base.unet, "content"), *target_layers(base.unet, "style"))
     shapes = {name: tuple(base.unet.get_parameter(f"{name}.weight").shape) for name in layers}
     factors = FlatFactors(shapes, len(items), settings.rank, base.device)
     optimizer = PackedAdamW(factors.values, settings.beta1, settings.beta2, settings.epsilon, settings.weight_decay)
     pack = [Progress.start(item.key, settings) for item in items]
-    identity = _identity(base, items, settings)
-    if checkpoint is None:
-        done = 0
+    pictures = [(item.key, [pixel_digest(rgb) for rgb in item.images]) for item in items]
+    identity = checkpoint_identity(pictures, settings, base.revision)
+    done = 0
+    if checkpoint is not None:
+        done = read_checkpoint(checkpoint, pack, factors, optimizer, identity)
+    else:
         for index, one in enumerate(pack):
             factors.draw_down(index, one.generator)
-    else:
-        done = read_checkpoint(checkpoint, pack, factors, optimizer, identity)
-    try:
-        photos = [prepare_photos(base, item.images, settings) for item in items]
-        with Stepper(base, photos, factors, settings) as stepper:
-            for step in range(done, settings.steps):
-                began = time.perf_counter()
-                _step(stepper, pack, optimizer, step)
-                if on_step:
-                    losses = tuple(one.losses[-1] for one in pack)
-                    active = sum(one.error is None for one in pack)
-                    on_step(StepReport(step + 1, settings.steps, losses, active, time.perf_counter() - began))
-                if all(one.error for one in pack):
-                    break
-                if on_checkpoint and (step + 1) % settings.checkpoint_every_steps == 0 and step + 1 < settings.steps:
-                    on_checkpoint(write_checkpoint(pack, factors, optimizer, step + 1, identity))
-    except torch.OutOfMemoryError as error:
-        received = f"{len(items)} adapters x {settings.batch_size} rows at {settings.resolution_px} px"
-        hint = "use a smaller pack_size, train.batch_size or train.resolution_px, or train.checkpointing on"
-        raise OutOfMemoryError("training does not fit on the device", received, hint=hint) from error
+    photos = [prepare_photos(base, item.images, settings) for item in items]
+    with Stepper(base, photos, factors, settings) as stepper:
+        for step in range(done + 1, settings.steps + 1):
+            began = time.perf_counter()
+            _step(stepper, pack, optimizer, step - 1)
+            if on_step:
+                losses = tuple(one.losses[-1] for one in pack)
+                active = sum(one.error is None for one in pack)
+                on_step(StepReport(step, settings.steps, losses, active, time.perf_counter() - began))
+            if all(one.error for one in pack):
+                break
+            if on_checkpoint and step % settings.checkpoint_every_steps == 0 and step < settings.steps:
+                on_checkpoint(write_checkpoint(pack, factors, optimizer, step, identity))
     return [_result(base, items[i], pack[i], factors, i, optimizer.counts[i], settings) for i in range(len(items))]
 
 
@@ -224,13 +183,6 @@ def _check(base: Base, items: Sequence[TrainItem], settings: TrainSettings) -> N
             faults.append(SettingFault(item.key, "not pictures", str(shapes), "(height, width, 3) uint8, at least one"))
     if faults:
         raise SettingsError(faults)
-
-
-def _identity(base: Base, items: Sequence[TrainItem], settings: TrainSettings) -> str:
-    """Return what a checkpoint belongs to, as a digest."""
-    pictures = [[item.key, sorted(pixel_digest(rgb) for rgb in item.images)] for item in items]
-    parts = [RECIPE_VERSION, settings.identity(), base.revision, pictures]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _result(

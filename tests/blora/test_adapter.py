@@ -142,6 +142,7 @@ def test_equal_adapters_give_equal_bytes(adapter: Adapter) -> None:
     assert first == second
 
 
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config`")
 def test_a_saved_half_does_the_same_in_diffusers(
     adapter: Adapter, base: Base, epsilon_folder: Path, tmp_path: Path
 ) -> None:

@@ -49,11 +49,11 @@ def test_encoders_are_released_and_come_back(epsilon_folder: Path) -> None:
     base = load_base(epsilon_folder)
     first = base.encode_prompts(["kept"])
     base.release_encoders()
-    assert not base._encoders
+    assert not base.text_encoders.loaded
     assert torch.equal(base.encode_prompts(["kept"]).hidden, first.hidden)
-    assert not base._encoders, "a remembered prompt needs no encoder"
+    assert not base.text_encoders.loaded, "a remembered prompt needs no encoder"
     base.encode_prompts(["new"])
-    assert base._encoders
+    assert base.text_encoders.loaded
 
 
 def test_an_empty_negative_prompt_is_zero_only_where_the_base_says_so(base: Base, v_base: Base) -> None:
@@ -121,7 +121,7 @@ def test_half_precision_is_the_unets_alone(epsilon_folder: Path) -> None:
 
 def test_weights_that_exist_only_in_half_precision_are_found(epsilon_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "fp16"
-    pipeline = StableDiffusionXLPipeline.from_pretrained(epsilon_folder, torch_dtype=torch.float16)
+    pipeline = StableDiffusionXLPipeline.from_pretrained(epsilon_folder).to(torch.float16)
     pipeline.save_pretrained(folder, variant="fp16")
     base = load_base(folder)
     assert base.unet.dtype == torch.float32

@@ -105,8 +105,8 @@ def test_pictures_and_prompt_are_encoded_once(epsilon_folder: Path) -> None:
     base = load_base(epsilon_folder)
     calls = {"vae": 0, "text": 0}
     base.vae.encoder.register_forward_hook(lambda *_: calls.update(vae=calls["vae"] + 1))
-    for _, encoder in base._load_encoders():
+    for _, encoder in base.text_encoders.load():
         encoder.register_forward_hook(lambda *_: calls.update(text=calls["text"] + 1))
     train(base, [item(0), item(1)], recipe(steps=3))
     assert calls == {"vae": 2, "text": 2}, "one picture each; one prompt in each of two encoders"
-    assert not base._encoders
+    assert not base.text_encoders.loaded

@@ -1,9 +1,9 @@
 """Sampling: rows that do not know of each other, and the pictures that diffusers' own pipeline draws.
 
-Tolerances, each several times what was measured on a CPU in fp32 (latents are of order one, pictures have 256 levels):
-    other rows exchanged in a batch of one size      bit-equal
-    one row alone against the same row in a batch    1e-4 in latents, one level in pictures
-    against StableDiffusionXLPipeline                1e-4 in latents, one level in pictures
+Tolerances on a CPU in fp32 (latents are of order one, pictures have 256 levels), and what was measured:
+    other rows exchanged in a batch of one size      bit-equal; in 80 batches of 2 to 8 rows
+    one row alone against the same row in a batch    5e-4 in latents; 1e-4 and one level in a picture
+    against StableDiffusionXLPipeline, 6 steps       2e-4 in latents and one level; 4e-5
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from tests.tiny import RESOLUTION_PX
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # diffusers with a newer numpy
 
-ACROSS_BATCH_SIZES = 1e-4
-AGAINST_DIFFUSERS = 1e-4
+ACROSS_BATCH_SIZES = 5e-4
+AGAINST_DIFFUSERS = 2e-4
 QUICK = SampleSettings(steps=3, width_px=RESOLUTION_PX, height_px=RESOLUTION_PX)
 PROMPTS = ("A [c] in [s] style", "a red kite over the sea", "")
 

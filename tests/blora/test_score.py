@@ -19,6 +19,7 @@ import blora.features
 from blora.clip import Clip, load_clip
 from blora.colour import colour_distance, rgb_to_lab
 from blora.config import ScoreSettings
+from blora.embedded import REVISION
 from blora.errors import ScorerError
 from blora.features import Features, Lite0, load_lite0
 from blora.score import FeatureScorer, ScoreItem, harmonic_mean, load_scorers, score_samples
@@ -230,6 +231,18 @@ def test_all_scorers_together_sign_every_number(tiny_clip_file: Path, photos: di
     )
     assert set(bare) == {"content_clip", "style_clip", "text_clip", "harmonic_mean", "transfer"}
     assert bare["harmonic_mean"].scorer == row["content_clip"].scorer
+
+
+def test_the_embedded_clip_is_the_default_and_signs_with_its_revision(photos: dict[str, Picture]) -> None:
+    scorers = load_scorers(ScoreSettings(features="none", colour=False))
+    same, other = score_samples(
+        scorers,
+        [ScoreItem(photos["cat"], photos["cat"], photos["cup"], "a cat"), ScoreItem(photos["cat"], photos["cup"])],
+    )
+    assert same["content_clip"].value == pytest.approx(1, abs=1e-5)
+    assert other["content_clip"].value < 0.9
+    assert -1 <= same["text_clip"].value <= 1
+    assert (same["text_clip"].scorer, same["text_clip"].version) == ("embedded-clip", REVISION[:12])
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from manifests.store import Store
 from tests.tiny import RESOLUTION_PX, picture, save_tiny_base
 
 SETTINGS: dict[str, Any] = {
@@ -37,6 +39,12 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny base model as a folder; do not change it."""
     return save_tiny_base(tmp_path_factory.mktemp("base") / "tiny")
+
+
+def live_leases(store: Store) -> list[str]:
+    """Leases that have neither been released nor lapsed."""
+    keys = store.list("leases/")
+    return [key for key in keys if json.loads(store.read(key))["expires_at"] > time.time()]
 
 
 class Project:

@@ -126,7 +126,9 @@ def test_a_run_of_nothing_exits_with_one_and_of_no_run_with_two(
 
 
 def test_a_bad_setting_names_the_right_one(project: Project, tmp_path: Path) -> None:
-    code, _, errors = blora("plan", str(project.path), *project.allow, "--set", "train.stesp=5", root=tmp_path / "store")
+    code, _, errors = blora(
+        "plan", str(project.path), *project.allow, "--set", "train.stesp=5", root=tmp_path / "store"
+    )
     assert code == 2 and "train.steps" in errors
 
 

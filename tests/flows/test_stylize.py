@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from flows.stylize import rerun, stylize
 from manifests.store import Store
 from manifests.tables import ADAPTERS, FAULTS, SAMPLES, SCORES, from_parquet_bytes
 from tasks import progress
-from tests.flows.conftest import Project
+from tests.flows.conftest import Project, live_leases
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -26,7 +27,6 @@ class Work:
         self.root, self.allowed_roots = root, allowed_roots
         self.store = Store.open(root)
         self.run_id = ""
-        self.made: dict[str, dict[str, float]] = {}
 
     def __call__(self, flow: Callable[..., Any], subject: str, **options: Any) -> Any:
         def listen(event: progress.Event) -> None:
@@ -36,8 +36,6 @@ class Work:
         with progress.watching(listen):
             given = RunOptions(root=self.root, devices="cpu", allowed_roots=self.allowed_roots, **options)
             state = flow(subject, given, return_state=True)
-        if self.run_id:
-            self.made[self.run_id] = self.json("run.json").get("timings", {})
         return state
 
     def json(self, name: str) -> dict[str, Any]:
@@ -57,16 +55,34 @@ class Work:
         return {key: entry.modified for key, entry in entries.items()}
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, prefect_api: str) -> tuple[Project, Work]:
+    """A grid of 2 x 2 that has been worked off once; tests look at it, or go on from a copy of it."""
+    folder = tmp_path_factory.mktemp("finished")
+    project = Project(folder / "project", tiny_base)
+    work = Work(str(folder / "store"), (str(tiny_base),))
+    assert work(stylize, str(project.path)).is_completed()
+    return project, work
+
+
 @pytest.fixture
-def work(tmp_path: Path, tiny_base: Path) -> Work:
-    """A fresh local store to work in."""
-    return Work(str(tmp_path / "store"), (str(tiny_base),))
+def project(finished: tuple[Project, Work], tmp_path: Path) -> Project:
+    """A copy of the finished project, to be changed."""
+    return Project(tmp_path / "project", finished[0].base)
 
 
-def test_a_grid_leaves_pictures_tables_and_a_contact_sheet(work: Work, project: Project) -> None:
-    state = work(stylize, str(project.path))
-    assert state.is_completed(), state.message
-    assert state.message == "4 of 4 pictures, 4 of 4 adapters"
+@pytest.fixture
+def work(finished: tuple[Project, Work], tmp_path: Path) -> Work:
+    """A copy of the finished store, to be worked in."""
+    shutil.copytree(finished[1].root, tmp_path / "store")
+    copy = Work(str(tmp_path / "store"), finished[1].allowed_roots)
+    copy.run_id = finished[1].run_id
+    return copy
+
+
+def test_a_grid_leaves_pictures_tables_and_a_contact_sheet(finished: tuple[Project, Work]) -> None:
+    work = finished[1]
+    assert work.json("run.json")["sentence"] == "4 of 4 pictures, 4 of 4 adapters"
     samples = work.rows("samples", SAMPLES)
     assert [row["status"] for row in samples] == ["done"] * 4
     assert {(row["content_name"], row["style_name"]) for row in samples} == {
@@ -78,26 +94,23 @@ def test_a_grid_leaves_pictures_tables_and_a_contact_sheet(work: Work, project: 
     assert all(row["content_bytes"] > 1000 and row["train_seconds"] > 0 for row in adapters)
     scores = work.rows("scores", SCORES)
     assert {row["sample_id"] for row in scores} == {row["sample_id"] for row in samples}
-    assert {"content_clip", "style_clip", "leakage_clip", "colour_distance", "harmonic_mean"} <= {
+    assert {"content_clip", "style_clip", "leakage_lite0", "transfer", "colour_distance", "harmonic_mean"} <= {
         row["score"] for row in scores
     }
     assert all(row["scorer"] and row["scorer_version"] for row in scores)
     assert work.rows("faults", FAULTS) == []
     assert work.store.read(f"runs/{work.run_id}/report/contact_sheet.png").startswith(b"\x89PNG")
-    assert work.store.list("leases/") == {}
+    assert live_leases(work.store) == []
 
 
 def test_what_the_store_has_is_not_made_again(work: Work, project: Project) -> None:
-    assert work(stylize, str(project.path)).is_completed()
     before, first = work.written(), work.run_id
     assert work(stylize, str(project.path)).is_completed()
     assert work.run_id == first
     assert work.written() == before
-    assert not any(work.made[work.run_id].get(kind) for kind in ("train_seconds", "sample_seconds"))
 
 
-def test_deleted_pictures_and_a_deleted_half_come_back_alone_and_equal(work: Work, project: Project) -> None:
-    work(stylize, str(project.path))
+def test_deleted_pictures_and_a_deleted_half_come_back_alone_and_equal(work: Work) -> None:
     objects, times = work.objects(), work.written()
     gone = [key for key in objects if key.startswith("samples/")][:3]
     gone.append(next(key for key in objects if key.endswith("style.safetensors")))
@@ -110,7 +123,6 @@ def test_deleted_pictures_and_a_deleted_half_come_back_alone_and_equal(work: Wor
 
 
 def test_an_edited_image_redoes_its_adapter_and_its_column_only(work: Work, project: Project) -> None:
-    work(stylize, str(project.path))
     before, first = work.objects(), work.run_id
     project.draw("s1", seed=99)
     assert work(stylize, str(project.path)).is_completed()
@@ -135,7 +147,8 @@ def test_one_bad_row_does_not_stop_the_others(work: Work, project: Project) -> N
     assert "broken.png" in fault["what"] + fault["received"]
 
 
-def test_on_fault_stop_starts_nothing(work: Work, project: Project) -> None:
+def test_on_fault_stop_starts_nothing(work: Work, project: Project, tmp_path: Path) -> None:
+    work = Work(str(tmp_path / "fresh"), work.allowed_roots)
     (project.folder / "c1.png").unlink()
     state = work(stylize, str(project.path), on_fault="stop")
     assert state.is_failed()
@@ -152,7 +165,7 @@ def test_a_diverging_adapter_is_a_fault_and_the_rest_goes_on(work: Work, project
     faults = work.rows("faults", FAULTS)
     assert faults and {fault["kind"] for fault in faults} == {"train"}
     assert all(not fault["transient"] and "learning_rate" in fault["hint"] for fault in faults)
-    assert work.store.list("leases/") == {}
+    assert live_leases(work.store) == []
 
 
 def test_two_names_of_one_picture_share_an_adapter(work: Work, project: Project) -> None:

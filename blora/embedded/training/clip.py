@@ -22,7 +22,7 @@ from blora.embedded.training.common import Budget, Pictures, learning_rate, save
 
 CONFIG: dict = {
     "embed_dim": 64,
-    "vision_cfg": {"image_size": 64, "layers": [1, 1, 2, 1], "width": 32, "patch_size": None},
+    "vision_cfg": {"image_size": 64, "layers": [1, 1, 2, 1], "width": 16, "patch_size": None},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 3},
 }
 MEAN_STD = (0.5, 0.5, 0.5)
@@ -136,6 +136,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=192)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--visual-only", action="store_true",
+                        help="with --resume: a fresh visual tower for the text tower that the UNet was trained on")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
@@ -149,9 +151,14 @@ def main() -> None:
     path, step, seen, budget = args.data / f"clip{args.seed}.pt", 0, 0, Budget(args.minutes)
     if args.resume and path.exists():
         state = torch.load(path, map_location=args.device, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        step, seen, budget = state["step"], state["seen"], Budget(args.minutes, state["spent"])
+        if args.visual_only:
+            model.load_state_dict({k: v for k, v in state["model"].items() if not k.startswith("visual.")}, strict=False)
+            for key, value in model.named_parameters():
+                value.requires_grad_(key.startswith("visual.") or key == "logit_scale")
+        else:
+            model.load_state_dict(state["model"])
+            optimiser.load_state_dict(state["optimiser"])
+            step, seen, budget = state["step"], state["seen"], Budget(args.minutes, state["spent"])
 
     def checkpoint() -> None:
         scores = retrieval(model, pictures, args.device)
@@ -161,9 +168,10 @@ def main() -> None:
 
     while budget.done < 1:
         rows, words = batches.draw(int(np.random.default_rng((args.seed, step)).choice(3, p=[0.4, 0.15, 0.45])))
-        x, y = model.encode_image(images(pixels, rows, args.device), normalize=True), encode_text(
-            model, tokenizer(words).to(args.device))
-        logits = model.logit_scale.exp().clamp(max=50) * x @ y.T
+        with torch.autocast(args.device.split(":")[0], torch.bfloat16):
+            x = model.encode_image(images(pixels, rows, args.device), normalize=True)
+            y = encode_text(model, tokenizer(words).to(args.device))
+        logits = model.logit_scale.exp().clamp(max=50) * x.float() @ y.float().T
         same = torch.arange(len(rows), device=logits.device)
         loss = (F.cross_entropy(logits, same) + F.cross_entropy(logits.T, same)) / 2
         for group in optimiser.param_groups:

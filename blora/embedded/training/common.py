@@ -10,6 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+
+SIDE_PX = 64
+"""Side of the pictures that the VAE and the UNet work on; the drawings lie on disk at 128 px, for a larger model."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,9 @@ class Pictures:
 
 
 def to_unit(pixels: np.ndarray) -> torch.Tensor:
-    """uint8 (N, H, W, 3) to float (N, 3, H, W) in -1..1."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    """uint8 (N, H, W, 3) to float (N, 3, SIDE_PX, SIDE_PX) in -1..1, by area."""
+    x = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return F.adaptive_avg_pool2d(x, SIDE_PX)
 
 
 def learning_rate(peak: float, done: float, step: int, warmup: int = 100) -> float:

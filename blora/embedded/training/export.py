@@ -54,6 +54,10 @@ def write_model(data: Path) -> dict:
     )
     shutil.rmtree(MODEL_DIR, ignore_errors=True)
     pipeline.to(torch.float16).save_pretrained(MODEL_DIR, safe_serialization=True)
+    for name in ("text_encoder", "text_encoder_2"):
+        # transformers would go by the stored type, and the pipeline would mix half and single precision.
+        path = MODEL_DIR / name / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "dtype": "float32"}, indent=2) + "\n")
     for name in ("tokenizer", "tokenizer_2"):
         for extra in ("vocab.json", "merges.txt"):
             shutil.copy(data / "text" / name / extra, MODEL_DIR / name / extra)
@@ -85,7 +89,7 @@ def check(data: Path) -> dict[str, float]:
     x = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     pairs = ((trained.encode_text(words), rebuilt.encode_text(words)), (trained.encode_image(x), rebuilt.encode_image(x)))
     low = [float(torch.cosine_similarity(a, b).min()) for a, b in pairs]
-    direct = pipeline.text_encoder_2.float()(words)[0]
+    direct = pipeline.text_encoder_2(words)[0]
     if not torch.allclose(direct, rebuilt.encode_text(words), atol=1e-3) or min(low) < 0.999:
         raise RuntimeError(f"the rebuilt scorer is not the trained one: {low}")
     return {"text": low[0], "image": low[1]}

@@ -20,12 +20,13 @@ def _work(number: int, size: int, data: Path, weights: list[torch.Tensor], grads
           ready: torch.Tensor) -> None:
     from blora.embedded.training.unet import Trainee
 
+    os.setsid()  # Linux shares processors between sessions first; in one with the trainer, it would slow that down
     os.nice(5)
     torch.set_num_threads(1)
     seed = int.from_bytes(os.urandom(4), "big")
     torch.manual_seed(seed)
     trainee = Trainee(data, seed, "cpu")
-    own = [q for part in (trainee.unet, trainee.content, trainee.style) for q in part.parameters()]
+    own = trainee.trained()
     parent = os.getppid()
     for q, value in zip(own, weights, strict=True):
         q.data = value

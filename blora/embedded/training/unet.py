@@ -20,14 +20,14 @@ from diffusers.models.attention_processor import AttnProcessor
 from PIL import Image
 
 from blora.embedded.training import clip as words_of
-from blora.embedded.training.common import Budget, Pictures, learning_rate, save
+from blora.embedded.training.common import SIDE_PX, Budget, Pictures, learning_rate, save, to_unit
 from blora.embedded.training.helper import Helpers
 from blora.embedded.training.references import (
-    IMAGE, WORDS, BlockContexts, ContentEncoder, Sampler, StyleEncoder, draw_kinds)
+    IMAGE, WORDS, BlockContexts, ContentEncoder, LayoutTask, Sampler, StyleEncoder, draw_kinds)
 from blora.embedded.training.text import TextPair
 from blora.embedded.training.vae import load as load_vae
 
-CONTEXT, SIZE = 128, 128
+CONTEXT, SIZE = 128, SIDE_PX
 BETAS = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
          "prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
 TIME_IDS = (SIZE, SIZE, 0, 0, SIZE, SIZE)
@@ -36,7 +36,7 @@ TIME_IDS = (SIZE, SIZE, 0, 0, SIZE, SIZE)
 def build(channels: int = 4) -> UNet2DConditionModel:
     """SDXL's block names and conditioning; narrow outside, deep in up_blocks.0."""
     return UNet2DConditionModel(
-        sample_size=32, in_channels=channels, out_channels=channels, block_out_channels=(32, 48, 128),
+        sample_size=SIDE_PX // 4, in_channels=channels, out_channels=channels, block_out_channels=(32, 48, 128),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         mid_block_type="UNetMidBlock2DCrossAttn",
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
@@ -60,6 +60,7 @@ class Trainee(torch.nn.Module):
             self.unet.set_attn_processor(AttnProcessor())
         self.content = ContentEncoder(self.latents.shape[1], CONTEXT)
         self.style = StyleEncoder(self.latents.shape[1], CONTEXT)
+        self.layout = LayoutTask(self.unet, pictures, self.latents.shape)
         self.contexts = BlockContexts(self.unet)
         self.text = TextPair(data / "text", device)
         self.noise = DDPMScheduler(**BETAS)
@@ -67,6 +68,10 @@ class Trainee(torch.nn.Module):
         self.rng = np.random.default_rng(seed)
         self.sampler = Sampler(pictures, self.rng)
         self.to(device)
+
+    def trained(self) -> list[torch.nn.Parameter]:
+        """Everything with a gradient; the UNet first."""
+        return [q for part in (self.unet, self.content, self.style, self.layout) for q in part.parameters()]
 
     def take(self, rows: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.stack([self.latents[r] for r in rows])).to(self.device).float()
@@ -111,14 +116,22 @@ class Trainee(torch.nn.Module):
         return self.unet(x, t, context, added_cond_kwargs={"text_embeds": pooled, "time_ids": ids}).sample
 
     def loss(self, size: int) -> tuple[str, torch.Tensor]:
-        """Kind of the batch drawn and its loss (mean squared error of v, t uniform)."""
+        """Kind of the batch drawn and its loss: mean squared error of v, and how well the content block knows the layout.
+
+        The references tell nothing that a picture with little noise does not tell better: measured after 75,000
+        pictures with t uniform, style tokens lowered the loss by 29 % at t = 999, by 5 % at 850 and not at all below
+        750, content tokens nowhere. So t is drawn from the noisy end, with density rising towards 999.
+        """
         with torch.autocast(self.device.split(":")[0], torch.bfloat16):
             kind, rows, context, pooled = self.conditions(size)
             x = self.take(rows)
-            eps, t = torch.randn_like(x), torch.randint(0, 1000, (size,), device=self.device)
+            eps, t = torch.randn_like(x), 999 - (1000 * torch.rand(size, device=self.device) ** 2).long().clamp(max=999)
             noisy, goal = self.noise.add_noise(x, eps, t), self.noise.get_velocity(x, eps, t)
             found = self.predict(noisy, t, context, pooled)
-        return kind, F.mse_loss(found.float(), goal)
+        loss = F.mse_loss(found.float(), goal)
+        if kind.startswith(IMAGE):
+            loss = loss + 0.5 * self.layout.loss(self.take(self.layout.plain(rows)))
+        return kind, loss
 
     @torch.no_grad()
     def draw(self, content: np.ndarray, style: np.ndarray, guidance: float = 2.5, steps: int = 12) -> torch.Tensor:
@@ -156,8 +169,12 @@ def sheet(trainee: Trainee, path: Path) -> None:
     z = trainee.draw(content, style) / vae.config.scaling_factor
     made = ((torch.cat([vae.decode(part).sample for part in z.split(16)]).clamp(-1, 1) + 1) * 127.5)
     made = made.byte().permute(0, 2, 3, 1).cpu().numpy().reshape(len(content), len(style), SIZE, SIZE, 3)
-    top = np.concatenate([np.full((1, SIZE, SIZE, 3), 255, np.uint8), pixels[style]])
-    rows = [top] + [np.concatenate([pixels[c][None], line]) for c, line in zip(content, made, strict=True)]
+
+    def shown(rows: np.ndarray) -> np.ndarray:
+        return ((to_unit(pixels[rows]) + 1) * 127.5).byte().permute(0, 2, 3, 1).numpy()
+
+    top = np.concatenate([np.full((1, SIZE, SIZE, 3), 255, np.uint8), shown(style)])
+    rows = [top] + [np.concatenate([shown(content[n : n + 1]), line]) for n, line in enumerate(made)]
     Image.fromarray(np.concatenate([np.concatenate(list(r), 1) for r in rows], 0)).save(path)
 
 
@@ -178,7 +195,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     trainee = Trainee(args.data, args.seed, args.device)
-    trained = [q for part in (trainee.unet, trainee.content, trainee.style) for q in part.parameters()]
+    trained = trainee.trained()
     optimiser = torch.optim.AdamW(trained, lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01)
     path, step, seen, budget = args.data / "unet.pt", 0, 0, Budget(args.minutes)
     if path.exists():

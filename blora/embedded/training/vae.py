@@ -1,4 +1,4 @@
-"""Train the small AutoencoderKL (128 px, factor 4) and encode every picture with it.
+"""Train the small AutoencoderKL (factor 4) and encode every picture with it.
 
     python -m blora.embedded.training.vae --data DIR --minutes 14
     python -m blora.embedded.training.vae --data DIR --encode
@@ -18,14 +18,14 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from diffusers.models.resnet import ResnetBlock2D
 
-from blora.embedded.training.common import Budget, Pictures, learning_rate, save, to_unit
+from blora.embedded.training.common import SIDE_PX, Budget, Pictures, learning_rate, save, to_unit
 
 
 def build(channels: int = 4) -> AutoencoderKL:
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
         block_out_channels=(8, 16, 32), layers_per_block=1, norm_num_groups=1, latent_channels=channels,
-        sample_size=128, mid_block_add_attention=False, force_upcast=False,
+        sample_size=SIDE_PX, mid_block_add_attention=False, force_upcast=False,
     )
     _start_linear(vae)
     return vae
@@ -127,8 +127,8 @@ def train(args: argparse.Namespace) -> None:
         chosen = np.sort(rng.choice(rows, batch, replace=False))
         x = to_unit(pixels[chosen]).to(args.device)
         if not whole:
-            top, left = rng.integers(0, 65, 2)
-            x = x[:, :, top : top + 64, left : left + 64]
+            top, left = rng.integers(0, SIDE_PX // 2 + 1, 2)
+            x = x[:, :, top : top + SIDE_PX // 2, left : left + SIDE_PX // 2]
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(args.lr, budget.done, step)
         with torch.set_grad_enabled(not args.decoder_only):
@@ -150,7 +150,7 @@ def encode(args: argparse.Namespace) -> None:
     """Latents of all pictures, scaled to unit deviation, in the order of index.npz."""
     vae, pixels = load(args.data, args.device), Pictures.read(args.data).pixels()
     parts = range(len(pixels) * args.part // args.parts, len(pixels) * (args.part + 1) // args.parts)
-    path, shape = args.data / "latents.npy", (len(pixels), vae.config.latent_channels, 32, 32)
+    path, shape = args.data / "latents.npy", (len(pixels), vae.config.latent_channels, SIDE_PX // 4, SIDE_PX // 4)
     if not path.exists():
         np.lib.format.open_memmap(path, "w+", np.float16, shape).flush()
     latents = np.lib.format.open_memmap(path, "r+")

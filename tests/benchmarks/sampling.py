@@ -1,0 +1,137 @@
+"""Different pairs drawn in one batch against one by one: ``python -m tests.benchmarks.sampling``.
+
+Three ways to the same pictures, each from files to uint8 pixels, the base already loaded:
+    batched      all pairs in one batch of `blora.sample.sample`
+    one by one   the same function, a batch for each pair
+    diffusers    StableDiffusionXLPipeline, for each pair: load_lora_weights of both halves, call, unload
+Rounds alternate between the three, so that a ratio compares neighbours in time on a noisy machine. That all draw the
+same pictures is checked and shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+from diffusers.utils.logging import set_verbosity_error
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+from blora.adapter import Adapter, Factors, load_adapter
+from blora.base import Base, load_base
+from blora.blocks import target_layers
+from blora.config import SampleSettings, resolve
+from blora.sample import Draw, sample
+from blora.source import locate_base
+
+Pictures = list[NDArray[np.uint8]]
+PROMPT = "A [c] in [s] style"
+
+
+def write_halves(base: Base, folder: Path, count: int, rank: int) -> None:
+    """Write so many adapters with small random weights; time does not depend on their values."""
+    for number in range(count):
+        draw = torch.Generator().manual_seed(number)
+        for half in ("content", "style"):
+            layers = {}
+            for name in target_layers(base.unet, half):
+                out, inner = base.unet.get_parameter(f"{name}.weight").shape
+                down = torch.randn(rank, inner, generator=draw) / rank
+                layers[name] = Factors(down, torch.randn(out, rank, generator=draw) * 0.02)
+            Adapter(layers).save_half(folder / f"{half}{number}.safetensors")
+
+
+def ours(base: Base, folder: Path, count: int, settings: SampleSettings) -> Pictures:
+    """Load both halves of each pair and draw all pairs, as many at once as the settings say."""
+    halves = [
+        [load_adapter(folder / f"{half}{n}.safetensors", base.unet) for n in range(count)]
+        for half in ("content", "style")
+    ]
+    draws = [Draw(halves[0][n], halves[1][(n + 1) % count], PROMPT, seed=n) for n in range(count)]
+    return sample(base, draws, settings)
+
+
+def theirs(pipeline: Any, folder: Path, count: int, settings: SampleSettings) -> Pictures:
+    """Do the same as one writes it with diffusers; both halves in one go, as the reference implementation does."""
+    pictures = []
+    for number in range(count):
+        files = (folder / f"content{number}.safetensors", folder / f"style{(number + 1) % count}.safetensors")
+        pipeline.load_lora_weights({key: value for file in files for key, value in load_file(file).items()})
+        output = pipeline(
+            PROMPT, num_inference_steps=settings.steps, guidance_scale=settings.guidance_scale,
+            height=settings.height_px, width=settings.width_px, generator=torch.Generator().manual_seed(number),
+        )  # fmt: skip
+        pictures.append(np.asarray(output.images[0]))
+        pipeline.unload_lora_weights()
+    return pictures
+
+
+def measure(ways: dict[str, Callable[[], Pictures]], repetitions: int) -> tuple[dict[str, list[float]], dict[str, int]]:
+    """Return wall seconds of each way in each round, and its largest difference from the first way in levels of 256."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    pictures: dict[str, Pictures] = {name: way() for name, way in ways.items()}  # first calls allocate and compile
+    for _ in range(repetitions):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            way()  # ends with pixels on the CPU, so nothing is still under way on a GPU
+            times[name].append(time.perf_counter() - started)
+    first = np.stack(next(iter(pictures.values()))).astype(int)
+    return times, {name: int(np.abs(np.stack(drawn) - first).max()) for name, drawn in pictures.items()}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print a table of ratios."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--base", default="embedded", help="base model: embedded, a folder, org/model@revision")
+    parser.add_argument("--preset", default="demo", help="settings to start from")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="e.g. sample.width_px=256")
+    parser.add_argument("--pairs", type=int, default=8, help="different pairs")
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=0, help="of torch on a CPU; 0 leaves its choice")
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    given = parser.parse_args(arguments)
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    overrides = {name: json.loads(value) for name, value in (pair.split("=", 1) for pair in given.set)}
+    chosen = resolve(given.preset, {**overrides, "sample.batch_size": given.pairs})
+    settings, alone = chosen.sample, chosen.sample.model_copy(update={"batch_size": 1})
+    base = load_base(given.base, given.device, settings.precision)
+    set_verbosity_error()  # each load says that the text encoders have no LoRA
+    kind: Any = diffusers.StableDiffusionXLPipeline
+    pipeline = kind.from_pretrained(locate_base(given.base).folder, torch_dtype=base.dtype).to(given.device)
+    pipeline.set_progress_bar_config(disable=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_halves(base, folder, given.pairs, chosen.train.rank)
+        ways: dict[str, Callable[[], Pictures]] = {
+            "batched": lambda: ours(base, folder, given.pairs, settings),
+            "one by one": lambda: ours(base, folder, given.pairs, alone),
+            "diffusers": lambda: theirs(pipeline, folder, given.pairs, settings),
+        }
+        times, differences = measure(ways, given.repetitions)
+    what = f"{settings.steps} steps, {settings.width_px} x {settings.height_px} px, rank {chosen.train.rank}"
+    print(f"{given.base} on {given.device}: {given.pairs} different pairs, {what}, {settings.precision}, "
+          f"median of {given.repetitions}")  # fmt: skip
+    print("way          seconds a picture   batched is times as fast (lowest to highest)   largest difference")
+    for way, seconds in times.items():
+        ratios = [other / batched for other, batched in zip(seconds, times["batched"], strict=True)]
+        print(f"{way:12s} {median(seconds) / given.pairs:17.3f}   {median(ratios):24.2f}   ({min(ratios):.2f} to "
+              f"{max(ratios):.2f})           {differences[way]:9d} of 255")  # fmt: skip
+    if given.json:
+        about = {"base": given.base, "revision": base.revision, "device": given.device, "torch": torch.__version__}
+        figures = {**about, "settings": settings.model_dump(), "threads": torch.get_num_threads(), "seconds": times}
+        given.json.write_text(json.dumps({**figures, "largest_difference_levels": differences}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
