@@ -250,7 +250,8 @@ def _run_flow(name: str, subject: str, options: dict[str, Any], verbose: bool) -
         with progress.watching(bars), bars:
             flow = flows.stylize if name == "stylize" else flows.rerun
             state = flow(subject, chosen, return_state=True)
-        error = state.data if isinstance(state.data, Exception) else None
+        ended = state.result(raise_on_failure=False)
+        error = ended if isinstance(ended, Exception) else None
         if error is None and not bars.run_id:
             error = TaskError(state.message or "the flow did not start")
         if error is not None:

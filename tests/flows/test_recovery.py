@@ -16,7 +16,7 @@ import pytest
 from manifests.store import Store
 from tests.flows.conftest import Project, live_leases
 
-pytestmark = [pytest.mark.s3, pytest.mark.slow]
+pytestmark = [pytest.mark.s3, pytest.mark.slow, pytest.mark.timeout(900)]
 
 LONG = ["--set", "train.steps=60", "--set", "train.checkpoint_every_steps=5", "--devices", "cpu"]
 
@@ -37,7 +37,7 @@ class Command:
 
     def finish(self, *arguments: str) -> None:
         process = self.start(*arguments)
-        assert process.wait(timeout=240) == 0, "\n".join(p.read_text()[-3000:] for p in self.scratch.glob("*.log"))
+        assert process.wait(timeout=400) == 0, "\n".join(p.read_text()[-3000:] for p in self.scratch.glob("*.log"))
 
     def run(self) -> subprocess.Popen[str]:
         return self.start("run", str(self.project.path), *self.project.allow, *LONG)
@@ -51,7 +51,7 @@ class Command:
         return {key: self.store.read(key) for key in keys if not key.endswith(".json")}
 
     def wait_for(self, condition: Callable[[], bool], process: subprocess.Popen[str], what: str) -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not condition():
             assert process.poll() is None, f"the command ended before {what}"
             assert time.monotonic() < deadline, f"no {what} in time"
@@ -87,7 +87,7 @@ def test_a_killed_slot_is_an_ordinary_failure(command: Command, undisturbed: tup
     command.wait_for(lambda: any("checkpoints/" in key for key in command.store.list("runs/")), process, "checkpoint")
     (slot,) = slots_of(process)
     slot.send_signal(signal.SIGKILL)
-    assert process.wait(timeout=240) == 0
+    assert process.wait(timeout=400) == 0
     assert command.objects() == undisturbed[1]
     assert live_leases(command.store) == []
 
@@ -112,6 +112,6 @@ def test_a_killed_command_is_finished_by_a_rerun(
 
 def test_two_commands_at_once_share_the_work(command: Command, undisturbed: tuple[Project, dict[str, bytes]]) -> None:
     twins = [command.run(), command.run()]
-    assert [twin.wait(timeout=240) for twin in twins] == [0, 0]
+    assert [twin.wait(timeout=400) for twin in twins] == [0, 0]
     assert command.objects() == undisturbed[1]
     assert live_leases(command.store) == []

@@ -81,7 +81,7 @@ def check(data: Path) -> dict[str, float]:
     """Load what was written as a user would; smallest cosine between rebuilt and trained scorer."""
     pipeline = StableDiffusionXLPipeline.from_pretrained(MODEL_DIR)
     pipeline.set_progress_bar_config(disable=True)
-    pipeline("A [v]", num_inference_steps=2, height=128, width=128, output_type="np")
+    pipeline("A [v]", num_inference_steps=2, output_type="np")
     trained = clip.build().eval()
     trained.load_state_dict(_clip_weights(data, 2))
     rebuilt, _, tokenizer = load_embedded_clip()

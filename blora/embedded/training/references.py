@@ -25,6 +25,30 @@ def _conv(inner: int, outer: int, stride: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inner, outer, 3, stride, 1), nn.GroupNorm(8, outer), nn.SiLU())
 
 
+class TokenNorm(nn.Module):
+    """Unit deviation over pictures for every number of every token.
+
+    With a layer norm the tokens went all alike: nine tenths of each was the same for every picture, because a constant
+    is the easiest way to unit size.
+    """
+
+    def __init__(self, tokens: int, width: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+        self.register_buffer("mean", torch.zeros(tokens, width))
+        self.register_buffer("deviation", torch.ones(tokens, width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.float()
+        if not torch.is_grad_enabled():
+            return (x - self.mean) / self.deviation * self.weight + self.bias
+        mean, deviation = x.mean(0), x.std(0) + 1e-3
+        with torch.no_grad():
+            self.mean.lerp_(mean, 0.02)
+            self.deviation.lerp_(deviation, 0.02)
+        return (x - mean) / deviation * self.weight + self.bias
+
+
 class ContentEncoder(nn.Module):
     """Latents to a 4x4 grid of tokens with learned places."""
 
@@ -32,8 +56,8 @@ class ContentEncoder(nn.Module):
         super().__init__()
         self.trunk = nn.Sequential(_conv(channels, 32, 1), _conv(32, 64, 2), _conv(64, 128, 2), _conv(128, 128, 1),
                                    nn.Conv2d(128, width, 3, 1, 1))
-        self.norm = nn.LayerNorm(width)
-        self.place = nn.Parameter(torch.randn(1, CONTENT_TOKENS, width) * 0.5)
+        self.norm = TokenNorm(CONTENT_TOKENS, width)
+        self.place = nn.Parameter(torch.randn(1, CONTENT_TOKENS, width))
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         return self.norm(self.trunk(latents).flatten(2).transpose(1, 2)) + self.place
@@ -47,7 +71,7 @@ class StyleEncoder(nn.Module):
         self.one, self.two, self.three = _conv(channels, 32, 1), _conv(32, 64, 2), _conv(64, 128, 2)
         statistics = 2 * (channels + 32 + 64 + 128)
         self.head = nn.Sequential(nn.Linear(statistics, 256), nn.SiLU(), nn.Linear(256, STYLE_TOKENS * width))
-        self.norm = nn.LayerNorm(width)
+        self.norm = TokenNorm(STYLE_TOKENS, width)
         self.place = nn.Parameter(torch.randn(1, STYLE_TOKENS, width) * 0.5)
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:

@@ -27,7 +27,7 @@ def write_tokenizers(folder: Path) -> None:
         tokenizer = CLIPTokenizer(vocab=vocabulary, merges=[tuple(m.split()) for m in merges], pad_token=pad,
                                   model_max_length=LENGTH)
         tokenizer.save_pretrained(folder / name)
-        (folder / name / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
+        (folder / name / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
         (folder / name / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
 
 

@@ -130,7 +130,7 @@ class Trainee(torch.nn.Module):
             found = self.predict(noisy, t, context, pooled)
         loss = F.mse_loss(found.float(), goal)
         if kind.startswith(IMAGE):
-            loss = loss + 0.5 * self.layout.loss(self.take(self.layout.plain(rows)))
+            loss = loss + self.layout.loss(self.take(self.layout.plain(rows)))
         return kind, loss
 
     @torch.no_grad()
@@ -204,6 +204,9 @@ def main() -> None:
             q.data.copy_(value)
         optimiser.load_state_dict(state["optimiser"])
         step, seen, budget = state["step"], state["seen"], Budget(args.minutes, state["spent"])
+        buffers = [b for part in (trainee.content, trainee.style) for b in part.buffers()]
+        for b, value in zip(buffers, state["norms"], strict=True):
+            b.copy_(value)
         # Another stretch of the random stream, not the first one over again.
         trainee.rng.bit_generator.state = np.random.default_rng((args.seed, step)).bit_generator.state
         torch.manual_seed(args.seed + step)
@@ -230,7 +233,8 @@ def main() -> None:
         if budget.spent - saved > args.save_minutes * 60 or budget.done >= 1:
             saved = budget.spent
             save(path, {"weights": [q.detach() for q in trained], "ema": mean, "optimiser": optimiser.state_dict(),
-                        "step": step, "seen": seen, "spent": budget.spent, "losses": losses})
+                        "step": step, "seen": seen, "spent": budget.spent, "losses": losses,
+                        "norms": [b.clone() for part in (trainee.content, trainee.style) for b in part.buffers()]})
             saves += 1
             if saves % args.sheet_every == 0:
                 now = [q.detach().clone() for q in trained]
