@@ -1,16 +1,17 @@
 """EfficientNet-Lite0 as a judge that runs offline: one feature for what is shown, one for how it is drawn.
 
 Both are covariances of activations over all positions, so neither depends on where a thing stands: of the last block
-for content, of an early block (edges, textures, colour contrasts) for style. Measured on 60 things drawn by 12 hands
-(a thing found again in another hand, 60-way; in place and moved: the things of two hands as they are, and at 0.6 of
-their size and out of the middle; the hand named from an unseen thing by nearest centroid, 12-way):
+for content, of an early block (edges, textures, colour contrasts) for style. Chosen on 60 drawn things by 12 hands;
+the figures are of 60 other things (a thing found again in another hand, 60-way; the hand named from an unseen thing by
+nearest centroid, 12-way), but for "moved", which is of the first 60 (things found again when they are drawn in place,
+and when they are drawn at 0.6 of their size and out of the middle):
 
-    feature                                       same thing   in place, moved   same hand
-    covariance of block 15                           .62          .72, .59          .39     content here
-    pooled output                                    .53          .65, .58          .48
-    block 15 without channel means and variances     .67          .76, .36          .40
-    covariance of block 4                            .27                            .59     style here
-    Gram matrix of block 10                          .46                            .60
+    feature                                       same thing   same hand   in place, moved
+    covariance of block 15                           .64          .47         .72, .59       content here
+    pooled output                                    .53          .45         .65, .58
+    block 15 without channel means and variances     .71          .39         .76, .36
+    covariance of block 4                            .26          .58                        style here
+    Gram matrix of block 10                          .45          .56
 
 Each still sees some of the other side, and values of one extractor say nothing about those of another.
 

@@ -12,7 +12,7 @@
 
 Similarities are cosines of unit-length features. Never read one side alone: copying the style image maximises style,
 not stylising at all maximises content. A plain `harmonic_mean` does not cure that, because similarities of unrelated
-pictures are far from zero: on drawings with known truth (60 things, 12 hands) it ranks the true picture above a copy
+pictures are far from zero: on drawings with known truth (see features.py) it ranks the true picture above a copy
 of the content image in one case of a thousand. `transfer` measures both sides from what copying the other input would
 give, so a copy of either input gets 0: there it is 80 %, the rest being ties at 0. Rank by `transfer`.
 

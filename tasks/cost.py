@@ -20,7 +20,7 @@ from tasks.runs import Plan
 
 TRAIN_TFLOP_PER_STEP, SAMPLE_TFLOP_PER_STEP, DECODE_TFLOP = 11.0, 13.6, 10.5  # SDXL, 1024 px, one picture
 ASSUMED_TFLOPS = 31.0  # what the published times mean on an A100 (10 minutes an adapter); a tuned machine is faster
-EMBEDDED_SHARE = 1 / 3000  # operations of the embedded model at 128 px, relative to SDXL's at 1024 px
+EMBEDDED_SHARE = 1 / 3000  # operations of the embedded model at 64 px, relative to SDXL's at 1024 px
 EMBEDDED_TFLOPS = 0.05  # two cores of a laptop
 PARAMETERS_PER_RANK = 440_320  # SDXL: both blocks, sum of (in + out) over 160 layers
 BYTES_PER_PARAMETER, BYTES_PER_PIXEL = 2, 1.6  # fp16 halves; a PNG of a drawn picture
@@ -123,7 +123,7 @@ def _measured(store: Store, plan: Plan) -> tuple[float, float, str] | None:
 def _assumed(plan: Plan) -> tuple[float, float, str]:
     train, sample = plan.run.settings.train, plan.run.settings.sample
     embedded = plan.run.base == "embedded"
-    native_px = 128 if embedded else 1024
+    native_px = 64 if embedded else 1024
     share, speed = (EMBEDDED_SHARE, EMBEDDED_TFLOPS) if embedded else (1.0, ASSUMED_TFLOPS)
     train_pictures = (train.resolution_px / native_px) ** 2 * train.batch_size
     sample_pictures = sample.width_px * sample.height_px / native_px**2

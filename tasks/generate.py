@@ -11,10 +11,10 @@ import json
 import time
 from typing import Any
 
-from blora.sample import Draw, sample
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from blora.sample import Draw, sample
 from manifests import layout
 from manifests.store import Missing
 from tasks.resident import Pixels, Resident

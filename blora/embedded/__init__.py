@@ -32,4 +32,5 @@ def verify() -> None:
     if found != REVISION:
         raise ValueError(
             f"The embedded model in {_HERE} does not match its revision: expected {REVISION or 'none'}, found {found}. "
-            "The files were changed or only partly installed; install the package again.")
+            "The files were changed or only partly installed; install the package again."
+        )

@@ -65,6 +65,7 @@ def load_embedded_clip(device: str = "cpu") -> tuple[open_clip.CLIP, Any, Any]:
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
     look = config["preprocess_cfg"]
     preprocess = open_clip.image_transform(
-        config["model_cfg"]["vision_cfg"]["image_size"], is_train=False, mean=look["mean"], std=look["std"])
+        config["model_cfg"]["vision_cfg"]["image_size"], is_train=False, mean=look["mean"], std=look["std"]
+    )
     tokenizer = open_clip.SimpleTokenizer(context_length=config["model_cfg"]["text_cfg"]["context_length"])
     return model.to(torch.device(device)).eval().requires_grad_(False), preprocess, tokenizer

@@ -1,8 +1,9 @@
 """What the flow costs over the bare library for the same work: ``python -m tests.benchmarks.overhead``.
 
-Baseline: one process that loads the base once and calls `blora.train`, `blora.sample` and `blora.score` for the same pictures in the
-same packs and batches, and writes nothing. Ours: the flow on a local Prefect server, from the manifest to tables and contact
-sheet in a fresh store. Both include loading the base; neither includes the start of the Prefect server, which is shown apart.
+Baseline: one process that loads the base once and calls the library's train, sample and score for the same pictures
+in the same packs and batches, and writes nothing. Ours: the flow on a local Prefect server, from the manifest to tables
+and contact sheet in a fresh store. Both include loading the base; neither includes the start of the Prefect server,
+which is shown apart.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Tolerances are relative distances of the weight deltas of all layers, |A - B| / |A|. They are not zero because matrix
 products over another number of rows add in another order, and AdamW's first steps turn rounding of tiny gradients into
-rounding of whole steps. Measured here after the tests' steps: at most 5e-5 for packs, 8e-5 against
-PEFT, 0.03 for fp16 and 0.13 for bf16 against fp32.
+rounding of whole steps. Measured here after the tests' steps: at most 5e-5 for packs; against
+PEFT 8e-5, and 1e-6 with the larger epsilon of its test; 0.03 for fp16 and 0.13 for bf16 against fp32.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ from tests.blora.training import SETTINGS, bit_equal, distance, item, recipe, tr
 from tests.tiny import picture
 
 PACKED = 1e-3
-"""Largest relative distance accepted between packed and one-by-one training, and between ours and PEFT's."""
+"""Largest relative distance accepted between packed and one-by-one training."""
+
+PEFT = 1e-4
+"""Largest relative distance accepted between ours and PEFT's, with the larger epsilon."""
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +61,13 @@ def test_a_trained_pack_equals_plain_peft(
 ) -> None:
     """The same start and the same draws through diffusers' own adapter, torch's AdamW and torch's clipping."""
     used, folder = (base, epsilon_folder) if kind == "epsilon" else (v_base, v_folder)
-    settings = recipe(steps=4, batch_size=2, alpha=2.0, weight_decay=0.01, max_grad_norm=0.5)
+    # AdamW hides the size of gradients, and so clipping, unless epsilon is of their order.
+    clipped = {"max_grad_norm": 1e-3, "epsilon": 1e-5}
+    settings = recipe(steps=4, batch_size=2, alpha=2.0, weight_decay=0.01, beta2=0.99, **clipped)
     items = [item(0), item(1, 33, 70)]
     for result, one in zip(train(used, items, settings), items, strict=True):
         expected = train_with_peft(used, folder, one, settings)
-        assert distance(expected, result) < PACKED
+        assert distance(expected, result) < PEFT
 
 
 def test_training_learns(base: Base) -> None:

@@ -87,7 +87,8 @@ def train_with_peft(base: Base, folder: Path, one: TrainItem, settings: TrainSet
         unet.get_parameter(f"{name}.lora_A.default.weight").data.copy_(down[0])
         unet.get_parameter(f"{name}.lora_B.default.weight").data.copy_(up[0])
     trained = [parameter for parameter in unet.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, settings.learning_rate, weight_decay=settings.weight_decay)
+    betas, decay = (settings.beta1, settings.beta2), settings.weight_decay
+    optimizer = torch.optim.AdamW(trained, settings.learning_rate, betas, settings.epsilon, decay)
     schedule = DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
     prompt, photos = base.encode_prompts([settings.prompt]), prepare_photos(base, one.images, settings)
     for step in range(settings.steps):

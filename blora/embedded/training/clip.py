@@ -41,8 +41,13 @@ def a(words: str) -> str:
 
 def caption(thing: str, look: str, rng: np.random.Generator) -> str:
     """A full caption, in one of several wordings."""
-    kinds = (f"a drawing of {a(thing)}, {look} style", f"A {thing} in {look} style", f"{a(thing)} in {look} style",
-             f"{thing}, {look}", f"{a(thing)}, {look} style")
+    kinds = (
+        f"a drawing of {a(thing)}, {look} style",
+        f"A {thing} in {look} style",
+        f"{a(thing)} in {look} style",
+        f"{thing}, {look}",
+        f"{a(thing)}, {look} style",
+    )
     return kinds[rng.integers(len(kinds))]
 
 
@@ -109,8 +114,12 @@ def retrieval(model: open_clip.CLIP, pictures: Pictures, device: str) -> dict[st
     tokenizer, pixels = open_clip.get_tokenizer("ViT-B-32"), pictures.pixels()
 
     def features(rows: np.ndarray) -> torch.Tensor:
-        return torch.cat([model.encode_image(images(pixels, part, device), normalize=True)
-                          for part in np.array_split(rows, max(1, len(rows) // 128))])
+        return torch.cat(
+            [
+                model.encode_image(images(pixels, part, device), normalize=True)
+                for part in np.array_split(rows, max(1, len(rows) // 128))
+            ]
+        )
 
     held, known_look = pictures.held_out_thing(), ~pictures.held_out_look()
     plain = [np.flatnonzero(held & (pictures.look == k)) for k in (0, 2)]  # Noto and Twemoji on white
@@ -123,9 +132,11 @@ def retrieval(model: open_clip.CLIP, pictures: Pictures, device: str) -> dict[st
     text = encode_text(model, tokenizer([a(pictures.things[pictures.thing[r]]["name"]) for r in known]).to(device))
     found = (features(known) @ text.T).argmax(1).cpu() == torch.arange(len(known))
     model.train()
-    return {"held-out thing across sets R@1": float((match.argmax(1).cpu() == torch.arange(len(match))).float().mean()),
-            "look of held-out things by words": float((np.array(looks)[named] == pictures.look[rows]).mean()),
-            "known thing by words R@1": float(found.float().mean())}
+    return {
+        "held-out thing across sets R@1": float((match.argmax(1).cpu() == torch.arange(len(match))).float().mean()),
+        "look of held-out things by words": float((np.array(looks)[named] == pictures.look[rows]).mean()),
+        "known thing by words R@1": float(found.float().mean()),
+    }
 
 
 def main() -> None:
@@ -136,8 +147,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=192)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--visual-only", action="store_true",
-                        help="with --resume: a fresh visual tower for the text tower that the UNet was trained on")
+    parser.add_argument(
+        "--visual-only",
+        action="store_true",
+        help="with --resume: a fresh visual tower for the text tower that the UNet was trained on",
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
@@ -152,7 +166,9 @@ def main() -> None:
     if args.resume and path.exists():
         state = torch.load(path, map_location=args.device, weights_only=True)
         if args.visual_only:
-            model.load_state_dict({k: v for k, v in state["model"].items() if not k.startswith("visual.")}, strict=False)
+            model.load_state_dict(
+                {k: v for k, v in state["model"].items() if not k.startswith("visual.")}, strict=False
+            )
             for key, value in model.named_parameters():
                 value.requires_grad_(key.startswith("visual.") or key == "logit_scale")
         else:
@@ -162,9 +178,20 @@ def main() -> None:
 
     def checkpoint() -> None:
         scores = retrieval(model, pictures, args.device)
-        save(path, {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step, "seen": seen,
-                    "spent": budget.spent, "scores": scores})
-        print(f"step {step} pictures {seen} minutes {budget.spent / 60:.1f} loss {loss.item():.3f} {scores}", flush=True)
+        save(
+            path,
+            {
+                "model": model.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "step": step,
+                "seen": seen,
+                "spent": budget.spent,
+                "scores": scores,
+            },
+        )
+        print(
+            f"step {step} pictures {seen} minutes {budget.spent / 60:.1f} loss {loss.item():.3f} {scores}", flush=True
+        )
 
     while budget.done < 1:
         rows, words = batches.draw(int(np.random.default_rng((args.seed, step)).choice(3, p=[0.4, 0.15, 0.45])))

@@ -60,19 +60,58 @@ SETS: tuple[DrawnSet, ...] = (
     DrawnSet("fluent-3d", "glossy 3d render", "@lobehub/fluent-emoji-3d@1.1.0", "webp", "MIT", "fluent"),
     DrawnSet("fluent-color", "shaded gradient", "@iconify-json/fluent-emoji@1.2.7", "iconify", "MIT", "fluent"),
     DrawnSet("fluent-flat", "flat fluent", "@iconify-json/fluent-emoji-flat@1.2.6", "iconify", "MIT", "fluent"),
-    DrawnSet("fluent-ink", "high contrast stencil", "@iconify-json/fluent-emoji-high-contrast@1.2.6", "iconify", "MIT",
-             "fluent-ink", coloured=False),
+    DrawnSet(
+        "fluent-ink",
+        "high contrast stencil",
+        "@iconify-json/fluent-emoji-high-contrast@1.2.6",
+        "iconify",
+        "MIT",
+        "fluent-ink",
+        coloured=False,
+    ),
     DrawnSet("emojione", "emojione", "@iconify-json/emojione@1.2.3", "iconify", "CC-BY-4.0", "emojione"),
-    DrawnSet("emojione-mono", "monotone silhouette", "@iconify-json/emojione-monotone@1.2.1", "iconify", "CC-BY-4.0",
-             "emojione", coloured=False),
-    DrawnSet("noto-mono", "black line font", "@fontsource/noto-emoji@5.3.2", "font", "OFL-1.1", "noto-mono",
-             coloured=False),
-    DrawnSet("openmoji", "openmoji", "openmoji@17.0.0", "openmoji", "CC-BY-SA-4.0", "openmoji", held_out=True,
-             folder="color/svg"),
-    DrawnSet("openmoji-line", "openmoji line", "openmoji@17.0.0", "openmoji", "CC-BY-SA-4.0", "openmoji",
-             coloured=False, held_out=True, folder="black/svg"),
-    DrawnSet("emojione-v1", "emojione one", "@iconify-json/emojione-v1@1.2.3", "iconify", "CC-BY-SA-4.0", "emojione-v1",
-             held_out=True),
+    DrawnSet(
+        "emojione-mono",
+        "monotone silhouette",
+        "@iconify-json/emojione-monotone@1.2.1",
+        "iconify",
+        "CC-BY-4.0",
+        "emojione",
+        coloured=False,
+    ),
+    DrawnSet(
+        "noto-mono", "black line font", "@fontsource/noto-emoji@5.3.2", "font", "OFL-1.1", "noto-mono", coloured=False
+    ),
+    DrawnSet(
+        "openmoji",
+        "openmoji",
+        "openmoji@17.0.0",
+        "openmoji",
+        "CC-BY-SA-4.0",
+        "openmoji",
+        held_out=True,
+        folder="color/svg",
+    ),
+    DrawnSet(
+        "openmoji-line",
+        "openmoji line",
+        "openmoji@17.0.0",
+        "openmoji",
+        "CC-BY-SA-4.0",
+        "openmoji",
+        coloured=False,
+        held_out=True,
+        folder="black/svg",
+    ),
+    DrawnSet(
+        "emojione-v1",
+        "emojione one",
+        "@iconify-json/emojione-v1@1.2.3",
+        "iconify",
+        "CC-BY-SA-4.0",
+        "emojione-v1",
+        held_out=True,
+    ),
 )
 
 
@@ -122,8 +161,9 @@ def list_things(data: Path) -> tuple[list[dict], dict[str, list[str]]]:
         names[code] += [_slug(row["name"] or "")] + [_slug(s) for s in row["short_names"]]
         if row["category"] in CATEGORIES and row["subcategory"] != "time" and code in plain:
             text = plain[code].split(":")[0]
-            things.append({"code": code, "name": text, "category": row["category"],
-                           "held_out": _hash("thing " + code) % 5 == 0})
+            things.append(
+                {"code": code, "name": text, "category": row["category"], "held_out": _hash("thing " + code) % 5 == 0}
+            )
     return things, names
 
 
@@ -145,8 +185,10 @@ def _font_svg(fonts: list, code: str) -> str | None:
             x0, y0, x1, y1 = box.bounds
             side = max(x1 - x0, y1 - y0) * 1.06
             left, top = (x0 + x1 - side) / 2, (y0 + y1 + side) / 2
-            return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {side} {side}">'
-                    f'<path transform="translate({-left} {top}) scale(1 -1)" d="{pen.getCommands()}"/></svg>')
+            return (
+                f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {side} {side}">'
+                f'<path transform="translate({-left} {top}) scale(1 -1)" d="{pen.getCommands()}"/></svg>'
+            )
     return None
 
 
@@ -171,14 +213,18 @@ def render_set(data: Path, drawn: DrawnSet, things: list[dict], names: dict[str,
                 if name in icons["icons"]:
                     icon = icons["icons"][name]
                     wide, high = icon.get("width", icons.get("width", 16)), icon.get("height", icons.get("height", 16))
-                    svg = (f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-                           f'viewBox="{icon.get("left", 0)} {icon.get("top", 0)} {wide} {high}">{icon["body"]}</svg>')
+                    svg = (
+                        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+                        f'viewBox="{icon.get("left", 0)} {icon.get("top", 0)} {wide} {high}">{icon["body"]}</svg>'
+                    )
                     break
         elif drawn.form == "font":
             svg = _font_svg(fonts, thing["code"])
         elif thing["code"] in files:
             if drawn.form == "webp":
-                picture = Image.open(files[thing["code"]]).convert("RGBA").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+                picture = (
+                    Image.open(files[thing["code"]]).convert("RGBA").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+                )
                 out[row] = np.asarray(picture)
             else:
                 svg = files[thing["code"]].read_text()

@@ -42,15 +42,20 @@ def write_model(data: Path) -> dict:
     state = torch.load(data / "unet.pt", map_location="cpu", weights_only=True)
     small_vae = vae.load(data)
     small_unet = unet.build(small_vae.config.latent_channels)
-    for q, value in zip(small_unet.parameters(), state["ema"], strict=False):  # the encoders' weights follow; not shipped
+    for q, value in zip(
+        small_unet.parameters(), state["ema"], strict=False
+    ):  # the encoders' weights follow; not shipped
         q.data.copy_(value)
     pipeline = StableDiffusionXLPipeline(
-        vae=small_vae, unet=small_unet, scheduler=EulerDiscreteScheduler(**unet.BETAS),
+        vae=small_vae,
+        unet=small_unet,
+        scheduler=EulerDiscreteScheduler(**unet.BETAS),
         text_encoder=CLIPTextModel.from_pretrained(data / "text" / "text_encoder"),
         text_encoder_2=CLIPTextModelWithProjection.from_pretrained(data / "text" / "text_encoder_2"),
         tokenizer=CLIPTokenizer.from_pretrained(data / "text" / "tokenizer"),
         tokenizer_2=CLIPTokenizer.from_pretrained(data / "text" / "tokenizer_2"),
-        force_zeros_for_empty_prompt=False, add_watermarker=False,
+        force_zeros_for_empty_prompt=False,
+        add_watermarker=False,
     )
     shutil.rmtree(MODEL_DIR, ignore_errors=True)
     pipeline.to(torch.float16).save_pretrained(MODEL_DIR, safe_serialization=True)
@@ -67,12 +72,18 @@ def write_model(data: Path) -> dict:
 
 def write_clip(data: Path) -> None:
     """The scorer's visual tower and temperature; its text tower is the pipeline's second text encoder."""
-    weights = {k: v.contiguous() for k, v in _clip_weights(data, 2).items() if k.startswith("visual.") or k == "logit_scale"}
+    weights = {
+        k: v.contiguous() for k, v in _clip_weights(data, 2).items() if k.startswith("visual.") or k == "logit_scale"
+    }
     CLIP_DIR.mkdir(exist_ok=True)
-    save_file({k: v.half() if v.is_floating_point() and v.ndim > 1 else v for k, v in weights.items()},
-              CLIP_DIR / "visual.safetensors")
-    config = {"model_cfg": clip.CONFIG,
-              "preprocess_cfg": {"mean": clip.MEAN_STD, "std": clip.MEAN_STD, "interpolation": "bicubic"}}
+    save_file(
+        {k: v.half() if v.is_floating_point() and v.ndim > 1 else v for k, v in weights.items()},
+        CLIP_DIR / "visual.safetensors",
+    )
+    config = {
+        "model_cfg": clip.CONFIG,
+        "preprocess_cfg": {"mean": clip.MEAN_STD, "std": clip.MEAN_STD, "interpolation": "bicubic"},
+    }
     (CLIP_DIR / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
@@ -87,7 +98,10 @@ def check(data: Path) -> dict[str, float]:
     rebuilt, _, tokenizer = load_embedded_clip()
     words = tokenizer(["a drawing of an owl, blueprint style", "A lion in sepia photograph style", "cactus"])
     x = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    pairs = ((trained.encode_text(words), rebuilt.encode_text(words)), (trained.encode_image(x), rebuilt.encode_image(x)))
+    pairs = (
+        (trained.encode_text(words), rebuilt.encode_text(words)),
+        (trained.encode_image(x), rebuilt.encode_image(x)),
+    )
     low = [float(torch.cosine_similarity(a, b).min()) for a, b in pairs]
     direct = pipeline.text_encoder_2(words)[0]
     if not torch.allclose(direct, rebuilt.encode_text(words), atol=1e-3) or min(low) < 0.999:

@@ -16,8 +16,9 @@ import torch
 import torch.multiprocessing as multiprocessing
 
 
-def _work(number: int, size: int, data: Path, weights: list[torch.Tensor], grads: list[torch.Tensor],
-          ready: torch.Tensor) -> None:
+def _work(
+    number: int, size: int, data: Path, weights: list[torch.Tensor], grads: list[torch.Tensor], ready: torch.Tensor
+) -> None:
     from blora.embedded.training.unet import Trainee
 
     os.setsid()  # Linux shares processors between sessions first; in one with the trainer, it would slow that down
@@ -50,8 +51,11 @@ class Helpers:
             q.data = q.data.share_memory_()
         context = multiprocessing.get_context("spawn")
         self.processes = [
-            context.Process(target=_work, args=(n, size, data, [q.data for q in trained], self.grads[n], self.ready),
-                            daemon=True) for n in range(count)]
+            context.Process(
+                target=_work, args=(n, size, data, [q.data for q in trained], self.grads[n], self.ready), daemon=True
+            )
+            for n in range(count)
+        ]
         for process in self.processes:
             process.start()
 

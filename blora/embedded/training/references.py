@@ -54,8 +54,13 @@ class ContentEncoder(nn.Module):
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.trunk = nn.Sequential(_conv(channels, 32, 1), _conv(32, 64, 2), _conv(64, 128, 2), _conv(128, 128, 1),
-                                   nn.Conv2d(128, width, 3, 1, 1))
+        self.trunk = nn.Sequential(
+            _conv(channels, 32, 1),
+            _conv(32, 64, 2),
+            _conv(64, 128, 2),
+            _conv(128, 128, 1),
+            nn.Conv2d(128, width, 3, 1, 1),
+        )
         self.norm = TokenNorm(CONTENT_TOKENS, width)
         self.place = nn.Parameter(torch.randn(1, CONTENT_TOKENS, width))
 
@@ -105,8 +110,8 @@ class LayoutTask(nn.Module):
     """A side task that teaches the content block to use its tokens; thrown away after training.
 
     What the content block adds to the picture must tell, at each place, how the plain drawing looks there: the native
-    picture of the same geometry, whatever looks the reference and the target have. Without it the block found no use for
-    its tokens in 75,000 pictures, since only attention that already matches places brings any gain.
+    picture of the same geometry, whatever looks the reference and the target have. Without it the block found no use
+    for its tokens in 75,000 pictures, since only attention that already matches places brings any gain.
     """
 
     def __init__(self, unet: nn.Module, pictures: Pictures, shape: tuple[int, ...]) -> None:
@@ -144,7 +149,7 @@ class Draw:
 
 
 class Sampler:
-    """Draws targets with a content reference (same layout, other look) and a style reference (same look, other thing)."""
+    """Draws targets with a content reference (same layout, other look) and a style reference (the reverse)."""
 
     def __init__(self, pictures: Pictures, rng: np.random.Generator) -> None:
         self.pictures, self.rng = pictures, rng
@@ -177,11 +182,11 @@ class Sampler:
         return Draw(target, content, style)
 
 
-def draw_kinds(rng: np.random.Generator, caption: float = 0.06) -> tuple[str, str] | None:
+def draw_kinds(rng: np.random.Generator, caption: float = 0.04) -> tuple[str, str] | None:
     """What each side is told in one batch; None means the full caption in every block, as in SDXL."""
     if rng.random() < caption:
         return None
     if rng.random() < 0.05:
         return NEUTRAL, NEUTRAL
-    content, style = (str(rng.choice([IMAGE, WORDS, NEUTRAL], p=[0.8, 0.1, 0.1])) for _ in range(2))
+    content, style = (str(rng.choice([IMAGE, WORDS, NEUTRAL], p=[0.88, 0.06, 0.06])) for _ in range(2))
     return content, style

@@ -21,13 +21,18 @@ def write_tokenizers(folder: Path) -> None:
     source = Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
     merges = gzip.open(source, "rt", encoding="utf-8").read().split("\n")[1 : 49152 - 256 - 2 + 1]
     encoder = open_clip.SimpleTokenizer().encoder
-    vocabulary = {k.replace("<start_of_text>", "<|startoftext|>").replace("<end_of_text>", "<|endoftext|>"): v
-                  for k, v in encoder.items()}
+    vocabulary = {
+        k.replace("<start_of_text>", "<|startoftext|>").replace("<end_of_text>", "<|endoftext|>"): v
+        for k, v in encoder.items()
+    }
     for name, pad in (("tokenizer", "<|endoftext|>"), ("tokenizer_2", "!")):
-        tokenizer = CLIPTokenizer(vocab=vocabulary, merges=[tuple(m.split()) for m in merges], pad_token=pad,
-                                  model_max_length=LENGTH)
+        tokenizer = CLIPTokenizer(
+            vocab=vocabulary, merges=[tuple(m.split()) for m in merges], pad_token=pad, model_max_length=LENGTH
+        )
         tokenizer.save_pretrained(folder / name)
-        (folder / name / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
+        (folder / name / "vocab.json").write_text(
+            json.dumps(vocabulary, ensure_ascii=False, separators=(",", ":")), encoding="utf-8"
+        )
         (folder / name / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
 
 
@@ -36,15 +41,23 @@ def convert(clip: dict[str, torch.Tensor], seed: int, projection: bool) -> CLIPT
 
     Two changes leave its answers as they are. (1) No training caption reaches beyond SHORT tokens, so the places after
     that were never trained; they get vectors drawn by lot, which makes the padding of a short prompt many distinct
-    tokens: a B-LoRA, which must say everything through one fixed prompt, needs something to hold on to. (2) The residual
-    stream is scaled as a whole, which the layer norms undo.
+    tokens: a B-LoRA, which must say everything through one fixed prompt, needs something to hold on to. (2) The
+    residual stream is scaled as a whole, which the layer norms undo.
     """
     text = CONFIG["text_cfg"]
     width, layers = text["width"], text["layers"]
     config = CLIPTextConfig(
-        vocab_size=VOCABULARY, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers,
-        num_attention_heads=text["heads"], max_position_embeddings=LENGTH, hidden_act="gelu", projection_dim=width,
-        bos_token_id=BEGIN, eos_token_id=END, pad_token_id=0 if projection else END,
+        vocab_size=VOCABULARY,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=text["heads"],
+        max_position_embeddings=LENGTH,
+        hidden_act="gelu",
+        projection_dim=width,
+        bos_token_id=BEGIN,
+        eos_token_id=END,
+        pad_token_id=0 if projection else END,
     )
     model = CLIPTextModelWithProjection(config) if projection else CLIPTextModel(config)
     prefix = "text_model." if any(k.startswith("text_model.") for k in model.state_dict()) else ""
@@ -75,8 +88,10 @@ class TextPair:
 
     def __init__(self, folder: Path, device: str) -> None:
         self.tokenizers = [CLIPTokenizer.from_pretrained(folder / name) for name in ("tokenizer", "tokenizer_2")]
-        self.encoders = [CLIPTextModel.from_pretrained(folder / "text_encoder").float().to(device).eval(),
-                         CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder_2").float().to(device).eval()]
+        self.encoders = [
+            CLIPTextModel.from_pretrained(folder / "text_encoder").float().to(device).eval(),
+            CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder_2").float().to(device).eval(),
+        ]
         self.device = device
 
     @torch.no_grad()

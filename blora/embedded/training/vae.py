@@ -23,9 +23,15 @@ from blora.embedded.training.common import SIDE_PX, Budget, Pictures, learning_r
 
 def build(channels: int = 4) -> AutoencoderKL:
     vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(8, 16, 32), layers_per_block=1, norm_num_groups=1, latent_channels=channels,
-        sample_size=SIDE_PX, mid_block_add_attention=False, force_upcast=False,
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(8, 16, 32),
+        layers_per_block=1,
+        norm_num_groups=1,
+        latent_channels=channels,
+        sample_size=SIDE_PX,
+        mid_block_add_attention=False,
+        force_upcast=False,
     )
     _start_linear(vae)
     return vae
@@ -116,10 +122,23 @@ def train(args: argparse.Namespace) -> None:
         score, deviation = measure(vae, pictures, args.device)
         if args.decoder_only:  # the latents on disk were scaled by the first value
             deviation = 1 / state["scaling_factor"]
-        save(path, {"model": vae.state_dict(), "optimiser": optimiser.state_dict(), "step": step, "seen": seen,
-                    "spent": budget.spent, "channels": args.channels, "scaling_factor": 1 / deviation, "psnr": score})
-        print(f"step {step} crops {seen} minutes {budget.spent / 60:.1f} psnr {score:.2f} latent std {deviation:.3f}",
-              flush=True)
+        save(
+            path,
+            {
+                "model": vae.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "step": step,
+                "seen": seen,
+                "spent": budget.spent,
+                "channels": args.channels,
+                "scaling_factor": 1 / deviation,
+                "psnr": score,
+            },
+        )
+        print(
+            f"step {step} crops {seen} minutes {budget.spent / 60:.1f} psnr {score:.2f} latent std {deviation:.3f}",
+            flush=True,
+        )
 
     while budget.done < 1:
         whole = budget.done > 0.9
