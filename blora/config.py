@@ -172,7 +172,7 @@ PRESETS: Final[Mapping[str, Settings]] = MappingProxyType(
     {
         # The embedded model on a CPU: minutes for a 4 x 4 grid.
         "demo": Settings(
-            train=TrainSettings(resolution_px=64, rank=16, learning_rate=2e-3, steps=150, batch_size=4),
+            train=TrainSettings(resolution_px=64, rank=32, learning_rate=4e-3, steps=250, batch_size=4),
             sample=SampleSettings(steps=20, guidance_scale=3.0, width_px=64, height_px=64, batch_size=8),
             pack_size=4,
             shard_size=16,

@@ -20,8 +20,8 @@ from tasks.runs import Plan
 
 TRAIN_TFLOP_PER_STEP, SAMPLE_TFLOP_PER_STEP, DECODE_TFLOP = 11.0, 13.6, 10.5  # SDXL, 1024 px, one picture
 ASSUMED_TFLOPS = 31.0  # what the published times mean on an A100 (10 minutes an adapter); a tuned machine is faster
-EMBEDDED_SHARE = 1 / 3000  # operations of the embedded model at 64 px, relative to SDXL's at 1024 px
-EMBEDDED_TFLOPS = 0.05  # two cores of a laptop
+EMBEDDED_SHARE = 1 / 13_000  # operations of the embedded model at 64 px, relative to SDXL's at 1024 px
+EMBEDDED_TFLOPS = 0.07  # two cores of a laptop
 PARAMETERS_PER_RANK = 440_320  # SDXL: both blocks, sum of (in + out) over 160 layers
 BYTES_PER_PARAMETER, BYTES_PER_PIXEL = 2, 1.6  # fp16 halves; a PNG of a drawn picture
 
