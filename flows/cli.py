@@ -196,7 +196,7 @@ def scores(
 ) -> None:
     """The score table of a run.
 
-    Examples: `blora scores RUN --best --top 10` · `blora scores RUN --where style=wave --where "leakage_clip>0.6"
+    Examples: `blora scores RUN --best --top 10` · `blora scores RUN --where style=wave --where "leakage_lite0>0.6"
     --format csv`
     """
     from tasks.runs import load_plan

@@ -1,0 +1,54 @@
+"""The embedded model as shipped: whole, loadable by our code and by diffusers' own, and the size it may have."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionXLPipeline
+
+from blora.base import load_base
+from blora.config import resolve
+from blora.embedded import CLIP_DIR, MODEL_DIR, REVISION, verify
+from blora.embedded.clip import load_embedded_clip
+from blora.sample import Draw, sample
+
+
+def test_its_files_are_the_ones_that_its_revision_names() -> None:
+    assert len(REVISION) == 64
+    verify()
+
+
+def test_it_stays_small() -> None:
+    sizes = {
+        path: path.stat().st_size for folder in (MODEL_DIR, CLIP_DIR) for path in folder.rglob("*") if path.is_file()
+    }
+    assert sum(sizes.values()) < 48e6
+    assert {path.suffix for path in sizes} <= {".json", ".txt", ".safetensors"}
+
+
+def test_ours_and_the_unmodified_pipeline_draw_the_same_picture() -> None:
+    settings = resolve("demo", {"sample": {"steps": 3, "batch_size": 1}}).sample
+    (ours,) = sample(load_base("embedded"), [Draw(None, None, "A [v]", seed=0)], settings)
+    pipeline = StableDiffusionXLPipeline.from_pretrained(MODEL_DIR, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    theirs = pipeline(
+        "A [v]",
+        num_inference_steps=3,
+        guidance_scale=settings.guidance_scale,
+        height=settings.height_px,
+        width=settings.width_px,
+        generator=torch.Generator().manual_seed(0),
+        output_type="np",
+    ).images[0]
+    assert ours.std() > 5, "a picture of one colour"
+    assert np.abs(ours.astype(float) - theirs * 255).max() <= 2
+
+
+def test_its_clip_tells_one_look_from_another() -> None:
+    model, _, tokenizer = load_embedded_clip()
+    with torch.no_grad():
+        words = model.encode_text(tokenizer(["blueprint style", "sunset style"]), normalize=True)
+        blue = torch.tensor([-0.8, -0.45, 0.2]).view(1, 3, 1, 1).expand(1, 3, 64, 64)
+        orange = torch.tensor([1.0, 0.55, 0.0]).view(1, 3, 1, 1).expand(1, 3, 64, 64)
+        pictures = model.encode_image(torch.cat([blue, orange]), normalize=True)
+    assert (pictures @ words.T).argmax(dim=1).tolist() == [0, 1]

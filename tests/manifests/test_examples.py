@@ -1,0 +1,29 @@
+"""The example manifests that the README opens: without a fault, and every picture with its licence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from manifests.checks import check_images
+from manifests.schema import load_manifest
+
+EXAMPLES = Path(__file__).parents[2] / "manifests" / "examples"
+
+
+@pytest.mark.parametrize(("name", "pairs"), [("demo.yaml", 16), ("sdxl.yaml", 16), ("pairs.csv", 3)])
+def test_an_example_has_no_fault(name: str, pairs: int) -> None:
+    loaded = load_manifest(str(EXAMPLES / name))
+    assert loaded.faults == ()
+    assert loaded.manifest is not None and len(loaded.manifest.pairs) == pairs
+    pictures, faults = check_images(loaded.manifest)
+    assert faults == ()
+    assert len({picture.image_id for picture in pictures.values()}) == len(pictures)
+
+
+def test_every_picture_has_its_licence() -> None:
+    listed = (EXAMPLES / "LICENCES.md").read_text()
+    pictures = sorted(path.name for path in (EXAMPLES / "pictures").iterdir())
+    assert pictures
+    assert [name for name in pictures if f"| {name} |" not in listed] == []
