@@ -108,8 +108,9 @@ class SampleSettings(_Frozen):
     """Denoising steps."""
     guidance_scale: float = Field(default=5.0, ge=1.0, le=50)
     """Classifier-free guidance; 1 switches it off."""
-    scheduler: Literal["base", "euler", "ddim", "dpm++"] = "base"
-    """"base" is the scheduler that the base model names; the others are built from its configuration."""
+    scheduler: str = Field("base", pattern=r"^(base|euler|ddim|dpm\+\+|[A-Z]\w{0,60}Scheduler)$")
+    """"base" is the scheduler that the base model names; euler, ddim, dpm++ or a scheduler class of diffusers are built
+    from its configuration."""
     width_px: int = Field(default=1024, ge=32, le=4096, multiple_of=8)
     """Width of the pictures in pixels."""
     height_px: int = Field(default=1024, ge=32, le=4096, multiple_of=8)
