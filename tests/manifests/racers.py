@@ -48,8 +48,3 @@ def write_for_ever(environment: dict[str, str], root: str, size_bytes: int) -> N
     store = Store.open(root)
     for number in range(1_000_000):
         store.write_once(f"big/{number}", bytes([number % 251]) * size_bytes)
-
-
-def read_in_fork(store: Store, key: str, report: Callable[[bytes], None]) -> None:
-    """Use a store that was opened, and used, before the fork."""
-    report(store.read(key))
