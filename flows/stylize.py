@@ -21,12 +21,11 @@ from prefect.states import Completed, Failed
 
 from flows.params import RunOptions
 from flows.scheduling import work_off
-from manifests.schema import Loaded, Manifest, load_manifest, parse_manifest
+from manifests.schema import Loaded, load_manifest, parse_manifest
 from manifests.store import Store
 from tasks import environment, progress
 from tasks.artifacts import publish_artifacts
 from tasks.collect import Outcome, collect
-from tasks.faults import RunRefused
 from tasks.plan import make_plan, publish
 from tasks.runs import Plan, load_plan
 
@@ -103,6 +102,3 @@ def _final_state(outcome: Outcome) -> State[Any]:
     if outcome.complete:
         return Completed(message=outcome.sentence, data=data)
     return Failed(message=outcome.sentence, data=data)
-
-
-__all__ = ["Manifest", "RunRefused", "read_manifest", "rerun", "run_name", "stylize"]
