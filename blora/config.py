@@ -58,6 +58,9 @@ class TrainSettings(_Frozen):
     """Optimizer steps."""
     batch_size: int = Field(default=1, ge=1, le=256)
     """Noise draws of the image in each step; their losses are averaged."""
+    timestep_power: float = Field(default=1.0, ge=1.0, le=16)
+    """1 draws timesteps uniformly, as published. Above, they crowd at the noisy end, where layout and palette are
+    settled: a timestep lies a share u**power below the noisiest one, u uniform."""
     beta1: float = Field(default=0.9, ge=0, lt=1)
     """AdamW's decay of the mean of gradients."""
     beta2: float = Field(default=0.999, ge=0, lt=1)
@@ -108,6 +111,10 @@ class SampleSettings(_Frozen):
     """Denoising steps."""
     guidance_scale: float = Field(default=5.0, ge=1.0, le=50)
     """Classifier-free guidance; 1 switches it off."""
+    guidance_from: Literal["adapted", "base"] = "adapted"
+    """What guidance leads away from: "adapted" is the negative prompt drawn with the adapters, as published, so that
+    only the prompt is amplified; "base" is the negative prompt without them, so that the adapters are amplified, too
+    (arXiv 2410.03941)."""
     scheduler: str = Field("base", pattern=r"^(base|euler|ddim|dpm\+\+|[A-Z]\w{0,60}Scheduler)$")
     """"base" is the scheduler that the base model names; euler, ddim, dpm++ or a scheduler class of diffusers are built
     from its configuration."""

@@ -157,16 +157,25 @@ def draw_noise(
         generator: The adapter's own.
         photos: The adapter's photos.
         step: From 0.
-        settings: Number of rows.
-        timesteps: Length of the diffusion; timesteps are uniform over it.
+        settings: Number of rows, and how timesteps are drawn.
+        timesteps: Length of the diffusion.
     """
-    drawn = torch.randint(timesteps, (settings.batch_size,), generator=generator).tolist()
+    drawn = _draw_timesteps(generator, settings, timesteps)
     rows = []
     for row, timestep in enumerate(drawn):
         photo = (step * settings.batch_size + row) % len(photos)
         posterior, noise = torch.randn((2, *photos[photo].mean.shape[1:]), generator=generator)
         rows.append(Noise(photo, timestep, posterior, noise))
     return rows
+
+
+def _draw_timesteps(generator: torch.Generator, settings: TrainSettings, timesteps: int) -> list[int]:
+    """Draw the timesteps of one step, uniform or crowded at the noisy end."""
+    if settings.timestep_power == 1:
+        return torch.randint(timesteps, (settings.batch_size,), generator=generator).tolist()
+    uniform = torch.rand(settings.batch_size, generator=generator, dtype=torch.float64)
+    below_last = (uniform**settings.timestep_power * timesteps).long()
+    return (timesteps - 1 - below_last).tolist()
 
 
 def pixel_digest(rgb: NDArray[np.uint8]) -> str:

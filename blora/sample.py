@@ -171,6 +171,7 @@ def _denoise(base: Base, draws: Sequence[Draw], settings: SampleSettings, progre
     """
     guided = settings.guidance_scale > 1
     each = 2 if guided else 1
+    adapted = [settings.guidance_from == "adapted", True] if guided else [True]
     hidden, pooled, hidden_by_block = _embed(base, draws, settings, guided)
     pixels = (settings.height_px, settings.width_px)
     time_ids = base.time_ids(pixels, (0, 0), pixels).expand(len(draws) * each, -1)
@@ -183,7 +184,7 @@ def _denoise(base: Base, draws: Sequence[Draw], settings: SampleSettings, progre
     try:
         with ExitStack() as changes:
             for half in get_args(Half):
-                _inject_half(changes, base, half, draws, each)
+                _inject_half(changes, base, half, draws, adapted)
             changes.enter_context(block_prompts(base.unet, hidden_by_block))
             for timestep in sampler.timesteps:
                 rows = sampler.scale(latents, timestep).repeat_interleave(each, dim=0).to(base.dtype)
@@ -218,11 +219,18 @@ def _embed(
     return hidden, pooled, {BLOCKS["content"]: rows(base.encode_prompts(texts).hidden, negative.hidden)}
 
 
-def _inject_half(changes: ExitStack, base: Base, half: Half, draws: Sequence[Draw], each: int) -> None:
+def _inject_half(changes: ExitStack, base: Base, half: Half, draws: Sequence[Draw], adapted: Sequence[bool]) -> None:
     """Put each picture's own half beside the block's layers; a picture without one borrows any at strength zero.
 
     Adapters that occur twice are stacked twice: the layers then always compute in the same order, whichever pictures
     share an adapter, and a row stays bit-equal when its neighbours change.
+
+    Args:
+        changes: Undoes the injection.
+        base: Whose UNet is injected.
+        half: Which half.
+        draws: The pictures.
+        adapted: For each of a picture's neighbouring rows, whether it feels the adapter.
     """
     adapters = [draw.content if half == "content" else draw.style for draw in draws]
     strengths = [draw.content_strength if half == "content" else draw.style_strength for draw in draws]
@@ -232,8 +240,8 @@ def _inject_half(changes: ExitStack, base: Base, half: Half, draws: Sequence[Dra
     filled = [adapter or present[0] for adapter in adapters]
     weights = [strength if adapter else 0.0 for adapter, strength in zip(adapters, strengths, strict=True)]
     rows = Rows(
-        [index for index in range(len(draws)) for _ in range(each)],
-        [weight for weight in weights for _ in range(each)],
+        [index for index in range(len(draws)) for _ in adapted],
+        [weight if feels else 0.0 for weight in weights for feels in adapted],
         count=len(draws),
         device=base.device,
     )

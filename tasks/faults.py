@@ -84,12 +84,6 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, (ConnectionError, TimeoutError, EOFError))
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device ran out of memory; by class name, because the parent process never imports torch."""
-    name = error.error_class if isinstance(error, JobFailed) else type(error).__name__
-    return name == "OutOfMemoryError"
-
-
 def fault_row(fault: Fault, run_id: str, name: str = "") -> dict[str, Any]:
     """A `Fault` as a row of the FAULTS table, stamped with the run, the item's human name and the time."""
     return {

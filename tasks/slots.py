@@ -20,7 +20,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -198,15 +197,3 @@ def _visible_device(index: int) -> str:
     from tasks.environment import visible_cuda_devices
 
     return visible_cuda_devices()[index]
-
-
-def wait_for_exit(pid: int, timeout_seconds: float) -> bool:
-    """Whether the process is gone within the time; for tests and for the operator's commands."""
-    deadline = time.monotonic() + timeout_seconds
-    while time.monotonic() < deadline:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.05)
-    return False

@@ -7,18 +7,16 @@ noise. Encoding the picture is included on both sides, loading the base is not.
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import median
 
 import torch
 
 from blora.base import Base, load_base
-from blora.config import TrainSettings, resolve
+from blora.config import TrainSettings
 from blora.train import TrainItem, train
+from tests.benchmarks.common import parser_of, settings_of, write_figures
 from tests.tiny import picture
 
 
@@ -56,21 +54,11 @@ def measure(base: Base, settings: TrainSettings, packs: Sequence[int], repetitio
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print a table of ratios."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--base", default="embedded", help="base model: embedded, a folder, org/model@revision")
-    parser.add_argument("--preset", default="demo", help="settings to start from")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="e.g. train.resolution_px=256")
+    parser = parser_of(__doc__)
     parser.add_argument("--steps", type=int, default=5, help="training steps of each training")
     parser.add_argument("--packs", type=int, nargs="+", default=[1, 2, 4, 8], help="adapters in one pass")
-    parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=0, help="of torch on a CPU; 0 leaves its choice")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
     given = parser.parse_args(arguments)
-    if given.threads:
-        torch.set_num_threads(given.threads)
-    overrides = {name: json.loads(value) for name, value in (pair.split("=", 1) for pair in given.set)}
-    settings = resolve(given.preset, {**overrides, "train.steps": given.steps}).train
+    settings = settings_of(given, {"train.steps": given.steps}).train
     base = load_base(given.base, given.device, settings.precision)
     rows = measure(base, settings, given.packs, given.repetitions)
     print(f"{given.base} on {given.device}: {given.steps} steps, {settings.resolution_px} px, rank {settings.rank}, "
@@ -79,10 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for row in rows:
         print(f"{row['pack']:4.0f} {row['one_by_one_seconds']:10.2f} s {row['packed_seconds']:8.2f} s   "
               f"{row['times_as_fast']:6.2f}   ({row['lowest']:.2f} to {row['highest']:.2f})")  # fmt: skip
-    if given.json:
-        about = {"base": given.base, "revision": base.revision, "device": given.device, "torch": torch.__version__}
-        figures = {**about, "settings": settings.model_dump(), "threads": torch.get_num_threads(), "rows": rows}
-        given.json.write_text(json.dumps(figures, indent=2))
+    write_figures(given, base, {"settings": settings.model_dump(), "rows": rows})
 
 
 def _synchronise(base: Base) -> None:

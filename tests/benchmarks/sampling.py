@@ -10,8 +10,6 @@ same pictures is checked and shown.
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -29,9 +27,10 @@ from safetensors.torch import load_file
 from blora.adapter import Adapter, Factors, load_adapter
 from blora.base import Base, load_base
 from blora.blocks import target_layers
-from blora.config import SampleSettings, resolve
+from blora.config import SampleSettings
 from blora.sample import Draw, sample
 from blora.source import locate_base
+from tests.benchmarks.common import parser_of, settings_of, write_figures
 
 Pictures = list[NDArray[np.uint8]]
 PROMPT = "A [c] in [s] style"
@@ -90,21 +89,12 @@ def measure(ways: dict[str, Callable[[], Pictures]], repetitions: int) -> tuple[
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print a table of ratios."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--base", default="embedded", help="base model: embedded, a folder, org/model@revision")
-    parser.add_argument("--preset", default="demo", help="settings to start from")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="e.g. sample.width_px=256")
+    parser = parser_of(__doc__)
     parser.add_argument("--pairs", type=int, default=8, help="different pairs")
-    parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=0, help="of torch on a CPU; 0 leaves its choice")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
     given = parser.parse_args(arguments)
-    if given.threads:
-        torch.set_num_threads(given.threads)
-    overrides = {name: json.loads(value) for name, value in (pair.split("=", 1) for pair in given.set)}
-    chosen = resolve(given.preset, {**overrides, "sample.batch_size": given.pairs})
-    settings, alone = chosen.sample, chosen.sample.model_copy(update={"batch_size": 1})
+    chosen = settings_of(given, {"sample.batch_size": given.pairs})
+    settings = chosen.sample.model_copy(update={"guidance_from": "adapted"})  # what diffusers' pipeline does
+    alone = settings.model_copy(update={"batch_size": 1})
     base = load_base(given.base, given.device, settings.precision)
     set_verbosity_error()  # each load says that the text encoders have no LoRA
     kind: Any = diffusers.StableDiffusionXLPipeline
@@ -127,10 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ratios = [other / batched for other, batched in zip(seconds, times["batched"], strict=True)]
         print(f"{way:12s} {median(seconds) / given.pairs:17.3f}   {median(ratios):24.2f}   ({min(ratios):.2f} to "
               f"{max(ratios):.2f})           {differences[way]:9d} of 255")  # fmt: skip
-    if given.json:
-        about = {"base": given.base, "revision": base.revision, "device": given.device, "torch": torch.__version__}
-        figures = {**about, "settings": settings.model_dump(), "threads": torch.get_num_threads(), "seconds": times}
-        given.json.write_text(json.dumps({**figures, "largest_difference_levels": differences}, indent=2))
+    figures = {"settings": settings.model_dump(), "seconds": times, "largest_difference_levels": differences}
+    write_figures(given, base, figures)
 
 
 if __name__ == "__main__":
