@@ -100,7 +100,8 @@ class BlockSummary:
         block: Its name in the UNet.
         score: Cosine of its pictures with q.
         gain: The same less that of the pictures with p in all blocks.
-        share: Mean gain over the mean gain of q in all blocks; None where the latter is not above zero.
+        share: Mean gain over the mean gain of q in all blocks; None where the latter's
+            interval reaches zero.
         best_in: Share of the resamples in which no other block gained more.
     """
 
@@ -230,23 +231,23 @@ def _summarize_kind(table: NDArray[np.float64], blocks: Sequence[str], seed: int
     count = len(blocks)
     gains, gain = resampled - resampled[:, count, None], mean - mean[count]
     best = gains[:, :count] >= gains[:, :count].max(axis=1, keepdims=True)
-    whole = gain[count + 1]
 
     def interval(values: NDArray[np.float64], middle: float) -> Interval:
         low, high = np.percentile(values, [2.5, 97.5])
         return Interval(float(middle), float(low), float(high))
 
+    gain_q = interval(gains[:, count + 1], gain[count + 1])
     return KindSummary(
         pairs=size,
         score_p=interval(resampled[:, count], mean[count]),
         score_q=interval(resampled[:, count + 1], mean[count + 1]),
-        gain_q=interval(gains[:, count + 1], whole),
+        gain_q=gain_q,
         blocks=tuple(
             BlockSummary(
                 block=block,
                 score=interval(resampled[:, n], mean[n]),
                 gain=interval(gains[:, n], gain[n]),
-                share=float(gain[n] / whole) if whole > 0 else None,
+                share=float(gain[n] / gain_q.mean) if gain_q.low > 0 else None,
                 best_in=float(best[:, n].mean()),
             )
             for n, block in enumerate(blocks)

@@ -99,10 +99,11 @@ def make_probe(
         SettingsError: settings that cannot be accepted.
     """
     revision = revision_of(base)
-    own: dict[str, Any] = {}
-    if preset is None:
-        own = _own_size(base) if base == "embedded" else _own_size(base) | _CLIP_FOR_WORDS
-    settings = resolve(preset or ("demo" if base == "embedded" else "paper"), own | (overrides or {}))
+    given = overrides or {}
+    own: dict[str, Any] = {} if preset else _own_size(base)
+    if base != "embedded" and not _names_clip(given):
+        own |= _CLIP_FOR_WORDS  # the embedded CLIP knows the embedded model's words alone
+    settings = resolve(preset or ("demo" if base == "embedded" else "paper"), own | given)
     chosen = tuple(
         ProbePair(kind, p, q, noise_seeds(seed, number, seeds))
         for number, (kind, p, q) in enumerate(_prompts(base, pairs, seed, prompts))
@@ -120,6 +121,13 @@ def _prompts(base: str, pairs: int, seed: int, address: str) -> list[tuple[Kind,
     if faults:
         raise RunRefused(f"{len(faults)} faults in the prompts", faults)
     return [(cast("Kind", row.kind), row.p, row.q) for row in rows]
+
+
+def _names_clip(overrides: dict[str, Any]) -> bool:
+    """Whether the user has a CLIP in mind, so that no default may be mixed with it."""
+    group = overrides.get("score")
+    names = [*overrides, *(f"score.{name}" for name in group or {} if isinstance(group, dict))]
+    return any(name in _CLIP_FOR_WORDS for name in names)
 
 
 def _own_size(base: str) -> dict[str, Any]:

@@ -25,10 +25,10 @@ from tests.flows.test_cli import blora
 from tests.tiny import RESOLUTION_PX
 from tests.tiny_plain import save_plain_base
 
-QUICK = ("sample.steps=1", "sample.precision=fp32", "score.clip_model=embedded", "score.clip_pretrained=")
+QUICK = ("sample.steps=1", "sample.precision=fp32", "score.clip_model=embedded")
 SETTINGS: dict[str, Any] = {
     "sample": {"steps": 1, "precision": "fp32", "batch_size": 16, "guidance_scale": 1},
-    "score": {"clip_model": "embedded", "clip_pretrained": ""},
+    "score": {"clip_model": "embedded"},
 }
 
 
@@ -125,6 +125,7 @@ def test_a_probe_is_named_by_what_it_measures(tiny_base: Path) -> None:
     ]
     assert len({probe.probe_id for probe in [one, *others]}) == 6
     assert others[-1].settings.sample.width_px == 64 and "drawing" in others[-1].pairs[0].p
+    assert make_probe(base).settings.score.clip_pretrained == "openai"
     larger = {**SETTINGS, "sample": {**SETTINGS["sample"], "batch_size": 2}}
     assert make_probe(base, overrides=larger).probe_id == one.probe_id, "the batch size is layout"
 
