@@ -109,7 +109,7 @@ def make_probe(
         for number, (kind, p, q) in enumerate(_prompts(base, pairs, seed, prompts))
     )
     measured = {"sample": settings.sample.identity(), "score": settings.score.identity()}
-    content = [revision, measured, seed, [asdict(pair) for pair in chosen]]
+    content: list[ids.Json] = [revision, measured, seed, [asdict(pair) for pair in chosen]]
     name = f"probe {base if base == 'embedded' else Path(base.partition('@')[0]).name}"
     return Probe(ids.run_id(name, content), base, revision, settings, seed, chosen)
 
@@ -214,7 +214,12 @@ def finish(store: Store, probe: Probe) -> Summary:
     ]
     summary = summarize(probe.pairs, readings, probe.seed)
     scorer = f"{rows[0]['scorer']} ({rows[0]['scorer_version']})"
-    body = {"probe_id": probe.probe_id, "base": probe.base, "base_revision": probe.base_revision, "scorer": scorer}
+    body: dict[str, Any] = {
+        "probe_id": probe.probe_id,
+        "base": probe.base,
+        "base_revision": probe.base_revision,
+        "scorer": scorer,
+    }
     body |= {"seed": probe.seed, **summary.to_json()}
     files = {
         "probe.parquet": to_parquet_bytes(to_table(rows, PROBES)),
