@@ -118,6 +118,17 @@ class Base:
 
         return torch.tensor([[*original_px, *crop_px, *target_px]], dtype=torch.float32, device=self.device)
 
+    def conditions(self, pooled: Tensor, height_px: int, width_px: int) -> dict[str, Tensor]:
+        """Return what the UNet is told beside the tokens, for uncropped pictures of this size.
+
+        Args:
+            pooled: Pooled prompts (n, pooled).
+            height_px: Height of the pictures.
+            width_px: Their width.
+        """
+        size = (height_px, width_px)
+        return {"text_embeds": pooled, "time_ids": self.time_ids(size, (0, 0), size).expand(len(pooled), -1)}
+
     def encode_image_moments(self, rgb: NDArray[np.uint8] | Image.Image) -> tuple[Tensor, Tensor]:
         """Encode one picture; its latents are ``mean + std * noise``, scaled as the UNet expects.
 

@@ -15,7 +15,7 @@ from blora.errors import TopologyError
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["BLOCKS", "PROJECTIONS", "Half", "Part", "block_of", "parse_key", "target_layers"]
+__all__ = ["BLOCKS", "PROJECTIONS", "Half", "Part", "block_of", "inner_blocks", "parse_key", "target_layers"]
 
 Half = Literal["content", "style"]
 """The two halves of an adapter."""
@@ -32,6 +32,11 @@ PROJECTIONS: Final = ("to_q", "to_k", "to_v", "to_out.0")
 """The linear layers of an attention that carry an update."""
 
 _TARGET = re.compile(r"transformer_blocks\.\d+\.attn[12]\.(?:to_q|to_k|to_v|to_out\.0)")
+
+_CROSS_ATTENTION: Final = re.compile(
+    r"(?P<block>(?P<level>(?P<way>down|up)_blocks\.(?P<number>\d+)|mid_block)\.attentions\.(?P<index>\d+))"
+    r"\.transformer_blocks\.0\.attn2"
+)
 
 # PEFT wraps a model once more and pipelines prefix the component; the hub files of the paper's authors do the latter
 # twice ("unet.unet."). Whatever comes before the module's own name is dropped.
@@ -89,6 +94,34 @@ def target_layers(unet: nn.Module, half: Half) -> tuple[str, ...]:
             hint="use a base model with SDXL's topology",
         )
     return names
+
+
+def inner_blocks(unet: nn.Module) -> tuple[str, ...]:
+    """Name the blocks with cross-attention inside the outermost level that has any, going down and coming up.
+
+    For SDXL these are the paper's six: ``down_blocks.2.attentions.0`` and ``.1``, ``mid_block.attentions.0`` and
+    ``up_blocks.0.attentions.0`` to ``.2``. A way with a single such level keeps it.
+
+    Raises:
+        TopologyError: Fewer than two are left, so there is nothing to compare.
+    """
+    matches = _matches(unet)
+    levels = {way: sorted({int(match["number"]) for match in matches if match["way"] == way}) for way in ("down", "up")}
+    outer = {f"{way}_blocks.{found[0 if way == 'down' else -1]}" for way, found in levels.items() if len(found) > 1}
+    names = tuple(match["block"] for match in matches if match["level"] not in outer)
+    if len(names) < 2:
+        received = ", ".join(match["block"] for match in matches) or "none"
+        raise TopologyError("too few inner blocks with cross-attention", received, "two or more", "unet")
+    return names
+
+
+def _matches(unet: nn.Module) -> list[re.Match[str]]:
+    def place(match: re.Match[str]) -> tuple[int, int, int]:
+        way = ("down", None, "up").index(match["way"])
+        return way, int(match["number"] or 0), int(match["index"])
+
+    found = (_CROSS_ATTENTION.fullmatch(name) for name, _ in unet.named_modules())
+    return sorted((match for match in found if match), key=place)
 
 
 def parse_key(key: str) -> tuple[str, Part] | None:

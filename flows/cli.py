@@ -230,6 +230,54 @@ def export(
     raise typer.Exit(FAULTS if missing else OK)
 
 
+@app.command()
+def probe(
+    base: Annotated[
+        str, typer.Option("--base", help="embedded, org/model@REVISION, or a diffusers folder, also of SD 1.5's shape.")
+    ] = "embedded",
+    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Pairs of prompts of each kind (content, style).")] = 20,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Pictures for each pair and block.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of prompts, noise and bootstrap.")] = 0,
+    prompts: Annotated[str, typer.Option("--prompts", help="CSV with the columns kind, p, q; replaces --pairs.")] = "",
+    root: Root = "",
+    preset: Preset = None,
+    set_: Set = None,
+    devices: Devices = "auto",
+    verbose: Verbose = False,
+) -> None:
+    """The paper's block analysis: which block of a base answers to the object, which to the look.
+
+    Examples: `blora probe --base embedded --pairs 20 --root demo` · `blora probe --base ./sdxl --prompts pairs.csv
+    --seeds 4 --devices cuda:0,cuda:1` · `blora probe --base ./sd15 --set sample.steps=25 --set sample.precision=fp32`
+    """
+    options = {
+        "root": root,
+        "pairs": pairs,
+        "seeds": seeds,
+        "seed": seed,
+        "prompts": prompts,
+        "preset": preset,
+        "overrides": _overrides(set_),
+        "devices": devices,
+    }
+    environment.quiet_prefect(verbose)
+    from flows.analyze import analyze
+    from flows.params import ProbeOptions
+    from flows.terminal import ProbeBar
+    from tasks import progress
+
+    with _errors_shown():
+        chosen = ProbeOptions.model_validate(options)
+        store = _store(chosen.root)
+        bar = ProbeBar(err)
+        with progress.watching(bar), bar:
+            state = analyze(base, chosen, return_state=True)
+        ended = state.result(raise_on_failure=False)
+        if isinstance(ended, Exception):
+            raise ended
+    _report_probe(store, bar.probe_id)
+
+
 def main() -> None:
     """Entry point of the `blora` command."""
     app()
@@ -278,6 +326,21 @@ def _report(store: Store, run_id: str) -> None:
         }
     )
     raise typer.Exit(OK if stand.complete else FAULTS)
+
+
+def _report_probe(store: Store, probe_id: str) -> None:
+    """What a probe leaves on the terminal: gains, the proposal, where everything lies; ends the command."""
+    from tasks.probe_report import proposal_lines
+    from tasks.probes import finish, load_probe
+
+    summary = finish(store, load_probe(store, probe_id))
+    for kind, found in summary.kinds.items():
+        rows = [(one.block, str(one.gain), f"{one.best_in:.0%}") for one in found.blocks]
+        _print_table((f"{kind}: {found.pairs} pairs", "gain, 95 % interval", "best in"), rows)
+    for line in proposal_lines(summary):
+        out.print(line.replace("**", ""), markup=False, highlight=False)
+    _print_pairs({"probe": probe_id, "chart": f"{store.root}/probes/{probe_id}/blocks.png"})
+    raise typer.Exit(OK)
 
 
 @contextmanager

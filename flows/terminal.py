@@ -70,3 +70,40 @@ class Bars:
             if total:
                 bar = self._progress.add_task(names[kind], total=total, completed=self._already[kind], note="")
                 self._bars[kind] = bar
+
+
+class ProbeBar:
+    """One bar: pictures of a block probe. A listener for `tasks.progress` and a context manager.
+
+    Attributes:
+        probe_id: the probe that is being measured; empty until its plan is kept.
+    """
+
+    def __init__(self, console: Console) -> None:
+        """Show nothing yet."""
+        self.probe_id = ""
+        self._progress = Progress(
+            TextColumn("pictures "), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+        )
+        self._parts = 0
+        self._done: dict[str, Event] = {}
+        self._bar: TaskID | None = None
+
+    def __enter__(self) -> ProbeBar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Take one event; all parts count as large as the largest until their own number of pictures is known."""
+        if event["kind"] == "parts":
+            self.probe_id, self._parts = event["id"], event["total"]
+            return
+        self._done[event["id"]] = event
+        known = [int(one["total"]) for one in self._done.values()]
+        total = sum(known) + (self._parts - len(known)) * max(known)
+        if self._bar is None:
+            self._bar = self._progress.add_task("pictures", total=total)
+        self._progress.update(self._bar, completed=sum(int(one["done"]) for one in self._done.values()), total=total)

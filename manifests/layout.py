@@ -6,6 +6,7 @@
     samples/<content_id>/<style_id>/<sample_id>.png          one atomic put is data and marker
     runs/<run_id>/...                                        plan, tables, report, checkpoints, logs
     scores/date=YYYY-MM-DD/run=<run_id>/part-*.parquet       one Parquet data set over all runs
+    probes/<probe_id>/...                                    block probes: parts, table, chart, report, probe.json last
     leases/<adapter_id>.json                                 who is training it now
     inbox/                                                   manifests dropped for the night
 
@@ -24,6 +25,7 @@ ADAPTERS_PREFIX = "adapters/"
 IMAGES_PREFIX = "images/"
 INBOX_PREFIX = "inbox/"
 LEASES_PREFIX = "leases/"
+PROBES_PREFIX = "probes/"
 RUNS_PREFIX = "runs/"
 SAMPLES_PREFIX = "samples/"
 SCORES_PREFIX = "scores/"
@@ -123,6 +125,17 @@ def run_key(run_id: str, name: str) -> str:
     if not _NAME.fullmatch(name):
         raise InvalidId("name of a run's file", repr(name)[:80], "plain names of 0-9 A-Z a-z . _ - joined by /")
     return f"{RUNS_PREFIX}{_word('run_id', run_id)}/{name}"
+
+
+def probe_key(probe_id: str, name: str) -> str:
+    """Return the key of a file of a block probe, such as "probe.parquet".
+
+    Raises:
+        InvalidId: `probe_id` is not a plain word, or `name` is not a relative path of plain names.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidId("name of a probe's file", repr(name)[:80], "plain names of 0-9 A-Z a-z . _ - joined by /")
+    return f"{PROBES_PREFIX}{_word('probe_id', probe_id)}/{name}"
 
 
 def checkpoint_key(run_id: str, pack_id: str) -> str:

@@ -124,6 +124,26 @@ SCORES = _schema(
 )
 """One row per picture and score (long form)."""
 
+PROBES = _schema(
+    "probes",
+    _need("probe_id", pa.string(), "the block probe that wrote this row"),
+    _need("base", pa.string(), "the base model as it was asked for"),
+    _need("base_revision", pa.string(), "pinned revision of the base model"),
+    _need("pair_index", pa.int32(), "the pair of prompts, from 0"),
+    _need("kind", pa.string(), "what the prompts differ in: content or style"),
+    _need("p", pa.string(), "the prompt of all blocks but one"),
+    _need("q", pa.string(), "the prompt of that one, with which the picture is compared"),
+    _need("seed", pa.int64(), "seed of the noise, the same for all pictures of the pair"),
+    _need("block", pa.string(), "the block that was told q, by its name in the UNet"),
+    _need("block_index", pa.int32(), "position of the block in the UNet, from 0"),
+    _need("clip_score", pa.float64(), "cosine of the picture with q, -1 to 1"),
+    _need("clip_score_p", pa.float64(), "the same of the picture with p in all blocks"),
+    _need("clip_score_q", pa.float64(), "the same of the picture with q in all blocks"),
+    _need("scorer", pa.string(), "CLIP model and weights that gave the cosines"),
+    _need("scorer_version", pa.string(), "version of the scorer's code and weights"),
+)
+"""One row per pair of prompts, seed and block of a block probe."""
+
 FAULTS = _schema(
     "faults",
     _RUN,

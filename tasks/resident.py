@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,14 @@ from PIL import Image
 from blora.adapter import Adapter, load_adapter
 from blora.base import Base
 from blora.blocks import Half
+from blora.clip import Clip, load_clip
 from blora.config import Precision, ScoreSettings
+from blora.plain import PlainBase
 from blora.score import Scorer, load_scorers
 from manifests import layout
 from manifests.store import Store
 from tasks.bases import located_base
+from tasks.probes import is_plain
 from tasks.runs import Plan, load_plan
 
 Pixels = NDArray[np.uint8]
@@ -42,7 +46,9 @@ class Resident:
         self.store = store
         self.emit = emit
         self._base: tuple[tuple[str, str], Base] | None = None
+        self._plain: tuple[tuple[str, str], PlainBase] | None = None
         self._scorers: tuple[ScoreSettings, list[Scorer]] | None = None
+        self.clip = lru_cache(maxsize=1)(self._load_clip)
         self.plan = lru_cache(maxsize=4)(self._read_plan)
         self.picture = lru_cache(maxsize=256)(self._read_picture)
         # A batch of a grid shares one content and runs over its styles, so halves come back row after row.
@@ -56,11 +62,24 @@ class Resident:
             self._base = (wanted, Base(located_base(spec), self.device, precision))
         return self._base[1]
 
+    def model(self, spec: str, precision: Precision) -> Base | PlainBase:
+        """The base model, or one with a single text encoder, which the block probe can use and nothing else."""
+        if not is_plain(spec):
+            return self.base(spec, precision)
+        wanted = (spec, precision)
+        if self._plain is None or self._plain[0] != wanted:
+            self._base = self._plain = None
+            self._plain = (wanted, PlainBase(Path(spec), self.device, precision))
+        return self._plain[1]
+
     def scorers(self, settings: ScoreSettings) -> list[Scorer]:
         """The scorers of these settings, loaded once."""
         if self._scorers is None or self._scorers[0] != settings:
             self._scorers = (settings, load_scorers(settings, self.device))
         return self._scorers[1]
+
+    def _load_clip(self, architecture: str, pretrained: str) -> Clip:
+        return load_clip(architecture, pretrained, self.device)
 
     def _read_plan(self, run_id: str) -> Plan:
         return load_plan(self.store, run_id)

@@ -40,7 +40,11 @@ def find_job(name: str) -> Job:
         from tasks.score import score_shard
 
         return score_shard
-    raise LookupError(f"job: received {name!r}; accepted: train_pack, generate_shard, score_shard")
+    if name == "probe_part":
+        from tasks.probe import probe_part
+
+        return probe_part
+    raise LookupError(f"job: received {name!r}; accepted: train_pack, generate_shard, score_shard, probe_part")
 
 
 def read_requests() -> queue.SimpleQueue[bytes]:

@@ -61,3 +61,9 @@ def generate_shard(run_id: str, shard_id: str, number: int, names: str) -> dict[
 def score_shard(run_id: str, shard_id: str, number: int, names: str) -> dict[str, Any]:
     """Make every picture of a shard have its scores; see `tasks.score.score_shard`."""
     return _in_slot("score_shard", {"run_id": run_id, "shard_id": shard_id})
+
+
+@task(name="probe", task_run_name="probe-{part}", **_RETRY)
+def probe_part(probe_id: str, part: int) -> dict[str, Any]:
+    """Make the readings of a part of a block probe exist; see `tasks.probe.probe_part`."""
+    return _in_slot("probe_part", {"probe_id": probe_id, "part": part})

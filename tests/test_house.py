@@ -17,7 +17,22 @@ FORBIDDEN = {
     "flows": {"torch", "diffusers", "transformers"},
 }
 # What runs inside a slot's child stays free of Prefect, so that a child starts in the time torch takes.
-IN_SLOT = ("slot_main", "resident", "train", "generate", "score", "runs", "stock", "bases", "faults", "environment")
+IN_SLOT = (
+    "slot_main",
+    "resident",
+    "train",
+    "generate",
+    "score",
+    "runs",
+    "stock",
+    "bases",
+    "faults",
+    "environment",
+    "probe",
+    "probes",
+    "probe_report",
+    "bar_chart",
+)
 
 
 def imported_packages(path: Path) -> set[str]:
@@ -54,6 +69,7 @@ def test_what_runs_in_a_slot_knows_no_prefect() -> None:
     ("module", "absent"),
     [
         ("flows.stylize", ("torch", "diffusers")),
+        ("flows.analyze", ("torch", "diffusers")),
         ("flows.cli", ("torch", "diffusers", "prefect")),
         ("manifests.schema", ("torch", "prefect")),
         ("blora", ("torch", "diffusers", "prefect")),

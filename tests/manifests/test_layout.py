@@ -26,6 +26,8 @@ MAKERS: list[Callable[[str], str]] = [
     lambda text: layout.samples_prefix(C, text),
     lambda text: layout.run_key(text, "plan.parquet"),
     lambda text: layout.run_key("demo-1", text),
+    lambda text: layout.probe_key(text, "probe.json"),
+    lambda text: layout.probe_key("demo-1", text),
     lambda text: layout.checkpoint_key("demo-1", text),
     lambda text: layout.training_log_key("demo-1", text),
     lambda text: layout.scores_part_key(datetime.date(2026, 11, 2), text, "0"),

@@ -24,6 +24,7 @@ SCHEMAS = {
     "samples": tables.SAMPLES,
     "scores": tables.SCORES,
     "faults": tables.FAULTS,
+    "probes": tables.PROBES,
 }
 NOON = datetime.datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=datetime.UTC)
 EXAMPLES: dict[pa.DataType, Any] = {

@@ -1,0 +1,226 @@
+"""The paper's block probe, on any UNet with cross-attention: which block listens to which part of a prompt.
+
+For a pair of prompts (p, q) the text q goes into the cross-attention of one block, p into all the others; the picture
+is compared with q by CLIP. A block that answers to objects scores high where p and q differ in the object, one that
+answers to colours where they differ in the look. Every picture of a pair starts from the same noise.
+
+    readings = measure(base, clip, pairs, settings.sample, inner_blocks(base.unet))
+    summary = summarize(pairs, readings, seed=0)          # blora/proposal.py
+
+Source: arXiv 2403.14572, section 4.1. Two pictures a pair are added to the paper's: p in all blocks, and q in all
+blocks. They are what a block's picture is measured against: some q score high whatever is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from blora.config import SampleSettings
+from blora.errors import BloraError, OutOfMemoryError, SettingFault, SettingsError
+from blora.features import Features
+from blora.proposal import ProbePair, Reading
+from blora.sample import block_prompts
+from blora.schedule import generator_of, make_sampler
+
+if TYPE_CHECKING:
+    from blora.components import PromptEmbeddings
+
+__all__ = ["Judge", "Model", "measure"]
+
+_NOWHERE: Final = ""
+_EVERYWHERE: Final = "*"
+
+
+class Model(Protocol):
+    """What the probe asks of a model that draws from text; `blora.base.Base` and `blora.plain.PlainBase` have it.
+
+    Attributes:
+        unet: diffusers' UNet, or one with its block names and call.
+        device: Where it runs.
+        dtype: Its number format.
+        precision: The same as settings name it.
+        scheduler_config: The base's scheduler configuration, with its class under ``_class_name``.
+        latent_channels: Channels of a latent.
+        vae_scale_factor: Pixels per latent, along a side.
+    """
+
+    unet: Any
+    device: torch.device
+    dtype: torch.dtype
+    precision: Any
+    scheduler_config: dict[str, Any]
+    latent_channels: int
+    vae_scale_factor: int
+
+    def encode_prompts(self, prompts: Sequence[str]) -> PromptEmbeddings:
+        """Embed prompts, independently of each other."""
+        ...
+
+    def encode_negative_prompts(self, prompts: Sequence[str]) -> PromptEmbeddings:
+        """Embed what guidance leads away from."""
+        ...
+
+    def conditions(self, pooled: Tensor, height_px: int, width_px: int) -> dict[str, Tensor] | None:
+        """Return what the UNet is told beside the prompt's tokens, if anything."""
+        ...
+
+    def decode(self, latents: Tensor) -> NDArray[np.uint8]:
+        """Decode latents to pictures (n, height, width, 3) uint8."""
+        ...
+
+
+class Judge(Protocol):
+    """Pictures and texts in one space; `blora.clip.Clip` is one."""
+
+    def extract(self, pictures: Sequence[NDArray[np.uint8]]) -> Features:
+        """Return unit-length features, of which `content` is used."""
+        ...
+
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Return unit-length embeddings (texts, c) on the CPU."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One picture to draw: where q goes."""
+
+    pair: int
+    seed: int
+    where: str
+
+
+def measure(
+    model: Model,
+    judge: Judge,
+    pairs: Sequence[ProbePair],
+    settings: SampleSettings,
+    blocks: Sequence[str],
+    *,
+    on_step: Callable[[int, int], None] | None = None,
+) -> list[Reading]:
+    """Draw and score every pair for every block; ``settings.batch_size`` pictures go through the UNet in one pass.
+
+    With a batch size of the number of blocks + 2, one pass holds all pictures of a pair. A picture depends on the
+    batch size only within rounding.
+
+    Args:
+        model: What draws.
+        judge: What compares pictures and texts.
+        pairs: Prompts and seeds.
+        settings: How to draw; guidance leads away from the negative prompt in all blocks alike.
+        blocks: Names as `inner_blocks` gives them.
+        on_step: Called after each denoising step with the number of pictures finished, and of all.
+
+    Returns:
+        One reading for each pair, seed and block, in that order.
+
+    Raises:
+        SettingsError: The settings do not fit the model.
+        OutOfMemoryError: A batch does not fit on the device.
+        BloraError: A score came out not finite.
+    """
+    _check(model, settings)
+    rows = [
+        _Row(number, seed, where)
+        for number, pair in enumerate(pairs)
+        for seed in pair.seeds
+        for where in (_NOWHERE, _EVERYWHERE, *blocks)
+    ]
+    scores: dict[_Row, float] = {}
+    for start in range(0, len(rows), settings.batch_size):
+        batch = rows[start : start + settings.batch_size]
+
+        def step(finished: bool, start: int = start, size: int = len(batch)) -> None:
+            if on_step:
+                on_step(start + size * finished, len(rows))
+
+        pictures = model.decode(_draw(model, pairs, batch, settings, step))
+        texts = judge.embed_texts([pairs[row.pair].q for row in batch])
+        values = (judge.extract(list(pictures)).content * texts).sum(dim=1)
+        scores |= zip(batch, values.tolist(), strict=True)
+    bad = [row for row, value in scores.items() if not np.isfinite(value)]
+    if bad:
+        hint = "use precision bf16 or fp32"
+        raise BloraError("scores are not finite", f"{len(bad)} of {len(rows)}", "finite scores", str(bad[0]), hint)
+    return [
+        Reading(
+            row.pair,
+            row.seed,
+            row.where,
+            score,
+            scores[_Row(row.pair, row.seed, _NOWHERE)],
+            scores[_Row(row.pair, row.seed, _EVERYWHERE)],
+        )
+        for row, score in scores.items()
+        if row.where not in (_NOWHERE, _EVERYWHERE)
+    ]
+
+
+@torch.no_grad()
+def _draw(
+    model: Model,
+    pairs: Sequence[ProbePair],
+    rows: Sequence[_Row],
+    settings: SampleSettings,
+    step: Callable[[bool], None],
+) -> Tensor:
+    """Return the latents of one batch (rows, channels, height, width) fp32; with guidance the negatives go first."""
+    guided = settings.guidance_scale > 1
+    everywhere = [pairs[row.pair].q if row.where == _EVERYWHERE else pairs[row.pair].p for row in rows]
+    own, told = model.encode_prompts(everywhere), model.encode_prompts([pairs[row.pair].q for row in rows])
+    negative = model.encode_negative_prompts([settings.negative_prompt] * len(rows))
+
+    def whole(positive: Tensor, leading: Tensor) -> Tensor:
+        return torch.cat([leading, positive]) if guided else positive
+
+    by_block = {}
+    for block in dict.fromkeys(row.where for row in rows if row.where not in (_NOWHERE, _EVERYWHERE)):
+        here = torch.tensor([row.where == block for row in rows], device=model.device)[:, None, None]
+        by_block[block] = whole(torch.where(here, told.hidden, own.hidden), negative.hidden)
+    hidden, pooled = whole(own.hidden, negative.hidden), whole(own.pooled, negative.pooled)
+    added = model.conditions(pooled, settings.height_px, settings.width_px)
+    sampler = make_sampler(model.scheduler_config, settings.scheduler, settings.steps, model.device)
+    generators = [generator_of(row.seed) for row in rows]
+    factor = model.vae_scale_factor
+    shape = (model.latent_channels, settings.height_px // factor, settings.width_px // factor)
+    noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+    latents = sampler.first(noise.to(model.device))
+    try:
+        with block_prompts(model.unet, by_block):
+            for number, timestep in enumerate(sampler.timesteps, start=1):
+                given = sampler.scale(latents, timestep).to(model.dtype)
+                given = whole(given, given)
+                output = model.unet(given, timestep, hidden, added_cond_kwargs=added, return_dict=False)
+                prediction: Tensor = output[0].float()
+                if guided:
+                    away, positive = prediction.chunk(2)
+                    prediction = away + settings.guidance_scale * (positive - away)
+                latents = sampler.step(prediction, timestep, latents, generators)
+                step(number == len(sampler.timesteps))
+    except torch.OutOfMemoryError as error:
+        received = f"{len(rows)} pictures of {settings.width_px} x {settings.height_px} px"
+        hint = "use a smaller sample.batch_size, or smaller pictures"
+        raise OutOfMemoryError("the probe does not fit on the device", received, hint=hint) from error
+    return latents
+
+
+def _check(model: Model, settings: SampleSettings) -> None:
+    faults = []
+    if settings.precision != model.precision:
+        hint = f"load the model with precision {settings.precision}"
+        faults.append(SettingFault("sample.precision", "not the model's", settings.precision, model.precision, hint))
+    for name in ("width_px", "height_px"):
+        if getattr(settings, name) % model.vae_scale_factor:
+            accepted = f"a multiple of {model.vae_scale_factor}"
+            received = str(getattr(settings, name))
+            faults.append(SettingFault(f"sample.{name}", "does not fit the model's latents", received, accepted))
+    if faults:
+        raise SettingsError(faults)

@@ -1,0 +1,73 @@
+"""The paper's block analysis of any base: which block answers to the object, which to the look.
+
+1. Choose pairs of prompts; name the probe by its content; keep the plan.
+2. Measure what parts are missing, in the slots.
+3. Gather table, chart, report and proposal.
+
+Inputs: a base and `flows.params.ProbeOptions`. Outputs: ``<root>/probes/<probe_id>/`` and a markdown artifact. Cost:
+pictures = pairs x seeds x (blocks + 2). Safe to run again at any time: parts that are there are not measured again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State
+from prefect.futures import wait
+from prefect.states import Completed
+
+from flows.params import ProbeOptions
+from manifests import layout
+from manifests.store import Store
+from tasks import environment, progress, steps
+from tasks.probe_report import proposal_lines
+from tasks.probes import Probe, finish, make_probe, missing_parts, publish
+from tasks.slots import SlotPool
+
+
+@flow(name="analyze", flow_run_name="analyze {base}", persist_result=False, validate_parameters=True)
+def analyze(base: str = "embedded", options: ProbeOptions | None = None) -> State[Any]:
+    """Measure a base's blocks and propose one for content and one for style.
+
+    Args:
+        base: ``embedded``, ``org/model@<revision>``, a folder in diffusers' layout, or ``s3://bucket/folder``.
+        options: How; every field has a default.
+    """
+    options = options or ProbeOptions()
+    store = Store.open(options.root or environment.store_root())
+    probe = make_probe(
+        base,
+        preset=options.preset,
+        overrides=options.overrides,
+        pairs=options.pairs,
+        seeds=options.seeds,
+        seed=options.seed,
+        prompts=options.prompts,
+    )
+    publish(store, probe)
+    parts = missing_parts(store, probe)
+    get_run_logger().info(
+        "%s: %d pairs, %d of %d parts to do", probe.probe_id, len(probe.pairs), len(parts), len(probe.parts)
+    )
+    progress.publish({"kind": "parts", "id": probe.probe_id, "done": 0, "total": len(parts)})
+    _measure(store, probe, parts, environment.devices(options.devices))
+    summary = finish(store, probe)
+    text = store.read(layout.probe_key(probe.probe_id, "report.md")).decode()
+    lines = proposal_lines(summary)
+    create_markdown_artifact(text, key="probe", description=lines[0])
+    return Completed(message=" ".join(lines), data={"probe_id": probe.probe_id})
+
+
+def _measure(store: Store, probe: Probe, parts: list[int], devices: tuple[str, ...]) -> None:
+    """Do the parts in slots; each task waits for a free one. The first failure is raised when all have ended."""
+    with SlotPool(devices, store.root, environment.stall_timeout_seconds()) as pool:
+        token = steps.POOL.set(pool)
+        try:
+            futures = [steps.probe_part.submit(probe.probe_id, part) for part in parts]
+            wait(futures)
+        finally:
+            steps.POOL.reset(token)
+    for future in futures:
+        future.result()

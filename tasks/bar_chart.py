@@ -1,0 +1,72 @@
+"""The bar chart of a block probe: a bar a block with its 95 % interval, one panel a kind."""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image, ImageDraw, ImageFont
+
+from blora.proposal import Interval, KindSummary, Summary
+
+WIDTH_PX = 900
+LABEL_PX = 250
+VALUE_PX = 190
+ROW_PX = 26
+HEAD_PX = 44
+GAP_PX = 16
+INK, PAPER, RULE, DIM = (32, 32, 36), (255, 255, 255), (214, 214, 220), (110, 110, 120)
+BAR, CHOSEN, WHOLE = (150, 170, 205), (40, 90, 180), (196, 196, 202)
+
+
+def bar_chart(summary: Summary, title: str) -> bytes:
+    """Draw the gains of all blocks; the proposed block's bar is darker, what q in all blocks gains is grey.
+
+    Each panel has its own scale: content and style gains are of different size.
+
+    Returns:
+        A PNG.
+    """
+    rows = [len(found.blocks) + 1 for found in summary.kinds.values()]
+    height = HEAD_PX + sum(HEAD_PX + ROW_PX * count + GAP_PX for count in rows)
+    image = Image.new("RGB", (WIDTH_PX, height), PAPER)
+    draw = ImageDraw.Draw(image)
+    draw.text((GAP_PX, 14), title, fill=INK, font=ImageFont.load_default(size=16))
+    top = HEAD_PX
+    for kind, found in summary.kinds.items():
+        chosen = summary.proposal[kind]
+        word = "certain at 95 %" if chosen.certain else "not certain"
+        head = f"{kind}: {found.pairs} pairs; proposed {chosen.block} ({word})"
+        draw.text((GAP_PX, top + 12), head, fill=INK, font=ImageFont.load_default(size=14))
+        _panel(draw, top + HEAD_PX, found, chosen.block)
+        top += HEAD_PX + ROW_PX * (len(found.blocks) + 1) + GAP_PX
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _panel(draw: ImageDraw.ImageDraw, top: int, found: KindSummary, chosen: str) -> None:
+    """One row a block, and a last one for all blocks, cut where it would dwarf the others."""
+    gains = [one.gain for one in found.blocks]
+    low = min(0.0, *(gain.low for gain in gains))
+    high = max(1e-9, *(gain.high for gain in gains))
+    left, right = LABEL_PX, WIDTH_PX - VALUE_PX
+    font = ImageFont.load_default(size=12)
+
+    def x(value: float) -> float:
+        return left + (min(max(value, low), high) - low) / (high - low) * (right - left)
+
+    rows: list[tuple[str, Interval]] = [(one.block, one.gain) for one in found.blocks]
+    for number, (name, gain) in enumerate([*rows, ("all blocks and pooled", found.gain_q)]):
+        y = top + number * ROW_PX
+        whole = number == len(rows)
+        colour = WHOLE if whole else CHOSEN if name == chosen else BAR
+        draw.text((GAP_PX, y + 5), name, fill=DIM if whole else INK, font=font)
+        start, end = sorted((x(0), x(gain.mean)))
+        draw.rectangle((start, y + 5, end, y + ROW_PX - 7), fill=colour)
+        middle = y + ROW_PX // 2 - 1
+        draw.line((x(gain.low), middle, x(gain.high), middle), fill=INK)
+        for value in (gain.low, gain.high):
+            if low <= value <= high:
+                draw.line((x(value), middle - 4, x(value), middle + 4), fill=INK)
+        draw.text((right + GAP_PX, y + 5), str(gain), fill=DIM if whole else INK, font=font)
+    draw.line((x(0), top, x(0), top + ROW_PX * (len(rows) + 1) - 4), fill=RULE if low == 0 else DIM)

@@ -1,0 +1,141 @@
+"""`blora probe`: real runs on tiny bases of both shapes, resumed by part; what it writes; what it refuses."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from blora.errors import BaseModelError, SettingsError
+from manifests.store import Store
+from manifests.tables import PROBES, from_parquet_bytes
+from tasks.bar_chart import bar_chart
+from tasks.faults import RunNotFound, RunRefused, TaskError
+from tasks.probe import probe_part
+from tasks.probes import PART_PAIRS, Probe, finish, load_probe, make_probe, missing_parts, publish
+from tasks.resident import Resident
+from tests.flows.test_cli import blora
+from tests.tiny import RESOLUTION_PX
+from tests.tiny_plain import save_plain_base
+
+QUICK = ("sample.steps=1", "sample.precision=fp32", "score.clip_model=embedded")
+SETTINGS: dict[str, Any] = {
+    "sample": {"steps": 1, "precision": "fp32", "batch_size": 16, "guidance_scale": 1},
+    "score": {"clip_model": "embedded"},
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tiny tensors are slower on several threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def measured(store: Store, probe: Probe) -> list[dict[str, object]]:
+    """What a slot does with all parts, in this process; the progress events."""
+    events: list[dict[str, object]] = []
+    resident = Resident("cpu", store, lambda event: events.append(dict(event)))
+    for part in probe.parts:
+        probe_part(resident, {"probe_id": probe.probe_id, "part": part})
+    return events
+
+
+def test_the_command_probes_an_sdxl_shaped_base(tiny_base: Path, tmp_path: Path, prefect_api: str) -> None:
+    options = ("--pairs", "1", "--devices", "cpu", *(word for text in QUICK for word in ("--set", text)))
+    code, printed, errors = blora("probe", "--base", str(tiny_base), *options, root=tmp_path / "store")
+    assert code == 0, errors
+    found = re.search(r"^probe +(probe-tiny-\w+)$", printed, re.M)
+    assert found and "up_blocks.0.attentions.2" in printed and "not certain" in printed
+    store = Store.open(str(tmp_path / "store"))
+    prefix = f"probes/{found[1]}/"
+    names = {key.removeprefix(prefix) for key in store.list(prefix)}
+    assert names == {
+        "plan.json", "parts/part-0000.parquet", "probe.parquet", "blocks.png", "report.md", "probe.json",
+    }  # fmt: skip
+    rows = from_parquet_bytes(store.read(f"{prefix}probe.parquet"), PROBES).to_pylist()
+    assert len(rows) == 2 * 6 and {row["block_index"] for row in rows} == set(range(6))
+    assert all(row["p"].startswith("A photo of a") and row["scorer"] for row in rows)
+    proposal = json.loads(store.read(f"{prefix}probe.json"))["proposal"]
+    assert proposal["content"]["block"] != proposal["style"]["block"]
+    assert load_probe(store, found[1]).settings.sample.width_px == RESOLUTION_PX
+
+
+def test_the_command_tells_every_fault_of_a_prompt_file(tiny_base: Path, tmp_path: Path, prefect_api: str) -> None:
+    prompts = tmp_path / "prompts.csv"
+    prompts.write_text("kind,p,q\ncolour,a,b\nstyle,a,a\n")
+    code, _, errors = blora("probe", "--base", str(tiny_base), "--prompts", str(prompts), root=tmp_path / "store")
+    assert code == 1 and "row 2, kind" in errors and "row 3, q" in errors
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_pipeline_folder_of_sd15s_shape_is_probed_and_resumed_by_part(tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.csv"
+    pairs = [f"{'content' if n % 2 else 'style'},a photo of a car,picture {n}" for n in range(PART_PAIRS + 1)]
+    prompts.write_text("\n".join(["kind,p,q", *pairs]))
+    base, store = save_plain_base(tmp_path / "sd15"), Store.open(str(tmp_path / "store"))
+    probe = make_probe(str(base), overrides=SETTINGS, prompts=str(prompts))
+    publish(store, probe)
+    assert load_probe(store, probe.probe_id) == probe
+    with pytest.raises(TaskError, match="2 of 2 parts are missing"):
+        finish(store, probe)
+    events = measured(store, probe)
+    assert events[-1] == {"kind": "probe", "id": "1", "done": 13, "total": 13}  # eleven blocks, p and q everywhere
+    first = finish(store, probe)
+    assert len(first.kinds["style"].blocks) == 11 and first.kinds["style"].pairs == 5
+    kept = store.read(f"probes/{probe.probe_id}/probe.parquet")
+    store.delete(probe.part_key(1))
+    assert missing_parts(store, probe) == [1]
+    assert {event["id"] for event in measured(store, probe)} == {"1"}
+    assert finish(store, probe) == first
+    assert store.read(f"probes/{probe.probe_id}/probe.parquet") == kept
+
+
+def test_the_chart_is_a_picture_that_shows_the_bars(tmp_path: Path, tiny_base: Path) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    probe = make_probe(str(tiny_base), overrides=SETTINGS, pairs=2)
+    publish(store, probe)
+    measured(store, probe)
+    summary = finish(store, probe)
+    image = Image.open(io.BytesIO(store.read(f"probes/{probe.probe_id}/blocks.png")))
+    assert image.format == "PNG" and image.mode == "RGB"
+    assert {(40, 90, 180), (150, 170, 205), (32, 32, 36)} <= {colour for _, colour in image.getcolors(1 << 20) or []}
+    assert bar_chart(summary, "again") == bar_chart(summary, "again")
+
+
+def test_a_probe_is_named_by_what_it_measures(tiny_base: Path) -> None:
+    base = str(tiny_base)
+    one = make_probe(base, overrides=SETTINGS)
+    assert one == make_probe(base, overrides=SETTINGS)
+    others = [
+        make_probe(base, overrides=SETTINGS, seed=1),
+        make_probe(base, overrides=SETTINGS, seeds=2),
+        make_probe(base, overrides=SETTINGS, pairs=3),
+        make_probe(base, overrides=SETTINGS | {"sample": SETTINGS["sample"] | {"steps": 2}}),
+        make_probe("embedded"),
+    ]
+    assert len({probe.probe_id for probe in [one, *others]}) == 6
+    assert others[-1].settings.sample.width_px == 64 and "drawing" in others[-1].pairs[0].p
+    assert make_probe(base).settings.score.clip_pretrained == "openai"
+    larger = {**SETTINGS, "sample": {**SETTINGS["sample"], "batch_size": 2}}
+    assert make_probe(base, overrides=larger).probe_id == one.probe_id, "the batch size is layout"
+
+
+def test_what_cannot_be_probed_is_refused(tmp_path: Path, tiny_base: Path) -> None:
+    with pytest.raises(BaseModelError):
+        make_probe(str(tmp_path / "nowhere"))
+    with pytest.raises(SettingsError, match=r"sample\.stesp"):
+        make_probe(str(tiny_base), overrides={"sample": {"stesp": 2}})
+    with pytest.raises(RunRefused, match="1 faults"):
+        make_probe(str(tiny_base), prompts=str(tmp_path / "nowhere.csv"))
+    with pytest.raises(RunNotFound):
+        load_probe(Store.open(str(tmp_path)), "probe-none")
