@@ -17,10 +17,10 @@ CELL_PX, GAP_PX, HEAD_PX, SIDE_PX = 96, 4, 18, 190
 WORDS = {
     "blora": "B-LoRA",
     "swapped": "halves swapped",
-    "w2": "W2 instead of W4",
-    "all_attention": "LoRA on all attention",
-    "prompt": "no training, words",
-    "magenta": "Magenta, fast",
+    "w2": "W2 for W4",
+    "all_attention": "all attention",
+    "prompt": "words alone",
+    "magenta": "Magenta",
     "content": "unchanged content",
     "style": "unchanged style",
     "real": "the real drawing",
@@ -75,7 +75,7 @@ def sheet(paired: PairedSet, result: BenchResult, shown: Sequence[int]) -> bytes
     page = Image.new("RGB", (SIDE_PX + len(titles) * pitch, HEAD_PX + len(shown) * (pitch + 8)), "white")
     draw = ImageDraw.Draw(page)
     for column, title in enumerate(titles):
-        draw.text((SIDE_PX + column * pitch, 2), title[:17], fill="black", font=font)
+        draw.text((SIDE_PX + column * pitch, 2), title, fill="black", font=font)
     for line, number in enumerate(shown):
         pair, top = result.pairs[number], HEAD_PX + line * (pitch + 8)
         label = f"{paired.things[pair.thing].name[:28]}\n{paired.styles[pair.content_style].name} to "
