@@ -15,7 +15,17 @@ from blora.errors import TopologyError
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["BLOCKS", "PROJECTIONS", "Half", "Part", "block_of", "inner_blocks", "parse_key", "target_layers"]
+__all__ = [
+    "BLOCKS",
+    "PROJECTIONS",
+    "Half",
+    "Part",
+    "attention_layers",
+    "block_of",
+    "inner_blocks",
+    "parse_key",
+    "target_layers",
+]
 
 Half = Literal["content", "style"]
 """The two halves of an adapter."""
@@ -122,6 +132,27 @@ def _matches(unet: nn.Module) -> list[re.Match[str]]:
 
     found = (_CROSS_ATTENTION.fullmatch(name) for name, _ in unet.named_modules())
     return sorted((match for match in found if match), key=place)
+
+
+def attention_layers(unet: nn.Module, block: str = "") -> tuple[str, ...]:
+    """Name the attention projections of any block, or of the whole UNet: what other choices of blocks train.
+
+    Args:
+        unet: A UNet as diffusers builds it.
+        block: Its name, such as ``down_blocks.2.attentions.1``; empty for all blocks.
+
+    Raises:
+        TopologyError: There are none.
+    """
+    start = f"{block}." if block else ""
+    names = tuple(
+        name
+        for name, _ in unet.named_modules()
+        if name.startswith(start) and _TARGET.fullmatch(name[max(name.find("transformer_blocks."), 0) :])
+    )
+    if not names:
+        raise TopologyError("the UNet has no such attention", block or "(any)", "a block with transformer layers")
+    return names
 
 
 def parse_key(key: str) -> tuple[str, Part] | None:

@@ -178,7 +178,7 @@ class Settings(_Frozen):
 
 PRESETS: Final[Mapping[str, Settings]] = MappingProxyType(
     {
-        # The embedded model on a CPU: minutes for a 4 x 4 grid. Layout and palette are settled at the noisy end there, and
+        # The embedded model on a CPU: minutes for a 4 x 4 grid. Layout and palette are settled at the noisy end, and
         # guidance away from the base alone brings out what little a small model adds.
         "demo": Settings(
             train=TrainSettings(

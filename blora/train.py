@@ -42,6 +42,7 @@ def train(
     items: Sequence[TrainItem],
     settings: TrainSettings,
     *,
+    layers: Sequence[str] | None = None,
     checkpoint: bytes | None = None,
     on_checkpoint: Callable[[bytes], None] | None = None,
     on_step: Callable[[StepReport], None] | None = None,
@@ -52,6 +53,8 @@ def train(
         base: Loaded with the precision that the settings name; its UNet is left as it was found.
         items: With distinct keys.
         settings: One recipe for all items.
+        layers: Train these linear layers and no others; None for both halves. For comparisons: an adapter of other
+            layers can be drawn with (`Draw.whole`), but is no B-LoRA and has no file format.
         checkpoint: Go on from here.
         on_checkpoint: Called with a checkpoint after each ``checkpoint_every_steps`` steps but the last.
         on_step: Called after each step.
@@ -66,7 +69,7 @@ def train(
     """
     _check(base, items, settings)
     try:
-        return _train(base, items, settings, checkpoint, on_checkpoint, on_step)
+        return _train(base, items, settings, layers, checkpoint, on_checkpoint, on_step)
     except torch.OutOfMemoryError as error:
         reason = str(error).split(". ")[0]
     # Outside the handler: the failed attempt's tensors hang on its traceback, and the caller may want their memory.
@@ -79,18 +82,19 @@ def _train(
     base: Base,
     items: Sequence[TrainItem],
     settings: TrainSettings,
+    layers: Sequence[str] | None,
     checkpoint: bytes | None,
     on_checkpoint: Callable[[bytes], None] | None,
     on_step: Callable[[StepReport], None] | None,
 ) -> list[TrainResult]:
     """Train a pack from the start or from a checkpoint."""
-    layers = (*target_layers(base.unet, "content"), *target_layers(base.unet, "style"))
-    shapes = {name: tuple(base.unet.get_parameter(f"{name}.weight").shape) for name in layers}
+    trained = layers or (*target_layers(base.unet, "content"), *target_layers(base.unet, "style"))
+    shapes = {name: tuple(base.unet.get_parameter(f"{name}.weight").shape) for name in trained}
     factors = FlatFactors(shapes, len(items), settings.rank, base.device)
     optimizer = PackedAdamW(factors.values, settings.beta1, settings.beta2, settings.epsilon, settings.weight_decay)
     pack = [Progress.start(item.key, settings) for item in items]
     pictures = [(item.key, [pixel_digest(rgb) for rgb in item.images]) for item in items]
-    identity = checkpoint_identity(pictures, settings, base.revision)
+    identity = checkpoint_identity(pictures, settings, " ".join([base.revision, *(layers or ())]))
     done = 0
     if checkpoint is not None:
         done = read_checkpoint(checkpoint, pack, factors, optimizer, identity)

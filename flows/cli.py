@@ -278,6 +278,36 @@ def probe(
     _report_probe(store, bar.probe_id)
 
 
+@app.command()
+def bench(
+    folder: Annotated[str, typer.Argument(help="Folder for tables, report and trained adapters.")],
+    split: Annotated[str, typer.Option(help="validation (to choose settings by) or test (to report).")] = "validation",
+    pairs: Annotated[int, typer.Option(min=1, help="At least so many pairs; the grid is completed.")] = 200,
+    rows: Annotated[str, typer.Option(help="Some rows only, such as blora,prompt; the real drawings always.")] = "",
+    base: Annotated[str, typer.Option(help="embedded, a folder, or org/model@revision.")] = "embedded",
+    preset: Annotated[str, typer.Option("--preset", help="demo, draft or paper.")] = "demo",
+    set_: Set = None,
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda:0.")] = "cpu",
+) -> None:
+    """Measure B-LoRA and its rivals where the truth is drawn: one thing by one hand, asked for as another drew it.
+
+    What lies in the folder's `adapters/` is not trained again.
+
+    Examples: `blora bench out --pairs 16 --rows blora,style` · `blora bench out --split test --set
+    sample.guidance_scale=2`
+    """
+    from flows.bench import run
+    from flows.terminal import Steps
+
+    with _errors_shown(), Steps(err) as steps:
+        if split not in ("validation", "test"):
+            raise ValueError(f"--split: received {split!r}; accepted: validation, test")
+        asked = [row.strip() for row in rows.split(",") if row.strip()]
+        written = run(folder, split, pairs, asked, base, preset, _overrides(set_), device, steps)
+    out.print(written, markup=False, highlight=False)
+    raise typer.Exit(OK)
+
+
 def main() -> None:
     """Entry point of the `blora` command."""
     app()

@@ -107,3 +107,28 @@ class ProbeBar:
         if self._bar is None:
             self._bar = self._progress.add_task("pictures", total=total)
         self._progress.update(self._bar, completed=sum(int(one["done"]) for one in self._done.values()), total=total)
+
+
+class Steps:
+    """One bar at a time, named after what is being done; a context manager and a callback."""
+
+    def __init__(self, console: Console) -> None:
+        """Show nothing yet."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._progress = Progress(*columns, console=console)
+        self._bars: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Steps:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Show how much is done; a new name begins a new bar and hides the one before."""
+        if what not in self._bars:
+            for bar in self._bars.values():
+                self._progress.update(bar, visible=False)
+            self._bars[what] = self._progress.add_task(what, total=total)
+        self._progress.update(self._bars[what], completed=done, total=total)

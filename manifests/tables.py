@@ -162,6 +162,48 @@ FAULTS = _schema(
 )
 """One row per refused row or failed item."""
 
+BENCH = _schema(
+    "bench",
+    _need("row", pa.string(), "the method: blora, swapped, w2, all_attention, prompt, magenta, content, style or real"),
+    _need("pair", pa.int32(), "number of the pair, from 0; the same in all rows"),
+    _need("split", pa.string(), "validation or test: which things were drawn"),
+    _need("thing_code", pa.string(), "code point of the thing asked for"),
+    _need("thing", pa.string(), "its name"),
+    _need("content_style", pa.string(), "the style that the content picture draws it in"),
+    _need("style_thing", pa.string(), "the thing that the style picture shows"),
+    _need("style", pa.string(), "the style asked for, which is the style picture's"),
+    _need("style_seen", pa.bool_(), "whether the embedded model was trained on that style"),
+    _need("seed", pa.int64(), "of the picture's noise"),
+    _need("style_named", pa.string(), "the style whose centroid is nearest"),
+    _need("style_right", pa.bool_(), "whether that is the style asked for"),
+    _need("thing_found", pa.string(), "the thing whose drawings by other hands are nearest"),
+    _need("thing_right", pa.bool_(), "whether that is the thing asked for"),
+    _need("perceptual_distance", pa.float64(), "from the real drawing; 0 to 4, 0 is best"),
+    _need("colour_distance", pa.float64(), "from the real drawing's palette, about CIE76; 0 is best"),
+    _need("edge_distance", pa.float64(), "from the real drawing's edges; 0 to 1, 0 is best"),
+    _need("base", pa.string(), "the base model as asked for"),
+    _need("base_revision", pa.string(), "pinned revision of the base model"),
+    _need("judge_version", pa.string(), "of the judges' network, code and features"),
+)
+"""One row per pair and method of the paired benchmark."""
+
+BENCH_RATES = _schema(
+    "bench_rates",
+    _need("row", pa.string(), "the method"),
+    _need("measure", pa.string(), "a rate (style_right, thing_right, harmonic_mean) or a mean distance"),
+    _need("pairs", pa.int32(), "pairs it is taken over"),
+    _need("value", pa.float64(), "rates from 0 to 1, distances in the unit of their column in table bench"),
+    _need("low", pa.float64(), "lower end of the 95 % bootstrap interval"),
+    _need("high", pa.float64(), "upper end of the 95 % bootstrap interval"),
+    _may("of_real", pa.float64(), "share of the real drawings' rate; null for distances"),
+    _may("of_real_low", pa.float64(), "lower end of its 95 % bootstrap interval"),
+    _may("of_real_high", pa.float64(), "upper end of its 95 % bootstrap interval"),
+    _need("train_seconds", pa.float64(), "mean wall seconds of training one adapter; 0 where nothing is trained"),
+    _need("draw_seconds", pa.float64(), "mean wall seconds of drawing one picture"),
+    _need("adapter_bytes", pa.int64(), "weights of one adapter in fp16, bytes; 0 where nothing is trained"),
+)
+"""One row per method and measure of the paired benchmark."""
+
 
 def _label(schema: pa.Schema) -> tuple[str, int]:
     """Return (table, schema_version) of a schema's metadata; ("", 0) where it says nothing."""

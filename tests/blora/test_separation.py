@@ -1,4 +1,4 @@
-"""That the two halves do on the embedded model what the method is for: the thing of one picture, the look of another."""
+"""What the method is for, on the embedded model: the thing of one picture in the look of another."""
 
 from __future__ import annotations
 

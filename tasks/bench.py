@@ -1,0 +1,162 @@
+"""Files of the paired benchmark: trained adapters kept, tables, report and picture sheet written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from manifests.tables import BENCH, BENCH_RATES, to_parquet_bytes, to_table
+from tasks.bench_report import report, sheet
+
+if TYPE_CHECKING:
+    from blora.bench import BenchResult, Rate
+    from blora.paired import PairedSet, Split
+
+SHEET_PAIRS = 24
+"""Pairs on the picture sheet, evenly taken from all."""
+
+
+class FolderOfAdapters(MutableMapping[str, bytes]):
+    """Adapters by key, each a file that is written whole or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make the folder if it is missing."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+
+    def __getitem__(self, key: str) -> bytes:
+        path = self._path(key)
+        if not path.is_file():
+            raise KeyError(key)
+        return path.read_bytes()
+
+    def __setitem__(self, key: str, value: bytes) -> None:
+        from blora.files import write_whole
+
+        write_whole(self._path(key), value)
+
+    def __delitem__(self, key: str) -> None:
+        self._path(key).unlink()
+
+    def __iter__(self) -> Iterator[str]:
+        return (path.stem for path in sorted(self._folder.glob("*.safetensors")))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, key: object) -> bool:
+        return self._path(str(key)).is_file()
+
+    def _path(self, key: str) -> Path:
+        return self._folder / f"{key}.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What was measured, on what, and with which settings."""
+
+    result: BenchResult
+    rates: list[Rate]
+    paired: PairedSet
+    base: str
+    base_revision: str
+    settings: dict[str, Any]
+
+
+def measure(
+    folder: Path,
+    split: str,
+    pairs: int,
+    rows: Sequence[str],
+    base: str,
+    preset: str,
+    overrides: Mapping[str, Any],
+    device: str,
+    tell: Callable[[str, int, int], None],
+) -> Found:
+    """Run the benchmark; adapters go to, and come from, the folder's ``adapters``.
+
+    Raises:
+        BloraError: What the method refuses: settings, rows, a base that cannot be loaded, a training that diverged.
+    """
+    from blora.base import load_base
+    from blora.bench import run_bench, summarise
+    from blora.config import resolve
+    from blora.errors import SettingFault, SettingsError
+    from blora.paired import load_paired
+    from blora.rivals import ROWS
+
+    settings = resolve(preset, overrides)
+    if settings.train.precision != settings.sample.precision:
+        fault = SettingFault("sample.precision", "not train.precision", settings.sample.precision, "the same for both")
+        raise SettingsError([fault])
+    loaded, paired = load_base(base, device, settings.train.precision), load_paired()
+    kept = FolderOfAdapters(folder / "adapters")
+    part = cast("Split", split)
+    result = run_bench(loaded, paired, part, pairs, settings, rows=rows or ROWS, kept=kept, tell=tell)
+    return Found(result, summarise(result), paired, loaded.name, loaded.revision, settings.model_dump(mode="json"))
+
+
+def write_tables(folder: Path, found: Found) -> None:
+    """Write ``bench.parquet`` (a row per pair and method), ``rates.parquet`` and both with the settings as JSON."""
+    pictures, rates = list(_picture_rows(found)), list(_rate_rows(found))
+    (folder / "bench.parquet").write_bytes(to_parquet_bytes(to_table(pictures, BENCH)))
+    (folder / "rates.parquet").write_bytes(to_parquet_bytes(to_table(rates, BENCH_RATES)))
+    about = {
+        "base": found.base,
+        "base_revision": found.base_revision,
+        "split": found.result.split,
+        "judge_version": found.result.judge,
+        "judge_choices": found.result.chosen,
+        "left_out": found.result.left_out,
+        "settings": found.settings,
+    }
+    (folder / "bench.json").write_text(json.dumps({**about, "rates": rates, "pictures": pictures}, indent=1))
+
+
+def write_report(folder: Path, found: Found) -> str:
+    """Write ``report.md`` and ``sheet.png``; return the report's table with the rows that were left out."""
+    result, every = found.result, range(len(found.result.pairs))
+    shown = list(every)[:: max(1, -(-len(every) // SHEET_PAIRS))]
+    (folder / "sheet.png").write_bytes(sheet(found.paired, result, shown))
+    page, table = report(found.rates, result, found.base, found.base_revision, found.settings)
+    (folder / "report.md").write_text(page)
+    return f"{table}\nreport: {folder / 'report.md'}, pictures: {folder / 'sheet.png'}"
+
+
+def _picture_rows(found: Found) -> Iterator[dict[str, object]]:
+    things, styles = found.paired.things, found.paired.styles
+    for row, verdicts in found.result.verdicts.items():
+        for number, (pair, verdict) in enumerate(zip(found.result.pairs, verdicts, strict=True)):
+            yield {
+                "row": row,
+                "pair": number,
+                "split": found.result.split,
+                "thing_code": things[pair.thing].code,
+                "thing": things[pair.thing].name,
+                "content_style": styles[pair.content_style].name,
+                "style_thing": things[pair.style_thing].name,
+                "style": styles[pair.style].name,
+                "style_seen": styles[pair.style].seen,
+                "seed": pair.seed,
+                "style_named": styles[verdict.style].name,
+                "style_right": verdict.style_right,
+                "thing_found": things[verdict.thing].name,
+                "thing_right": verdict.thing_right,
+                "perceptual_distance": verdict.perceptual_distance,
+                "colour_distance": verdict.colour_distance,
+                "edge_distance": verdict.edge_distance,
+                "base": found.base,
+                "base_revision": found.base_revision,
+                "judge_version": found.result.judge,
+            }
+
+
+def _rate_rows(found: Found) -> Iterator[dict[str, object]]:
+    for rate in found.rates:
+        drawn = found.result.drawn[rate.row]
+        cost = {name: getattr(drawn, name) for name in ("train_seconds", "draw_seconds", "adapter_bytes")}
+        yield {**asdict(rate), "pairs": len(found.result.pairs), **cost}

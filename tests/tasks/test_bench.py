@@ -1,0 +1,54 @@
+"""`blora bench` from the command to the files, on two content and two style pictures and hardly any steps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from flows.cli import app
+from manifests.tables import BENCH, BENCH_RATES, from_parquet_bytes
+from tasks.bench import FolderOfAdapters
+
+FEW = ("train.steps=2", "train.rank=2", "train.batch_size=1", "sample.steps=2")
+
+
+@pytest.mark.slow
+def test_a_small_benchmark_writes_tables_report_and_sheet(tmp_path: Path) -> None:
+    options = [part for pair in FEW for part in ("--set", pair)]
+    given = ["bench", str(tmp_path), "--pairs", "2", "--rows", "blora,content", "--split", "test", *options]
+    done = CliRunner().invoke(app, given)
+    assert done.exit_code == 0, done.output
+    pictures = from_parquet_bytes((tmp_path / "bench.parquet").read_bytes(), BENCH).to_pylist()
+    rates = from_parquet_bytes((tmp_path / "rates.parquet").read_bytes(), BENCH_RATES).to_pylist()
+    rows = ["blora", "content", "real"]
+    pairs = len(pictures) // 3
+    assert pairs >= 2 and [one["row"] for one in pictures] == [row for row in rows for _ in range(pairs)]
+    assert {one["row"] for one in rates} == set(rows) and all(one["pairs"] == pairs for one in rates)
+    for one in pictures:
+        assert one["style_right"] == (one["style_named"] == one["style"])
+        assert one["thing_right"] == (one["thing_found"] == one["thing"])
+    about = json.loads((tmp_path / "bench.json").read_text())
+    assert about["settings"]["train"]["steps"] == 2 and len(about["pictures"]) == len(pictures)
+    assert "the real drawing" in (tmp_path / "report.md").read_text()
+    assert Image.open(tmp_path / "sheet.png").height > 96 * pairs
+    assert len(FolderOfAdapters(tmp_path / "adapters")) >= 3
+
+
+def test_a_wrong_split_is_refused_with_what_is_accepted(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["bench", str(tmp_path), "--split", "train"])
+    assert done.exit_code == 2 and "validation, test" in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_adapters_in_a_folder_are_a_mapping(tmp_path: Path) -> None:
+    kept = FolderOfAdapters(tmp_path / "adapters")
+    kept["one"] = b"1"
+    assert "one" in kept and "two" not in kept and dict(kept) == {"one": b"1"}
+    del kept["one"]
+    assert len(kept) == 0
+    with pytest.raises(KeyError):
+        kept["one"]
