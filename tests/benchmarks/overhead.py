@@ -98,6 +98,7 @@ def main() -> None:
     arguments = parser.parse_args()
     overrides = {"train": {"steps": arguments.train_steps}}
 
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")  # before Prefect reads its settings
     from prefect.settings import PREFECT_API_URL
     from prefect.testing.utilities import prefect_test_harness
 
