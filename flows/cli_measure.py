@@ -1,0 +1,122 @@
+"""Commands that measure: the block probe of a base, and the paired benchmark."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.console import (
+    OK,
+    Devices,
+    Preset,
+    Root,
+    Set,
+    Verbose,
+    err,
+    errors_shown,
+    open_store,
+    out,
+    parse_overrides,
+    print_pairs,
+    print_table,
+)
+from tasks import environment
+
+if TYPE_CHECKING:
+    from manifests.store import Store
+
+app = typer.Typer()
+
+
+@app.command()
+def probe(
+    base: Annotated[
+        str, typer.Option("--base", help="embedded, org/model@REVISION, or a diffusers folder, also of SD 1.5's shape.")
+    ] = "embedded",
+    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Pairs of prompts of each kind (content, style).")] = 20,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Pictures for each pair and block.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of prompts, noise and bootstrap.")] = 0,
+    prompts: Annotated[str, typer.Option("--prompts", help="CSV with the columns kind, p, q; replaces --pairs.")] = "",
+    root: Root = "",
+    preset: Preset = None,
+    set_: Set = None,
+    devices: Devices = "auto",
+    verbose: Verbose = False,
+) -> None:
+    """The paper's block analysis: which block of a base answers to the object, which to the look.
+
+    Examples: `blora probe --base embedded --pairs 20 --root demo` · `blora probe --base ./sdxl --prompts pairs.csv
+    --seeds 4 --devices cuda:0,cuda:1` · `blora probe --base ./sd15 --set sample.steps=25 --set sample.precision=fp32`
+    """
+    options = {
+        "root": root,
+        "pairs": pairs,
+        "seeds": seeds,
+        "seed": seed,
+        "prompts": prompts,
+        "preset": preset,
+        "overrides": parse_overrides(set_),
+        "devices": devices,
+    }
+    environment.quiet_prefect(verbose)
+    from flows.analyze import analyze
+    from flows.params import ProbeOptions
+    from flows.terminal import ProbeBar
+    from tasks import progress
+
+    with errors_shown():
+        chosen = ProbeOptions.model_validate(options)
+        store = open_store(chosen.root)
+        bar = ProbeBar(err)
+        with progress.watching(bar), bar:
+            state = analyze(base, chosen, return_state=True)
+        ended = state.result(raise_on_failure=False)
+        if isinstance(ended, Exception):
+            raise ended
+    _report_probe(store, bar.probe_id)
+
+
+@app.command()
+def bench(
+    folder: Annotated[str, typer.Argument(help="Folder for tables, report and trained adapters.")],
+    split: Annotated[str, typer.Option(help="validation (to choose settings by) or test (to report).")] = "validation",
+    pairs: Annotated[int, typer.Option(min=1, help="At least so many pairs; the grid is completed.")] = 200,
+    rows: Annotated[str, typer.Option(help="Some rows only, such as blora,prompt; the real drawings always.")] = "",
+    base: Annotated[str, typer.Option(help="embedded, a folder, or org/model@revision.")] = "embedded",
+    preset: Annotated[str, typer.Option("--preset", help="demo, draft or paper.")] = "demo",
+    set_: Set = None,
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda:0.")] = "cpu",
+) -> None:
+    """Measure B-LoRA and its rivals where the truth is drawn: one thing by one hand, asked for as another drew it.
+
+    What lies in the folder's `adapters/` is not trained again.
+
+    Examples: `blora bench out --pairs 16 --rows blora,style` · `blora bench out --split test --set
+    sample.guidance_scale=2`
+    """
+    from flows.bench import run
+    from flows.terminal import Steps
+
+    with errors_shown(), Steps(err) as steps:
+        if split not in ("validation", "test"):
+            raise ValueError(f"--split: received {split!r}; accepted: validation, test")
+        asked = [row.strip() for row in rows.split(",") if row.strip()]
+        written = run(folder, split, pairs, asked, base, preset, parse_overrides(set_), device, steps)
+    out.print(written, markup=False, highlight=False)
+    raise typer.Exit(OK)
+
+
+def _report_probe(store: Store, probe_id: str) -> None:
+    """What a probe leaves on the terminal: gains, the proposal, where everything lies; ends the command."""
+    from tasks.probe_report import proposal_lines
+    from tasks.probes import finish, load_probe
+
+    summary = finish(store, load_probe(store, probe_id))
+    for kind, found in summary.kinds.items():
+        rows = [(one.block, str(one.gain), f"{one.best_in:.0%}") for one in found.blocks]
+        print_table((f"{kind}: {found.pairs} pairs", "gain, 95 % interval", "best in"), rows)
+    for line in proposal_lines(summary):
+        out.print(line.replace("**", ""), markup=False, highlight=False)
+    print_pairs({"probe": probe_id, "chart": f"{store.root}/probes/{probe_id}/blocks.png"})
+    raise typer.Exit(OK)
