@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import torch
@@ -23,57 +23,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from blora.config import SampleSettings
-from blora.errors import BloraError, OutOfMemoryError, SettingFault, SettingsError
+from blora.denoise import Model, beside, denoise, fits_device, model_faults
+from blora.errors import BloraError, SettingsError
 from blora.features import Features
 from blora.proposal import ProbePair, Reading
 from blora.sample import block_prompts
-from blora.schedule import generator_of, make_sampler
 
-if TYPE_CHECKING:
-    from blora.components import PromptEmbeddings
-
-__all__ = ["Judge", "Model", "measure"]
+__all__ = ["Judge", "measure"]
 
 _NOWHERE: Final = ""
 _EVERYWHERE: Final = "*"
-
-
-class Model(Protocol):
-    """What the probe asks of a model that draws from text; `blora.base.Base` and `blora.plain.PlainBase` have it.
-
-    Attributes:
-        unet: diffusers' UNet, or one with its block names and call.
-        device: Where it runs.
-        dtype: Its number format.
-        precision: The same as settings name it.
-        scheduler_config: The base's scheduler configuration, with its class under ``_class_name``.
-        latent_channels: Channels of a latent.
-        vae_scale_factor: Pixels per latent, along a side.
-    """
-
-    unet: Any
-    device: torch.device
-    dtype: torch.dtype
-    precision: Any
-    scheduler_config: dict[str, Any]
-    latent_channels: int
-    vae_scale_factor: int
-
-    def encode_prompts(self, prompts: Sequence[str]) -> PromptEmbeddings:
-        """Embed prompts, independently of each other."""
-        ...
-
-    def encode_negative_prompts(self, prompts: Sequence[str]) -> PromptEmbeddings:
-        """Embed what guidance leads away from."""
-        ...
-
-    def conditions(self, pooled: Tensor, height_px: int, width_px: int) -> dict[str, Tensor] | None:
-        """Return what the UNet is told beside the prompt's tokens, if anything."""
-        ...
-
-    def decode(self, latents: Tensor) -> NDArray[np.uint8]:
-        """Decode latents to pictures (n, height, width, 3) uint8."""
-        ...
 
 
 class Judge(Protocol):
@@ -127,7 +86,9 @@ def measure(
         OutOfMemoryError: A batch does not fit on the device.
         BloraError: A score came out not finite.
     """
-    _check(model, settings)
+    faults = model_faults(model, settings, "model")
+    if faults:
+        raise SettingsError(faults)
     rows = [
         _Row(number, seed, where)
         for number, pair in enumerate(pairs)
@@ -138,9 +99,9 @@ def measure(
     for start in range(0, len(rows), settings.batch_size):
         batch = rows[start : start + settings.batch_size]
 
-        def step(finished: bool, start: int = start, size: int = len(batch)) -> None:
+        def step(number: int, steps: int, start: int = start, size: int = len(batch)) -> None:
             if on_step:
-                on_step(start + size * finished, len(rows))
+                on_step(start + size * (number == steps), len(rows))
 
         pictures = model.decode(_draw(model, pairs, batch, settings, step))
         texts = judge.embed_texts([pairs[row.pair].q for row in batch])
@@ -170,57 +131,16 @@ def _draw(
     pairs: Sequence[ProbePair],
     rows: Sequence[_Row],
     settings: SampleSettings,
-    step: Callable[[bool], None],
+    step: Callable[[int, int], None],
 ) -> Tensor:
-    """Return the latents of one batch (rows, channels, height, width) fp32; with guidance the negatives go first."""
-    guided = settings.guidance_scale > 1
+    """Return the latents of one batch (rows, channels, height, width) fp32."""
     everywhere = [pairs[row.pair].q if row.where == _EVERYWHERE else pairs[row.pair].p for row in rows]
     own, told = model.encode_prompts(everywhere), model.encode_prompts([pairs[row.pair].q for row in rows])
     negative = model.encode_negative_prompts([settings.negative_prompt] * len(rows))
-
-    def whole(positive: Tensor, leading: Tensor) -> Tensor:
-        return torch.cat([leading, positive]) if guided else positive
-
     by_block = {}
     for block in dict.fromkeys(row.where for row in rows if row.where not in (_NOWHERE, _EVERYWHERE)):
         here = torch.tensor([row.where == block for row in rows], device=model.device)[:, None, None]
-        by_block[block] = whole(torch.where(here, told.hidden, own.hidden), negative.hidden)
-    hidden, pooled = whole(own.hidden, negative.hidden), whole(own.pooled, negative.pooled)
-    added = model.conditions(pooled, settings.height_px, settings.width_px)
-    sampler = make_sampler(model.scheduler_config, settings.scheduler, settings.steps, model.device)
-    generators = [generator_of(row.seed) for row in rows]
-    factor = model.vae_scale_factor
-    shape = (model.latent_channels, settings.height_px // factor, settings.width_px // factor)
-    noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
-    latents = sampler.first(noise.to(model.device))
-    try:
-        with block_prompts(model.unet, by_block):
-            for number, timestep in enumerate(sampler.timesteps, start=1):
-                given = sampler.scale(latents, timestep).to(model.dtype)
-                given = whole(given, given)
-                output = model.unet(given, timestep, hidden, added_cond_kwargs=added, return_dict=False)
-                prediction: Tensor = output[0].float()
-                if guided:
-                    away, positive = prediction.chunk(2)
-                    prediction = away + settings.guidance_scale * (positive - away)
-                latents = sampler.step(prediction, timestep, latents, generators)
-                step(number == len(sampler.timesteps))
-    except torch.OutOfMemoryError as error:
-        received = f"{len(rows)} pictures of {settings.width_px} x {settings.height_px} px"
-        hint = "use a smaller sample.batch_size, or smaller pictures"
-        raise OutOfMemoryError("the probe does not fit on the device", received, hint=hint) from error
-    return latents
-
-
-def _check(model: Model, settings: SampleSettings) -> None:
-    faults = []
-    if settings.precision != model.precision:
-        hint = f"load the model with precision {settings.precision}"
-        faults.append(SettingFault("sample.precision", "not the model's", settings.precision, model.precision, hint))
-    for name in ("width_px", "height_px"):
-        if getattr(settings, name) % model.vae_scale_factor:
-            accepted = f"a multiple of {model.vae_scale_factor}"
-            received = str(getattr(settings, name))
-            faults.append(SettingFault(f"sample.{name}", "does not fit the model's latents", received, accepted))
-    if faults:
-        raise SettingsError(faults)
+        by_block[block] = beside(torch.where(here, told.hidden, own.hidden), negative.hidden, settings)
+    hidden, pooled = beside(own.hidden, negative.hidden, settings), beside(own.pooled, negative.pooled, settings)
+    with fits_device("the probe", len(rows), settings), block_prompts(model.unet, by_block):
+        return denoise(model, hidden, pooled, [row.seed for row in rows], settings, step)

@@ -26,9 +26,9 @@ from blora.adapter import Adapter
 from blora.base import Base
 from blora.blocks import BLOCKS, Half, target_layers
 from blora.config import SampleSettings
-from blora.errors import BloraError, OutOfMemoryError, SettingFault, SettingsError
+from blora.denoise import beside, denoise, fits_device, is_guided, latent_shape, model_faults
+from blora.errors import BloraError, SettingFault, SettingsError
 from blora.packed import Rows, inject, stack
-from blora.schedule import generator_of, make_sampler
 
 __all__ = ["Draw", "SampleReport", "block_prompts", "sample", "sample_latents"]
 
@@ -118,8 +118,7 @@ def sample_latents(
     """Draw pictures as `sample` does, but leave them as latents, (draws, channels, height, width) fp32."""
     _check(base, draws, settings)
     progress = _Progress(len(draws), -(-len(draws) // settings.batch_size), on_step)
-    height, width = _latent_size(base, settings)
-    latents = [torch.empty(0, base.latent_channels, height, width, device=base.device)]
+    latents = [torch.empty(0, *latent_shape(base, settings), device=base.device)]
     for start in range(0, len(draws), settings.batch_size):
         batch = draws[start : start + settings.batch_size]
         latents.append(_denoise(base, batch, settings, progress))
@@ -168,62 +167,33 @@ def block_prompts(unet: nn.Module, hidden: Mapping[str, Tensor]) -> Iterator[Non
 
 @torch.no_grad()
 def _denoise(base: Base, draws: Sequence[Draw], settings: SampleSettings, progress: _Progress) -> Tensor:
-    """Return the latents of one batch, (pictures, channels, height, width) fp32.
+    """Return the latents of one batch, (pictures, channels, height, width) fp32."""
+    adapted = [settings.guidance_from == "adapted", True] if is_guided(settings) else [True]
+    hidden, pooled, hidden_by_block = _embed(base, draws, settings)
 
-    With guidance each picture has two neighbouring rows, first the negative prompt's, then its own.
-    """
-    guided = settings.guidance_scale > 1
-    each = 2 if guided else 1
-    adapted = [settings.guidance_from == "adapted", True] if guided else [True]
-    hidden, pooled, hidden_by_block = _embed(base, draws, settings, guided)
-    pixels = (settings.height_px, settings.width_px)
-    time_ids = base.time_ids(pixels, (0, 0), pixels).expand(len(draws) * each, -1)
-    conditions = {"text_embeds": pooled, "time_ids": time_ids}
-    sampler = make_sampler(base.scheduler_config, settings.scheduler, settings.steps, base.device)
-    generators = [generator_of(draw.seed) for draw in draws]
-    shape = (base.latent_channels, *_latent_size(base, settings))
-    noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
-    latents = sampler.first(noise.to(base.device))
-    try:
-        with ExitStack() as changes:
-            for half in get_args(Half):
-                adapters, strengths = _half_of(draws, half)
-                _inject(changes, base, target_layers(base.unet, half), adapters, strengths, adapted)
-            wholes = [draw.whole for draw in draws]
-            named = dict.fromkeys(name for adapter in wholes if adapter for name in adapter.layers)
-            _inject(changes, base, tuple(named), wholes, [1.0] * len(draws), adapted)
-            changes.enter_context(block_prompts(base.unet, hidden_by_block))
-            for timestep in sampler.timesteps:
-                rows = sampler.scale(latents, timestep).repeat_interleave(each, dim=0).to(base.dtype)
-                output = base.unet(rows, timestep, hidden, added_cond_kwargs=conditions, return_dict=False)
-                prediction = output[0].float()
-                if guided:
-                    negative, own = prediction[0::2], prediction[1::2]
-                    prediction = negative + settings.guidance_scale * (own - negative)
-                latents = sampler.step(prediction, timestep, latents, generators)
-                progress.step(len(sampler.timesteps), len(draws))
-    except torch.OutOfMemoryError as error:
-        received = f"{len(draws)} pictures of {settings.width_px} x {settings.height_px} px"
-        hint = "use a smaller sample.batch_size, or smaller pictures"
-        raise OutOfMemoryError("sampling does not fit on the device", received, hint=hint) from error
-    return latents
+    def step(_: int, steps: int) -> None:
+        progress.step(steps, len(draws))
+
+    with fits_device("sampling", len(draws), settings), ExitStack() as changes:
+        for half in get_args(Half):
+            adapters, strengths = _half_of(draws, half)
+            _inject(changes, base, target_layers(base.unet, half), adapters, strengths, adapted)
+        wholes = [draw.whole for draw in draws]
+        named = dict.fromkeys(name for adapter in wholes if adapter for name in adapter.layers)
+        _inject(changes, base, tuple(named), wholes, [1.0] * len(draws), adapted)
+        changes.enter_context(block_prompts(base.unet, hidden_by_block))
+        return denoise(base, hidden, pooled, [draw.seed for draw in draws], settings, step)
 
 
-def _embed(
-    base: Base, draws: Sequence[Draw], settings: SampleSettings, guided: bool
-) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+def _embed(base: Base, draws: Sequence[Draw], settings: SampleSettings) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Return hidden and pooled of all rows, and by block what it sees instead, if any row has a prompt for it."""
-
-    def rows(own: Tensor, negative: Tensor) -> Tensor:
-        return torch.stack([negative, own], dim=1).flatten(0, 1) if guided else own
-
     own = base.encode_prompts([draw.prompt for draw in draws])
     negative = base.encode_negative_prompts([draw.negative_prompt or settings.negative_prompt for draw in draws])
-    hidden, pooled = rows(own.hidden, negative.hidden), rows(own.pooled, negative.pooled)
+    hidden, pooled = beside(own.hidden, negative.hidden, settings), beside(own.pooled, negative.pooled, settings)
     if all(draw.content_prompt is None for draw in draws):
         return hidden, pooled, {}
     texts = [draw.prompt if draw.content_prompt is None else draw.content_prompt for draw in draws]
-    return hidden, pooled, {BLOCKS["content"]: rows(base.encode_prompts(texts).hidden, negative.hidden)}
+    return hidden, pooled, {BLOCKS["content"]: beside(base.encode_prompts(texts).hidden, negative.hidden, settings)}
 
 
 def _half_of(draws: Sequence[Draw], half: Half) -> tuple[list[Adapter | None], list[float]]:
@@ -269,21 +239,9 @@ def _inject(
     changes.enter_context(inject(base.unet, factors, rows))
 
 
-def _latent_size(base: Base, settings: SampleSettings) -> tuple[int, int]:
-    return settings.height_px // base.vae_scale_factor, settings.width_px // base.vae_scale_factor
-
-
 def _check(base: Base, draws: Sequence[Draw], settings: SampleSettings) -> None:
     """Refuse what cannot be drawn, before anything is computed."""
-    faults = []
-    if settings.precision != base.precision:
-        hint = f"load the base with precision {settings.precision}"
-        faults.append(SettingFault("sample.precision", "not the base's", settings.precision, base.precision, hint))
-    for name in ("width_px", "height_px"):
-        value = getattr(settings, name)
-        if value % base.vae_scale_factor:
-            accepted = f"a multiple of {base.vae_scale_factor}"
-            faults.append(SettingFault(f"sample.{name}", "does not fit the base's latents", str(value), accepted))
+    faults = model_faults(base, settings, "base")
     for number, draw in enumerate(draws):
         if not 0 <= draw.seed < 2**63:
             faults.append(SettingFault(f"draws[{number}].seed", "out of range", str(draw.seed), "0 to 2**63 - 1"))

@@ -14,11 +14,12 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from blora.analysis import Model, measure
+from blora.analysis import measure
 from blora.base import Base, load_base
 from blora.blocks import inner_blocks
 from blora.clip import load_clip
 from blora.config import SampleSettings
+from blora.denoise import Model
 from blora.errors import SettingsError, TopologyError
 from blora.features import Features
 from blora.plain import PlainBase
