@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -95,14 +96,17 @@ def bench(
     Examples: `blora bench out --pairs 16 --rows blora,style` · `blora bench out --split test --set
     sample.guidance_scale=2`
     """
-    from flows.bench import run
     from flows.terminal import Steps
+    from tasks.bench import measure, write_report, write_tables
 
     with errors_shown(), Steps(err) as steps:
         if split not in ("validation", "test"):
             raise ValueError(f"--split: received {split!r}; accepted: validation, test")
         asked = [row.strip() for row in rows.split(",") if row.strip()]
-        written = run(folder, split, pairs, asked, base, preset, parse_overrides(set_), device, steps)
+        place = Path(folder)
+        found = measure(place, split, pairs, asked, base, preset, parse_overrides(set_), device, steps)
+        write_tables(place, found)
+        written = write_report(place, found)
     out.print(written, markup=False, highlight=False)
     raise typer.Exit(OK)
 
@@ -110,9 +114,10 @@ def bench(
 def _report_probe(store: Store, probe_id: str) -> None:
     """What a probe leaves on the terminal: gains, the proposal, where everything lies; ends the command."""
     from tasks.probe_report import proposal_lines
-    from tasks.probes import finish, load_probe
+    from tasks.probes import gather, load_probe, summary_of
 
-    summary = finish(store, load_probe(store, probe_id))
+    probe = load_probe(store, probe_id)
+    summary = summary_of(probe, gather(store, probe))
     for kind, found in summary.kinds.items():
         rows = [(one.block, str(one.gain), f"{one.best_in:.0%}") for one in found.blocks]
         print_table((f"{kind}: {found.pairs} pairs", "gain, 95 % interval", "best in"), rows)
