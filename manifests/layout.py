@@ -34,6 +34,13 @@ _WORD = re.compile(r"[0-9a-z](?:[0-9a-z-]{0,126}[0-9a-z])?")
 _NAME = re.compile(r"(?:[0-9A-Za-z_-][0-9A-Za-z._-]{0,127}/){0,3}[0-9A-Za-z_-][0-9A-Za-z._-]{0,127}")
 
 
+def _file_name(owner: str, name: str) -> str:
+    """Return the name of a file that belongs to a run or a probe, if it is a plain relative path."""
+    if not _NAME.fullmatch(name):
+        raise InvalidId(f"name of a {owner}'s file", repr(name)[:80], "plain names of 0-9 A-Z a-z . _ - joined by /")
+    return name
+
+
 def _word(kind: str, text: str) -> str:
     if not _WORD.fullmatch(text):
         accepted = "1 to 128 of 0-9, a-z and -, neither first nor last a -"
@@ -122,9 +129,7 @@ def run_key(run_id: str, name: str) -> str:
     Raises:
         InvalidId: `run_id` is not a plain word, or `name` is not a relative path of plain names.
     """
-    if not _NAME.fullmatch(name):
-        raise InvalidId("name of a run's file", repr(name)[:80], "plain names of 0-9 A-Z a-z . _ - joined by /")
-    return f"{RUNS_PREFIX}{_word('run_id', run_id)}/{name}"
+    return f"{RUNS_PREFIX}{_word('run_id', run_id)}/{_file_name('run', name)}"
 
 
 def probe_key(probe_id: str, name: str) -> str:
@@ -133,9 +138,7 @@ def probe_key(probe_id: str, name: str) -> str:
     Raises:
         InvalidId: `probe_id` is not a plain word, or `name` is not a relative path of plain names.
     """
-    if not _NAME.fullmatch(name):
-        raise InvalidId("name of a probe's file", repr(name)[:80], "plain names of 0-9 A-Z a-z . _ - joined by /")
-    return f"{PROBES_PREFIX}{_word('probe_id', probe_id)}/{name}"
+    return f"{PROBES_PREFIX}{_word('probe_id', probe_id)}/{_file_name('probe', name)}"
 
 
 def checkpoint_key(run_id: str, pack_id: str) -> str:
