@@ -194,8 +194,8 @@ def rows_of(probe: Probe, readings: Sequence[Reading], scorer: tuple[str, str]) 
     ]
 
 
-def finish(store: Store, probe: Probe) -> Summary:
-    """Gather the parts, and write table, chart, report and, last, the summary; returns the latter.
+def gather(store: Store, probe: Probe) -> list[dict[str, Any]]:
+    """All readings of a probe, as rows of the PROBES table.
 
     Raises:
         TaskError: parts are missing.
@@ -203,16 +203,30 @@ def finish(store: Store, probe: Probe) -> Summary:
     missing = missing_parts(store, probe)
     if missing:
         raise TaskError(f"{probe.probe_id}: {len(missing)} of {len(probe.parts)} parts are missing; run it again")
-    rows = [
+    return [
         row for part in probe.parts for row in from_parquet_bytes(store.read(probe.part_key(part)), PROBES).to_pylist()
     ]
+
+
+def summary_of(probe: Probe, rows: Sequence[dict[str, Any]]) -> Summary:
+    """What a probe's rows say."""
     readings = [
         Reading(
             row["pair_index"], row["seed"], row["block"], row["clip_score"], row["clip_score_p"], row["clip_score_q"]
         )
         for row in rows
     ]
-    summary = summarize(probe.pairs, readings, probe.seed)
+    return summarize(probe.pairs, readings, probe.seed)
+
+
+def finish(store: Store, probe: Probe) -> Summary:
+    """Gather the parts, and write table, chart, report and, last, the summary; returns the latter.
+
+    Raises:
+        TaskError: parts are missing.
+    """
+    rows = gather(store, probe)
+    summary = summary_of(probe, rows)
     scorer = f"{rows[0]['scorer']} ({rows[0]['scorer_version']})"
     body: dict[str, Any] = {
         "probe_id": probe.probe_id,
