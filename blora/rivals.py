@@ -32,7 +32,7 @@ from PIL import Image
 from blora.adapter import Adapter, Factors
 from blora.base import Base
 from blora.blocks import BLOCKS, attention_layers
-from blora.config import Settings
+from blora.config import RECIPE_VERSION, Settings
 from blora.errors import SettingFault, SettingsError
 from blora.files import pack_safetensors, unpack_safetensors
 from blora.paired import Pair, PairedSet
@@ -195,7 +195,8 @@ class Workshop:
 
     def _key(self, kind: str, place: tuple[int, int]) -> str:
         """What an adapter is known by: the picture, the recipe, the base, and what is trained."""
-        parts = [kind, pixel_digest(self.paired.pictures[place]), self.base.revision, self.settings.train.identity()]
+        picture, recipe = pixel_digest(self.paired.pictures[place]), self.settings.train.identity()
+        parts = [RECIPE_VERSION, kind, picture, self.base.revision, recipe]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
