@@ -7,6 +7,7 @@ recipe (arXiv 2403.14572, section 4.2 and supplement; reference repository yarde
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
@@ -103,6 +104,12 @@ class TrainSettings(_Frozen):
         values["alpha"] = float(self.rank if self.alpha is None else self.alpha)
         return values
 
+    def with_tokens(self, prompt: str) -> str:
+        """Return a prompt to draw, [c] and [s] in it as what was trained on: the training prompt's bracketed word."""
+        trained = re.search(r"\[[^\]]+\]", self.prompt)
+        token = trained.group() if trained else self.prompt
+        return prompt.replace("[c]", token).replace("[s]", token)
+
 
 class SampleSettings(_Frozen):
     """How pictures are drawn."""
@@ -124,14 +131,17 @@ class SampleSettings(_Frozen):
     """Height of the pictures in pixels."""
     precision: Precision = "fp32"
     """Number format of the UNet while sampling."""
+    prompt: Text = "A [c] in [s] style"
+    """What is drawn where a sample names nothing of its own; [c] and [s] stand for the trained token (arXiv 2403.14572,
+    section 4.3)."""
     negative_prompt: Text = ""
     """What guidance leads away from, where a sample names nothing of its own."""
     batch_size: int = Field(default=8, ge=1, le=1024)
     """Pictures drawn at once; layout, not identity."""
 
     def identity(self) -> dict[str, Any]:
-        """Return the settings that change a picture, as JSON values; they go into the sample's id."""
-        return self.model_dump(mode="json", exclude={"batch_size"})
+        """Return the settings that change a picture, as JSON values; they and the prompts go into the sample's id."""
+        return self.model_dump(mode="json", exclude={"batch_size", "prompt"})
 
 
 class ScoreSettings(_Frozen):
@@ -179,13 +189,20 @@ class Settings(_Frozen):
 PRESETS: Final[Mapping[str, Settings]] = MappingProxyType(
     {
         # The embedded model on a CPU: minutes for a 4 x 4 grid. Layout and palette are settled at the noisy end, and
-        # guidance away from the base alone brings out what little a small model adds.
+        # guidance away from the base alone brings out what little a small model adds. The halves of so small a model
+        # answer to the very prompt that they were trained on.
         "demo": Settings(
             train=TrainSettings(
                 resolution_px=64, rank=32, learning_rate=4e-3, steps=250, batch_size=4, timestep_power=4.0
             ),
             sample=SampleSettings(
-                steps=20, guidance_scale=2.0, guidance_from="base", width_px=64, height_px=64, batch_size=8
+                steps=20,
+                guidance_scale=2.0,
+                guidance_from="base",
+                prompt="A [c]",
+                width_px=64,
+                height_px=64,
+                batch_size=8,
             ),
             pack_size=4,
             shard_size=16,

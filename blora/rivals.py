@@ -46,7 +46,6 @@ Picture = NDArray[np.uint8]
 Tell = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
 
-PROMPT: Final = "A [c] in [s] style"
 CONTENT_PROBE: Final = "down_blocks.2.attentions.1"
 """W2: the other block that the paper's probe finds content in."""
 ROWS: Final = ("blora", "swapped", "w2", "all_attention", "prompt", "magenta", "content", "style", "real")
@@ -136,15 +135,16 @@ class Workshop:
         if row == "prompt":
             thing, style = self.paired.things[pair.thing], self.paired.styles[pair.style]
             return Draw(None, None, f"A {thing.name} in {style.words} style", pair.seed)
+        told = self.settings.train.with_tokens(self.settings.sample.prompt)
         content, style_adapter = adapters[pair.content], adapters[pair.reference]
         if row == "blora":
-            return Draw(content, style_adapter, PROMPT, pair.seed)
+            return Draw(content, style_adapter, told, pair.seed)
         if row == "swapped":
-            return Draw(style_adapter, content, PROMPT, pair.seed)
+            return Draw(style_adapter, content, told, pair.seed)
         if row == "w2":
             layers = {**_under(content, CONTENT_PROBE), **_under(style_adapter, BLOCKS["style"])}
-            return Draw(None, None, PROMPT, pair.seed, whole=Adapter(layers))
-        return Draw(None, None, PROMPT, pair.seed, whole=_added(content, style_adapter))
+            return Draw(None, None, told, pair.seed, whole=Adapter(layers))
+        return Draw(None, None, told, pair.seed, whole=_added(content, style_adapter))
 
     def _magenta(self, pairs: Sequence[Pair]) -> list[Picture]:
         """Stylise the content pictures; the network works at 384 px, so they are enlarged first."""
