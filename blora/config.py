@@ -136,12 +136,16 @@ class SampleSettings(_Frozen):
     section 4.3)."""
     negative_prompt: Text = ""
     """What guidance leads away from, where a sample names nothing of its own."""
+    content_strength: float = Field(default=1.0, ge=0, le=10, allow_inf_nan=False)
+    """Factor of the content half's weight delta, where a sample names none."""
+    style_strength: float = Field(default=1.0, ge=0, le=10, allow_inf_nan=False)
+    """Factor of the style half's weight delta, where a sample names none."""
     batch_size: int = Field(default=8, ge=1, le=1024)
     """Pictures drawn at once; layout, not identity."""
 
     def identity(self) -> dict[str, Any]:
-        """Return the settings that change a picture, as JSON values; they and the prompts go into the sample's id."""
-        return self.model_dump(mode="json", exclude={"batch_size", "prompt"})
+        """Return the settings that change a picture, as JSON values, without what a sample's id says for itself."""
+        return self.model_dump(mode="json", exclude={"batch_size", "prompt", "content_strength", "style_strength"})
 
 
 class ScoreSettings(_Frozen):

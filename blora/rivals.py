@@ -137,10 +137,12 @@ class Workshop:
             return Draw(None, None, f"A {thing.name} in {style.words} style", pair.seed)
         told = self.settings.train.with_tokens(self.settings.sample.prompt)
         content, style_adapter = adapters[pair.content], adapters[pair.reference]
+        strengths = self.settings.sample.content_strength, self.settings.sample.style_strength
         if row == "blora":
-            return Draw(content, style_adapter, told, pair.seed)
+            return Draw(content, style_adapter, told, pair.seed, *strengths)
         if row == "swapped":
-            return Draw(style_adapter, content, told, pair.seed)
+            return Draw(style_adapter, content, told, pair.seed, *strengths)
+        content, style_adapter = _scaled(content, strengths[0]), _scaled(style_adapter, strengths[1])
         if row == "w2":
             layers = {**_under(content, CONTENT_PROBE), **_under(style_adapter, BLOCKS["style"])}
             return Draw(None, None, told, pair.seed, whole=Adapter(layers))
@@ -202,6 +204,10 @@ class Workshop:
 
 def _under(adapter: Adapter, block: str) -> dict[str, Factors]:
     return {name: factors for name, factors in adapter.layers.items() if name.startswith(f"{block}.")}
+
+
+def _scaled(adapter: Adapter, strength: float) -> Adapter:
+    return Adapter({name: Factors(one.down, one.up * strength) for name, one in adapter.layers.items()})
 
 
 def _added(one: Adapter, other: Adapter) -> Adapter:

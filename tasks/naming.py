@@ -83,7 +83,10 @@ class Naming:
         }
         # The reference multiplies both LoRA factors by the dial, so its 1.1 means a weight delta times 1.21.
         power = 2 if self._manifest.strength_reading == "reference" else 1
-        strengths = pair.content_strength**power, pair.style_strength**power
+        strengths = (
+            sample.content_strength if pair.content_strength is None else pair.content_strength**power,
+            sample.style_strength if pair.style_strength is None else pair.style_strength**power,
+        )
         sample_id = ids.sample_id(
             content_id=content_adapter.adapter_id,
             style_id=style_adapter.adapter_id,
