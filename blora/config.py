@@ -75,6 +75,9 @@ class TrainSettings(_Frozen):
     """Number format of the UNet while training."""
     checkpointing: Literal["auto", "on", "off"] = "auto"
     """Recompute activations of the up blocks to save memory; "auto" does so only where a GPU's memory asks for it."""
+    execution: Literal["eager", "compiled", "graph", "compiled_graph"] = "eager"
+    """How a step is handed to the device: operation by operation, with compiled blocks (needs a C++ compiler on a CPU),
+    or as a captured CUDA graph; layout, not identity: the same mathematics within rounding."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Mixed with the adapter's key into the seed of its own generator. 0 is a seed like any other."""
     checkpoint_every_steps: int = Field(default=200, ge=1)
@@ -96,10 +99,10 @@ class TrainSettings(_Frozen):
     def identity(self) -> dict[str, Any]:
         """Return the settings that change the trained weights, as JSON values; they go into the adapter's id.
 
-        Left out: when checkpoints are written, and whether activations are kept or recomputed. Equal recipes give
-        equal identities: alpha is written as the number it stands for.
+        Left out: when checkpoints are written, whether activations are kept or recomputed, and how steps are handed to
+        the device. Equal recipes give equal identities: alpha is written as the number it stands for.
         """
-        values = self.model_dump(mode="json", exclude={"checkpoint_every_steps", "checkpointing"})
+        values = self.model_dump(mode="json", exclude={"checkpoint_every_steps", "checkpointing", "execution"})
         values["alpha"] = float(self.rank if self.alpha is None else self.alpha)
         return values
 
@@ -128,10 +131,12 @@ class SampleSettings(_Frozen):
     """What guidance leads away from, where a sample names nothing of its own."""
     batch_size: int = Field(default=8, ge=1, le=1024)
     """Pictures drawn at once; layout, not identity."""
+    execution: Literal["eager", "compiled"] = "eager"
+    """How a step is handed to the device; layout, not identity."""
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that change a picture, as JSON values; they go into the sample's id."""
-        return self.model_dump(mode="json", exclude={"batch_size"})
+        return self.model_dump(mode="json", exclude={"batch_size", "execution"})
 
 
 class ScoreSettings(_Frozen):
