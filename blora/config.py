@@ -175,8 +175,8 @@ class Settings(_Frozen):
     """How pictures are drawn."""
     score: ScoreSettings = ScoreSettings()
     """How pictures are judged."""
-    pack_size: int = Field(default=1, ge=1, le=64)
-    """Adapters trained in one pass; layout, not identity."""
+    pack_size: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = 1
+    """Adapters trained in one pass, or "auto": as many as the device's memory holds; layout, not identity."""
     shard_size: int = Field(default=64, ge=1, le=4096)
     """Pictures drawn by one task; layout, not identity."""
 

@@ -67,7 +67,7 @@ class _Encoders(TextEncoders):
             for suffix, kind, config in zip(
                 ("", "_2"), (CLIPTextModel, CLIPTextModelWithProjection), _TEXT, strict=True
             ):
-                with self._device:
+                with self._runs_on:
                     encoder = kind(CLIPTextConfig(**config, bos_token_id=49406, eos_token_id=49407))
                 tokenizer = CLIPTokenizer.from_pretrained(MODEL_DIR / f"tokenizer{suffix}")
                 self._pairs.append((tokenizer, encoder.requires_grad_(False).eval()))
@@ -86,12 +86,14 @@ class FullSize(Base):
         self.unet = self._build(UNet2DConditionModel, UNET, self.dtype)
         self.latent_channels, self.vae_scale_factor = 4, 8
         self._vae: Any = None
+        self._vae_in_tiles = False
         self.text_encoders = _Encoders(MODEL_DIR, self.device, self.dtype)
 
     @property
     def vae(self) -> Any:
         if self._vae is None:
             self._vae = self._build(AutoencoderKL, VAE, torch.float32)
+            self._vae.use_tiling = self._vae_in_tiles
         return self._vae
 
     def _build(self, kind: Any, config: dict[str, Any], dtype: torch.dtype) -> Any:
