@@ -198,7 +198,8 @@ PRESETS: Final[Mapping[str, Settings]] = MappingProxyType(
         # SDXL at a fraction of the cost, to look at a combination before paying for it.
         "draft": Settings(
             train=TrainSettings(resolution_px=768, rank=32, learning_rate=1e-4, steps=400, precision="bf16"),
-            sample=SampleSettings(steps=25, width_px=768, height_px=768, precision="bf16"),
+            # A second-order solver: what 50 steps of Euler's give, in about half of them.
+            sample=SampleSettings(steps=25, scheduler="dpm++", width_px=768, height_px=768, precision="bf16"),
             pack_size=2,
         ),
         # The published recipe. It ran in fp16; bf16 is the one change, since the fp16 loss turns NaN near step 500

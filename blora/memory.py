@@ -16,7 +16,7 @@ from typing import Any, Final
 from blora.config import SampleSettings, TrainSettings
 from blora.errors import OutOfMemoryError
 
-__all__ = ["SDXL", "Device", "Model", "pack_size", "plan_sampling", "plan_training", "training_bytes"]
+__all__ = ["SDXL", "Device", "Model", "pack_size", "plan_sampling", "plan_training", "room", "training_bytes"]
 
 GB: Final = 10**9
 _ALLOWANCE: Final = 1.0 * GB
@@ -158,6 +158,12 @@ def plan_sampling(free_bytes: float, settings: SampleSettings, model: Model = SD
             "draw smaller pictures, use precision bf16, or a device with more memory",
         )
     return Device(size, False, encoders, in_tiles, round(max(decoding, still + size * picture)))
+
+
+def room(free_bytes: float, precision: str, model: Model = SDXL) -> dict[str, bool]:
+    """Return what `blora.base.Base.save_memory` should be told on a device with so much free memory."""
+    encoders_on_cpu, vae_in_tiles = _room_beside_unet(free_bytes, precision, model)
+    return {"encoders_on_cpu": encoders_on_cpu, "vae_in_tiles": vae_in_tiles}
 
 
 def pack_size(free_bytes: float | None, settings: TrainSettings, model: Model = SDXL, *, on_gpu: bool) -> int:

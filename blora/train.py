@@ -19,7 +19,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import diffusers
 import torch
@@ -40,10 +39,6 @@ from blora.progress import Progress, checkpoint_identity, read_checkpoint, write
 from blora.stepper import Stepper
 
 __all__ = ["StepReport", "TrainItem", "TrainResult", "train", "train_images"]
-
-_STEPS_AHEAD: Final = 1
-"""Steps that a GPU may be told of before the last one's numbers are read, so that it never waits for Python. The NaN
-policy then acts that many steps later; a step that is not finite changes no weight either way."""
 
 
 def train(
@@ -114,7 +109,7 @@ def _train(
     known = {tuple(digest): item.images for digest, item in zip(digests, items, strict=True)}
     encoded = {digest: prepare_photos(base, images, settings) for digest, images in known.items()}
     photos = [encoded[tuple(digest)] for digest in digests]
-    ahead = _STEPS_AHEAD if base.device.type == "cuda" else 0
+    ahead = _steps_ahead(base.device)
     queued: deque[_Queued] = deque()
     with Stepper(base, photos, factors, settings) as stepper:
         began = time.perf_counter()
@@ -135,6 +130,14 @@ def _train(
                 on_checkpoint(write_checkpoint(pack, factors, optimizer, step, identity))
     counts = [int(count) for count in optimizer.counts.tolist()]
     return [_result(base, items[i], pack[i], factors, i, counts[i], settings) for i in range(len(items))]
+
+
+def _steps_ahead(device: torch.device) -> int:
+    """How many steps a device is told of before the last one's numbers are read, so that a GPU never waits for Python.
+
+    The NaN policy then acts that many steps later; a step that is not finite changes no weight either way.
+    """
+    return 1 if device.type == "cuda" else 0
 
 
 def _share_draws(

@@ -6,6 +6,7 @@ backward pass through what lies behind the first adapter. That of a sampling ste
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -47,11 +48,16 @@ def unet_inputs(base: Base, side_px: int, rows: int = 1) -> dict[str, Any]:
     }
 
 
+def counted(work: Callable[[], Any]) -> float:
+    """Count the operations of something that needs no gradient."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        work()
+    return float(counter.get_total_flops())
+
+
 def forward_flop(base: Base, side_px: int) -> float:
     """Count one forward pass without adapters."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        base.unet(**unet_inputs(base, side_px))
-    return float(counter.get_total_flops())
+    return counted(lambda: base.unet(**unet_inputs(base, side_px)))
 
 
 def front_flop(base: Base, side_px: int) -> float:
