@@ -181,12 +181,12 @@ class SlotPool:
         self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         self._free_beside: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         for number, slot in enumerate(self.slots):
-            slot.name = f"{number}:{slot.device}"
+            slot.name = f"{number} {slot.device}"
             self._free.put(slot)
         self.beside = int(any(device.startswith("cuda") for device in devices))
         if self.beside:
             scorer = Slot("cpu", store_root, stall_timeout_seconds)
-            scorer.name = "score:cpu"
+            scorer.name = "scoring cpu"
             self.slots.append(scorer)
             self._free_beside.put(scorer)
 
