@@ -90,7 +90,7 @@ def _draws(resident: Resident, batch: tuple[PlannedSample, ...]) -> tuple[list[D
 
 def _sample(resident: Resident, run: RunInfo, draws: list[Draw]) -> list[Pixels]:
     base = resident.base(run.base, run.settings.sample.precision)
-    return sample(base, draws, resident.fitting(run.settings.sample))
+    return sample(base, draws, resident.drawing(run.base, run.settings.sample))
 
 
 def _write(resident: Resident, planned: PlannedSample, pixels: Pixels, run: RunInfo) -> str | None:

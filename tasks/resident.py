@@ -20,12 +20,13 @@ from blora.adapter import Adapter, load_adapter
 from blora.base import Base
 from blora.blocks import Half
 from blora.clip import Clip, load_clip
-from blora.config import Precision, SampleSettings, ScoreSettings
+from blora.config import Precision, SampleSettings, ScoreSettings, TrainSettings
 from blora.plain import PlainBase
 from blora.score import Scorer, load_scorers
 from manifests import layout
 from manifests.store import Store
 from tasks.bases import located_base
+from tasks.cost import memory_model
 from tasks.probes import is_plain
 from tasks.runs import Plan, load_plan
 
@@ -64,18 +65,26 @@ class Resident:
             self._free_bytes = _free_bytes(self.device)
             self._base = (wanted, Base(located_base(spec), self.device, precision))
             if self._free_bytes is not None:
-                self._base[1].save_memory(**memory.room(self._free_bytes, precision))
+                self._base[1].save_memory(**memory.room(self._free_bytes, precision, memory_model(spec)))
         return self._base[1]
 
-    def fitting(self, settings: SampleSettings) -> SampleSettings:
-        """The same settings with no more pictures at once than a GPU's memory holds.
+    def drawing(self, spec: str, settings: SampleSettings) -> SampleSettings:
+        """The same settings with no more pictures at once than a GPU's memory holds; the base must be loaded.
 
         Raises:
             OutOfMemoryError: One picture does not fit; the message names the floor.
         """
         if self._free_bytes is None:
             return settings
-        return settings.model_copy(update={"batch_size": memory.plan_sampling(self._free_bytes, settings).size})
+        size = memory.plan_sampling(self._free_bytes, settings, memory_model(spec)).size
+        return settings.model_copy(update={"batch_size": size})
+
+    def training(self, spec: str, settings: TrainSettings, adapters: int) -> TrainSettings:
+        """The same settings, recomputing activations from the start where a GPU's memory would not hold them."""
+        if self._free_bytes is None or settings.checkpointing != "auto":
+            return settings
+        needed = memory.training_bytes(settings, adapters, checkpointing=False, model=memory_model(spec))
+        return settings.model_copy(update={"checkpointing": "on"}) if needed > self._free_bytes else settings
 
     def model(self, spec: str, precision: Precision) -> Base | PlainBase:
         """The base model, or one with a single text encoder, which the block probe can use and nothing else."""

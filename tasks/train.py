@@ -22,10 +22,12 @@ from blora.adapter import Adapter
 from blora.base import Base
 from blora.config import RECIPE_VERSION, TrainSettings
 from blora.errors import CheckpointError, OutOfMemoryError
+from blora.memory import training_bytes
 from blora.train import StepReport, TrainItem, TrainResult, train
 from manifests import layout
 from manifests.faults import Fault
 from manifests.store import Missing, Store
+from tasks.cost import memory_model
 from tasks.environment import lease_seconds
 from tasks.resident import Resident
 from tasks.runs import Pack, PlannedAdapter, RunInfo
@@ -93,8 +95,8 @@ def _lease(store: Store, missing: Sequence[PlannedAdapter], holder: str, stack: 
 
 def _train(resident: Resident, run: RunInfo, pack: Pack, mine: set[str]) -> tuple[list[str], list[Fault], float]:
     """Train the whole layout of the pack and write what is `mine` and missing; also return the device's seconds."""
-    settings = run.settings.train
-    base = resident.base(run.base, settings.precision)
+    base = resident.base(run.base, run.settings.train.precision)
+    settings = resident.training(run.base, run.settings.train, len(pack.adapters))
     items = [_item(resident, run, adapter) for adapter in pack.adapters]
     checkpoint_key = layout.checkpoint_key(run.run_id, pack.pack_id)
     watch = _Watch(resident, run, pack)
@@ -109,7 +111,8 @@ def _train(resident: Resident, run: RunInfo, pack: Pack, mine: set[str]) -> tupl
             on_checkpoint=lambda data: resident.store.replace(checkpoint_key, data),
         )
     except OutOfMemoryError:
-        results = _train_in_halves(base, items, settings, watch)
+        floor_bytes = training_bytes(settings, 1, checkpointing=True, model=memory_model(run.base))
+        results = _train_in_halves(base, items, settings, watch, floor_bytes)
     except CheckpointError:
         # Of another version of the code, say: worth less than an honest start.
         resident.store.delete(checkpoint_key)
@@ -143,14 +146,18 @@ def _checkpoint(store: Store, key: str) -> bytes | None:
 
 
 def _train_in_halves(
-    base: Base, items: Sequence[TrainItem], settings: TrainSettings, watch: Callable[[StepReport], None]
+    base: Base,
+    items: Sequence[TrainItem],
+    settings: TrainSettings,
+    watch: Callable[[StepReport], None],
+    floor_bytes: int,
 ) -> list[TrainResult]:
-    """Half a pack at a time, down to one adapter; from there on, out of memory is final."""
+    """Half a pack at a time, down to one adapter; from there on, out of memory is final and the floor is named."""
     if len(items) == 1:
         raise OutOfMemoryError(
             "one adapter alone does not fit on the device",
             received=f"rank {settings.rank} at {settings.resolution_px} px",
-            accepted="a smaller rank or resolution, or a device with more memory",
+            accepted=f"about {floor_bytes / 1e9:.1f} GB free for this process, or a smaller rank or resolution",
             where="train",
             hint="lower train.rank or train.resolution_px, or set train.checkpointing: on",
         )
@@ -159,7 +166,7 @@ def _train_in_halves(
         try:
             results += train(base, part, settings, on_step=watch)
         except OutOfMemoryError:
-            results += _train_in_halves(base, part, settings, watch)
+            results += _train_in_halves(base, part, settings, watch, floor_bytes)
     return results
 
 
