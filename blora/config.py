@@ -11,7 +11,16 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from blora.errors import SettingFault, SettingsError
 
@@ -33,6 +42,17 @@ Precision = Literal["fp32", "bf16", "fp16"]
 """Number format of the UNet. Adapter weights are fp32 while they train, the VAE is always fp32."""
 
 Text = Annotated[str, StringConstraints(max_length=2000)]
+
+
+def _one_fault(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """Report a value that is neither of two kinds once, not once a kind."""
+    try:
+        return check(value)
+    except ValidationError as error:
+        raise ValueError('1 to 64, or "auto"') from error
+
+
+PackSize = Annotated[Annotated[int, Field(ge=1, le=64)] | Literal["auto"], WrapValidator(_one_fault)]
 
 
 class _Frozen(BaseModel):
@@ -175,7 +195,7 @@ class Settings(_Frozen):
     """How pictures are drawn."""
     score: ScoreSettings = ScoreSettings()
     """How pictures are judged."""
-    pack_size: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = 1
+    pack_size: PackSize = 1
     """Adapters trained in one pass, or "auto": as many as the device's memory holds; layout, not identity."""
     shard_size: int = Field(default=64, ge=1, le=4096)
     """Pictures drawn by one task; layout, not identity."""

@@ -20,8 +20,9 @@ from tests.blora.test_packed import random_adapter
 from tests.blora.training import SETTINGS, bit_equal, distance, item, poisoned, recipe, train_with_peft
 from tests.tiny import RESOLUTION_PX
 
-SAME_MATHS = 2e-3
-"""Largest relative distance of weight deltas after fifty steps of packed training and of plain PEFT, fp32."""
+SAME_MATHS = 1e-4
+"""Largest relative distance of weight deltas after fifty steps of packed training and of plain PEFT, fp32; 1.3e-5 was
+measured."""
 
 QUICK = SampleSettings(steps=2, guidance_scale=2.0, width_px=RESOLUTION_PX, height_px=RESOLUTION_PX)
 
@@ -39,7 +40,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.slow
 def test_fifty_steps_equal_plain_peft(base: Base, epsilon_folder: Path) -> None:
-    settings = recipe(steps=50, epsilon=1e-5)
+    settings = recipe(steps=50)
     items = [item(0), item(1)]
     for result, one in zip(train(base, items, settings), items, strict=True):
         assert distance(train_with_peft(base, epsilon_folder, one, settings), result) < SAME_MATHS
