@@ -166,8 +166,9 @@ class Workshop:
         places = sorted({place for pair in pairs for place in (pair.content, pair.reference)})
         keys = {place: self._key(kind, place) for place in places}
         missing = [place for place in places if keys[place] not in self.kept]
-        for start in range(0, len(missing), self.settings.pack_size):
-            self._train(kind, {keys[place]: place for place in missing[start : start + self.settings.pack_size]}, start)
+        size = 4 if self.settings.pack_size == "auto" else self.settings.pack_size
+        for start in range(0, len(missing), size):
+            self._train(kind, {keys[place]: place for place in missing[start : start + size]}, start)
         return {place: _unpack(self.kept[key]) for place, key in keys.items()}
 
     def _train(self, kind: str, pack: Mapping[str, tuple[int, int]], begun: int) -> None:

@@ -7,6 +7,7 @@ pictures and pictures before trainings: what is paid for becomes visible first.
 from __future__ import annotations
 
 import queue
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,13 +20,13 @@ from manifests.store import Store
 from tasks import environment, steps
 from tasks.faults import is_transient
 from tasks.runs import Pack, Plan, Shard
-from tasks.slots import SlotPool
+from tasks.slots import SlotPool, slot_figures
 from tasks.stock import take_stock
 
 Future = PrefectFuture[dict[str, Any]]
 
 
-def work_off(store: Store, plan: Plan, devices: Sequence[str]) -> tuple[list[Fault], dict[str, float]]:
+def work_off(store: Store, plan: Plan, devices: Sequence[str]) -> tuple[list[Fault], dict[str, Any]]:
     """Do everything the store lacks of a plan.
 
     Args:
@@ -34,13 +35,13 @@ def work_off(store: Store, plan: Plan, devices: Sequence[str]) -> tuple[list[Fau
         devices: one slot each.
 
     Returns:
-        The failures of items; slot seconds spent and items made, by kind of work.
+        The failures of items; slot seconds spent and items made, by kind of work, and under ``slots`` by slot.
     """
     board = Board(store, plan)
     with SlotPool(devices, store.root, environment.stall_timeout_seconds()) as pool:
         token = steps.POOL.set(pool)
         try:
-            board.run(len(devices))
+            board.run(len(devices), pool.beside)
         finally:
             steps.POOL.reset(token)
     return board.failures, board.timings
@@ -53,7 +54,8 @@ class Board:
     store: Store
     plan: Plan
     failures: list[Fault] = field(default_factory=list)
-    timings: dict[str, float] = field(default_factory=dict)
+    timings: dict[str, Any] = field(default_factory=dict)
+    slots: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         plan = self.plan
@@ -75,32 +77,54 @@ class Board:
             elif not {s.sample_id for s in shard.samples} <= scored:
                 self.to_score.append(shard)
 
-    def run(self, slots: int) -> None:
-        """Submit and settle until nothing is left; `slots` items are in flight at most."""
+    def run(self, slots: int, beside: int = 0) -> None:
+        """Submit and settle until nothing is left.
+
+        At most `slots` items are in flight; scorings count apart where slots `beside` them serve that alone.
+        """
         in_flight: dict[Future, Pack | Shard] = {}
+        scoring: set[Future] = set()
         ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
+        started = time.monotonic()
         while True:
-            while len(in_flight) < slots and (submitted := self._submit_next()):
-                future, item = submitted
+            while submitted := self._submit_next(
+                slots - len(in_flight) + len(scoring), beside - len(scoring) if beside else None
+            ):
+                future, item, apart = submitted
                 in_flight[future] = item
+                if apart:
+                    scoring.add(future)
                 future.add_done_callback(ended.put)
             if not in_flight:
-                return
+                break
             future = ended.get()
+            scoring.discard(future)
             self._settle(in_flight.pop(future), future)
+        wall_seconds = time.monotonic() - started
+        if self.slots:
+            self.timings["slots"] = [slot_figures(name, spent, wall_seconds) for name, spent in self.slots.items()]
 
-    def _submit_next(self) -> tuple[Future, Pack | Shard] | None:
+    def _submit_next(self, free: int, free_to_score: int | None) -> tuple[Future, Pack | Shard, bool] | None:
+        """Submit what comes first and finds a slot; the last value says whether it is a slot for scoring alone.
+
+        Args:
+            free: slots that are free.
+            free_to_score: slots for scoring alone that are free; None where there are none at all.
+        """
         run_id = self.plan.run.run_id
-        if self.to_score:
+        if self.to_score and (free if free_to_score is None else free_to_score) > 0:
             shard = self.to_score.popleft()
-            return steps.score_shard.submit(run_id, shard.shard_id, shard.index, _shard_names(shard)), shard
+            future = steps.score_shard.submit(run_id, shard.shard_id, shard.index, _shard_names(shard))
+            return future, shard, free_to_score is not None
+        if free <= 0:
+            return None
         if self.ready:
             shard = self.ready.popleft()
-            return steps.generate_shard.submit(run_id, shard.shard_id, shard.index, _shard_names(shard)), shard
+            return steps.generate_shard.submit(run_id, shard.shard_id, shard.index, _shard_names(shard)), shard, False
         if self.packs:
             pack = self.packs.popleft()
             names = _join([adapter.name for adapter in pack.adapters])
-            return steps.train_pack.submit(run_id, pack.pack_id, pack.index, names), pack
+            return steps.train_pack.submit(run_id, pack.pack_id, pack.index, names), pack, False
         return None
 
     def _settle(self, item: Pack | Shard, future: Future) -> None:
@@ -114,7 +138,10 @@ class Board:
             self._fail(
                 item, state.data if isinstance(state.data, BaseException) else None, state.message or state.name or ""
             )
+        spent = self.slots.setdefault(answer["slot"], {}) if "slot" in answer else {}
         for name, value in answer.items():
+            if name.endswith("_seconds") or name in {"trained", "drawn", "scored"}:
+                spent[name] = spent.get(name, 0.0) + (value if name.endswith("_seconds") else len(value))
             if name.endswith("_seconds"):
                 self.timings[name] = self.timings.get(name, 0.0) + value
             elif name in {"trained", "drawn", "scored"}:

@@ -40,9 +40,9 @@ _RETRY: dict[str, Any] = {
 }
 
 
-def _in_slot(job: str, payload: dict[str, Any]) -> dict[str, Any]:
-    with POOL.get().borrow() as slot:
-        return slot.call(job, payload, progress.publish)
+def _in_slot(job: str, payload: dict[str, Any], *, beside: bool = False) -> dict[str, Any]:
+    with POOL.get().borrow(beside=beside) as slot:
+        return slot.call(job, payload, progress.publish) | {"slot": slot.name}
 
 
 @task(name="train", task_run_name="train-{number}: {names}", **_RETRY)
@@ -60,7 +60,7 @@ def generate_shard(run_id: str, shard_id: str, number: int, names: str) -> dict[
 @task(name="score", task_run_name="score-{number}: {names}", **_RETRY)
 def score_shard(run_id: str, shard_id: str, number: int, names: str) -> dict[str, Any]:
     """Make every picture of a shard have its scores; see `tasks.score.score_shard`."""
-    return _in_slot("score_shard", {"run_id": run_id, "shard_id": shard_id})
+    return _in_slot("score_shard", {"run_id": run_id, "shard_id": shard_id}, beside=True)
 
 
 @task(name="probe", task_run_name="probe-{part}", **_RETRY)

@@ -92,9 +92,9 @@ def test_settings_are_frozen_and_known() -> None:
 
 def test_identity_has_what_changes_the_weights_and_nothing_else() -> None:
     plain = TrainSettings()
-    same = TrainSettings(alpha=64, checkpointing="on", checkpoint_every_steps=7)
+    same = TrainSettings(alpha=64, checkpointing="on", checkpoint_every_steps=7, execution="graph")
     assert plain.identity() == same.identity()
-    layout = {"checkpointing", "checkpoint_every_steps"}
+    layout = {"checkpointing", "checkpoint_every_steps", "execution"}
     assert set(plain.identity()) == set(TrainSettings.model_fields) - layout
     assert plain.identity() != TrainSettings(seed=1).identity()
     assert json.loads(json.dumps(plain.identity())) == plain.identity()

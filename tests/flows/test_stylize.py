@@ -13,7 +13,7 @@ import pytest
 from flows.params import RunOptions
 from flows.stylize import rerun, stylize
 from manifests.store import Store
-from manifests.tables import ADAPTERS, FAULTS, SAMPLES, SCORES, from_parquet_bytes
+from manifests.tables import ADAPTERS, FAULTS, SAMPLES, SCORES, SLOTS, from_parquet_bytes
 from tasks import progress
 from tests.flows.conftest import Project, live_leases
 
@@ -101,6 +101,18 @@ def test_a_grid_leaves_pictures_tables_and_a_contact_sheet(finished: tuple[Proje
     assert work.rows("faults", FAULTS) == []
     assert work.store.read(f"runs/{work.run_id}/report/contact_sheet.png").startswith(b"\x89PNG")
     assert live_leases(work.store) == []
+
+
+def test_a_run_says_what_its_slots_did(finished: tuple[Project, Work]) -> None:
+    _, work = finished
+    (slot,) = work.rows("slots", SLOTS)
+    assert (slot["slot"], slot["adapters"], slot["pictures"], slot["scored"]) == ("0 cpu", 4, 4, 4)
+    assert 0 < slot["busy_seconds"] <= slot["wall_seconds"]
+    assert slot["busy_share"] == pytest.approx(slot["busy_seconds"] / slot["wall_seconds"])
+    timings = work.json("run.json")["timings"]
+    assert slot["adapters_per_hour"] == pytest.approx(4 * 3600 / timings["train_seconds"])
+    assert slot["pictures_per_hour"] == pytest.approx(4 * 3600 / timings["sample_seconds"])
+    assert timings["slots"] == [{name: value for name, value in slot.items() if name != "run_id"}]
 
 
 def test_what_the_store_has_is_not_made_again(work: Work, project: Project) -> None:
