@@ -53,13 +53,13 @@ class Base:
         import torch
         from diffusers import UNet2DConditionModel
 
-        from blora.components import TextEncoders, load_frozen
+        from blora.components import DTYPES, TextEncoders, load_frozen
 
         self.spec, self.revision, self._folder = located.spec, located.revision, located.folder
         self.name = Path(self.spec).name if Path(self.spec).is_dir() else self.spec
         self.device = torch.device(device)
         self.precision = precision
-        self.dtype: torch.dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        self.dtype: torch.dtype = DTYPES[precision]
         self.scheduler_config: dict[str, Any] = self._json("scheduler/scheduler_config.json")
         self.prediction_type: str = self.scheduler_config.get("prediction_type", "epsilon")
         self.unet = load_frozen(UNet2DConditionModel, self._folder, "unet", self.device, torch_dtype=self.dtype)
@@ -174,13 +174,13 @@ class Base:
         import numpy as np
         import torch
 
+        from blora.components import to_pixels
+
         shift, scale = self._latent_affine
         pictures = []
         with torch.no_grad():
             for latent in latents.float():
-                picture = self.vae.decode(latent[None] / scale + shift).sample[0]
-                pixels = ((picture / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
-                pictures.append(pixels.permute(1, 2, 0).cpu().numpy())
+                pictures.append(to_pixels(self.vae.decode(latent[None] / scale + shift).sample[0]))
         return np.stack(pictures)
 
     @cached_property

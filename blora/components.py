@@ -9,14 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
+from blora.config import Precision
 from blora.errors import BaseModelError
 
-__all__ = ["PromptEmbeddings", "TextEncoders", "load_frozen"]
+__all__ = ["DTYPES", "PromptEmbeddings", "TextEncoders", "load_frozen", "to_pixels"]
+
+DTYPES: Final[dict[Precision, torch.dtype]] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+"""What torch calls our number formats."""
 
 _TOKENS: Final = 77
 _PROMPTS_KEPT: Final = 512
@@ -139,3 +149,9 @@ def load_frozen(kind: Any, folder: Path, part: str, device: torch.device, **dtyp
         received = f"{part}: {error}"
         raise BaseModelError("cannot load a component", received, "safetensors weights", str(folder)) from error
     return model.requires_grad_(False).eval().to(device)
+
+
+def to_pixels(picture: Tensor) -> NDArray[np.uint8]:
+    """Turn what an autoencoder decodes, (3, height, width) from -1 to 1, into (height, width, 3) uint8."""
+    pixels = ((picture / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+    return pixels.permute(1, 2, 0).cpu().numpy()

@@ -117,13 +117,13 @@ def plan_training(free_bytes: float, settings: TrainSettings, model: Model = SDX
     Raises:
         OutOfMemoryError: One adapter alone does not fit; the message names the floor.
     """
-    encoders, in_tiles = _room_beside_unet(free_bytes, settings.precision, model)
+    beside = room(free_bytes, settings.precision, model)
     ways = {"auto": (False, True), "on": (True,), "off": (False,)}[settings.checkpointing]
     for checkpointing in ways:
         for size in range(_MOST_ADAPTERS if checkpointing is ways[0] else 1, 0, -1):
             needed = training_bytes(settings, size, checkpointing=checkpointing, model=model)
             if needed <= free_bytes:
-                return Device(size, checkpointing, encoders, in_tiles, needed)
+                return Device(size, checkpointing, needed_bytes=needed, **beside)
     floor = training_bytes(settings, 1, checkpointing=ways[-1], model=model)
     raise OutOfMemoryError(
         "training one adapter does not fit on the device",
@@ -140,7 +140,7 @@ def plan_sampling(free_bytes: float, settings: SampleSettings, model: Model = SD
     Raises:
         OutOfMemoryError: One picture alone does not fit; the message names the floor.
     """
-    encoders, _ = _room_beside_unet(free_bytes, settings.precision, model)
+    encoders_on_cpu = room(free_bytes, settings.precision, model)["encoders_on_cpu"]
     per_number = 4 if settings.precision == "fp32" else 2
     share = model.rows(settings.width_px, settings.height_px)
     picture = _DRAWN_PER_ROW * (2 if settings.guidance_scale > 1 else 1) * share * per_number / 2
@@ -157,13 +157,19 @@ def plan_sampling(free_bytes: float, settings: SampleSettings, model: Model = SD
             "sample",
             "draw smaller pictures, use precision bf16, or a device with more memory",
         )
-    return Device(size, False, encoders, in_tiles, round(max(decoding, still + size * picture)))
+    return Device(size, False, encoders_on_cpu, in_tiles, round(max(decoding, still + size * picture)))
 
 
 def room(free_bytes: float, precision: str, model: Model = SDXL) -> dict[str, bool]:
-    """Return what `blora.base.Base.save_memory` should be told on a device with so much free memory."""
-    encoders_on_cpu, vae_in_tiles = _room_beside_unet(free_bytes, precision, model)
-    return {"encoders_on_cpu": encoders_on_cpu, "vae_in_tiles": vae_in_tiles}
+    """Return what `blora.base.Base.save_memory` should be told on a device with so much free memory.
+
+    That is whether the encoders, and whether the whole autoencoder at work, do not fit beside the UNet.
+    """
+    unet = model.unet_parameters * (4 if precision == "fp32" else 2) + _ALLOWANCE
+    return {
+        "encoders_on_cpu": unet + model.encoder_bytes > free_bytes,
+        "vae_in_tiles": unet + model.vae_bytes + _DECODED > free_bytes,
+    }
 
 
 def pack_size(free_bytes: float | None, settings: TrainSettings, model: Model = SDXL, *, on_gpu: bool) -> int:
@@ -178,9 +184,3 @@ def pack_size(free_bytes: float | None, settings: TrainSettings, model: Model = 
     except OutOfMemoryError:
         return 1
     return size if on_gpu else min(size, _MOST_ADAPTERS_ON_A_CPU)
-
-
-def _room_beside_unet(free_bytes: float, precision: str, model: Model) -> tuple[bool, bool]:
-    """Return whether the encoders, and whether the whole autoencoder at work, do not fit beside the UNet."""
-    unet = model.unet_parameters * (4 if precision == "fp32" else 2) + _ALLOWANCE
-    return unet + model.encoder_bytes > free_bytes, unet + model.vae_bytes + _DECODED > free_bytes

@@ -116,6 +116,10 @@ class PackedAdamW:
         self.mean, self.square = torch.zeros_like(values), torch.zeros_like(values)
         self.counts = torch.zeros(len(values), device=values.device)
 
+    def steps_taken(self) -> list[int]:
+        """How many steps each adapter has taken; waits for the device."""
+        return [int(count) for count in self.counts.tolist()]
+
     def reset(self, index: int) -> None:
         """Forget one adapter's state, as if it had taken no step."""
         for state in (self.mean, self.square, self.counts):

@@ -154,8 +154,7 @@ def write_checkpoint(
     tensors["generators"] = torch.stack([one.generator.get_state() for one in pack])
     plain = [{name: getattr(one, name) for name in _PLAIN} for one in pack]
     errors = [one.error.args if one.error else None for one in pack]
-    counts = [int(count) for count in optimizer.counts.tolist()]
-    state = {"step": step, "counts": counts, "plain": plain, "errors": errors}
+    state = {"step": step, "counts": optimizer.steps_taken(), "plain": plain, "errors": errors}
     cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     return pack_safetensors(cpu, {"identity": identity, "state": json.dumps(state)})
 

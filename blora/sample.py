@@ -159,11 +159,11 @@ def _denoise(base: Base, draws: Sequence[Draw], settings: SampleSettings, progre
         for half in get_args(Half):
             adapters, strengths = _half_of(draws, half)
             _inject(changes, base, target_layers(base.unet, half), adapters, strengths, adapted)
-        if settings.execution == "compiled":
-            changes.enter_context(compiled_blocks(base.unet))
         wholes = [draw.whole for draw in draws]
         named = dict.fromkeys(name for adapter in wholes if adapter for name in adapter.layers)
         _inject(changes, base, tuple(named), wholes, [1.0] * len(draws), adapted)
+        if settings.execution == "compiled":
+            changes.enter_context(compiled_blocks(base.unet))
         return denoise(base, hidden, pooled, [draw.seed for draw in draws], settings, step, hidden_by_block)
 
 

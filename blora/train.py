@@ -128,7 +128,7 @@ def _train(
                 break
             if on_checkpoint and halt and step < settings.steps:
                 on_checkpoint(write_checkpoint(pack, factors, optimizer, step, identity))
-    counts = [int(count) for count in optimizer.counts.tolist()]
+    counts = optimizer.steps_taken()
     return [_result(base, items[i], pack[i], factors, i, counts[i], settings) for i in range(len(items))]
 
 
