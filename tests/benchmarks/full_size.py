@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from blora.base import Base
-from blora.components import TextEncoders
+from blora.components import DTYPES, TextEncoders
 from blora.config import Precision
 from blora.embedded import MODEL_DIR
 
@@ -56,7 +56,6 @@ SCHEDULER: Final[dict[str, Any]] = {
     "steps_offset": 1,
     "timestep_spacing": "leading",
 }
-_DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class _Encoders(TextEncoders):
@@ -81,7 +80,7 @@ class FullSize(Base):
         """Build the UNet; the rest comes when first used, as in `Base`."""
         self.spec = self.name = "sdxl, random weights"
         self.revision = "random"
-        self.device, self.precision, self.dtype = torch.device(device), precision, _DTYPES[precision]
+        self.device, self.precision, self.dtype = torch.device(device), precision, DTYPES[precision]
         self.scheduler_config, self.prediction_type = dict(SCHEDULER), "epsilon"
         self.unet = self._build(UNet2DConditionModel, UNET, self.dtype)
         self.latent_channels, self.vae_scale_factor = 4, 8
