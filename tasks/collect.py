@@ -82,7 +82,7 @@ def collect(
     Args:
         store: the store.
         plan: the run's plan.
-        failures: what tasks reported; kept only for items that are indeed missing.
+        failures: what tasks reported, this time or the last; the latest of an item counts, and only if it is missing.
         timings: slot seconds by kind of work, kept in run.json for later estimates.
     """
     run_id = plan.run.run_id

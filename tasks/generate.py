@@ -26,7 +26,7 @@ def generate_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any
 
     Args:
         resident: the slot's working set.
-        payload: ``run_id`` and ``shard_id``.
+        payload: ``run_id`` and ``shard_id``; ``only`` names the pictures that are wanted, None means all.
 
     Returns:
         ``drawn`` (sample ids written by this call), ``without_adapter`` (sample ids that cannot be drawn) and
@@ -34,6 +34,7 @@ def generate_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any
     """
     plan = resident.plan(payload["run_id"])
     shard = next(shard for shard in plan.shards if shard.shard_id == payload["shard_id"])
+    only = payload.get("only")
     present: set[str] = set()
     for content_id in {planned.content_id for planned in shard.samples}:
         present |= resident.store.list(layout.samples_prefix(content_id)).keys()
@@ -42,7 +43,9 @@ def generate_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any
     started = time.monotonic()
     done = 0
     for batch in shard.batches:
-        missing = [planned for planned in batch if planned.key not in present]
+        missing = [
+            planned for planned in batch if planned.key not in present and (only is None or planned.sample_id in only)
+        ]
         if missing:
             written, lost = _draw_batch(resident, plan.run, batch, missing)
             drawn += written

@@ -6,7 +6,7 @@ What every other module of this room works from: packs of adapters, shards of sa
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -160,6 +160,11 @@ class Plan:
     def samples(self) -> tuple[PlannedSample, ...]:
         """Every sample, in drawing order."""
         return tuple(sample for shard in self.shards for sample in shard.samples)
+
+    def part(self, pack_ids: Collection[str], shard_ids: Collection[str]) -> Plan:
+        """The same run with some of its packs and shards."""
+        packs = tuple(pack for pack in self.packs if pack.pack_id in pack_ids)
+        return Plan(self.run, packs, tuple(shard for shard in self.shards if shard.shard_id in shard_ids))
 
     def adapter(self, adapter_id: str) -> PlannedAdapter:
         """The adapter of that id."""

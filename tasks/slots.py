@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from tasks.environment import slot_module
 from tasks.faults import JobFailed, SlotDied, SlotStalled
 
 logger = logging.getLogger(__name__)
@@ -114,7 +115,7 @@ class Slot:
         if device.startswith("cuda:"):
             environment["CUDA_VISIBLE_DEVICES"] = _visible_device(int(device.split(":")[1]))
             device = "cuda:0"
-        command = [sys.executable, "-m", "tasks.slot_main", device, self.store_root, str(write_end)]
+        command = [sys.executable, "-m", slot_module(), device, self.store_root, str(write_end)]
         child = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -166,10 +167,16 @@ class Slot:
 
 
 class SlotPool:
-    """The slots of one machine. Use as a context manager; `borrow` hands out a free slot."""
+    """The slots of one machine. Use as a context manager; `borrow` hands out a free slot.
+
+    Attributes:
+        devices: one slot each.
+        store_root: the store that all of them work in.
+    """
 
     def __init__(self, devices: Sequence[str], store_root: str, stall_timeout_seconds: float = 1800.0) -> None:
         """Make a slot per device; children start on first use."""
+        self.devices, self.store_root = tuple(devices), store_root
         self.slots = [Slot(device, store_root, stall_timeout_seconds) for device in devices]
         self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         for slot in self.slots:

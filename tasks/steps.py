@@ -46,15 +46,17 @@ def _in_slot(job: str, payload: dict[str, Any]) -> dict[str, Any]:
 
 
 @task(name="train", task_run_name="train-{number}: {names}", **_RETRY)
-def train_pack(run_id: str, pack_id: str, number: int, names: str) -> dict[str, Any]:
-    """Make every adapter of a pack exist; see `tasks.train.train_pack`. `number` and `names` are for people."""
-    return _in_slot("train_pack", {"run_id": run_id, "pack_id": pack_id})
+def train_pack(run_id: str, pack_id: str, number: int, names: str, only: list[str] | None = None) -> dict[str, Any]:
+    """Make the adapters of a pack exist; see `tasks.train.train_pack`. `number` and `names` are for people."""
+    return _in_slot("train_pack", {"run_id": run_id, "pack_id": pack_id, "only": only})
 
 
 @task(name="generate", task_run_name="generate-{number}: {names}", **_RETRY)
-def generate_shard(run_id: str, shard_id: str, number: int, names: str) -> dict[str, Any]:
-    """Make every picture of a shard exist; see `tasks.generate.generate_shard`."""
-    return _in_slot("generate_shard", {"run_id": run_id, "shard_id": shard_id})
+def generate_shard(
+    run_id: str, shard_id: str, number: int, names: str, only: list[str] | None = None
+) -> dict[str, Any]:
+    """Make the pictures of a shard exist; see `tasks.generate.generate_shard`."""
+    return _in_slot("generate_shard", {"run_id": run_id, "shard_id": shard_id, "only": only})
 
 
 @task(name="score", task_run_name="score-{number}: {names}", **_RETRY)

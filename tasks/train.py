@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -26,6 +25,7 @@ from manifests import layout
 from manifests.faults import Fault
 from manifests.store import Missing, Store
 from tasks.environment import lease_seconds
+from tasks.presence import here
 from tasks.resident import Resident
 from tasks.runs import Pack, PlannedAdapter, RunInfo
 from tasks.stock import is_whole
@@ -38,22 +38,22 @@ def train_pack(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         resident: the slot's working set.
-        payload: ``run_id`` and ``pack_id``.
+        payload: ``run_id`` and ``pack_id``; ``only`` names the adapters that are wanted, None means all.
 
     Returns:
         ``trained`` (adapter ids written by this call), ``faults`` (as dicts) and ``train_seconds``.
     """
     plan = resident.plan(payload["run_id"])
     pack = next(pack for pack in plan.packs if pack.pack_id == payload["pack_id"])
-    holder = f"{plan.run.run_id}/{uuid.uuid4().hex[:12]}"
+    only = payload.get("only")
+    wanted = [a for a in pack.adapters if only is None or a.adapter_id in only]
+    holder = f"{plan.run.run_id}: {here()}"
     trained: list[str] = []
     faults: list[Fault] = []
     started = time.monotonic()
     while True:
         settled = {*trained, *(fault.item for fault in faults)}
-        missing = [
-            a for a in pack.adapters if a.adapter_id not in settled and not is_whole(resident.store, a.adapter_id)
-        ]
+        missing = [a for a in wanted if a.adapter_id not in settled and not is_whole(resident.store, a.adapter_id)]
         if not missing:
             break
         with ExitStack() as stack:
