@@ -61,6 +61,7 @@ class _Watched:
     finish: Callable[[Outcome], None]
     state: StateType | None = None
     since: float = field(default_factory=time.monotonic)
+    told: bool = False
 
 
 class Fleet:
@@ -139,6 +140,8 @@ class Fleet:
                         self._poll(client)
             except (httpx.HTTPError, PrefectHTTPStatusError, StoreError) as error:
                 log.warning("run %s: its flow runs cannot be looked at just now (%s)", self._run_id, error)
+            except Exception:  # were this thread to end, the run would wait for ever
+                log.exception("run %s: looking at its flow runs failed; it is tried again", self._run_id)
 
     def _poll(self, client: SyncPrefectClient) -> None:
         with self._lock:
@@ -167,6 +170,8 @@ class Fleet:
         if watched.state != state.type:
             watched.state, watched.since = state.type, time.monotonic()
         silent = self._silent(flow_run_id, watched)
+        if silent and (attempt := read_attempt(self._store, self._run_id, flow_run_id)):
+            return Outcome(attempt)  # it has done its work, and is slow to say so
         if silent:
             log.warning("run %s: flow run %s is given up: %s", self._run_id, flow_run.name, silent)
             client.set_flow_run_state(flow_run.id, Crashed(message=silent), force=True)
@@ -186,6 +191,9 @@ class Fleet:
             return ""
         if watched.state == StateType.PENDING and age > STARTING_SECONDS:
             return f"taken by a worker, but not started in {age:.0f} s"
+        if watched.state == StateType.SCHEDULED and age > STARTING_SECONDS and not watched.told:
+            watched.told = True
+            log.warning("run %s: no worker takes flow run %s; is there one on its pool?", self._run_id, flow_run_id)
         return ""
 
     def _left(self, flow_run_id: str, reason: str, cancelled: bool = False) -> Outcome:

@@ -73,7 +73,8 @@ class Stock:
 
 
 def take_stock(store: Store, plan: Plan) -> Stock:
-    """Compare a plan with the store, now."""
-    held = holdings(store, [a.adapter_id for a in plan.adapters], [s.content_id for s in plan.samples])
+    """Compare a plan, or a part of one whose pictures need adapters of another part, with the store, now."""
+    sides = {side for sample in plan.samples for side in (sample.content_id, sample.style_id)}
+    held = holdings(store, sides | {a.adapter_id for a in plan.adapters}, [s.content_id for s in plan.samples])
     planned = {sample.sample_id for sample in plan.samples}
     return Stock(held.adapters, held.samples & planned, read_scores(store, plan))

@@ -105,12 +105,15 @@ def _weed() -> str:
     return found
 
 
+def _guard() -> list[str]:
+    """A test process that dies at once must not leave a server behind: the kernel then ends it."""
+    return ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+
+
 def _command(directory: Path, identities: Path, bucket: str, ports: list[int]) -> list[str]:
     s3, master, volume, filer, admin = ports
-    # A test process that dies at once must not leave a server behind: the kernel then ends it.
-    guard = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
     return [
-        *guard,
+        *_guard(),
         *(_weed(), "mini", f"-dir={directory}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-bucket={bucket}"),
         *(f"-s3.port={s3}", f"-s3.config={identities}", "-s3.port.iceberg=0", "-s3.port.lance=0"),
         *(f"-master.port={master}", "-master.telemetry=false", f"-volume.port={volume}", f"-filer.port={filer}"),
@@ -232,10 +235,9 @@ def serve_prefect(directory: Path, **settings: str) -> Iterator[PrefectServer]:
         **settings,
     }
     log = directory / "server.log"
-    guard = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*guard, sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+            [*_guard(), sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
             env=server_environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -296,7 +298,8 @@ class Worker:
         """Start it; its log and working directory are in `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / f"{name}.log"
-        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--name", name, "--limit", "1"]
+        command = [*_guard(), sys.executable, "-m", "prefect", "worker", "start"]
+        command += ["--pool", pool, "--name", name, "--limit", "1"]
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
                 command,

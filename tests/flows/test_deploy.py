@@ -16,7 +16,7 @@ from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from tests.servers import PrefectServer, Worker, webhook_receiver
@@ -131,11 +131,10 @@ def test_a_run_without_heartbeats_is_marked_crashed_and_told(
     environment = server.environment() | {"BLORA_SLOT_MODULE": "tests.mute_slot", "BLORA_STALL_TIMEOUT_SECONDS": "9999"}
     environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = "30"
     parameters = {"base": "embedded", "options": {"root": root, "pairs": 1, "devices": "cpu"}}
-    victim, survivor = (client.create_flow_run_from_deployment(deployment.id, parameters=parameters) for _ in range(2))
+    flow_runs = [client.create_flow_run_from_deployment(deployment.id, parameters=parameters) for _ in range(2)]
     workers = [Worker("blora-gpu", f"gpu-{number}", tmp_path, environment) for number in range(2)]
     try:
-        by_worker = wait_for(lambda: _runs_by_worker(workers, [victim.id, survivor.id]), 420, "run on each worker")
-        dead, alive = by_worker
+        dead, alive = by_worker = wait_for(lambda: _runs_by_worker(workers, flow_runs), 420, "run on each worker")
         wait_for(lambda: all(_state(client, one) == StateType.RUNNING for one in by_worker), 420, "two running")
         workers[0].kill()
         wait_for(lambda: _state(client, dead) == StateType.CRASHED, 420, "crash noticed")
@@ -159,10 +158,10 @@ def _state(client: SyncPrefectClient, flow_run_id: UUID) -> StateType | None:
     return state.type if state else None
 
 
-def _runs_by_worker(workers: list[Worker], flow_run_ids: list[UUID]) -> list[UUID] | None:
-    """The flow run that each worker has taken, by their logs; None until each has one."""
+def _runs_by_worker(workers: list[Worker], flow_runs: list[FlowRun]) -> list[UUID] | None:
+    """The flow run that each worker has started, by their logs; None until each has one."""
     found = []
     for worker in workers:
-        named = re.findall(r"flow run '([0-9a-f-]{36})'", worker.log.read_text())
-        found += [one for one in flow_run_ids if str(one) in named][:1]
+        started = re.findall(r"Flow run '([^']+)' submitted to infrastructure", worker.log.read_text())
+        found += [one.id for one in flow_runs if one.name in started]
     return found if len(found) == len(workers) else None

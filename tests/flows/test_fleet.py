@@ -37,7 +37,7 @@ class Fleet:
         self.environment = server.environment() | {
             "BLORA_ROOT": root,
             "BLORA_SLOT_MODULE": "tests.stub_slot",
-            "BLORA_LEASE_SECONDS": "6",
+            "BLORA_LEASE_SECONDS": "20",
             **extra,
         }
         self.command("deploy", "--root", root).wait(timeout=420)
@@ -64,7 +64,7 @@ class Fleet:
 
     def busy(self) -> list[Worker]:
         """Workers that have taken a flow run."""
-        return [worker for worker in self.workers if "submitting" in worker.log.read_text().lower()]
+        return [worker for worker in self.workers if "submitted to infrastructure" in worker.log.read_text()]
 
     def logs(self) -> str:
         return "\n".join(f"{path.name}: {path.read_text()[-1500:]}" for path in sorted(self.scratch.glob("*.log")))
@@ -88,7 +88,7 @@ def fleet(s3_root: str, tiny_base: Path, prefect_server: PrefectServer, tmp_path
     project.write(settings=SETTINGS | {"pack_size": 2})
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    one = Fleet(s3_root, project, prefect_server, scratch, BLORA_STUB_SECONDS="4")
+    one = Fleet(s3_root, project, prefect_server, scratch, BLORA_STUB_SECONDS="10")
     yield one
     for worker in one.workers:
         worker.kill()
@@ -112,7 +112,11 @@ def check_everything_is_there(fleet: Fleet) -> None:
 def test_a_crashed_workers_shard_is_taken_by_another(fleet: Fleet) -> None:
     command = fleet.run()
     wait_for(lambda: any("/shard-" in key for key in fleet.store.list("leases/")), 420, "shard at work")
-    victim = wait_for(fleet.busy, 60, "worker at work")[0]
+    (attempt_id,) = [
+        key.split("shard-")[1].removesuffix(".json") for key in fleet.store.list("leases/") if "/shard-" in key
+    ][:1]
+    (name,) = [one.name for one in fleet.flow_runs() if str(one.id) == attempt_id]
+    (victim,) = [one for one in fleet.workers if f"'{name}' submitted to infrastructure" in one.log.read_text()]
     victim.kill()
     assert command.wait(timeout=600) == 0, fleet.logs()
     check_everything_is_there(fleet)
