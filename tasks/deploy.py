@@ -230,8 +230,8 @@ def _automation(client: SyncPrefectClient, wanted: AutomationCore) -> Step:
 
 
 def _core(automation: AutomationCore) -> dict[str, Any]:
-    """What was asked for, without what the server adds."""
-    return automation.model_dump(mode="json", include={"description", "enabled", "trigger", "actions"})
+    """What was asked for, without what the server adds; events as sets, since their order is not kept."""
+    return automation.model_dump(include={"description", "enabled", "trigger", "actions"})
 
 
 def _deployments(prefect_file: Path, variables: dict[str, str]) -> Step:

@@ -146,6 +146,17 @@ def test_a_run_without_heartbeats_is_marked_crashed_and_told(
             worker.kill()
 
 
+def test_what_is_asked_for_otherwise_is_changed_and_nothing_else(deployed: tuple[PrefectServer, Any, str, str]) -> None:
+    server, _, root, _ = deployed
+    changed = [
+        line for line in deploy(server, root, "", "--zombie-seconds", "120").splitlines() if "as it was" not in line
+    ]
+    assert [line.split()[0] for line in changed] == ["automation", "deployments"]
+    assert "heartbeats" in changed[0]
+    again = deploy(server, root, "", "--zombie-seconds", "120")
+    assert [line.split()[0] for line in again.splitlines() if "as it was" not in line] == ["deployments"]
+
+
 def _next(messages: queue.SimpleQueue[str]) -> str | None:
     try:
         return messages.get_nowait()
