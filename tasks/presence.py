@@ -32,8 +32,8 @@ def at_work(store: Store, key: str, what: str) -> Iterator[None]:
     if lease is None:
         yield
         return
-    with lease.keep_alive():
-        try:
+    try:
+        with lease.keep_alive():
             yield
-        finally:
-            lease.release()
+    finally:
+        lease.release()  # after the renewing has stopped, which would take a released lease for a lost one
