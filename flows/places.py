@@ -52,6 +52,7 @@ class Answer:
     Attributes:
         timings: slot seconds and items made, by kind of work.
         faults: failures of single items.
+        failed_items: why items failed for good, by their ids, where the others did not.
         failed: why the whole batch failed; empty if it did not.
         transient: whether another try can help, if it failed.
         lost: whether whoever had it is gone, so that another is to take it.
@@ -60,11 +61,15 @@ class Answer:
 
     timings: Mapping[str, float] = field(default_factory=dict)
     faults: tuple[Fault, ...] = ()
+    failed_items: Mapping[str, str] = field(default_factory=dict)
     failed: str = ""
     transient: bool = False
     lost: bool = False
     scored: bool = False
 
+
+SHARED_FROM, SHARE_MOST = 250, 16
+"""Items of one kind that wait before a task is given more than one, and the most that it is given."""
 
 Finish: TypeAlias = Callable[[], Answer]
 
@@ -89,7 +94,10 @@ class Place(Protocol):
 
 
 class Slots:
-    """The slots of this machine, which must be around (`slots`): one item each, handed over as a Prefect task."""
+    """The slots of this machine, which must be around (`slots`); items are handed over as Prefect tasks.
+
+    One item a task, so that each can be seen, until there are so many that the records of them would be the work.
+    """
 
     def __init__(self, run_id: str, at_once: int) -> None:
         """As many items of a run in flight as there are slots, so that "Running" in the UI means running."""
@@ -98,7 +106,7 @@ class Slots:
 
     def size(self, waiting: int) -> int:
         """See `Place.size`."""
-        return 1
+        return max(1, min(SHARE_MOST, waiting // SHARED_FROM))
 
     def submit(self, batch: Batch, ended: Callable[[Finish], None]) -> None:
         """See `Place.submit`; transient failures are retried by the task."""
@@ -114,17 +122,16 @@ class Slots:
         raise LookupError(f"batch {name}: slots have none that outlives its parent")
 
     @staticmethod
-    def _answer(future: PrefectFuture[dict[str, Any]]) -> Answer:
+    def _answer(future: PrefectFuture[Any]) -> Answer:
         future.wait()
-        state = future.state
-        if not state.is_completed():
-            error = state.data if isinstance(state.data, BaseException) else None
-            message = str(error or state.message or state.name)
-            return Answer(failed=message, transient=error is not None and is_transient(error))
-        said: dict[str, Any] = future.result()
+        said: Any = future.state.result(raise_on_failure=False)
+        if not isinstance(said, dict):
+            message = str(said or future.state.message or future.state.name)
+            return Answer(failed=message, transient=isinstance(said, BaseException) and is_transient(said))
         timings = {name: float(value) for name, value in said.items() if name.endswith("_seconds")}
         timings |= {name: float(len(said[name])) for name in ("trained", "drawn", "scored") if name in said}
-        return Answer(timings, tuple(Fault(**fault) for fault in said.get("faults", ())))
+        faults = tuple(Fault(**fault) for fault in said.get("faults", ()))
+        return Answer(timings, faults, failed_items=said.get("failed", {}))
 
 
 class Pool:
@@ -192,12 +199,12 @@ def join(names: Sequence[str], most: int = 4) -> str:
     return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _as_task(batch: Batch, run_id: str) -> PrefectFuture[dict[str, Any]]:
-    """Submit the one item of a batch as a Prefect task."""
-    (item,) = batch.items
-    only = list(batch.only) if batch.only is not None else None
+def _as_task(batch: Batch, run_id: str) -> PrefectFuture[Any]:
+    """Submit a batch as a Prefect task."""
+    ids = [item_id(item) for item in batch.items]
+    number, only = batch.items[0].index, list(batch.only) if batch.only is not None else None
     if batch.job == "train":
-        return steps.train_pack.submit(run_id, item_id(item), item.index, batch.names, only)
+        return steps.train_packs.submit(run_id, ids, number, batch.names, only)
     if batch.job == "generate":
-        return steps.generate_shard.submit(run_id, item_id(item), item.index, batch.names, only)
-    return steps.score_shard.submit(run_id, item_id(item), item.index, batch.names)
+        return steps.generate_shards.submit(run_id, ids, number, batch.names, only)
+    return steps.score_shards.submit(run_id, ids, number, batch.names)

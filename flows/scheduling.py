@@ -126,8 +126,10 @@ class Board:
         for name, value in answer.timings.items():
             self.timings[name] = self.timings.get(name, 0.0) + value
         self.failures += answer.faults
-        if answer.failed:
-            self._fail(batch, answer)
+        for item in batch.items:
+            why = answer.failed or answer.failed_items.get(item_id(item), "")
+            if why:
+                self._fail(batch.job, item, why, answer.transient)
         if batch.job == "train":
             for item in batch.items:
                 self._release(_members(item))
@@ -156,19 +158,19 @@ class Board:
                     del self._awaited[shard.shard_id]
                     self._ready.append(shard)
 
-    def _fail(self, batch: Batch, answer: Answer) -> None:
-        """Give each item of a batch that failed a fault; `collect` keeps those of items that are really missing."""
-        kind = "train" if batch.job == "train" else "sample"
-        for member in (member for item in batch.items for member in _members(item)):
+    def _fail(self, job: Job, item: Pack | Shard, why: str, transient: bool) -> None:
+        """Give each member of an item that failed a fault; `collect` keeps those of members that are really missing."""
+        kind = "train" if job == "train" else "sample"
+        for member in _members(item):
             self.failures.append(
                 Fault(
                     kind=kind,
                     item=member,
                     what=f"the {kind} task failed after its retries",
-                    received=answer.failed[:2000],
+                    received=why[:2000],
                     accepted="a finished task",
                     hint="mend the cause, then: blora rerun",
-                    transient=answer.transient,
+                    transient=transient,
                 )
             )
 

@@ -33,7 +33,7 @@ def generate_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any
         ``sample_seconds``.
     """
     plan = resident.plan(payload["run_id"])
-    shard = next(shard for shard in plan.shards if shard.shard_id == payload["shard_id"])
+    shard = plan.shard(payload["shard_id"])
     only = payload.get("only")
     present: set[str] = set()
     for content_id in {planned.content_id for planned in shard.samples}:

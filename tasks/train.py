@@ -44,7 +44,7 @@ def train_pack(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
         ``trained`` (adapter ids written by this call), ``faults`` (as dicts) and ``train_seconds``.
     """
     plan = resident.plan(payload["run_id"])
-    pack = next(pack for pack in plan.packs if pack.pack_id == payload["pack_id"])
+    pack = plan.pack(payload["pack_id"])
     only = payload.get("only")
     wanted = [a for a in pack.adapters if only is None or a.adapter_id in only]
     holder = f"{plan.run.run_id}: {here()}"

@@ -45,7 +45,7 @@ class Stub:
 
     def train_pack(self, payload: dict[str, Any]) -> dict[str, Any]:
         plan: Plan = self.plan(payload["run_id"])
-        pack = next(pack for pack in plan.packs if pack.pack_id == payload["pack_id"])
+        pack = plan.pack(payload["pack_id"])
         only, started, trained = payload.get("only"), time.monotonic(), []
         wanted = [a.adapter_id for a in pack.adapters if only is None or a.adapter_id in only]
         while missing := [one for one in wanted if not is_whole(self.store, one)]:
@@ -103,7 +103,7 @@ class Stub:
         return {"scored": [sample.sample_id for sample in scored], "score_seconds": 0.0}
 
     def _shard(self, payload: dict[str, Any]) -> Any:
-        return next(one for one in self.plan(payload["run_id"]).shards if one.shard_id == payload["shard_id"])
+        return self.plan(payload["run_id"]).shard(payload["shard_id"])
 
     def _write(self, plan: Plan, pack: Pack, adapter_id: str) -> None:
         halves = {half: adapter_bytes(adapter_id, half) for half in ("content", "style")}
