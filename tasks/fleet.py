@@ -9,13 +9,14 @@ the same objects. A server that does not answer is asked again; nothing is lost 
 from __future__ import annotations
 
 import logging
+import random
 import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -32,11 +33,17 @@ from tasks.attempts import Attempt, read_attempt
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 DEPLOYMENT = "shard/shard"
 POLL_SECONDS = 2.0
 STARTING_SECONDS = 900.0
 """How long a flow run may be Pending, or Running without a lease: an image is pulled, an interpreter starts."""
 
+PATIENCE_SECONDS = 900.0
+"""How long a server may be away before a run gives up; what was made until then stays."""
+
+_BUSY = (429, 500, 502, 503, 504)
 _PAGE = 200  # flow runs that the server gives at once
 _LIVE = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING, StateType.PAUSED)
 
@@ -91,25 +98,31 @@ class Fleet:
     def start(self, train: bool, items: tuple[str, ...], only: tuple[str, ...] | None, name: str) -> str:
         """Create a flow run for some packs (`train`) or shards; returns its id.
 
-        Creating is idempotent: an answer that got lost does not make a second one.
+        Creating is idempotent, so that it is tried again where the server does not answer: an answer that got lost
+        does not make a second one.
         """
         self._started += 1
-        flow_run: Any = run_deployment(  # Prefect's types allow for a coroutine here
-            DEPLOYMENT,
-            parameters={
-                "run_id": self._run_id,
-                "packs": list(items) if train else [],
-                "shards": [] if train else list(items),
-                "only": None if only is None else list(only),
-                "options": {"root": self._store.root},
-            },
-            flow_run_name=name[:200],
-            timeout=0,
-            tags=[_tag(self._run_id)],
-            idempotency_key=f"{self._run_id}/{ids.digest(list(items))}/{self._pass}-{self._started}",
-            work_queue_name=self._queue,
-        )
-        return str(flow_run.id)
+        parameters = {
+            "run_id": self._run_id,
+            "packs": list(items) if train else [],
+            "shards": [] if train else list(items),
+            "only": None if only is None else list(only),
+            "options": {"root": self._store.root},
+        }
+        key = f"{self._run_id}/{ids.digest(list(items))}/{self._pass}-{self._started}"
+
+        def create() -> Any:  # Prefect's types allow for a coroutine, which there is none outside an event loop
+            return run_deployment(
+                DEPLOYMENT,
+                parameters=parameters,
+                flow_run_name=name[:200],
+                timeout=0,
+                tags=[_tag(self._run_id)],
+                idempotency_key=key,
+                work_queue_name=self._queue,
+            )
+
+        return str(patiently(create).id)
 
     def going_on(self) -> Mapping[str, frozenset[str]]:
         """Flow runs of this run that have not ended: ids of their packs or shards by flow run id."""
@@ -117,15 +130,19 @@ class Fleet:
             tags=FlowRunFilterTags(all_=[_tag(self._run_id)]),
             state=FlowRunFilterState.model_validate({"type": {"any_": _LIVE}}),
         )
-        found: dict[str, frozenset[str]] = {}
-        with get_client(sync_client=True) as client:
-            while page := client.read_flow_runs(flow_run_filter=wanted, limit=_PAGE, offset=len(found)):
-                for flow_run in page:
-                    given = flow_run.parameters
-                    found[str(flow_run.id)] = frozenset([*given.get("packs", ()), *given.get("shards", ())])
-                if len(page) < _PAGE:
-                    break
-        return found
+
+        def ask() -> dict[str, frozenset[str]]:
+            found: dict[str, frozenset[str]] = {}
+            with get_client(sync_client=True) as client:
+                while page := client.read_flow_runs(flow_run_filter=wanted, limit=_PAGE, offset=len(found)):
+                    for flow_run in page:
+                        given = flow_run.parameters
+                        found[str(flow_run.id)] = frozenset([*given.get("packs", ()), *given.get("shards", ())])
+                    if len(page) < _PAGE:
+                        break
+            return found
+
+        return patiently(ask)
 
     def watch(self, flow_run_id: str, finish: Callable[[Outcome], None]) -> None:
         """Have `finish` called, from another thread, once it has ended or is given up."""
@@ -199,6 +216,25 @@ class Fleet:
     def _left(self, flow_run_id: str, reason: str, cancelled: bool = False) -> Outcome:
         attempt = read_attempt(self._store, self._run_id, flow_run_id)
         return Outcome(attempt, "" if attempt else reason, cancelled)
+
+
+def patiently(ask: Callable[[], T]) -> T:
+    """Ask the server until it answers, for `PATIENCE_SECONDS`: it may be busy, or be started again.
+
+    Raises:
+        httpx.HTTPError: It did not answer in that time, or it refused the question.
+    """
+    deadline, pause = time.monotonic() + PATIENCE_SECONDS, 1.0
+    while True:
+        try:
+            return ask()
+        except httpx.HTTPError as error:
+            refused = isinstance(error, httpx.HTTPStatusError) and error.response.status_code not in _BUSY
+            if refused or time.monotonic() > deadline:
+                raise
+            log.warning("the Prefect server does not answer (%s); it is asked again", type(error).__name__)
+        time.sleep(pause * random.uniform(0.5, 1.5))
+        pause = min(2 * pause, 30.0)
 
 
 def _tag(run_id: str) -> str:
