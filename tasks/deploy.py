@@ -192,7 +192,7 @@ def _alert(client: SyncPrefectClient) -> AutomationCore:
 
 
 def _zombies(after_seconds: int) -> AutomationCore:
-    """A run that gave heartbeats and gives none any more has crashed, whatever its last state says."""
+    """A run that began and gives no heartbeats (any more) has crashed, whatever its last state says."""
     return AutomationCore(
         name=ZOMBIES,
         description="Deployed by `blora deploy`.",
@@ -201,7 +201,8 @@ def _zombies(after_seconds: int) -> AutomationCore:
             match_related=ResourceSpecification(
                 {"prefect.resource.id": f"prefect.tag.{TAG}", "prefect.resource.role": "tag"}
             ),
-            after={_HEARTBEAT},
+            # Running, too: a machine may be lost before the first heartbeat has left it.
+            after={_HEARTBEAT, "prefect.flow-run.Running"},
             expect={_HEARTBEAT, *_ENDED},
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
