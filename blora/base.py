@@ -66,6 +66,7 @@ class Base:
         self.latent_channels: int = self.unet.config.in_channels
         self.vae_scale_factor: int = 2 ** (len(self._json("vae/config.json")["block_out_channels"]) - 1)
         self._vae: Any = None
+        self._vae_in_tiles = False
         self.text_encoders = TextEncoders(self._folder, self.device, self.dtype)
         for half in ("content", "style"):
             target_layers(self.unet, half)  # raises TopologyError by name
@@ -80,7 +81,21 @@ class Base:
             from blora.components import load_frozen
 
             self._vae = load_frozen(AutoencoderKL, self._folder, "vae", self.device, torch_dtype=torch.float32)
+            self._vae.use_tiling = self._vae_in_tiles
         return self._vae
+
+    def save_memory(self, *, encoders_on_cpu: bool, vae_in_tiles: bool) -> None:
+        """Make room on the device; see `blora.memory`.
+
+        Args:
+            encoders_on_cpu: Encode prompts on the CPU: seconds each, once.
+            vae_in_tiles: Encode and decode in overlapping tiles, blended: pictures differ slightly from whole ones.
+        """
+        import torch
+
+        self.text_encoders.run_on(torch.device("cpu") if encoders_on_cpu else self.device)
+        self._vae_in_tiles = vae_in_tiles
+        self.release_vae()
 
     def release_vae(self) -> None:
         """Give the autoencoder's memory back; it returns when next needed."""

@@ -51,8 +51,14 @@ class TextEncoders:
             dtype: Number format of the embeddings.
         """
         self._folder, self._device, self._dtype = folder, device, dtype
+        self._runs_on = device
         self._pairs: list[tuple[Any, Any]] = []
         self._known: OrderedDict[str, PromptEmbeddings] = OrderedDict()
+
+    def run_on(self, device: torch.device) -> None:
+        """Encode elsewhere from now on, where memory is not short; embeddings go to the UNet as before."""
+        self.release()
+        self._runs_on = device
 
     @property
     def loaded(self) -> bool:
@@ -73,7 +79,7 @@ class TextEncoders:
                 for suffix, kind in (("", CLIPTextModel), ("_2", CLIPTextModelWithProjection)):
                     tokenizer = CLIPTokenizer.from_pretrained(self._folder / f"tokenizer{suffix}")
                     encoder = load_frozen(
-                        kind, self._folder, f"text_encoder{suffix}", self._device, dtype=torch.float32
+                        kind, self._folder, f"text_encoder{suffix}", self._runs_on, dtype=torch.float32
                     )
                     self._pairs.append((tokenizer, encoder))
             finally:
@@ -100,10 +106,11 @@ class TextEncoders:
                 prompt, padding="max_length", max_length=_TOKENS, truncation=True, return_tensors="pt"
             ).input_ids
             with torch.no_grad():
-                output = encoder(ids.to(self._device), output_hidden_states=True)
+                output = encoder(ids.to(self._runs_on), output_hidden_states=True)
             hidden.append(output.hidden_states[-2])
         pooled: Tensor = output.text_embeds
-        embeddings = PromptEmbeddings(torch.cat(hidden, dim=-1).to(self._dtype), pooled.to(self._dtype))
+        both = torch.cat(hidden, dim=-1).to(self._device, self._dtype)
+        embeddings = PromptEmbeddings(both, pooled.to(self._device, self._dtype))
         self._known[prompt] = embeddings
         if len(self._known) > _PROMPTS_KEPT:
             self._known.popitem(last=False)

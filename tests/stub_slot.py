@@ -69,23 +69,25 @@ class Stub:
         if lines:
             key = layout.training_log_key(plan.run.run_id, pack.pack_id)
             self.store.replace(key, "\n".join(lines).encode())
-        return {"trained": trained, "faults": [], "train_seconds": seconds}
+        return {"trained": trained, "faults": [], "train_seconds": seconds, "busy_seconds": SECONDS * len(trained)}
 
     def generate_shard(self, payload: dict[str, Any]) -> dict[str, Any]:
         shard = self._shard(payload)
-        only, started, drawn, orphans = payload.get("only"), time.monotonic(), [], []
+        only, started, busy_seconds, drawn, orphans = payload.get("only"), time.monotonic(), 0.0, [], []
         present = self.store.list(layout.samples_prefix(shard.samples[0].content_id)).keys()
         for batch in shard.batches:
             missing = [s for s in batch if s.key not in present and (only is None or s.sample_id in only)]
             if missing:
                 time.sleep(SECONDS)
+                busy_seconds += SECONDS
             for sample in missing:
                 if all(is_whole(self.store, side) for side in (sample.content_id, sample.style_id)):
                     if self.store.write_once(sample.key, picture_of(sample)):
                         drawn.append(sample.sample_id)
                 else:
                     orphans.append(sample.sample_id)
-        return {"drawn": drawn, "without_adapter": orphans, "sample_seconds": time.monotonic() - started}
+        seconds = time.monotonic() - started
+        return {"drawn": drawn, "without_adapter": orphans, "sample_seconds": seconds, "busy_seconds": busy_seconds}
 
     def score_shard(self, payload: dict[str, Any]) -> dict[str, Any]:
         plan: Plan = self.plan(payload["run_id"])
