@@ -19,12 +19,12 @@ from prefect.futures import wait
 from prefect.states import Completed
 
 from flows.params import ProbeOptions
+from flows.places import slots
 from manifests import layout
 from manifests.store import Store
 from tasks import environment, progress, steps
 from tasks.probe_report import proposal_lines
 from tasks.probes import Probe, finish, make_probe, missing_parts, publish
-from tasks.slots import SlotPool
 
 
 @flow(name="analyze", flow_run_name="analyze {base}", persist_result=False, validate_parameters=True)
@@ -62,12 +62,8 @@ def analyze(base: str = "embedded", options: ProbeOptions | None = None) -> Stat
 
 def _measure(store: Store, probe: Probe, parts: list[int], devices: tuple[str, ...]) -> None:
     """Do the parts in slots; each task waits for a free one. The first failure is raised when all have ended."""
-    with SlotPool(devices, store.root, environment.stall_timeout_seconds()) as pool:
-        token = steps.POOL.set(pool)
-        try:
-            futures = [steps.probe_part.submit(probe.probe_id, part) for part in parts]
-            wait(futures)
-        finally:
-            steps.POOL.reset(token)
+    with slots(store, devices):
+        futures = [steps.probe_part.submit(probe.probe_id, part) for part in parts]
+        wait(futures)
     for future in futures:
         future.result()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from blora.errors import BloraError
-from flows import cli_measure
+from flows import cli_measure, cli_operate
 from flows.console import (
     FAULTS,
     OK,
@@ -20,10 +20,12 @@ from flows.console import (
     Devices,
     ManifestArgument,
     OnFault,
+    Only,
     Preset,
     Root,
     RunArgument,
     Set,
+    Shards,
     Verbose,
     duration,
     err,
@@ -135,6 +137,7 @@ def run(
     set_: Set = None,
     on_fault: OnFault = None,
     devices: Devices = "auto",
+    shards: Shards = "here",
     allow_root: AllowRoot = None,
     verbose: Verbose = False,
 ) -> None:
@@ -149,36 +152,60 @@ def run(
         "overrides": parse_overrides(set_),
         "on_fault": on_fault,
         "devices": devices,
+        "shards": shards,
         "allowed_roots": tuple(allow_root or ()),
     }
     _run_flow("stylize", manifest, options, verbose)
 
 
 @app.command()
-def rerun(run_id: RunArgument, root: Root = "", devices: Devices = "auto", verbose: Verbose = False) -> None:
+def rerun(
+    run_id: RunArgument,
+    root: Root = "",
+    only: Only = None,
+    devices: Devices = "auto",
+    shards: Shards = "here",
+    verbose: Verbose = False,
+) -> None:
     """Do just what a run still lacks: failed trainings, missing or deleted pictures, missing scores.
 
-    Examples: `blora rerun demo-3f2a9c01d4e5` · `blora rerun demo-3f2a9c01d4e5 --root s3://bucket/art`
+    Examples: `blora rerun demo-3f2a9c01d4e5` · `blora rerun demo-3f2a9c01d4e5 --only faults` · `blora rerun
+    demo-3f2a9c01d4e5 --only style=wave --only style=ink --root s3://bucket/art`
     """
-    _run_flow("rerun", run_id, {"root": root, "devices": devices}, verbose)
+    options = {"root": root, "only": tuple(only or ()), "devices": devices, "shards": shards}
+    _run_flow("rerun", run_id, options, verbose)
 
 
 @app.command()
 def status(run_id: Annotated[str, typer.Argument(help="Run id; none lists all runs.")] = "", root: Root = "") -> None:
-    """How runs stand, by what the store holds: done, missing, faults with reasons.
+    """How runs stand, by what the store holds: who is at work where, what is left, what failed and why, and its log.
 
     Examples: `blora status` · `blora status demo-3f2a9c01d4e5 --root demo`
     """
-    from tasks.status import list_runs, run_status
+    from tasks.status import full_status, list_runs
 
     with errors_shown():
         store = open_store(root)
         if not run_id:
             print_table(("run", "state", "created", "outcome"), list_runs(store))
             raise typer.Exit(OK)
-        state, stand = run_status(store, run_id)
-    print_pairs({"run": stand.run_id, "state": state, "outcome": stand.sentence, "store": store.root})
-    show_faults(stand.faults)
+        status = full_status(store, run_id)
+    stand = status.outcome
+    print_pairs(
+        {
+            "run": stand.run_id,
+            "state": status.state,
+            "outcome": stand.sentence,
+            "left": str(status.left),
+            "everything": f"{store.root}/runs/{stand.run_id}/",
+        }
+    )
+    for one in status.at_work:
+        print_pairs({"at work": f"{one.what}: {one.who}"})
+    for fault in stand.faults:
+        show_faults([fault])
+        if fault.item in status.logs:
+            err.print(f"  log: {status.logs[fault.item]}", style="yellow", markup=False, highlight=False)
     raise typer.Exit(OK if stand.complete else FAULTS)
 
 
@@ -230,6 +257,7 @@ def export(
     raise typer.Exit(FAULTS if missing else OK)
 
 
+app.add_typer(cli_operate.app)
 app.add_typer(cli_measure.app)
 
 

@@ -31,7 +31,14 @@ Root = Annotated[
 Preset = Annotated[str | None, typer.Option("--preset", help="demo, draft or paper; replaces the manifest's.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="A setting, e.g. train.steps=200. May be repeated.")]
 OnFault = Annotated[str | None, typer.Option("--on-fault", help="record (default) or stop.")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", help="A part: faults, content=NAME, style=NAME, seed=NUMBER. May be repeated."),
+]
 Devices = Annotated[str, typer.Option("--devices", help="auto, cpu, or cuda:0,cuda:1.")]
+Shards = Annotated[
+    str, typer.Option("--shards", help="here, or pool: as flow runs for the workers of the GPUs (see `blora deploy`).")
+]
 AllowRoot = Annotated[
     list[str] | None, typer.Option("--allow-root", help="A further folder or s3:// prefix that pictures may lie under.")
 ]

@@ -6,9 +6,34 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from manifests.rows import DocumentRow, ImageRow, PairRow
 
-class RunOptions(BaseModel):
-    """How a run is worked off; what is drawn stands in the manifest."""
+INLINE_MOST = 20
+"""Contents, styles or pairs of a manifest that is filled in by hand."""
+
+
+class InlineManifest(DocumentRow):
+    """A small manifest, filled in by hand; a larger one belongs in a file, whose address is given instead.
+
+    Pictures are s3:// addresses or absolute paths below the allowed roots of the options.
+    """
+
+    contents: tuple[ImageRow, ...] = Field(
+        min_length=1, max_length=INLINE_MOST, description="Pictures whose content is drawn."
+    )
+    styles: tuple[ImageRow, ...] = Field(
+        min_length=1, max_length=INLINE_MOST, description="Pictures whose look is given."
+    )
+    pairs: tuple[PairRow, ...] | None = Field(
+        None,
+        min_length=1,
+        max_length=INLINE_MOST**2,
+        description="Which of them meet. Empty: every content, every style.",
+    )
+
+
+class WorkOptions(BaseModel):
+    """Where and how manifests are worked off; what is drawn stands in them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -26,6 +51,38 @@ class RunOptions(BaseModel):
     devices: str = Field("auto", description="Slots: auto, cpu, or a list such as cuda:0,cuda:1.")
     allowed_roots: tuple[str, ...] = Field(
         (), description="Folders or s3:// prefixes, beside the manifest's own, that its pictures may lie under."
+    )
+    shards: Literal["here", "pool"] = Field(
+        "here",
+        description="Where the work is done: in this machine's slots, or as flow runs of the deployment shard/shard on "
+        "the work pool of the GPUs.",
+    )
+    queue: Literal["on-demand", "nightly"] = Field(
+        "on-demand", description="Of the work pool, if that is where the work is done. on-demand is served first."
+    )
+    at_once: int = Field(
+        8, ge=1, le=256, description="Flow runs on the work pool at once: at least as many as there are workers."
+    )
+
+
+class RunOptions(WorkOptions):
+    """How one run is worked off."""
+
+    only: tuple[str, ...] = Field(
+        (),
+        description="Do a part of the run: faults, content=NAME, style=NAME, seed=NUMBER. Empty: all that is missing.",
+    )
+    retry_permanent: bool = Field(
+        True, description="Try items again that failed for good the last time, such as a training that diverged."
+    )
+
+
+class NightOptions(WorkOptions):
+    """How a night works off the manifests of the inbox; each becomes a run of its own."""
+
+    queue: Literal["on-demand", "nightly"] = Field("nightly", description="Of the work pool, if work is done there.")
+    hours: float | None = Field(
+        None, gt=0, le=168, description="Begin no further manifest after this many hours. Empty: until all are done."
     )
 
 
@@ -48,3 +105,33 @@ class ProbeOptions(BaseModel):
         default_factory=dict, description='Settings laid over the preset\'s own, e.g. {"sample": {"steps": 20}}.'
     )
     devices: str = Field("auto", description="Slots: auto, cpu, or a list such as cuda:0,cuda:1.")
+
+
+class ShardOptions(BaseModel):
+    """Where a shard is worked off."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    root: str = Field(
+        "", description="The store: a folder or s3://bucket/prefix. Empty: BLORA_ROOT, else ./blora-store."
+    )
+    devices: str = Field("auto", description="Slots: auto, cpu, or a list such as cuda:0,cuda:1.")
+
+
+class BenchOptions(BaseModel):
+    """How the paired benchmark is measured."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    split: Literal["validation", "test"] = Field(
+        "validation", description="validation to choose settings by, test to report."
+    )
+    pairs: int = Field(200, ge=1, description="At least so many pairs; the grid is completed.")
+    rows: tuple[str, ...] = Field((), description="Some rows only, such as blora and prompt. Empty: all.")
+    base: str = Field("embedded", description="embedded, a folder, or org/model@revision.")
+    preset: Literal["demo", "draft", "paper"] = Field("demo", description="The settings to start from.")
+    overrides: dict[str, Any] = Field(
+        default_factory=dict,
+        description='Settings laid over the preset\'s own, e.g. {"sample": {"guidance_scale": 2}}.',
+    )
+    device: str = Field("cpu", description="cpu or cuda:0.")

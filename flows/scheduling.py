@@ -1,189 +1,206 @@
-"""Which item next: trainings, shards and scores handed to the slots as they become possible.
+"""Which item next: trainings, shards and scores handed over as they become possible, here or to a work pool.
 
-As many task runs are submitted as there are slots, so that "Running" in the UI means running. Scores go before
-pictures and pictures before trainings: what is paid for becomes visible first.
+Scores go before pictures and pictures before trainings: what is paid for becomes visible first.
 """
 
 from __future__ import annotations
 
 import queue
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from prefect.futures import PrefectFuture
-
+from flows.places import Answer, Batch, Finish, Job, Place, item_id
 from manifests.faults import Fault
 from manifests.store import Store
-from tasks import environment, steps
-from tasks.faults import is_transient
 from tasks.runs import Pack, Plan, Shard
-from tasks.slots import SlotPool, slot_figures
+from tasks.selection import Selection
+from tasks.slots import slot_figures
 from tasks.stock import take_stock
 
-Future = PrefectFuture[dict[str, Any]]
-
-
-def work_off(store: Store, plan: Plan, devices: Sequence[str]) -> tuple[list[Fault], dict[str, Any]]:
-    """Do everything the store lacks of a plan.
-
-    Args:
-        store: the store.
-        plan: the run's plan.
-        devices: one slot each.
-
-    Returns:
-        The failures of items; slot seconds spent and items made, by kind of work, and under ``slots`` by slot.
-    """
-    board = Board(store, plan)
-    with SlotPool(devices, store.root, environment.stall_timeout_seconds()) as pool:
-        token = steps.POOL.set(pool)
-        try:
-            board.run(len(devices), pool.beside)
-        finally:
-            steps.POOL.reset(token)
-    return board.failures, board.timings
+ATTEMPTS = 4
+"""How often an item is handed over whose holder goes missing."""
 
 
 @dataclass
 class Board:
-    """What is ready, what waits for adapters, and what came back."""
+    """What is ready, what waits for adapters, and what came back.
+
+    Attributes:
+        store: the store.
+        plan: the run's plan, or a part of it.
+        selection: the items of the plan that are wanted.
+        place: where they are handed over.
+        failures: the failures of items, in the end.
+        spent: by slot, its seconds (``wall_seconds``: at the disposal of this work) and items made, in the end.
+    """
 
     store: Store
     plan: Plan
+    selection: Selection
+    place: Place
     failures: list[Fault] = field(default_factory=list)
-    timings: dict[str, Any] = field(default_factory=dict)
-    slots: dict[str, dict[str, float]] = field(default_factory=dict)
+    spent: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        plan = self.plan
-        stock = take_stock(self.store, plan)
-        scored = stock.scored
-        self.packs = deque(
-            pack for pack in plan.packs if any(a.adapter_id not in stock.adapters for a in pack.adapters)
-        )
-        coming = {a.adapter_id for pack in self.packs for a in pack.adapters} - stock.adapters
-        self.ready: deque[Shard] = deque()
-        self.to_score: deque[Shard] = deque()
-        self.waiting: dict[str, set[str]] = {}
-        for shard in plan.shards:
-            drawn = {s.sample_id for s in shard.samples} <= stock.samples
-            if not drawn and shard.adapter_ids & coming:
-                self.waiting[shard.shard_id] = set(shard.adapter_ids & coming)
-            elif not drawn:
-                self.ready.append(shard)
-            elif not {s.sample_id for s in shard.samples} <= scored:
-                self.to_score.append(shard)
+        stock = take_stock(self.store, self.plan)
+        coming = self.selection.adapters - stock.adapters
+        self._packs = deque(pack for pack in self.plan.packs if any(a.adapter_id in coming for a in pack.adapters))
+        self._ready: deque[Shard] = deque()
+        self._to_score: deque[Shard] = deque()
+        self._awaited: dict[str, set[str]] = {}
+        """Adapters that a shard waits for, by the shard's id."""
+        self._waiting_for: dict[str, list[Shard]] = {}
+        """Shards that wait for an adapter, by the adapter's id."""
+        self._attempts: Counter[str] = Counter()
+        possible = stock.adapters | coming
+        unscored = stock.samples - stock.scored
+        for shard in self.plan.shards:
+            wanted = [sample for sample in shard.samples if sample.sample_id in self.selection.samples]
+            to_draw = [
+                sample
+                for sample in wanted
+                if sample.sample_id not in stock.samples and {sample.content_id, sample.style_id} <= possible
+            ]
+            awaited = {side for sample in to_draw for side in (sample.content_id, sample.style_id)} & coming
+            if awaited:
+                self._awaited[shard.shard_id] = awaited
+                for adapter_id in awaited:
+                    self._waiting_for.setdefault(adapter_id, []).append(shard)
+            elif to_draw:
+                self._ready.append(shard)
+            elif any(sample.sample_id in unscored for sample in wanted):
+                self._to_score.append(shard)
 
-    def run(self, slots: int, beside: int = 0) -> None:
-        """Submit and settle until nothing is left.
-
-        At most `slots` items are in flight; scorings count apart where slots `beside` them serve that alone.
-        """
-        in_flight: dict[Future, Pack | Shard] = {}
-        scoring: set[Future] = set()
-        ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
+    def run(self) -> None:
+        """Hand over and settle until nothing is left."""
+        in_flight: Counter[Job] = Counter()
         started = time.monotonic()
+        ended: queue.SimpleQueue[tuple[Batch, Finish]] = queue.SimpleQueue()
+
+        def tell(batch: Batch) -> Callable[[Finish], None]:
+            return lambda finish: ended.put((batch, finish))
+
+        for name, ids in self.place.going_on().items():
+            batch = self._take(ids)
+            if batch is not None:
+                self.place.watch(name, tell(batch))
+                in_flight[batch.job] += 1
         while True:
-            while submitted := self._submit_next(
-                slots - len(in_flight) + len(scoring), beside - len(scoring) if beside else None
-            ):
-                future, item, apart = submitted
-                in_flight[future] = item
-                if apart:
-                    scoring.add(future)
-                future.add_done_callback(ended.put)
-            if not in_flight:
+            while next_batch := self._next(in_flight):
+                self.place.submit(next_batch, tell(next_batch))
+                in_flight[next_batch.job] += 1
+            if not in_flight.total():
                 break
-            future = ended.get()
-            scoring.discard(future)
-            self._settle(in_flight.pop(future), future)
+            batch, finish = ended.get()
+            in_flight[batch.job] -= 1
+            self._settle(batch, finish())
         wall_seconds = time.monotonic() - started
-        if self.slots:
-            self.timings["slots"] = [slot_figures(name, spent, wall_seconds) for name, spent in self.slots.items()]
+        for spent in self.spent.values():
+            spent.setdefault("wall_seconds", wall_seconds)
 
-    def _submit_next(self, free: int, free_to_score: int | None) -> tuple[Future, Pack | Shard, bool] | None:
-        """Submit what comes first and finds a slot; the last value says whether it is a slot for scoring alone.
+    @property
+    def timings(self) -> dict[str, Any]:
+        """For run.json, once the work has ended: the sums over all slots, and ``slots``, the figures of each."""
+        sums: dict[str, float] = {}
+        for spent in self.spent.values():
+            _add(sums, {name: value for name, value in spent.items() if name != "wall_seconds"})
+        rows = [slot_figures(name, spent, spent["wall_seconds"]) for name, spent in self.spent.items()]
+        return {**sums, "slots": rows} if rows else {}
 
-        Args:
-            free: slots that are free.
-            free_to_score: slots for scoring alone that are free; None where there are none at all.
-        """
-        run_id = self.plan.run.run_id
-        if self.to_score and (free if free_to_score is None else free_to_score) > 0:
-            shard = self.to_score.popleft()
-            future = steps.score_shard.submit(run_id, shard.shard_id, shard.index, _shard_names(shard))
-            return future, shard, free_to_score is not None
-        if free <= 0:
-            return None
-        if self.ready:
-            shard = self.ready.popleft()
-            return steps.generate_shard.submit(run_id, shard.shard_id, shard.index, _shard_names(shard)), shard, False
-        if self.packs:
-            pack = self.packs.popleft()
-            names = _join([adapter.name for adapter in pack.adapters])
-            return steps.train_pack.submit(run_id, pack.pack_id, pack.index, names), pack, False
+    def _next(self, in_flight: Counter[Job]) -> Batch | None:
+        """What comes first and finds room; None where nothing does."""
+        queues: tuple[tuple[Job, deque[Pack] | deque[Shard]], ...] = (
+            ("score", self._to_score),
+            ("generate", self._ready),
+            ("train", self._packs),
+        )
+        for job, waiting in queues:
+            if waiting and self.place.has_room(job, in_flight):
+                return self._batch(job, [waiting.popleft() for _ in range(self.place.size(len(waiting)))])
         return None
 
-    def _settle(self, item: Pack | Shard, future: Future) -> None:
-        """Take a finished task's result and see what it makes possible."""
-        future.wait()
-        state = future.state
-        answer: dict[str, Any] = {}
-        if state.is_completed():
-            answer = future.result()
-        else:
-            self._fail(
-                item, state.data if isinstance(state.data, BaseException) else None, state.message or state.name or ""
-            )
-        spent = self.slots.setdefault(answer["slot"], {}) if "slot" in answer else {}
-        for name, value in answer.items():
-            if name.endswith("_seconds") or name in {"trained", "drawn", "scored"}:
-                spent[name] = spent.get(name, 0.0) + (value if name.endswith("_seconds") else len(value))
-            if name.endswith("_seconds"):
-                self.timings[name] = self.timings.get(name, 0.0) + value
-            elif name in {"trained", "drawn", "scored"}:
-                self.timings[name] = self.timings.get(name, 0.0) + len(value)
-        if isinstance(item, Pack):
-            self.failures += [Fault(**fault) for fault in answer.get("faults", [])]
-            self._release({adapter.adapter_id for adapter in item.adapters})
-        elif "drawn" in answer:
-            self.to_score.append(item)
+    def _batch(self, job: Job, items: Sequence[Pack | Shard]) -> Batch:
+        """The items with the ids of what is wanted of them, unless that is all."""
+        members = [member for item in items for member in _members(item)]
+        wanted = self.selection.adapters if job == "train" else self.selection.samples
+        only = tuple(member for member in members if member in wanted)
+        return Batch(job, tuple(items), None if len(only) == len(members) else only)
 
-    def _release(self, settled: set[str]) -> None:
+    def _take(self, ids: frozenset[str]) -> Batch | None:
+        """Take items out of what is to be done because somebody is at them; None where nothing of theirs is."""
+        packs = [pack for pack in self._packs if pack.pack_id in ids]
+        shards = [shard for shard in (*self._ready, *self._to_score) if shard.shard_id in ids]
+        self._packs = deque(pack for pack in self._packs if pack.pack_id not in ids)
+        self._ready = deque(shard for shard in self._ready if shard.shard_id not in ids)
+        self._to_score = deque(shard for shard in self._to_score if shard.shard_id not in ids)
+        return self._batch("train", packs) if packs else self._batch("generate", shards) if shards else None
+
+    def _settle(self, batch: Batch, answer: Answer) -> None:
+        """Take an answer and see what it makes possible."""
+        if answer.lost and self._hand_back(batch):
+            return
+        for slot, figures in answer.spent.items():
+            _add(self.spent.setdefault(slot, {}), figures)
+        self.failures += answer.faults
+        for item in batch.items:
+            why = answer.failed or answer.failed_items.get(item_id(item), "")
+            if why:
+                self._fail(batch.job, item, why, answer.transient)
+        if batch.job == "train":
+            for item in batch.items:
+                self._release(_members(item))
+        elif batch.job == "generate" and not answer.failed and not answer.scored:
+            self._to_score.extend(item for item in batch.items if isinstance(item, Shard))
+
+    def _hand_back(self, batch: Batch) -> bool:
+        """Put items whose holder is gone back in front; False once they have been handed over often enough."""
+        self._attempts.update(item_id(item) for item in batch.items)
+        if max(self._attempts[item_id(item)] for item in batch.items) >= ATTEMPTS:
+            return False
+        for item in reversed(batch.items):
+            if isinstance(item, Pack):
+                self._packs.appendleft(item)
+            elif isinstance(item, Shard):
+                self._ready.appendleft(item)
+        return True
+
+    def _release(self, settled: Sequence[str]) -> None:
         """Shards whose last awaited adapter has come, or will never come, are ready."""
-        shards = {shard.shard_id: shard for shard in self.plan.shards}
-        for shard_id in list(self.waiting):
-            self.waiting[shard_id] -= settled
-            if not self.waiting[shard_id]:
-                del self.waiting[shard_id]
-                self.ready.append(shards[shard_id])
+        for adapter_id in settled:
+            for shard in self._waiting_for.pop(adapter_id, ()):
+                awaited = self._awaited[shard.shard_id]
+                awaited.discard(adapter_id)
+                if not awaited:
+                    del self._awaited[shard.shard_id]
+                    self._ready.append(shard)
 
-    def _fail(self, item: Pack | Shard, error: BaseException | None, message: str) -> None:
-        """Give each item of a task that gave up a fault; `collect` keeps those of items that are really missing."""
-        kind = "train" if isinstance(item, Pack) else "sample"
-        ids = [a.adapter_id for a in item.adapters] if isinstance(item, Pack) else [s.sample_id for s in item.samples]
-        for item_id in ids:
+    def _fail(self, job: Job, item: Pack | Shard, why: str, transient: bool) -> None:
+        """Give each member of an item that failed a fault; `collect` keeps those of members that are really missing."""
+        kind = "train" if job == "train" else "sample"
+        for member in _members(item):
             self.failures.append(
                 Fault(
                     kind=kind,
-                    item=item_id,
+                    item=member,
                     what=f"the {kind} task failed after its retries",
-                    received=str(error or message)[:2000],
+                    received=why[:2000],
                     accepted="a finished task",
                     hint="mend the cause, then: blora rerun",
-                    transient=error is not None and is_transient(error),
+                    transient=transient,
                 )
             )
 
 
-def _shard_names(shard: Shard) -> str:
-    samples = shard.samples
-    return f"{samples[0].content_name} x {_join(list(dict.fromkeys(s.style_name for s in samples)))}"
+def _add(sums: dict[str, float], figures: Mapping[str, float]) -> None:
+    for name, value in figures.items():
+        sums[name] = sums.get(name, 0.0) + value
 
 
-def _join(names: Sequence[str], most: int = 4) -> str:
-    shown = [name if len(name) <= 32 else name[:31] + "…" for name in names[:most]]
-    return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _members(item: Pack | Shard) -> list[str]:
+    """Ids of the adapters of a pack, or of the pictures of a shard."""
+    if isinstance(item, Pack):
+        return [adapter.adapter_id for adapter in item.adapters]
+    return [sample.sample_id for sample in item.samples]

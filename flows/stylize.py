@@ -19,15 +19,21 @@ from prefect import flow, get_run_logger, runtime
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from flows.params import RunOptions
-from flows.scheduling import work_off
+from flows.params import InlineManifest, RunOptions
+from flows.places import Pool, Slots, slots
+from flows.scheduling import Board
+from manifests import layout
 from manifests.schema import Loaded, load_manifest, parse_manifest
 from manifests.store import Store
 from tasks import environment, progress
 from tasks.artifacts import publish_artifacts
 from tasks.collect import Outcome, collect
+from tasks.fleet import Fleet
 from tasks.plan import make_plan, publish
+from tasks.presence import at_work
 from tasks.runs import Plan, load_plan
+from tasks.selection import Selection, given_up, select
+from tasks.status import recorded_faults
 
 
 def run_name() -> str:
@@ -36,12 +42,13 @@ def run_name() -> str:
     if given.get("run_id"):
         return f"rerun {given['run_id']}"
     manifest = given.get("manifest")
-    name = manifest.get("name", "inline") if isinstance(manifest, dict) else PurePosixPath(str(manifest)).stem
-    return f"stylize {name}"
+    if isinstance(manifest, str):
+        return f"stylize {PurePosixPath(manifest).stem}"
+    return f"stylize {(manifest.name if isinstance(manifest, InlineManifest) else manifest.get('name')) or 'inline'}"
 
 
 @flow(name="stylize", flow_run_name=run_name, persist_result=False, validate_parameters=True)
-def stylize(manifest: str | dict[str, Any], options: RunOptions | None = None) -> State[Any]:
+def stylize(manifest: str | InlineManifest, options: RunOptions | None = None) -> State[Any]:
     """Train, draw and score what a manifest asks for.
 
     Args:
@@ -71,29 +78,47 @@ def rerun(run_id: str, options: RunOptions | None = None) -> State[Any]:
     return _work_off(store, load_plan(store, run_id), options)
 
 
-def read_manifest(manifest: str | dict[str, Any], options: RunOptions) -> Loaded:
+def read_manifest(manifest: str | InlineManifest, options: RunOptions) -> Loaded:
     """Read a manifest from its address, or take an inline one."""
     if isinstance(manifest, str):
         return load_manifest(manifest, allowed_roots=options.allowed_roots)
-    return parse_manifest(manifest, "json", "inline", options.allowed_roots)
+    said = manifest.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+    return parse_manifest(said, "json", "inline", options.allowed_roots)
 
 
 def _work_off(store: Store, plan: Plan, options: RunOptions) -> State[Any]:
     log = get_run_logger()
-    devices = environment.devices(options.devices)
-    log.info(
-        "%s: %d adapters, %d pictures, slots %s",
-        plan.run.run_id,
-        len(plan.adapters),
-        len(plan.samples),
-        ", ".join(devices),
-    )
+    log.info("%s: %d adapters, %d pictures", plan.run.run_id, len(plan.adapters), len(plan.samples))
     progress.publish({"kind": "run", "id": plan.run.run_id, "done": 0, "total": len(plan.samples)})
-    failures, timings = work_off(store, plan, devices)
-    outcome = collect(store, plan, failures, timings)
+    recorded = recorded_faults(store, plan.run.run_id)
+    selection = select(plan, options.only, recorded)
+    if not options.retry_permanent:
+        selection = selection.without(given_up(recorded))
+    work = _work_here if options.shards == "here" else _work_on_pool
+    with at_work(store, layout.run_lease_key(plan.run.run_id), plan.run.run_id):
+        board = work(store, plan, selection, options)
+    # What was not tried this time keeps the reason it had.
+    outcome = collect(store, plan, [*recorded, *board.failures], board.timings)
     publish_artifacts(store, plan, outcome)
     log.info("%s: %s", plan.run.run_id, outcome.sentence)
     return _final_state(outcome)
+
+
+def _work_here(store: Store, plan: Plan, selection: Selection, options: RunOptions) -> Board:
+    """Do what is wanted in this machine's slots."""
+    devices = environment.devices(options.devices)
+    with slots(store, devices) as pool:
+        board = Board(store, plan, selection, Slots(plan.run.run_id, pool))
+        board.run()
+    return board
+
+
+def _work_on_pool(store: Store, plan: Plan, selection: Selection, options: RunOptions) -> Board:
+    """Have what is wanted done by the workers of the GPUs."""
+    with Fleet(store, plan.run.run_id, options.queue) as fleet:
+        board = Board(store, plan, selection, Pool(fleet, options.at_once))
+        board.run()
+    return board
 
 
 def _final_state(outcome: Outcome) -> State[Any]:

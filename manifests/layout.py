@@ -8,7 +8,11 @@
     scores/date=YYYY-MM-DD/run=<run_id>/part-*.parquet       one Parquet data set over all runs
     probes/<probe_id>/...                                    block probes: parts, table, chart, report, probe.json last
     leases/<adapter_id>.json                                 who is training it now
+    leases/run-<run_id>.json                                 who is working a run off
+    leases/shard-<attempt_id>.json                           that a shard on another machine is alive
     inbox/                                                   manifests dropped for the night
+    receipts/<manifest_id>.json                              which run a dropped manifest became, and how it stands
+    nights/<night_id>/night.json                             what a night did, manifest by manifest
 
 Every id is checked to be a plain word of [0-9a-z-], so that no key can leave its place, whatever a user typed.
 """
@@ -25,7 +29,9 @@ ADAPTERS_PREFIX = "adapters/"
 IMAGES_PREFIX = "images/"
 INBOX_PREFIX = "inbox/"
 LEASES_PREFIX = "leases/"
+NIGHTS_PREFIX = "nights/"
 PROBES_PREFIX = "probes/"
+RECEIPTS_PREFIX = "receipts/"
 RUNS_PREFIX = "runs/"
 SAMPLES_PREFIX = "samples/"
 SCORES_PREFIX = "scores/"
@@ -181,3 +187,48 @@ def lease_key(adapter_id: str) -> str:
         InvalidId: `adapter_id` is not a plain word.
     """
     return f"{LEASES_PREFIX}{_word('adapter_id', adapter_id)}.json"
+
+
+def run_lease_key(run_id: str) -> str:
+    """Return the key of the lease by which a run's parent shows that it is at work.
+
+    Raises:
+        InvalidId: `run_id` is not a plain word.
+    """
+    return f"{LEASES_PREFIX}run-{_word('run_id', run_id)}.json"
+
+
+def shard_lease_key(attempt_id: str) -> str:
+    """Return the key of the lease by which a shard on another machine shows that it is alive.
+
+    Raises:
+        InvalidId: `attempt_id` is not a plain word.
+    """
+    return f"{LEASES_PREFIX}shard-{_word('attempt_id', attempt_id)}.json"
+
+
+def attempt_key(run_id: str, attempt_id: str) -> str:
+    """Return the key of what an attempt at some packs or shards on another machine came to.
+
+    Raises:
+        InvalidId: An id is not a plain word.
+    """
+    return run_key(run_id, f"attempts/{_word('attempt_id', attempt_id)}.json")
+
+
+def receipt_key(manifest_id: str) -> str:
+    """Return the key of the receipt of a manifest that was dropped for the night.
+
+    Raises:
+        InvalidId: `manifest_id` is not a plain word.
+    """
+    return f"{RECEIPTS_PREFIX}{_word('manifest_id', manifest_id)}.json"
+
+
+def night_key(night_id: str) -> str:
+    """Return the key of the record of a night.
+
+    Raises:
+        InvalidId: `night_id` is not a plain word.
+    """
+    return f"{NIGHTS_PREFIX}{_word('night_id', night_id)}/night.json"

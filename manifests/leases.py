@@ -21,6 +21,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from manifests.backend import Backend
 from manifests.errors import StoreError
@@ -132,6 +133,36 @@ class Lease:
             except StoreError as error:
                 # Not lost yet: a later renewal succeeds as long as nobody has taken the lease over.
                 log.warning("lease %s: could not be renewed (%s)", self.key, error)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A lease as anybody may see it.
+
+    Attributes:
+        holder: Who has or had it.
+        expires_at: When it ends or ended, in seconds since 1970 by the holder's clock; 0 once released.
+    """
+
+    holder: str
+    expires_at: float
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it binds others, by this machine's clock."""
+        return self.expires_at > time.time()
+
+
+def look(backend: Backend, key: str) -> Held | None:
+    """Return who holds or held a lease; None where nobody ever did, or the record cannot be read."""
+    found = backend.read_version(key)
+    if found is None:
+        return None
+    try:
+        record = json.loads(found[0])
+        return Held(str(record["holder"]), float(record["expires_at"]))
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def acquire(backend: Backend, key: str, holder: str, ttl_seconds: float) -> Lease | None:

@@ -48,6 +48,7 @@ from manifests.sniff import kind_of
 from manifests.store import read_address
 
 __all__ = [
+    "MANIFEST_FORMATS",
     "MAX_MANIFEST_BYTES",
     "ImageEntry",
     "Loaded",
@@ -62,13 +63,14 @@ MAX_MANIFEST_BYTES = 32 * 2**20
 
 Format: TypeAlias = Literal["yaml", "json", "csv", "parquet"]
 
-_FORMATS: dict[str, Format] = {
+MANIFEST_FORMATS: dict[str, Format] = {
     ".yaml": "yaml",
     ".yml": "yaml",
     ".json": "json",
     ".csv": "csv",
     ".parquet": "parquet",
 }
+"""Format by file extension."""
 _COLUMNS = {name: "text" for name in TableRow.model_fields} | {
     "content_strength": "number",
     "style_strength": "number",
@@ -98,9 +100,11 @@ def load_manifest(address: str, *, allowed_roots: Sequence[str] = ()) -> Loaded:
         allowed_roots: Folders and prefixes that it may reach beside its own folder.
     """
     faults = FaultList(shown_address(address))
-    file_format = _FORMATS.get(os.path.splitext(address)[1].lower())
+    file_format = MANIFEST_FORMATS.get(os.path.splitext(address)[1].lower())
     if file_format is None:
-        faults.add("unknown kind of manifest", shown(os.path.basename(faults.file)), ", ".join(_FORMATS), "rename it")
+        faults.add(
+            "unknown kind of manifest", shown(os.path.basename(faults.file)), ", ".join(MANIFEST_FORMATS), "rename it"
+        )
         return Loaded(None, faults.all())
     try:
         data = read_address(address, MAX_MANIFEST_BYTES)

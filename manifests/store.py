@@ -21,11 +21,12 @@ from manifests.backend import Backend, Entry
 from manifests.bucket import Bucket
 from manifests.errors import InvalidId, Missing, PermanentStoreError, StoreError, TransientStoreError
 from manifests.folder import Folder, read_file
-from manifests.leases import Lease
+from manifests.leases import Held, Lease
 from manifests.upstream import retrying
 
 __all__ = [
     "Entry",
+    "Held",
     "Lease",
     "Missing",
     "PermanentStoreError",
@@ -191,6 +192,14 @@ class Store:
             StoreError: The store cannot be asked.
         """
         return leases.acquire(self._backend, _checked(key), holder, ttl_seconds)
+
+    def look_at_lease(self, key: str) -> Held | None:
+        """Return who holds or held a lease, without taking it; None where nobody ever did.
+
+        Raises:
+            StoreError: The store cannot be asked.
+        """
+        return leases.look(self._backend, _checked(key))
 
 
 @functools.lru_cache(maxsize=16)

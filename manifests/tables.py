@@ -147,8 +147,12 @@ PROBES = _schema(
 SLOTS = _schema(
     "slots",
     _RUN,
-    _need("slot", pa.string(), "number and device of the slot, such as 0 cuda:0; one that only scores is named so"),
-    _need("wall_seconds", pa.float64(), "from the run's first item handed out to its last one settled"),
+    _need(
+        "slot",
+        pa.string(),
+        "number and device, such as 0 cuda:0, after the machine's name if on a work pool; scoring cpu",
+    ),
+    _need("wall_seconds", pa.float64(), "that it was at the run's disposal, waiting included; summed over flow runs"),
     _need(
         "busy_seconds", pa.float64(), "of these, inside calls that train, draw or score; loading and writing are not"
     ),

@@ -1,4 +1,4 @@
-"""What a run leaves on its page in Prefect's UI: the score table and a short report, worst rows first.
+"""What a run and a night leave on their pages in Prefect's UI: a table and a short report, worst rows first.
 
 Thumbnails are data addresses, so that no bucket need be public.
 """
@@ -13,6 +13,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from manifests.store import Missing, Store
 from tasks.collect import Outcome, thumbnail
+from tasks.nights import Night
 from tasks.runs import Plan
 from tasks.score_table import ScoreRow, score_table
 
@@ -29,6 +30,44 @@ def publish_artifacts(store: Store, plan: Plan, outcome: Outcome) -> None:
             table, key="scores", description=f"{outcome.run_id}: worst {len(table)} of {len(rows)} pictures first"
         )
     create_markdown_artifact(_markdown(store, plan, outcome, rows), key="report", description=outcome.sentence)
+
+
+def publish_night(store: Store, night: Night) -> None:
+    """Create the table and the markdown artifact of a night: what needs a person first."""
+    entries = sorted(night.entries, key=lambda entry: entry.state not in ("refused", "faults"))
+    if entries:
+        rows = [
+            {
+                "manifest": _plain(entry.manifest),
+                "state": entry.state,
+                "run": entry.run_id,
+                "outcome": _plain(entry.sentence),
+                "first fault": _plain(entry.faults[0]) if entry.faults else "",
+                "seconds": entry.seconds,
+            }
+            for entry in entries[:TABLE_ROWS]
+        ]
+        create_table_artifact(rows, key="night", description=night.sentence)
+    create_markdown_artifact(_night_text(store, night), key="night-report", description=night.sentence)
+
+
+def _night_text(store: Store, night: Night) -> str:
+    lines = [f"# Night of {night.started_at:%Y-%m-%d %H:%M} UTC", "", f"**{_plain(night.sentence)}**", ""]
+    for entry in night.entries:
+        if entry.state in ("refused", "faults"):
+            lines += [f"## {_plain(entry.manifest)}: {entry.state}", "", _plain(entry.sentence), ""]
+            lines += [f"- {_plain(fault)}" for fault in entry.faults]
+            if entry.run_id:
+                lines += [
+                    "",
+                    f"Everything lies under `{_plain(store.root)}/runs/{entry.run_id}/`. Mend the cause, then",
+                ]
+                lines += [f"`blora rerun {entry.run_id}`, or leave it to the next night.", ""]
+            else:
+                lines += ["", "Correct the manifest and drop it again.", ""]
+    if not night.failed:
+        lines.append("Nothing needs a person.")
+    return "\n".join(lines)
 
 
 def _table_row(store: Store, row: ScoreRow, with_picture: bool) -> dict[str, Any]:

@@ -17,12 +17,12 @@ from PIL import Image
 
 from manifests import layout
 from manifests.faults import Fault
-from manifests.store import Entry, Missing, Store
+from manifests.store import Missing, Store
 from manifests.tables import ADAPTERS, FAULTS, SAMPLES, SCORES, SLOTS, to_parquet_bytes, to_table
 from tasks.contact_sheet import contact_sheet
 from tasks.faults import fault_row
 from tasks.runs import Plan, PlannedSample
-from tasks.stock import Stock, take_stock
+from tasks.stock import Stock, in_parallel, list_pictures, take_stock
 
 SHEET_MOST = 12  # contents and styles on the contact sheet; larger grids are for the report page
 
@@ -80,7 +80,7 @@ def collect(store: Store, plan: Plan, failures: Sequence[Fault] = (), timings: d
     Args:
         store: the store.
         plan: the run's plan.
-        failures: what tasks reported; kept only for items that are indeed missing.
+        failures: what tasks reported, this time or the last; the latest of an item counts, and only if it is missing.
         timings: slot seconds by kind of work, kept in run.json for later estimates; with ``slots``, also a table.
     """
     run_id = plan.run.run_id
@@ -169,9 +169,7 @@ def _names(plan: Plan) -> dict[str, str]:
 
 
 def _sample_rows(store: Store, plan: Plan) -> list[dict[str, Any]]:
-    there: dict[str, Entry] = {}
-    for content_id in {sample.content_id for sample in plan.samples}:
-        there |= store.list(layout.samples_prefix(content_id))
+    there = list_pictures(store, (sample.content_id for sample in plan.samples))
     width_px, height_px = plan.run.settings.sample.width_px, plan.run.settings.sample.height_px
     rows: list[dict[str, Any]] = []
     for sample in plan.samples:
@@ -193,10 +191,10 @@ def _sample_rows(store: Store, plan: Plan) -> list[dict[str, Any]]:
 
 def _adapter_rows(store: Store, plan: Plan, whole: frozenset[str]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    for adapter in plan.adapters:
-        if adapter.adapter_id not in whole:
-            continue
-        marker = json.loads(store.read(layout.adapter_marker_key(adapter.adapter_id)))
+    there = [adapter for adapter in plan.adapters if adapter.adapter_id in whole]
+    markers = in_parallel(store.read, [layout.adapter_marker_key(adapter.adapter_id) for adapter in there])
+    for adapter, data in zip(there, markers, strict=True):
+        marker = json.loads(data)
         known = {name: marker[name] for name in ADAPTERS.names}
         # Who trained it first is in the marker; this row says which run uses it, under its own name.
         trained_at = datetime.fromisoformat(marker["trained_at"])

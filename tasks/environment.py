@@ -10,6 +10,11 @@ BLORA_ROOT                      the store: a folder or s3://bucket/prefix       
 BLORA_DEVICES                   slots, e.g. ``cuda:0,cuda:1`` or ``cpu``                 every GPU, else the CPU
 BLORA_STALL_TIMEOUT_SECONDS     a slot silent for longer is ended and its item retried   1800
 BLORA_LEASE_SECONDS             life of a training lease between two renewals            120
+BLORA_SLOT_MODULE               what a slot's child runs; orchestration is tested with   tasks.slot_main
+                                another one, which makes objects without a model
+BLORA_WEBHOOK_URL               where ``blora deploy`` has failed runs told; kept secret  nothing is told
+BLORA_NIGHT_CRON                when the night begins, for ``blora deploy``               0 2 * * *
+BLORA_NIGHT_TIMEZONE            of that, an IANA name                                    UTC
 ==============================  =======================================================  =====================
 """
 
@@ -18,6 +23,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 
 DEFAULT_ROOT = "./blora-store"
 
@@ -35,6 +41,31 @@ def stall_timeout_seconds() -> float:
 def lease_seconds() -> float:
     """Life of a training lease; a dead holder's adapter is free again after this."""
     return _positive_seconds("BLORA_LEASE_SECONDS", 120.0)
+
+
+def slot_module() -> str:
+    """The module that a slot's child runs."""
+    return os.environ.get("BLORA_SLOT_MODULE", "tasks.slot_main")
+
+
+def webhook_url() -> str:
+    """Where failed runs are told; a secret, which is why it is no option of a command."""
+    return os.environ.get("BLORA_WEBHOOK_URL", "")
+
+
+def night_cron() -> str:
+    """When the night begins, unless the command says otherwise: minute, hour, day, month, weekday."""
+    return os.environ.get("BLORA_NIGHT_CRON", "0 2 * * *")
+
+
+def night_timezone() -> str:
+    """The time zone of that."""
+    return os.environ.get("BLORA_NIGHT_TIMEZONE", "UTC")
+
+
+def with_variables(variables: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment with some more variables, for a child process."""
+    return {**os.environ, **variables}
 
 
 def devices(asked: str = "auto") -> tuple[str, ...]:

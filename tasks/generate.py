@@ -33,18 +33,22 @@ def generate_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any
 
     Args:
         resident: the slot's working set.
-        payload: ``run_id`` and ``shard_id``.
+        payload: ``run_id`` and ``shard_id``; ``only`` names the pictures that are wanted, None means all.
 
     Returns:
         ``drawn`` (sample ids written by this call), ``without_adapter`` (sample ids that cannot be drawn),
         ``sample_seconds``, and ``busy_seconds`` of them in which the device drew.
     """
     plan = resident.plan(payload["run_id"])
-    shard = next(shard for shard in plan.shards if shard.shard_id == payload["shard_id"])
+    shard = plan.shard(payload["shard_id"])
+    only = None if payload.get("only") is None else frozenset(payload["only"])
     present: set[str] = set()
     for content_id in {planned.content_id for planned in shard.samples}:
         present |= resident.store.list(layout.samples_prefix(content_id)).keys()
-    todo = [(batch, [one for one in batch if one.key not in present]) for batch in shard.batches]
+    todo = [
+        (batch, [one for one in batch if one.key not in present and (only is None or one.sample_id in only)])
+        for batch in shard.batches
+    ]
     todo = [(batch, missing) for batch, missing in todo if missing]
     done = len(shard.samples) - sum(len(batch) for batch, _ in todo)
     drawn: list[str] = []

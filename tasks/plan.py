@@ -26,7 +26,7 @@ from tasks.cost import auto_pack_size
 from tasks.faults import RunNotFound, RunRefused
 from tasks.naming import Naming
 from tasks.runs import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard, load_plan, load_run, plan_rows
-from tasks.stock import Holdings, holdings
+from tasks.stock import Holdings, holdings, in_parallel
 
 Item = TypeVar("Item")
 
@@ -103,8 +103,8 @@ def publish(store: Store, draft: Draft, manifest: Manifest) -> Plan:
     """
     plan = draft.plan
     run_id = plan.run.run_id
-    for picture in draft.images:
-        store.write_once(layout.image_key(picture.image_id), picture.png)
+    pictures = {layout.image_key(picture.image_id): picture.png for picture in draft.images}
+    in_parallel(lambda key: store.write_once(key, pictures[key]), list(pictures))
     store.write_once(layout.run_key(run_id, "manifest.json"), manifest.model_dump_json(indent=2).encode())
     store.write_once(layout.run_key(run_id, "run.json"), plan.run.to_json(state="planned"))
     store.write_once(layout.run_key(run_id, "plan.parquet"), to_parquet_bytes(to_table(plan_rows(plan), PLAN)))

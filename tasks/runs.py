@@ -6,9 +6,10 @@ What every other module of this room works from: packs of adapters, shards of sa
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from blora.config import Settings
@@ -151,19 +152,45 @@ class Plan:
     packs: tuple[Pack, ...]
     shards: tuple[Shard, ...]
 
-    @property
+    # A plan may hold hundreds of thousands of items, and is asked for one of them at a time: each is worked out once.
+    @cached_property
     def adapters(self) -> tuple[PlannedAdapter, ...]:
         """Every adapter, in training order."""
         return tuple(adapter for pack in self.packs for adapter in pack.adapters)
 
-    @property
+    @cached_property
     def samples(self) -> tuple[PlannedSample, ...]:
         """Every sample, in drawing order."""
         return tuple(sample for shard in self.shards for sample in shard.samples)
 
+    def part(self, pack_ids: Collection[str], shard_ids: Collection[str]) -> Plan:
+        """The same run with some of its packs and shards."""
+        packs = tuple(pack for pack in self.packs if pack.pack_id in pack_ids)
+        return Plan(self.run, packs, tuple(shard for shard in self.shards if shard.shard_id in shard_ids))
+
     def adapter(self, adapter_id: str) -> PlannedAdapter:
         """The adapter of that id."""
-        return next(adapter for adapter in self.adapters if adapter.adapter_id == adapter_id)
+        return self._adapters[adapter_id]
+
+    def pack(self, pack_id: str) -> Pack:
+        """The pack of that id."""
+        return self._packs[pack_id]
+
+    def shard(self, shard_id: str) -> Shard:
+        """The shard of that id."""
+        return self._shards[shard_id]
+
+    @cached_property
+    def _adapters(self) -> dict[str, PlannedAdapter]:
+        return {adapter.adapter_id: adapter for adapter in self.adapters}
+
+    @cached_property
+    def _packs(self) -> dict[str, Pack]:
+        return {pack.pack_id: pack for pack in self.packs}
+
+    @cached_property
+    def _shards(self) -> dict[str, Shard]:
+        return {shard.shard_id: shard for shard in self.shards}
 
 
 def load_run(store: Store, run_id: str) -> RunInfo:

@@ -30,14 +30,13 @@ def score_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
         ``scored`` (sample ids scored by this call), ``score_seconds``, and ``busy_seconds`` of them spent on scores.
     """
     plan = resident.plan(payload["run_id"])
-    shard = next(shard for shard in plan.shards if shard.shard_id == payload["shard_id"])
+    shard = plan.shard(payload["shard_id"])
     key = scores_key(plan, shard)
     try:
         rows = from_parquet_bytes(resident.store.read(key), SCORES).to_pylist()
     except Missing:
         rows = []
     known = {row["sample_id"] for row in rows}
-    adapters = {adapter.adapter_id: adapter for adapter in plan.adapters}
     started = time.monotonic()
     planned: list[PlannedSample] = []
     items: list[ScoreItem] = []
@@ -48,7 +47,8 @@ def score_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
         if picture is None:
             continue
         planned.append(sample)
-        items.append(_item(resident, picture, adapters[sample.content_id], adapters[sample.style_id], sample.text))
+        content, style = plan.adapter(sample.content_id), plan.adapter(sample.style_id)
+        items.append(_item(resident, picture, content, style, sample.text))
     busy_seconds = 0.0
     if planned:
         began = time.monotonic()

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from tasks.environment import slot_module
 from tasks.faults import JobFailed, SlotDied, SlotStalled
 
 logger = logging.getLogger(__name__)
@@ -115,7 +116,7 @@ class Slot:
         if device.startswith("cuda:"):
             environment["CUDA_VISIBLE_DEVICES"] = _visible_device(int(device.split(":")[1]))
             device = "cuda:0"
-        command = [sys.executable, "-m", "tasks.slot_main", device, self.store_root, str(write_end)]
+        command = [sys.executable, "-m", slot_module(), device, self.store_root, str(write_end)]
         child = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -170,6 +171,8 @@ class SlotPool:
     """The slots of one machine. Use as a context manager; `borrow` hands out a free slot.
 
     Attributes:
+        devices: one slot each.
+        store_root: the store that all of them work in.
         slots: all of them.
         beside: how many of them serve scoring alone, on the CPU, so that no GPU waits for it: one where there are
             GPUs, none elsewhere.
@@ -177,6 +180,7 @@ class SlotPool:
 
     def __init__(self, devices: Sequence[str], store_root: str, stall_timeout_seconds: float = 1800.0) -> None:
         """Make a slot per device; children start on first use."""
+        self.devices, self.store_root = tuple(devices), store_root
         self.slots = [Slot(device, store_root, stall_timeout_seconds) for device in devices]
         self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         self._free_beside: queue.SimpleQueue[Slot] = queue.SimpleQueue()
@@ -221,7 +225,7 @@ def slot_figures(name: str, spent: Mapping[str, float], wall_seconds: float) -> 
     Args:
         name: the slot's.
         spent: sums of its answers: seconds by kind of work, and items made.
-        wall_seconds: from the first item handed out to the last one settled, waiting and gaps included.
+        wall_seconds: that it was at the run's disposal, waiting and gaps included.
 
     Returns:
         Without run_id, a row of the SLOTS table. Rates are per hour of that kind of work; null where none was done.

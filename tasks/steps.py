@@ -1,21 +1,23 @@
-"""The work as Prefect tasks: one task run per pack or shard, never per picture.
+"""The work as Prefect tasks: one task run for a pack or shard, for several where a run is large, never for a picture.
 
-Each hands its item to a free slot. Transient failures (a killed slot, a throttled bucket) are retried with growing
+Each hands its items to a free slot. Transient failures (a killed slot, a throttled bucket) are retried with growing
 delays and jitter; permanent ones are not. What passes in and out is ids, never pictures or tensors, and nothing
 relies on Prefect's cache: a repeated task finds its work done in the store.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
 from prefect import task
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.states import Failed
 from prefect.tasks import Task, exponential_backoff
 
 from tasks import progress
-from tasks.faults import is_transient
+from tasks.faults import JobFailed, is_transient
 from tasks.slots import SlotPool
 
 POOL: ContextVar[SlotPool] = ContextVar("POOL")
@@ -40,30 +42,66 @@ _RETRY: dict[str, Any] = {
 }
 
 
-def _in_slot(job: str, payload: dict[str, Any], *, beside: bool = False) -> dict[str, Any]:
+def _in_slot(job: str, payloads: Mapping[str, dict[str, Any]], *, beside: bool = False) -> dict[str, Any] | State[Any]:
+    """Do items one after the other in one slot; one that fails for good does not keep the others from it.
+
+    Args:
+        job: name of the job.
+        payloads: its arguments, by the item's id.
+        beside: whether a slot beside the GPUs will do, where there is one.
+
+    Returns:
+        The answers as one, with the name of the ``slot``; a failed state with them, and with ``failed`` (item id:
+        why), if not all went well.
+    """
+    answers: list[dict[str, Any]] = []
+    failed: dict[str, str] = {}
     with POOL.get().borrow(beside=beside) as slot:
-        return slot.call(job, payload, progress.publish) | {"slot": slot.name}
+        for item, payload in payloads.items():
+            try:
+                answers.append(slot.call(job, payload, progress.publish))
+            except JobFailed as error:
+                if error.transient or len(payloads) == 1:
+                    raise
+                failed[item] = str(error)
+    merged = _merged(answers) | {"slot": slot.name}
+    if not failed:
+        return merged
+    return Failed(message=f"{len(failed)} of {len(payloads)} items failed", data=merged | {"failed": failed})
+
+
+def _merged(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Lists one after the other, seconds added."""
+    merged: dict[str, Any] = {}
+    for answer in answers:
+        for name, value in answer.items():
+            merged[name] = merged[name] + value if name in merged else value
+    return merged
 
 
 @task(name="train", task_run_name="train-{number}: {names}", **_RETRY)
-def train_pack(run_id: str, pack_id: str, number: int, names: str) -> dict[str, Any]:
-    """Make every adapter of a pack exist; see `tasks.train.train_pack`. `number` and `names` are for people."""
-    return _in_slot("train_pack", {"run_id": run_id, "pack_id": pack_id})
+def train_packs(
+    run_id: str, pack_ids: list[str], number: int, names: str, only: list[str] | None = None
+) -> dict[str, Any] | State[Any]:
+    """Make the adapters of packs exist; see `tasks.train.train_pack`. `number` and `names` are for people."""
+    return _in_slot("train_pack", {one: {"run_id": run_id, "pack_id": one, "only": only} for one in pack_ids})
 
 
 @task(name="generate", task_run_name="generate-{number}: {names}", **_RETRY)
-def generate_shard(run_id: str, shard_id: str, number: int, names: str) -> dict[str, Any]:
-    """Make every picture of a shard exist; see `tasks.generate.generate_shard`."""
-    return _in_slot("generate_shard", {"run_id": run_id, "shard_id": shard_id})
+def generate_shards(
+    run_id: str, shard_ids: list[str], number: int, names: str, only: list[str] | None = None
+) -> dict[str, Any] | State[Any]:
+    """Make the pictures of shards exist; see `tasks.generate.generate_shard`."""
+    return _in_slot("generate_shard", {one: {"run_id": run_id, "shard_id": one, "only": only} for one in shard_ids})
 
 
 @task(name="score", task_run_name="score-{number}: {names}", **_RETRY)
-def score_shard(run_id: str, shard_id: str, number: int, names: str) -> dict[str, Any]:
-    """Make every picture of a shard have its scores; see `tasks.score.score_shard`."""
-    return _in_slot("score_shard", {"run_id": run_id, "shard_id": shard_id}, beside=True)
+def score_shards(run_id: str, shard_ids: list[str], number: int, names: str) -> dict[str, Any] | State[Any]:
+    """Make every picture of shards have its scores; see `tasks.score.score_shard`."""
+    return _in_slot("score_shard", {one: {"run_id": run_id, "shard_id": one} for one in shard_ids}, beside=True)
 
 
 @task(name="probe", task_run_name="probe-{part}", **_RETRY)
-def probe_part(probe_id: str, part: int) -> dict[str, Any]:
+def probe_part(probe_id: str, part: int) -> dict[str, Any] | State[Any]:
     """Make the readings of a part of a block probe exist; see `tasks.probe.probe_part`."""
-    return _in_slot("probe_part", {"probe_id": probe_id, "part": part})
+    return _in_slot("probe_part", {str(part): {"probe_id": probe_id, "part": part}})

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeVar
 
 from manifests import layout
-from manifests.store import Missing, Store
+from manifests.store import Entry, Missing, Store
 from manifests.tables import SCORES, from_parquet_bytes
 from tasks.runs import Plan, scores_key
+
+Answer = TypeVar("Answer")
+
+REQUESTS_AT_ONCE = 16
+"""Questions to the store at once; below the connections that it keeps."""
 
 
 def is_whole(store: Store, adapter_id: str) -> bool:
@@ -37,19 +44,37 @@ def holdings(store: Store, adapter_ids: Iterable[str], content_ids: Iterable[str
     """
     keys = store.list(layout.ADAPTERS_PREFIX).keys()
     whole = frozenset(one for one in adapter_ids if keys >= set(layout.adapter_keys(one)))
-    pictures = (key for content_id in sorted(set(content_ids)) for key in store.list(layout.samples_prefix(content_id)))
+    pictures = list_pictures(store, content_ids)
     return Holdings(whole, frozenset(key.rsplit("/", 1)[1].removesuffix(".png") for key in pictures))
+
+
+def list_pictures(store: Store, content_ids: Iterable[str]) -> dict[str, Entry]:
+    """Every picture of some contents' rows, by key."""
+    rows = in_parallel(lambda content_id: store.list(layout.samples_prefix(content_id)), sorted(set(content_ids)))
+    return {key: entry for row in rows for key, entry in row.items()}
+
+
+def in_parallel(ask: Callable[[str], Answer], subjects: Sequence[str]) -> list[Answer]:
+    """Ask the store about many things, some at a time; a bucket answers each in milliseconds, but answers many at once.
+
+    Raises:
+        StoreError: one of the questions failed; which ones were asked besides is left open.
+    """
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+        return list(pool.map(ask, subjects))
 
 
 def read_scores(store: Store, plan: Plan) -> list[dict[str, Any]]:
     """All score rows of a run, from the parts of its shards."""
-    rows: list[dict[str, Any]] = []
-    for shard in plan.shards:
+
+    def read(key: str) -> list[dict[str, Any]]:
         try:
-            rows += from_parquet_bytes(store.read(scores_key(plan, shard)), SCORES).to_pylist()
+            return from_parquet_bytes(store.read(key), SCORES).to_pylist()
         except Missing:
-            continue
-    return rows
+            return []
+
+    parts = in_parallel(read, [scores_key(plan, shard) for shard in plan.shards])
+    return [row for part in parts for row in part]
 
 
 @dataclass(frozen=True)
@@ -66,14 +91,15 @@ class Stock:
     samples: frozenset[str]
     scores: list[dict[str, Any]]
 
-    @property
+    @cached_property
     def scored(self) -> frozenset[str]:
         """Ids of the pictures that have scores."""
         return frozenset(row["sample_id"] for row in self.scores)
 
 
 def take_stock(store: Store, plan: Plan) -> Stock:
-    """Compare a plan with the store, now."""
-    held = holdings(store, [a.adapter_id for a in plan.adapters], [s.content_id for s in plan.samples])
+    """Compare a plan, or a part of one whose pictures need adapters of another part, with the store, now."""
+    sides = {side for sample in plan.samples for side in (sample.content_id, sample.style_id)}
+    held = holdings(store, sides | {a.adapter_id for a in plan.adapters}, [s.content_id for s in plan.samples])
     planned = {sample.sample_id for sample in plan.samples}
     return Stock(held.adapters, held.samples & planned, read_scores(store, plan))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -29,6 +28,7 @@ from manifests.faults import Fault
 from manifests.store import Missing, Store
 from tasks.cost import memory_model
 from tasks.environment import lease_seconds
+from tasks.presence import here
 from tasks.resident import Resident
 from tasks.runs import Pack, PlannedAdapter, RunInfo
 from tasks.stock import is_whole
@@ -42,23 +42,23 @@ def train_pack(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         resident: the slot's working set.
-        payload: ``run_id`` and ``pack_id``.
+        payload: ``run_id`` and ``pack_id``; ``only`` names the adapters that are wanted, None means all.
 
     Returns:
         ``trained`` (adapter ids written by this call), ``faults`` (as dicts), ``train_seconds``, and ``busy_seconds``
         of them in which the device trained.
     """
     plan = resident.plan(payload["run_id"])
-    pack = next(pack for pack in plan.packs if pack.pack_id == payload["pack_id"])
-    holder = f"{plan.run.run_id}/{uuid.uuid4().hex[:12]}"
+    pack = plan.pack(payload["pack_id"])
+    only = payload.get("only")
+    wanted = [a for a in pack.adapters if only is None or a.adapter_id in only]
+    holder = f"{plan.run.run_id}: {here()}"
     trained: list[str] = []
     faults: list[Fault] = []
     started, busy_seconds = time.monotonic(), 0.0
     while True:
         settled = {*trained, *(fault.item for fault in faults)}
-        missing = [
-            a for a in pack.adapters if a.adapter_id not in settled and not is_whole(resident.store, a.adapter_id)
-        ]
+        missing = [a for a in wanted if a.adapter_id not in settled and not is_whole(resident.store, a.adapter_id)]
         if not missing:
             break
         with ExitStack() as stack:

@@ -7,21 +7,28 @@ memory. It checks signatures, honours conditional puts and speaks multipart, whi
 from __future__ import annotations
 
 import contextlib
+import http.server
 import json
 import os
+import queue
 import random
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import sysconfig
+import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import botocore.session
+import psutil
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -98,12 +105,15 @@ def _weed() -> str:
     return found
 
 
+def _guard() -> list[str]:
+    """A test process that dies at once must not leave a server behind: the kernel then ends it."""
+    return ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+
+
 def _command(directory: Path, identities: Path, bucket: str, ports: list[int]) -> list[str]:
     s3, master, volume, filer, admin = ports
-    # A test process that dies at once must not leave a server behind: the kernel then ends it.
-    guard = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
     return [
-        *guard,
+        *_guard(),
         *(_weed(), "mini", f"-dir={directory}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-bucket={bucket}"),
         *(f"-s3.port={s3}", f"-s3.config={identities}", "-s3.port.iceberg=0", "-s3.port.lance=0"),
         *(f"-master.port={master}", "-master.telemetry=false", f"-volume.port={volume}", f"-filer.port={filer}"),
@@ -173,3 +183,143 @@ def serve_s3(directory: Path) -> Iterator[S3Server]:
     finally:
         process.kill()  # its data is thrown away; an orderly end would take 3 to 4 seconds
         process.wait()
+
+
+@dataclass(frozen=True)
+class PrefectServer:
+    """A running Prefect server with all its services and a database of its own."""
+
+    api_url: str
+    home: Path
+    process_id: int
+
+    def environment(self) -> dict[str, str]:
+        """The variables by which a command, a worker or a flow finds this server."""
+        return {
+            "PREFECT_API_URL": self.api_url,
+            "PREFECT_HOME": str(self.home),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+        }
+
+
+RECORDER_BATCHES = {
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
+}
+"""Without these the server records task runs one by one and lags behind by tens of seconds."""
+
+
+@contextlib.contextmanager
+def serve_prefect(directory: Path, **settings: str) -> Iterator[PrefectServer]:
+    """Run `prefect server start` on a fresh loopback port, with its database in `directory`.
+
+    Args:
+        directory: An empty folder of its own.
+        **settings: Further variables of the server.
+
+    Raises:
+        RuntimeError: It did not answer in three times `START_SECONDS`.
+    """
+    (port,) = free_ports(1)
+    server_environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    server_environment |= {
+        "PREFECT_HOME": str(directory),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "DO_NOT_TRACK": "1",
+        **RECORDER_BATCHES,
+        **settings,
+    }
+    log = directory / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*_guard(), sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+            env=server_environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + 3 * START_SECONDS
+        while not _answers(f"http://127.0.0.1:{port}/api/health"):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the Prefect server did not start; its log ends with:\n{log.read_text()[-2000:]}")
+            time.sleep(0.2)
+        yield PrefectServer(f"http://127.0.0.1:{port}/api", directory, process.pid)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def webhook_receiver() -> Iterator[tuple[str, queue.SimpleQueue[str]]]:
+    """A listener on a loopback port: its address, and the bodies that are posted to it."""
+    received: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            received.put(body.decode())
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            """Say nothing."""
+
+    listener = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=listener.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.server_port}/hook", received
+    finally:
+        listener.shutdown()
+        listener.server_close()
+        thread.join()
+
+
+class Worker:
+    """A Prefect worker on a pool, in a session of its own, so that it can be killed with all that it started."""
+
+    def __init__(self, pool: str, name: str, folder: Path, environment: dict[str, str]) -> None:
+        """Start it; its log and working directory are in `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.log = folder / f"{name}.log"
+        command = [*_guard(), sys.executable, "-m", "prefect", "worker", "start"]
+        command += ["--pool", pool, "--name", name, "--limit", "1"]
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env={**os.environ, "PREFECT_WORKER_QUERY_SECONDS": "1", "PYTHONPATH": os.getcwd(), **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def kill(self) -> None:
+        """End it and all its children at once, as when a machine loses power."""
+        family = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family = psutil.Process(self.process.pid).children(recursive=True)
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+        self.process.wait()
+        psutil.wait_procs(family, timeout=20)

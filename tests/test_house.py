@@ -29,6 +29,7 @@ IN_SLOT = (
     "cost",
     "faults",
     "environment",
+    "presence",
     "probe",
     "probes",
     "probe_report",
@@ -71,6 +72,9 @@ def test_what_runs_in_a_slot_knows_no_prefect() -> None:
     [
         ("flows.stylize", ("torch", "diffusers")),
         ("flows.analyze", ("torch", "diffusers")),
+        ("flows.nightly", ("torch", "diffusers")),
+        ("flows.shard", ("torch", "diffusers")),
+        ("flows.bench", ("torch", "diffusers")),
         ("flows.cli", ("torch", "diffusers", "prefect")),
         ("manifests.schema", ("torch", "prefect")),
         ("blora", ("torch", "diffusers", "prefect")),

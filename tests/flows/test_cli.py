@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from flows.cli import app
 from tests.flows.conftest import Project
 
-COMMANDS = ("validate", "plan", "run", "rerun", "status", "scores", "export", "probe")
+COMMANDS = ("validate", "plan", "run", "rerun", "status", "scores", "export", "nightly", "deploy", "gc", "probe")
 
 
 def blora(*arguments: str, root: Path | None = None) -> tuple[int, str, str]:

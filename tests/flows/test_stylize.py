@@ -34,7 +34,7 @@ class Work:
                 self.run_id = event["id"]
 
         with progress.watching(listen):
-            given = RunOptions(root=self.root, devices="cpu", allowed_roots=self.allowed_roots, **options)
+            given = RunOptions(**{"root": self.root, "devices": "cpu", "allowed_roots": self.allowed_roots} | options)
             state = flow(subject, given, return_state=True)
         return state
 
@@ -113,6 +113,24 @@ def test_a_run_says_what_its_slots_did(finished: tuple[Project, Work]) -> None:
     assert slot["adapters_per_hour"] == pytest.approx(4 * 3600 / timings["train_seconds"])
     assert slot["pictures_per_hour"] == pytest.approx(4 * 3600 / timings["sample_seconds"])
     assert timings["slots"] == [{name: value for name, value in slot.items() if name != "run_id"}]
+
+
+def test_where_there_are_gpus_scoring_goes_on_beside_them(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a GPU it is the placing that is tested: the slots' children make their objects without a model."""
+    monkeypatch.setenv("BLORA_SLOT_MODULE", "tests.stub_slot")
+    monkeypatch.setenv("BLORA_STUB_SECONDS", "0.2")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    work = Work(str(tmp_path / "new"), (str(project.base),))
+    assert work(stylize, str(project.path), devices="cuda:0,cuda:1").is_completed()
+    slots = {row["slot"]: row for row in work.rows("slots", SLOTS)}
+    assert set(slots) == {"0 cuda:0", "1 cuda:1", "scoring cpu"}
+    scoring = slots.pop("scoring cpu")
+    assert (scoring["adapters"], scoring["pictures"], scoring["scored"]) == (0, 0, 4)
+    for kind, count in {"adapters": 4, "pictures": 4, "scored": 0}.items():
+        assert sum(row[kind] for row in slots.values()) == count
+    assert all(0 < row["busy_share"] <= 1 for row in slots.values())
 
 
 def test_what_the_store_has_is_not_made_again(work: Work, project: Project) -> None:

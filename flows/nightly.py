@@ -1,0 +1,110 @@
+"""Night after night: what was dropped into the inbox during the day is worked off, one run for each manifest.
+
+1. Look at ``<root>/inbox/``: which manifests have no finished run, by what they say and not by what they are called.
+2. Work them off in the order in which they were dropped. A bad manifest is a fault, and the rest goes on.
+3. Keep a record after each; at the end leave a table for the morning, and fail visibly if a person is needed.
+
+Inputs: `flows.params.NightOptions`. Outputs: the runs; ``nights/<night_id>/night.json``; a table and a markdown
+artifact. Safe to run again at any time, and twice at once: what is done is not done again, what a killed night left is
+taken up by the next, and leases keep two nights from training one adapter.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from flows.params import NightOptions, RunOptions, WorkOptions
+from flows.places import slots
+from flows.stylize import stylize
+from manifests.store import Store
+from tasks import environment, progress
+from tasks.artifacts import publish_night
+from tasks.faults import RunRefused
+from tasks.inbox import Dropped, look, write_receipt
+from tasks.nights import FAULTS_SHOWN, EntryState, Night, NightEntry, write_night
+from tasks.status import run_status
+
+
+def night_name() -> str:
+    """What a person recognises in a list of nights."""
+    return f"night of {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+@flow(name="nightly", flow_run_name=night_name, persist_result=False, validate_parameters=True)
+def nightly(options: NightOptions | None = None) -> State[Any]:
+    """Work off every manifest of the inbox that has no finished run.
+
+    Args:
+        options: Where and how; every field has a default.
+    """
+    options = options or NightOptions()
+    store = Store.open(options.root or environment.store_root())
+    night = Night.begin()
+    log = get_run_logger()
+    deadline = time.monotonic() + options.hours * 3600 if options.hours else float("inf")
+    with slots(store, environment.devices(options.devices)):
+        for dropped in look(store, [options.preset, options.overrides]):
+            entry = _work_off(store, dropped, options) if time.monotonic() < deadline else _left(dropped)
+            log.info("%s: %s %s", entry.manifest, entry.state, entry.sentence)
+            night = night.add(entry)
+            write_night(store, night)
+    night = night.end()
+    write_night(store, night)
+    publish_night(store, night)
+    data = {"night_id": night.night_id, "sentence": night.sentence}
+    return (Failed if night.failed else Completed)(message=night.sentence, data=data)
+
+
+def _left(dropped: Dropped) -> NightEntry:
+    if dropped.finished:
+        return _known(dropped)
+    return NightEntry(dropped.key, "left", sentence="the time of the night was over")
+
+
+def _known(dropped: Dropped) -> NightEntry:
+    assert dropped.receipt is not None  # nothing is finished without one
+    return NightEntry(dropped.key, "already finished", dropped.receipt.run_id, dropped.receipt.sentence)
+
+
+def _work_off(store: Store, dropped: Dropped, options: NightOptions) -> NightEntry:
+    """Do one manifest, whatever is wrong with it; only the end of this process ends the night."""
+    if dropped.finished:
+        return _known(dropped)
+    started = time.monotonic()
+    run_ids: list[str] = []
+
+    def listen(event: progress.Event) -> None:
+        if event["kind"] == "run":
+            run_ids.append(event["id"])
+
+    # What failed for good last night fails again tonight, unless a person has changed something and said so.
+    shared = {name: getattr(options, name) for name in WorkOptions.model_fields} | {"root": store.root}
+    chosen = RunOptions(**shared, retry_permanent=dropped.dropped_again)
+    with progress.watching(listen):
+        state = stylize(dropped.address, chosen, return_state=True)
+    seconds = round(time.monotonic() - started, 1)
+    error = state.result(raise_on_failure=False)
+    if isinstance(error, RunRefused):
+        lines = tuple(str(fault) for fault in error.faults) or (str(error),)
+        return NightEntry(dropped.key, "refused", "", str(error), _shorten(lines), seconds)
+    if isinstance(error, Exception):
+        run_id = run_ids[0] if run_ids else ""
+        sentence = f"{type(error).__name__}: {error}"
+        return NightEntry(dropped.key, "faults" if run_id else "refused", run_id, sentence, (sentence,), seconds)
+    _, stand = run_status(store, run_ids[0])
+    verdict: EntryState = "finished" if stand.complete else "faults"
+    write_receipt(store, dropped, stand.run_id, verdict, stand.sentence)
+    lines = tuple(str(fault) for fault in stand.faults)
+    return NightEntry(dropped.key, verdict, stand.run_id, stand.sentence, _shorten(lines), seconds)
+
+
+def _shorten(lines: tuple[str, ...]) -> tuple[str, ...]:
+    """The first lines, each of a bearable length, and how many there are beyond."""
+    beyond = len(lines) - FAULTS_SHOWN
+    return (*(line[:500] for line in lines[:FAULTS_SHOWN]), *([f"and {beyond} more"] if beyond > 0 else []))

@@ -1,0 +1,64 @@
+"""Some packs or shards of a run, on another machine: the same scheduling, slots and tasks as on one.
+
+1. Read the run's plan from the store and take the given part of it.
+2. Work it off in this machine's slots; a lease shows that this goes on.
+3. Keep what failed and why for the parent, which looks into the store for what was made.
+
+Inputs: ids of a kept plan, and `flows.params.ShardOptions`. Outputs: adapters, pictures and scores in the store, and
+``runs/<run_id>/attempts/<attempt_id>.json``. Safe to run again at any time: what is there is not made again.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from prefect import flow, runtime
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from flows.params import ShardOptions
+from flows.places import Slots, slots
+from flows.scheduling import Board
+from manifests import layout
+from manifests.store import Store
+from tasks import environment
+from tasks.attempts import write_attempt
+from tasks.presence import at_work
+from tasks.runs import load_plan
+from tasks.selection import Selection
+
+
+@flow(name="shard", persist_result=False, validate_parameters=True)
+def shard(
+    run_id: str,
+    packs: tuple[str, ...] = (),
+    shards: tuple[str, ...] = (),
+    only: tuple[str, ...] | None = None,
+    options: ShardOptions | None = None,
+) -> State[Any]:
+    """Work off some packs or shards of a run that is planned.
+
+    Args:
+        run_id: The run, as `blora status` lists it.
+        packs: Ids of packs whose adapters are to be trained.
+        shards: Ids of shards whose pictures are to be drawn and scored; their adapters must exist.
+        only: Ids of the adapters and pictures that are wanted of those. Empty: all.
+        options: Where; every field has a default.
+    """
+    options = options or ShardOptions()
+    store = Store.open(options.root or environment.store_root())
+    part = load_plan(store, run_id).part(packs, shards)
+    wanted = Selection(frozenset(a.adapter_id for a in part.adapters), frozenset(s.sample_id for s in part.samples))
+    if only is not None:
+        wanted = Selection(wanted.adapters & set(only), wanted.samples & set(only))
+    devices = environment.devices(options.devices)
+    host, attempt_id = socket.gethostname(), str(runtime.flow_run.id)
+    with at_work(store, layout.shard_lease_key(attempt_id), run_id), slots(store, devices) as pool:
+        board = Board(store, part, wanted, Slots(run_id, pool))
+        board.run()
+        write_attempt(store, run_id, attempt_id, host, board.failures, board.spent)
+    timings = board.timings
+    made = ", ".join(f"{timings.get(kind, 0):.0f} {kind}" for kind in ("trained", "drawn", "scored"))
+    sentence = f"{made} on {host}" + (f", {len(board.failures)} failed" if board.failures else "")
+    return (Failed if board.failures else Completed)(message=sentence)

@@ -1,0 +1,14 @@
+# The worker: the package with its tested versions, as a user without rights. CUDA comes with torch's wheels.
+FROM python:3.11-slim
+ENV PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1 DO_NOT_TRACK=1
+WORKDIR /src
+COPY pyproject.toml constraints.txt README.md ./
+COPY blora blora
+COPY flows flows
+COPY manifests manifests
+COPY tasks tasks
+RUN pip install --constraint constraints.txt . && rm -rf /src \
+    && useradd --uid 10001 --create-home blora
+USER blora
+WORKDIR /home/blora
+CMD ["prefect", "worker", "start", "--pool", "blora-gpu", "--limit", "1"]

@@ -1,0 +1,61 @@
+"""What an attempt at some packs or shards on another machine came to: ``runs/<run_id>/attempts/<attempt_id>.json``.
+
+The id is that of the flow run. What was made lies in the store like everything else; this says what failed and why,
+and how long it took, which is what the parent cannot see from there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from manifests import layout
+from manifests.faults import Fault
+from manifests.store import Missing, Store
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What came of it.
+
+    Attributes:
+        host: the machine it ran on.
+        faults: failures of items.
+        spent: by machine and slot, its seconds and the items it made, by kind of work.
+        ended_at: UTC.
+    """
+
+    host: str
+    faults: tuple[Fault, ...]
+    spent: Mapping[str, Mapping[str, float]]
+    ended_at: datetime
+
+
+def write_attempt(
+    store: Store,
+    run_id: str,
+    attempt_id: str,
+    host: str,
+    faults: Sequence[Fault],
+    spent: Mapping[str, Mapping[str, float]],
+) -> None:
+    """Keep what came of an attempt; `spent` is by slot of the host."""
+    body = {
+        "host": host,
+        "faults": [vars(fault) for fault in faults],
+        "spent": {f"{host} {slot}": dict(figures) for slot, figures in spent.items()},
+        "ended_at": datetime.now(UTC).isoformat(),
+    }
+    store.replace(layout.attempt_key(run_id, attempt_id), json.dumps(body, indent=1, ensure_ascii=False).encode())
+
+
+def read_attempt(store: Store, run_id: str, attempt_id: str) -> Attempt | None:
+    """What came of an attempt; None if it left nothing, or goes on."""
+    try:
+        body = json.loads(store.read(layout.attempt_key(run_id, attempt_id)))
+    except Missing:
+        return None
+    faults = tuple(Fault(**fault) for fault in body["faults"])
+    return Attempt(body["host"], faults, body["spent"], datetime.fromisoformat(body["ended_at"]))

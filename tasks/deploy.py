@@ -1,0 +1,251 @@
+"""What a Prefect server must hold for the nights: pools, queues, webhook, automations, deployments. Idempotent.
+
+    pools        blora-control  flows that plan and gather: stylize, nightly; one worker on any machine
+                 blora-gpu      flows that compute: shard, probe, bench; one worker with ``--limit 1`` a GPU
+    queues       in both: on-demand (priority 1) before nightly (2): a person who waits is served first
+    block        blora-webhook  where messages go; the address is a secret of the block, since it may hold a token
+    automations  a run with the tag blora-entry that failed or crashed -> webhook
+                 a run without a heartbeat for too long -> Crashed (a machine that is gone can say nothing itself)
+    deployments  those of prefect.yaml, by Prefect's own command
+
+No limit by name is asked for anywhere in the flows, so none can be missing: how many shards run at once is how many
+workers there are, and that two nights never overlap is the nightly deployment's own concurrency limit.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import ChangeFlowRunState, SendNotification
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL
+from prefect.types import SecretDict
+
+from tasks import environment
+from tasks.faults import TaskError
+
+PoolType = Literal["process", "kubernetes"]
+
+CONTROL_POOL, GPU_POOL = "blora-control", "blora-gpu"
+QUEUES = {"on-demand": 1, "nightly": 2}
+WEBHOOK_BLOCK = "blora-webhook"
+TAG, ENTRY_TAG = "blora", "blora-entry"
+"""The first is on every deployment, the second on those that a person or a schedule starts: a shard's failure is its
+parent's business."""
+
+ALERT, ZOMBIES = "blora: tell that a run failed or crashed", "blora: a run without heartbeats has crashed"
+_ENDED = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Crashed", "Cancelled", "Paused", "Suspended")}
+_HEARTBEAT = "prefect.flow-run.heartbeat"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that the server now holds.
+
+    Attributes:
+        what: pool, queue, block, automation or deployments.
+        name: its name.
+        outcome: created, changed, or as it was.
+    """
+
+    what: str
+    name: str
+    outcome: Literal["created", "changed", "as it was"]
+
+
+def deploy(
+    prefect_file: Path,
+    *,
+    root: str,
+    cron: str,
+    timezone: str,
+    gpu_pool: PoolType = "process",
+    job_template: Path | None = None,
+    zombie_seconds: int = 540,
+) -> Iterator[Step]:
+    """Make the server hold everything, step by step; again and again if need be.
+
+    Args:
+        prefect_file: the deployments.
+        root: the store that they work in.
+        cron: when the night begins, five fields.
+        timezone: of `cron`, an IANA name.
+        gpu_pool: ``process`` for workers on bare machines, ``kubernetes`` for jobs.
+        job_template: base job template of a Kubernetes pool.
+        zombie_seconds: a run whose last heartbeat is older has crashed; three times PREFECT_FLOWS_HEARTBEAT_FREQUENCY.
+
+    Raises:
+        TaskError: there is no server to deploy to, no such file, or Prefect's command refused it.
+    """
+    if not PREFECT_API_URL.value():
+        raise TaskError("deploy: received no PREFECT_API_URL; accepted: the address of a server that stays")
+    if not prefect_file.is_file():
+        raise TaskError(f"deploy: no file {prefect_file}; name the deployments with --file")
+    template: dict[str, Any] | None = None
+    if gpu_pool == "kubernetes":
+        if job_template is None or not job_template.is_file():
+            raise TaskError(f"deploy: a Kubernetes pool needs a job template; received {job_template}; give --template")
+        template = json.loads(job_template.read_text())
+    with get_client(sync_client=True) as client:
+        yield _pool(client, CONTROL_POOL, "process", None)
+        yield _pool(client, GPU_POOL, gpu_pool, template)
+        for pool in (CONTROL_POOL, GPU_POOL):
+            for queue, priority in QUEUES.items():
+                yield _queue(client, pool, queue, priority)
+        webhook = environment.webhook_url()
+        if webhook:
+            yield _block(webhook)
+            yield _automation(client, _alert(client))
+        yield _automation(client, _zombies(zombie_seconds))
+    yield _deployments(prefect_file, {"BLORA_ROOT": root, "BLORA_NIGHT_CRON": cron, "BLORA_NIGHT_TIMEZONE": timezone})
+
+
+def _pool(client: SyncPrefectClient, name: str, kind: PoolType, template: dict[str, Any] | None) -> Step:
+    try:
+        found = client.read_work_pool(name)
+    except ObjectNotFound:
+        client.create_work_pool(WorkPoolCreate(name=name, type=kind, base_job_template=template or {}))
+        return Step("pool", name, "created")
+    if found.type != kind:
+        raise TaskError(
+            f"pool {name} is of type {found.type}, not {kind}; a pool cannot change its type: delete it first"
+        )
+    if template is None or found.base_job_template == template:
+        return Step("pool", name, "as it was")
+    client.update_work_pool(name, WorkPoolUpdate(base_job_template=template))
+    return Step("pool", name, "changed")
+
+
+def _queue(client: SyncPrefectClient, pool: str, name: str, priority: int) -> Step:
+    shown = f"{pool}/{name}"
+    try:
+        found = client.read_work_queue_by_name(name, work_pool_name=pool)
+    except ObjectNotFound:
+        client.create_work_queue(name, work_pool_name=pool, priority=priority)
+        return Step("queue", shown, "created")
+    if found.priority == priority:
+        return Step("queue", shown, "as it was")
+    client.update_work_queue(found.id, priority=priority)
+    return Step("queue", shown, "changed")
+
+
+def _block(url: str) -> Step:
+    """Keep the webhook's address as a secret: it is in no list, no log and no message."""
+    block = CustomWebhookNotificationBlock(
+        name=WEBHOOK_BLOCK,
+        url="{{address}}",
+        method="POST",
+        json_data={"text": "{{subject}}\n{{body}}"},
+        secrets=SecretDict({"address": url}),
+    )
+    known: Any  # Prefect's types allow for a coroutine here, which there is none outside an event loop
+    try:
+        known = CustomWebhookNotificationBlock.load(WEBHOOK_BLOCK)
+    except ValueError:  # what Prefect says where there is no such block
+        known = None
+    same = ("url", "method", "json_data")
+    if known is not None and known.secrets.get_secret_value() == block.secrets.get_secret_value():
+        if all(getattr(known, name) == getattr(block, name) for name in same):
+            return Step("block", WEBHOOK_BLOCK, "as it was")
+    block.save(WEBHOOK_BLOCK, overwrite=True)
+    return Step("block", WEBHOOK_BLOCK, "created" if known is None else "changed")
+
+
+def _alert(client: SyncPrefectClient) -> AutomationCore:
+    """A run that a person or a schedule started has failed or crashed: say so, with its outcome and its address."""
+    block_id = client.read_block_document_by_name(WEBHOOK_BLOCK, "custom-webhook").id
+    return AutomationCore(
+        name=ALERT,
+        description="Deployed by `blora deploy`.",
+        trigger=EventTrigger(
+            match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
+            match_related=ResourceSpecification(
+                {"prefect.resource.id": f"prefect.tag.{ENTRY_TAG}", "prefect.resource.role": "tag"}
+            ),
+            expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
+            for_each={"prefect.resource.id"},
+            posture=Posture.Reactive,
+            threshold=1,
+            within=timedelta(0),
+        ),
+        actions=[
+            SendNotification(
+                block_document_id=block_id,
+                subject="{{ flow.name }}: {{ flow_run.name }} {{ flow_run.state.name }}",
+                body="{{ flow_run.state.message }}\n{{ flow_run|ui_url }}",
+            )
+        ],
+    )
+
+
+def _zombies(after_seconds: int) -> AutomationCore:
+    """A run that began and gives no heartbeats (any more) has crashed, whatever its last state says."""
+    return AutomationCore(
+        name=ZOMBIES,
+        description="Deployed by `blora deploy`.",
+        trigger=EventTrigger(
+            match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
+            match_related=ResourceSpecification(
+                {"prefect.resource.id": f"prefect.tag.{TAG}", "prefect.resource.role": "tag"}
+            ),
+            # Running, too: a machine may be lost before the first heartbeat has left it.
+            after={_HEARTBEAT, "prefect.flow-run.Running"},
+            expect={_HEARTBEAT, *_ENDED},
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(seconds=after_seconds),
+        ),
+        actions=[
+            ChangeFlowRunState(
+                state=StateType.CRASHED,
+                message=f"no heartbeat for {after_seconds} s: its machine or process is gone. What it had "
+                "done is in the store; its parent, the next night or `blora rerun` goes on from there.",
+            )
+        ],
+    )
+
+
+def _automation(client: SyncPrefectClient, wanted: AutomationCore) -> Step:
+    found = client.read_automations_by_name(wanted.name)
+    if not found:
+        client.create_automation(wanted)
+        return Step("automation", wanted.name, "created")
+    if _core(found[0]) == _core(wanted):
+        return Step("automation", wanted.name, "as it was")
+    client.update_automation(found[0].id, wanted)
+    return Step("automation", wanted.name, "changed")
+
+
+def _core(automation: AutomationCore) -> dict[str, Any]:
+    """What was asked for, without what the server adds; events as sets, since their order is not kept."""
+    return automation.model_dump(include={"description", "enabled", "trigger", "actions"})
+
+
+def _deployments(prefect_file: Path, variables: dict[str, str]) -> Step:
+    """Run Prefect's own command on the file; it replaces what is there."""
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(prefect_file)]
+    done = subprocess.run(
+        command,
+        env=environment.with_variables(variables),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise TaskError(f"prefect deploy of {prefect_file} failed: {(done.stdout + done.stderr)[-1500:]}")
+    return Step("deployments", prefect_file.name, "changed")

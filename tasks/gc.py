@@ -1,0 +1,219 @@
+"""Housekeeping: what no run refers to any more, and what was kept long enough. A plan first, deletion second.
+
+Adapters, pictures and inputs are dropped when no run's plan refers to them and they are older than some days. With a
+retention of runs, older runs that nobody is at work on go first, their scores with them, and so what only they referred
+to. Leases that lapsed long ago and records of nights go by the same age.
+
+A live lease is never touched, nor what it protects. Deleting goes marker first, so that a reader never sees a marker
+without its data; and a run that was planned in the meantime is looked for before every chunk of deletions. What slips
+through between the look and the deletion is missing from that run, which `blora rerun` makes again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from manifests import layout
+from manifests.store import Entry, Store
+from tasks.faults import RunNotFound
+from tasks.runs import Plan, load_plan
+
+CHUNK = 200
+"""Objects that are deleted between two looks for new runs."""
+
+
+@dataclass(frozen=True)
+class Waste:
+    """Objects that nothing needs, in the order of deletion.
+
+    Attributes:
+        kind: runs, adapters, pictures, inputs, leases or nights.
+        names: what a person calls them: ids, in the order of the keys.
+        keys: object keys with their sizes in bytes.
+    """
+
+    kind: str
+    names: tuple[str, ...] = ()
+    keys: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        """What deleting them frees."""
+        return sum(self.keys.values())
+
+
+@dataclass(frozen=True)
+class Found:
+    """What may go.
+
+    Attributes:
+        waste: by kind, in the order of deletion.
+        runs: the runs that were there when it was looked for.
+    """
+
+    waste: tuple[Waste, ...]
+    runs: frozenset[str]
+
+
+@dataclass(frozen=True)
+class _References:
+    adapters: frozenset[str]
+    samples: frozenset[str]
+    images: frozenset[str]
+
+
+def find_waste(store: Store, older_than: timedelta, runs_older_than: timedelta | None = None) -> Found:
+    """Everything that may go. Deletes nothing.
+
+    Args:
+        store: the store.
+        older_than: the least age, by the store's clock of writing, of what no run refers to.
+        runs_older_than: the age from which runs go themselves; None keeps them all.
+
+    Raises:
+        ValueError: an age of less than a day, in which a run may still be being planned.
+        StoreError: the store cannot be asked.
+    """
+    for age in (older_than, runs_older_than):
+        if age is not None and age < timedelta(days=1):
+            raise ValueError(
+                f"gc: received an age of {age}; accepted: a day or more, so that no run being planned is hit"
+            )
+    now = datetime.now(UTC)
+    runs = store.list(layout.RUNS_PREFIX)
+    old_runs = _old_runs(store, runs, now - runs_older_than) if runs_older_than else frozenset()
+    kept = _references(store, _run_ids(runs) - old_runs)
+    before = now - older_than
+    found = [
+        _runs_waste(store, runs, old_runs),
+        _adapters(store, kept, before),
+        _single(store, "pictures", layout.SAMPLES_PREFIX, kept.samples, before),
+        _single(store, "inputs", layout.IMAGES_PREFIX, kept.images, before),
+        _leases(store, before),
+    ]
+    if runs_older_than:
+        nights = store.list(layout.NIGHTS_PREFIX)
+        old = {key: entry.size for key, entry in nights.items() if entry.modified < now - runs_older_than}
+        found.append(Waste("nights", tuple(key.split("/")[1] for key in old), old))
+    return Found(tuple(waste for waste in found if waste.keys), _run_ids(runs))
+
+
+def delete_waste(store: Store, found: Found) -> Iterator[tuple[str, int]]:
+    """Delete what `find_waste` found, less what new runs refer to; yields (kind, objects deleted) chunk by chunk."""
+    for waste in found.waste:
+        keys = list(waste.keys)
+        for start in range(0, len(keys), CHUNK):
+            fresh = _run_ids(store.list(layout.RUNS_PREFIX)) - found.runs
+            needed = _references(store, fresh)
+            deleted = 0
+            for key in keys[start : start + CHUNK]:
+                if not _is_needed(key, needed) and not _is_live(store, key):
+                    store.delete(key)
+                    deleted += 1
+            yield waste.kind, deleted
+
+
+def _run_ids(keys: Mapping[str, Entry]) -> frozenset[str]:
+    return frozenset(key.split("/")[1] for key in keys)
+
+
+def _references(store: Store, run_ids: frozenset[str]) -> _References:
+    """What the plans of some runs refer to."""
+    adapters: set[str] = set()
+    samples: set[str] = set()
+    images: set[str] = set()
+    for run_id in run_ids:
+        try:
+            plan: Plan = load_plan(store, run_id)
+        except RunNotFound:  # its planning did not end; what it wrote is young, or waste
+            continue
+        adapters |= {adapter.adapter_id for adapter in plan.adapters}
+        images |= {image_id for adapter in plan.adapters for image_id in adapter.image_ids}
+        samples |= {sample.sample_id for sample in plan.samples}
+    return _References(frozenset(adapters), frozenset(samples), frozenset(images))
+
+
+def _old_runs(store: Store, runs: Mapping[str, Entry], before: datetime) -> frozenset[str]:
+    """Runs in which nothing was written for so long, and that nobody is at work on."""
+    newest: dict[str, datetime] = {}
+    for key, entry in runs.items():
+        run_id = key.split("/")[1]
+        newest[run_id] = max(entry.modified, newest.get(run_id, entry.modified))
+    return frozenset(
+        run_id
+        for run_id, modified in newest.items()
+        if modified < before and not _lease_is_live(store, layout.run_lease_key(run_id))
+    )
+
+
+def _runs_waste(store: Store, runs: Mapping[str, Entry], old: frozenset[str]) -> Waste:
+    keys = [key for key in runs if key.split("/")[1] in old]
+    # plan.parquet is the marker of a run: without it, it is no run to anybody.
+    keys.sort(key=lambda key: (key.split("/")[1], not key.endswith("/plan.parquet")))
+    sizes = {key: runs[key].size for key in keys}
+    if old:
+        parts = store.list(layout.SCORES_PREFIX)
+        sizes |= {key: entry.size for key, entry in parts.items() if key.split("run=")[1].split("/")[0] in old}
+    return Waste("runs", tuple(sorted(old)), sizes)
+
+
+def _adapters(store: Store, kept: _References, before: datetime) -> Waste:
+    folders: dict[str, dict[str, Entry]] = {}
+    for key, entry in store.list(layout.ADAPTERS_PREFIX).items():
+        folders.setdefault(key.split("/")[1], {})[key] = entry
+    sizes: dict[str, int] = {}
+    names: list[str] = []
+    for adapter_id, entries in folders.items():
+        young = any(entry.modified >= before for entry in entries.values())
+        if young or adapter_id in kept.adapters or _lease_is_live(store, layout.lease_key(adapter_id)):
+            continue
+        names.append(adapter_id)
+        marker_first = sorted(entries, key=lambda key: not key.endswith("/adapter.json"))
+        sizes |= {key: entries[key].size for key in marker_first}
+    return Waste("adapters", tuple(names), sizes)
+
+
+def _single(store: Store, kind: str, prefix: str, kept: frozenset[str], before: datetime) -> Waste:
+    """Objects that are named by their id."""
+    sizes = {
+        key: entry.size
+        for key, entry in store.list(prefix).items()
+        if entry.modified < before and _object_id(key) not in kept
+    }
+    return Waste(kind, tuple(_object_id(key) for key in sizes), sizes)
+
+
+def _leases(store: Store, before: datetime) -> Waste:
+    """Records of leases that lapsed, or were released, long ago."""
+    old = {key: entry.size for key, entry in store.list(layout.LEASES_PREFIX).items() if entry.modified < before}
+    sizes = {key: size for key, size in old.items() if not _lease_is_live(store, key)}
+    return Waste("leases", tuple(_object_id(key) for key in sizes), sizes)
+
+
+def _object_id(key: str) -> str:
+    return key.rsplit("/", 1)[1].rsplit(".", 1)[0]
+
+
+def _is_needed(key: str, needed: _References) -> bool:
+    """Whether a new run refers to an object."""
+    if key.startswith(layout.ADAPTERS_PREFIX):
+        return key.split("/")[1] in needed.adapters
+    if key.startswith(layout.SAMPLES_PREFIX):
+        return _object_id(key) in needed.samples
+    return key.startswith(layout.IMAGES_PREFIX) and _object_id(key) in needed.images
+
+
+def _is_live(store: Store, key: str) -> bool:
+    """Whether somebody has taken the lease of an object, or the lease itself, in the meantime."""
+    if key.startswith(layout.ADAPTERS_PREFIX):
+        return _lease_is_live(store, layout.lease_key(key.split("/")[1]))
+    if key.startswith(layout.RUNS_PREFIX):
+        return _lease_is_live(store, layout.run_lease_key(key.split("/")[1]))
+    return key.startswith(layout.LEASES_PREFIX) and _lease_is_live(store, key)
+
+
+def _lease_is_live(store: Store, key: str) -> bool:
+    held = store.look_at_lease(key)
+    return held is not None and held.is_live

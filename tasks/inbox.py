@@ -1,0 +1,131 @@
+"""The inbox: manifests dropped for the night, known by what they say and not by what they are called.
+
+A receipt (``receipts/<manifest_id>.json``) says which run a manifest became and how that stands. A manifest is done
+when its receipt says so and it has not been dropped again since under a name that the receipt knows: who replaces a
+picture and drops the same manifest once more has it planned anew, and planning notices the picture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from manifests import ids, layout
+from manifests.schema import MANIFEST_FORMATS, MAX_MANIFEST_BYTES
+from manifests.store import Entry, Missing, Store
+
+PICTURE_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
+"""Files beside the manifests that are theirs, not manifests of an unknown kind."""
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of a manifest.
+
+    Attributes:
+        run_id: the run that it became.
+        state: ``finished``, or ``faults`` where a later night has something left to do.
+        sentence: how the run stands, in one line.
+        drops: when the manifest was dropped under each of its names, as it was when this was written.
+    """
+
+    run_id: str
+    state: str
+    sentence: str
+    drops: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A manifest in the inbox.
+
+    Attributes:
+        manifest_id: from its bytes, its folder and how the night is set; not from its name.
+        drops: when it was dropped under each of its names (key: ISO time by the store's clock), the oldest first.
+        address: of its oldest name.
+        receipt: what became of it, if it has been worked off before.
+    """
+
+    manifest_id: str
+    drops: Mapping[str, str]
+    address: str
+    receipt: Receipt | None
+
+    @property
+    def key(self) -> str:
+        """The oldest of its names."""
+        return next(iter(self.drops))
+
+    @property
+    def dropped_again(self) -> bool:
+        """Whether it has been dropped once more since its receipt, under a name that the receipt knows."""
+        known = self.receipt.drops if self.receipt else {}
+        return any(time > known.get(key, time) for key, time in self.drops.items())
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing to do."""
+        return self.receipt is not None and self.receipt.state == "finished" and not self.dropped_again
+
+
+def look(store: Store, ways: ids.Json) -> list[Dropped]:
+    """Every manifest of the inbox, in the order in which they were dropped; equal ones are one.
+
+    A file directly in the inbox that is neither a manifest nor a picture counts as one: it becomes a fault, and is
+    not passed over in silence.
+
+    Args:
+        store: the store.
+        ways: settings of the night that change what a manifest means, such as a preset laid over it.
+
+    Raises:
+        StoreError: the store cannot be asked.
+    """
+    found: dict[str, dict[str, str]] = {}
+    listing = store.list(layout.INBOX_PREFIX)
+    for key, entry in sorted(listing.items(), key=lambda item: (item[1].modified, item[0])):
+        if not _is_manifest(key):
+            continue
+        try:
+            text = _fingerprint(store, key, entry)
+        except Missing:  # taken away since the listing
+            continue
+        # Relative paths mean other pictures in another folder.
+        manifest_id = ids.digest("manifest", text, os.path.dirname(key), ways)
+        found.setdefault(manifest_id, {})[key] = entry.modified.isoformat()
+    return [
+        Dropped(manifest_id, drops, f"{store.root}/{next(iter(drops))}", _receipt(store, manifest_id))
+        for manifest_id, drops in found.items()
+    ]
+
+
+def write_receipt(store: Store, dropped: Dropped, run_id: str, state: str, sentence: str) -> None:
+    """Keep what became of a manifest, as it was dropped when it was looked at."""
+    body: dict[str, Any] = {"manifest_id": dropped.manifest_id, "run_id": run_id, "state": state, "sentence": sentence}
+    body["drops"] = dict(dropped.drops)
+    store.replace(layout.receipt_key(dropped.manifest_id), json.dumps(body, indent=2).encode())
+
+
+def _fingerprint(store: Store, key: str, entry: Entry) -> str:
+    """Name a file by its bytes; one that is too large for a manifest, which will be refused, by its looks."""
+    if entry.size > MAX_MANIFEST_BYTES:
+        return f"{entry.size} bytes of {entry.modified.isoformat()}"
+    return hashlib.sha256(store.read(key)).hexdigest()
+
+
+def _receipt(store: Store, manifest_id: str) -> Receipt | None:
+    try:
+        body = json.loads(store.read(layout.receipt_key(manifest_id)))
+    except Missing:
+        return None
+    return Receipt(body["run_id"], body["state"], body["sentence"], body["drops"])
+
+
+def _is_manifest(key: str) -> bool:
+    extension = os.path.splitext(key)[1].lower()
+    in_inbox_itself = key.count("/") == 1
+    return extension in MANIFEST_FORMATS or (in_inbox_itself and extension not in PICTURE_EXTENSIONS)

@@ -1,0 +1,178 @@
+"""`blora deploy` against a real server: what it makes, that it may be run again, and that both automations fire."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from tests.servers import PrefectServer, Worker, webhook_receiver
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+TOKEN = "?token=not-to-be-seen"
+
+
+def deploy(server: PrefectServer, root: str, webhook: str = "", *arguments: str) -> str:
+    """Run the command; what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "deploy", "--root", root, "--timezone", "Europe/London", *arguments],
+        env={**os.environ, **server.environment(), "BLORA_WEBHOOK_URL": webhook, "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "not-to-be-seen" not in done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def deployed(
+    prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[PrefectServer, queue.SimpleQueue[str], str, str]]:
+    """A server to which was deployed, the webhook's messages, the root, and what the command printed."""
+    root = str(tmp_path_factory.mktemp("deployed") / "store")
+    with webhook_receiver() as (address, messages):
+        printed = deploy(prefect_server, root, address + TOKEN, "--zombie-seconds", "60")
+        again = deploy(prefect_server, root, address + TOKEN, "--zombie-seconds", "60")
+        changed = {line for line in again.splitlines() if not line.endswith("as it was")}
+        assert {line.split()[0] for line in changed} == {"deployments"}, again
+        yield prefect_server, messages, root, printed
+
+
+@pytest.fixture
+def client(deployed: tuple[PrefectServer, Any, str, str]) -> Iterator[SyncPrefectClient]:
+    with temporary_settings({PREFECT_API_URL: deployed[0].api_url}), get_client(sync_client=True) as one:
+        yield one
+
+
+def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"no {what} in {seconds:g} s"
+        time.sleep(0.5)
+    return value
+
+
+def test_pools_queues_and_deployments_are_there(
+    deployed: tuple[PrefectServer, Any, str, str], client: SyncPrefectClient
+) -> None:
+    for pool in ("blora-control", "blora-gpu"):
+        assert client.read_work_pool(pool).type == "process"
+        first = client.read_work_queue_by_name("on-demand", work_pool_name=pool)
+        second = client.read_work_queue_by_name("nightly", work_pool_name=pool)
+        assert first.priority is not None and second.priority is not None and first.priority < second.priority
+    nightly = client.read_deployment_by_name("nightly/nightly")
+    assert nightly.global_concurrency_limit is not None and nightly.global_concurrency_limit.limit == 1
+    (schedule,) = nightly.schedules
+    assert schedule.active
+    assert (schedule.schedule.cron, schedule.schedule.timezone) == ("0 2 * * *", "Europe/London")  # type: ignore[union-attr]
+    assert nightly.parameters == {"options": {"root": deployed[2], "shards": "pool", "queue": "nightly"}}
+    for name in ("stylize/stylize", "rerun/rerun", "shard/shard", "analyze/probe", "bench/bench"):
+        deployment = client.read_deployment_by_name(name)
+        assert "blora" in deployment.tags
+        assert ("blora-entry" in deployment.tags) == (name != "shard/shard")
+
+
+def test_the_form_takes_an_address_or_a_small_manifest_and_explains_itself(client: SyncPrefectClient) -> None:
+    schema = client.read_deployment_by_name("stylize/stylize").parameter_openapi_schema
+    kinds = schema["properties"]["manifest"]["anyOf"]
+    assert {kind.get("type") or kind["$ref"].rsplit("/", 1)[1] for kind in kinds} == {"string", "InlineManifest"}
+    assert "Address of a manifest" in schema["properties"]["manifest"]["description"]
+    for name in ("InlineManifest", "ImageRow", "RunOptions"):
+        fields = schema["definitions"][name]["properties"]
+        assert all(field.get("description") for field in fields.values()), name
+    assert schema["definitions"]["InlineManifest"]["properties"]["contents"]["maxItems"] == 20
+
+
+def test_the_webhook_address_is_a_secret_of_its_block(client: SyncPrefectClient) -> None:
+    block = client.read_block_document_by_name("blora-webhook", "custom-webhook", include_secrets=False)
+    assert "not-to-be-seen" not in json.dumps(block.data, default=str)
+
+
+def test_a_failed_run_is_told_to_the_webhook(
+    deployed: tuple[PrefectServer, queue.SimpleQueue[str], str, str], client: SyncPrefectClient, tmp_path: Path
+) -> None:
+    server, messages, root, _ = deployed
+    deployment = client.read_deployment_by_name("stylize/stylize")
+    parameters = {"manifest": str(tmp_path / "gone.yaml"), "options": {"root": root, "devices": "cpu"}}
+    run = client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
+    worker = Worker("blora-control", "control", tmp_path, server.environment())
+    try:
+        body = json.loads(wait_for(lambda: _next(messages), 420, "message"))
+    finally:
+        worker.kill()
+    assert "stylize: stylize gone Failed" in body["text"]
+    assert "the manifest was refused" in body["text"]
+    assert str(run.id) in body["text"], "no link to the run"
+
+
+def test_a_run_without_heartbeats_is_marked_crashed_and_told(
+    deployed: tuple[PrefectServer, queue.SimpleQueue[str], str, str], client: SyncPrefectClient, tmp_path: Path
+) -> None:
+    """A run whose machine is gone stays Running for ever as far as its worker can tell; here it does not."""
+    server, messages, root, _ = deployed
+    deployment = client.read_deployment_by_name("analyze/probe")
+    # A slot that never answers, and no limit to its silence: the run goes on until it is killed.
+    environment = server.environment() | {"BLORA_SLOT_MODULE": "tests.mute_slot", "BLORA_STALL_TIMEOUT_SECONDS": "9999"}
+    environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = "30"
+    parameters = {"base": "embedded", "options": {"root": root, "pairs": 1, "devices": "cpu"}}
+    flow_runs = [client.create_flow_run_from_deployment(deployment.id, parameters=parameters) for _ in range(2)]
+    workers = [Worker("blora-gpu", f"gpu-{number}", tmp_path, environment) for number in range(2)]
+    try:
+        dead, alive = by_worker = wait_for(lambda: _runs_by_worker(workers, flow_runs), 420, "run on each worker")
+        wait_for(lambda: all(_state(client, one) == StateType.RUNNING for one in by_worker), 420, "two running")
+        workers[0].kill()
+        wait_for(lambda: _state(client, dead) == StateType.CRASHED, 420, "crash noticed")
+        assert _state(client, alive) == StateType.RUNNING
+        assert "no heartbeat for 60 s" in (client.read_flow_run(dead).state.message or "")  # type: ignore[union-attr]
+        assert "Crashed" in json.loads(wait_for(lambda: _next(messages), 60, "message"))["text"]
+    finally:
+        for worker in workers:
+            worker.kill()
+
+
+def test_what_is_asked_for_otherwise_is_changed_and_nothing_else(deployed: tuple[PrefectServer, Any, str, str]) -> None:
+    server, _, root, _ = deployed
+    changed = [
+        line for line in deploy(server, root, "", "--zombie-seconds", "120").splitlines() if "as it was" not in line
+    ]
+    assert [line.split()[0] for line in changed] == ["automation", "deployments"]
+    assert "heartbeats" in changed[0]
+    again = deploy(server, root, "", "--zombie-seconds", "120")
+    assert [line.split()[0] for line in again.splitlines() if "as it was" not in line] == ["deployments"]
+
+
+def _next(messages: queue.SimpleQueue[str]) -> str | None:
+    try:
+        return messages.get_nowait()
+    except queue.Empty:
+        return None
+
+
+def _state(client: SyncPrefectClient, flow_run_id: UUID) -> StateType | None:
+    state = client.read_flow_run(flow_run_id).state
+    return state.type if state else None
+
+
+def _runs_by_worker(workers: list[Worker], flow_runs: list[FlowRun]) -> list[UUID] | None:
+    """The flow run that each worker has started, by their logs; None until each has one."""
+    found = []
+    for worker in workers:
+        started = re.findall(r"Flow run '([^']+)' submitted to infrastructure", worker.log.read_text())
+        found += [one.id for one in flow_runs if one.name in started]
+    return found if len(found) == len(workers) else None

@@ -1,0 +1,146 @@
+"""Many machines: three workers, one server, one real S3. Killed on purpose; what is left is what should be there."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from manifests import layout
+from manifests.store import Store
+from manifests.tables import SLOTS, from_parquet_bytes
+from tasks.fleet import flow_runs_of
+from tasks.runs import load_plan
+from tasks.status import run_status
+from tests.flows.conftest import SETTINGS, Project, live_leases
+from tests.servers import PrefectServer, Worker
+from tests.stub_slot import adapter_bytes, picture_of
+
+pytestmark = [pytest.mark.s3, pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+class Fleet:
+    """Three workers on the pool of the GPUs, and the command that hands a run's work over to them."""
+
+    def __init__(self, root: str, project: Project, server: PrefectServer, scratch: Path, **extra: str) -> None:
+        self.root, self.project, self.server, self.scratch = root, project, server, scratch
+        self.store = Store.open(root)
+        self.environment = server.environment() | {
+            "BLORA_ROOT": root,
+            "BLORA_SLOT_MODULE": "tests.stub_slot",
+            "BLORA_LEASE_SECONDS": "20",
+            **extra,
+        }
+        self.command("deploy", "--root", root).wait(timeout=420)
+        self.workers = [Worker("blora-gpu", f"gpu-{number}", scratch, self.environment) for number in range(3)]
+
+    def command(self, *arguments: str) -> subprocess.Popen[bytes]:
+        with (self.scratch / f"command-{time.monotonic_ns()}.log").open("wb") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "flows.cli", *arguments],
+                env={**os.environ, **self.environment},
+                stdout=log,
+                stderr=log,
+            )
+
+    def run(self) -> subprocess.Popen[bytes]:
+        return self.command("run", str(self.project.path), *self.project.allow, "--shards", "pool")
+
+    def run_id(self) -> str:
+        return wait_for(lambda: {key.split("/")[1] for key in self.store.list("runs/")}, 420, "run").pop()
+
+    def flow_runs(self) -> list[FlowRun]:
+        with temporary_settings({PREFECT_API_URL: self.server.api_url}), get_client(sync_client=True) as client:
+            return flow_runs_of(client, self.run_id())
+
+    def busy(self) -> list[Worker]:
+        """Workers that have taken a flow run."""
+        return [worker for worker in self.workers if "submitted to infrastructure" in worker.log.read_text()]
+
+    def logs(self) -> str:
+        return "\n".join(f"{path.name}: {path.read_text()[-1500:]}" for path in sorted(self.scratch.glob("*.log")))
+
+
+def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"no {what} in {seconds:g} s"
+        time.sleep(0.2)
+    return value
+
+
+def items(flow_run: FlowRun) -> list[str]:
+    return [*flow_run.parameters["packs"], *flow_run.parameters["shards"]]
+
+
+@pytest.fixture
+def fleet(s3_root: str, tiny_base: Path, prefect_server: PrefectServer, tmp_path: Path) -> Iterator[Fleet]:
+    project = Project(tmp_path / "project", tiny_base, contents=3, styles=3)
+    project.write(settings=SETTINGS | {"pack_size": 2})
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    one = Fleet(s3_root, project, prefect_server, scratch, BLORA_STUB_SECONDS="10")
+    yield one
+    for worker in one.workers:
+        worker.kill()
+
+
+def check_everything_is_there(fleet: Fleet) -> None:
+    """Bytes follow from ids, so what an undisturbed run would leave is known."""
+    plan = load_plan(fleet.store, fleet.run_id())
+    for adapter in plan.adapters:
+        for half in ("content", "style"):
+            key = layout.adapter_key(adapter.adapter_id, half)  # type: ignore[arg-type]
+            assert fleet.store.read(key) == adapter_bytes(adapter.adapter_id, half)
+    for sample in plan.samples:
+        assert fleet.store.read(sample.key) == picture_of(sample)
+    state, stand = run_status(fleet.store, fleet.run_id())
+    assert (state, stand.sentence, stand.scored) == ("finished", "9 of 9 pictures, 6 of 6 adapters", 9)
+    assert live_leases(fleet.store) == []
+    table = fleet.store.read(layout.run_key(fleet.run_id(), "slots.parquet"))
+    slots = from_parquet_bytes(table, SLOTS).to_pylist()
+    assert {slot["slot"] for slot in slots} == {f"{socket.gethostname()} 0 cpu"}
+    assert all(0 < slot["busy_share"] <= 1 for slot in slots)
+
+
+def test_a_crashed_workers_shard_is_taken_by_another(fleet: Fleet) -> None:
+    command = fleet.run()
+    wait_for(lambda: any("/shard-" in key for key in fleet.store.list("leases/")), 420, "shard at work")
+    (attempt_id,) = [
+        key.split("shard-")[1].removesuffix(".json") for key in fleet.store.list("leases/") if "/shard-" in key
+    ][:1]
+    (name,) = [one.name for one in fleet.flow_runs() if str(one.id) == attempt_id]
+    (victim,) = [one for one in fleet.workers if f"'{name}' submitted to infrastructure" in one.log.read_text()]
+    victim.kill()
+    assert command.wait(timeout=600) == 0, fleet.logs()
+    check_everything_is_there(fleet)
+    assert not [key for key in fleet.store.list("leases/") if "/shard-" in key], "a shard's lease was left behind"
+    assert len(fleet.busy()) == 3
+    by_state = Counter(flow_run.state.name for flow_run in fleet.flow_runs() if flow_run.state)
+    assert by_state["Crashed"] == 1 and by_state["Running"] == 0, by_state
+    times_started = Counter(item for flow_run in fleet.flow_runs() for item in items(flow_run))
+    assert sorted(times_started.values())[-1] == 2, "what was lost is started once more"
+    assert sum(count == 2 for count in times_started.values()) == 1, "and nothing else"
+
+
+def test_a_parent_that_is_started_again_adopts_what_goes_on(fleet: Fleet) -> None:
+    first = fleet.run()
+    wait_for(lambda: len([key for key in fleet.store.list("leases/") if "/shard-" in key]) >= 2, 420, "shards at work")
+    first.kill()
+    first.wait()
+    second = fleet.run()
+    assert second.wait(timeout=600) == 0, fleet.logs()
+    check_everything_is_there(fleet)
+    times_started = Counter(item for flow_run in fleet.flow_runs() for item in items(flow_run))
+    assert set(times_started.values()) == {1}, "a shard that was going on was started again"

@@ -1,0 +1,162 @@
+"""A slot's child without a model: ``python -m tests.stub_slot DEVICE STORE_ROOT ANSWER_FD``.
+
+In place of the GPU where orchestration is what is tested: it speaks the protocol of `tasks.slot_main`, keeps the
+store's contract (leases, data first, marker last, one put a picture) and makes objects whose bytes follow from their
+ids, so that what any order of accidents leaves can be compared byte for byte. `BLORA_STUB_SECONDS` is what an adapter
+and a batch of pictures take.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import queue
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+from PIL import Image
+
+from manifests import layout
+from manifests.store import Store
+from manifests.tables import SCORES, to_parquet_bytes, to_table
+from tasks.environment import lease_seconds
+from tasks.faults import is_transient
+from tasks.presence import here
+from tasks.runs import Pack, Plan, PlannedSample, load_plan, scores_key
+from tasks.stock import is_whole
+
+SECONDS = float(os.environ.get("BLORA_STUB_SECONDS", "0"))
+"""What an adapter, and a batch of pictures, takes."""
+
+
+class Stub:
+    """Plans are kept in memory, as a real slot keeps them."""
+
+    def __init__(self, device: str, store: Store) -> None:
+        self.device, self.store = device, store
+        self.plan = lru_cache(maxsize=4)(lambda run_id: load_plan(store, run_id))
+
+    def train_pack(self, payload: dict[str, Any]) -> dict[str, Any]:
+        plan: Plan = self.plan(payload["run_id"])
+        pack = plan.pack(payload["pack_id"])
+        only, started, trained = payload.get("only"), time.monotonic(), []
+        wanted = [a.adapter_id for a in pack.adapters if only is None or a.adapter_id in only]
+        while missing := [one for one in wanted if not is_whole(self.store, one)]:
+            with ExitStack() as stack:
+                for adapter_id in sorted(missing):
+                    lease = self.store.acquire_lease(
+                        layout.lease_key(adapter_id), f"{plan.run.run_id}: {here()}", lease_seconds()
+                    )
+                    if lease is None:
+                        continue
+                    stack.callback(lease.release)
+                    stack.enter_context(lease.keep_alive())
+                    if not is_whole(self.store, adapter_id):
+                        time.sleep(SECONDS)
+                        self._write(plan, pack, adapter_id)
+                        trained.append(adapter_id)
+            if not trained:
+                time.sleep(0.2)
+        seconds = time.monotonic() - started
+        lines = [json.dumps({"adapter_id": one, "seconds": seconds}) for one in trained]
+        if lines:
+            key = layout.training_log_key(plan.run.run_id, pack.pack_id)
+            self.store.replace(key, "\n".join(lines).encode())
+        return {"trained": trained, "faults": [], "train_seconds": seconds, "busy_seconds": SECONDS * len(trained)}
+
+    def generate_shard(self, payload: dict[str, Any]) -> dict[str, Any]:
+        shard = self._shard(payload)
+        only, started, busy_seconds, drawn, orphans = payload.get("only"), time.monotonic(), 0.0, [], []
+        present = self.store.list(layout.samples_prefix(shard.samples[0].content_id)).keys()
+        for batch in shard.batches:
+            missing = [s for s in batch if s.key not in present and (only is None or s.sample_id in only)]
+            if missing:
+                time.sleep(SECONDS)
+                busy_seconds += SECONDS
+            for sample in missing:
+                if all(is_whole(self.store, side) for side in (sample.content_id, sample.style_id)):
+                    if self.store.write_once(sample.key, picture_of(sample)):
+                        drawn.append(sample.sample_id)
+                else:
+                    orphans.append(sample.sample_id)
+        seconds = time.monotonic() - started
+        return {"drawn": drawn, "without_adapter": orphans, "sample_seconds": seconds, "busy_seconds": busy_seconds}
+
+    def score_shard(self, payload: dict[str, Any]) -> dict[str, Any]:
+        plan: Plan = self.plan(payload["run_id"])
+        shard = self._shard(payload)
+        present = self.store.list(layout.samples_prefix(shard.samples[0].content_id)).keys()
+        scored = [sample for sample in shard.samples if sample.key in present]
+        rows = [
+            {field: getattr(s, field) for field in
+             ("sample_id", "content_id", "style_id", "content_name", "style_name", "seed")}
+            | {"run_id": plan.run.run_id, "score": "transfer", "value": int(s.sample_id[:4], 16) / 65536,
+               "scorer": "stub", "scorer_version": "1", "scored_at": plan.run.created_at}
+            for s in scored
+        ]  # fmt: skip
+        self.store.replace(scores_key(plan, shard), to_parquet_bytes(to_table(rows, SCORES)))
+        return {"scored": [sample.sample_id for sample in scored], "score_seconds": 0.0}
+
+    def _shard(self, payload: dict[str, Any]) -> Any:
+        return self.plan(payload["run_id"]).shard(payload["shard_id"])
+
+    def _write(self, plan: Plan, pack: Pack, adapter_id: str) -> None:
+        halves = {half: adapter_bytes(adapter_id, half) for half in ("content", "style")}
+        for half, data in halves.items():
+            self.store.write_once(layout.adapter_key(adapter_id, half), data)  # type: ignore[arg-type]
+        adapter = next(one for one in pack.adapters if one.adapter_id == adapter_id)
+        run = plan.run
+        marker = {
+            "run_id": run.run_id, "adapter_id": adapter_id, "name": adapter.name,
+            "image_ids": list(adapter.image_ids), "base": run.base, "base_revision": run.base_revision,
+            "rank": run.settings.train.rank, "steps": run.settings.train.steps, "final_loss": 0.0, "skipped_steps": 0,
+            "train_seconds": SECONDS, "pack_id": pack.pack_id, "pack_size": len(pack.adapters), "device": self.device,
+            "content_bytes": len(halves["content"]), "style_bytes": len(halves["style"]),
+            "trained_at": datetime.now(UTC).isoformat(),
+        }  # fmt: skip
+        self.store.write_once(layout.adapter_marker_key(adapter_id), json.dumps(marker).encode())
+
+
+def adapter_bytes(adapter_id: str, half: str) -> bytes:
+    """The whole of one half, from its id."""
+    return hashlib.sha512(f"{adapter_id} {half}".encode()).digest()
+
+
+def picture_of(sample: PlannedSample) -> bytes:
+    """A picture of one colour, from the sample's id."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16), "#" + sample.sample_id[:6]).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def main(device: str, store_root: str, answer_fd: int) -> None:
+    """Serve requests until the parent closes the input."""
+    answers = os.fdopen(answer_fd, "wb", buffering=0)
+    requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in sys.stdin.buffer:
+            requests.put(line)
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    stub = Stub(device, Store.open(store_root))
+    while True:
+        request = json.loads(requests.get())
+        try:
+            message: dict[str, Any] = {"answer": getattr(stub, request["job"])(request["payload"])}
+        except Exception as error:
+            verdict = is_transient(error)
+            message = {"error": {"error_class": type(error).__name__, "message": str(error), "transient": verdict}}
+        answers.write(json.dumps(message).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

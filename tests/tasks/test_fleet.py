@@ -1,0 +1,56 @@
+"""A server that is busy or away is asked again; one that refuses is not."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+from tasks import fleet
+
+
+@contextmanager
+def answering(*codes: int) -> Iterator[tuple[str, list[int]]]:
+    """A server that gives these status codes one after the other, and then 200; its address, and what it has given."""
+    given: list[int] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            given.append(codes[len(given)] if len(given) < len(codes) else 200)
+            self.send_response(given[-1])
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            """Say nothing."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/", given
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_busy_server_is_asked_until_it_answers() -> None:
+    with answering(503, 500) as (address, given):
+        assert fleet.patiently(lambda: httpx.get(address).raise_for_status()).status_code == 200
+    assert given == [503, 500, 200]
+
+
+def test_a_refusal_is_final() -> None:
+    with answering(422, 200) as (address, given), pytest.raises(httpx.HTTPStatusError):
+        fleet.patiently(lambda: httpx.get(address).raise_for_status())
+    assert given == [422]
+
+
+def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering() as (address, _):
+        pass  # nobody listens there any more
+    monkeypatch.setattr(fleet, "PATIENCE_SECONDS", 2.0)
+    with pytest.raises(httpx.ConnectError):
+        fleet.patiently(lambda: httpx.get(address).raise_for_status())

@@ -1,0 +1,89 @@
+"""What lies under infra/ as far as can be checked without Docker and Kubernetes: settings exist, templates render."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prefect.utilities.templating import apply_values
+
+INFRA = Path(__file__).parent.parent / "infra"
+
+READ_SETTINGS = """
+import json, os, sys
+from prefect.settings import get_current_settings
+from prefect.settings.legacy import _get_settings_fields
+from prefect.settings.models.root import Settings
+known = _get_settings_fields(Settings)
+get_current_settings()
+print(json.dumps([name for name in json.load(sys.stdin) if name not in known]))
+"""
+
+
+def unknown_settings(variables: dict[str, str]) -> list[str]:
+    """Names that Prefect does not know; fails where it refuses a value."""
+    plain = {name: value for name, value in variables.items() if "$" not in value}
+    done = subprocess.run(
+        [sys.executable, "-c", READ_SETTINGS],
+        input=json.dumps(list(variables)),
+        env={**os.environ, **plain},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return list(json.loads(done.stdout))
+
+
+def server_variables(file: str) -> dict[str, str]:
+    body: dict[str, Any] = yaml.safe_load((INFRA / file).read_text())
+    if "x-server" in body:
+        found = body["x-server"]["environment"]
+    else:
+        found = {one["name"]: one["value"] for part in ("server", "backgroundServices") for one in body[part]["env"]}
+    return {name: str(value) for name, value in found.items() if name.startswith("PREFECT_")}
+
+
+@pytest.mark.parametrize("file", ["compose.yaml", "helm/prefect-server.values.yaml"])
+def test_every_setting_of_the_server_is_one_that_prefect_knows(file: str) -> None:
+    variables = server_variables(file)
+    assert variables
+    # The messaging package reads its own; it is not installed here.
+    assert [name for name in unknown_settings(variables) if not name.startswith("PREFECT_REDIS_")] == []
+    for name in ("TASK_RUN_RECORDER_READ_BATCH_SIZE", "TASK_RUN_RECORDER_BATCH_SIZE", "EVENT_PERSISTER_BATCH_SIZE"):
+        assert int(variables[f"PREFECT_SERVER_SERVICES_{name}"]) >= 100
+
+
+def test_the_check_notices_a_setting_that_is_none() -> None:
+    assert unknown_settings({"PREFECT_SERVER_NO_SUCH_THING": "1"}) == ["PREFECT_SERVER_NO_SUCH_THING"]
+
+
+def test_a_compose_file_holds_no_secret() -> None:
+    text = (INFRA / "compose.yaml").read_text()
+    for line in text.splitlines():
+        if re.search(r"PASSWORD|SECRET|AUTH_STRING", line) and ":" in line and not line.lstrip().startswith("#"):
+            assert "${" in line, line
+
+
+def test_the_job_template_asks_for_one_gpu_and_renders() -> None:
+    template = json.loads((INFRA / "k8s" / "gpu-base-job-template.json").read_text())
+    variables = template["variables"]["properties"]
+    used = set(re.findall(r"\{\{ (\w+) \}\}", json.dumps(template["job_configuration"])))
+    assert used == set(variables), "a placeholder without a variable, or a variable that nothing uses"
+    values = {name: variable["default"] for name, variable in variables.items() if "default" in variable}
+    values |= {"command": ["prefect", "flow-run", "execute"], "name": "shard", "env": [], "labels": {}}
+    rendered: dict[str, Any] = apply_values(template["job_configuration"], values)
+    spec = rendered["job_manifest"]["spec"]
+    assert spec["backoffLimit"] == 0, "the parent hands over again, not the cluster"
+    (container,) = spec["template"]["spec"]["containers"]
+    assert container["resources"]["limits"] == {"nvidia.com/gpu": 1, "memory": "24Gi"}
+    assert container["image"] == variables["image"]["default"]
+    assert spec["template"]["spec"]["securityContext"]["runAsNonRoot"] is True
+    assert spec["ttlSecondsAfterFinished"] == 3600
