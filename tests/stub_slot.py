@@ -105,7 +105,9 @@ class Stub:
 
     def generate_shard(self, payload: dict[str, Any]) -> dict[str, Any]:
         shard = self._shard(payload)
-        only, started, drawn, orphans = payload.get("only"), time.monotonic(), [], []
+        only, started = payload.get("only"), time.monotonic()
+        drawn: list[str] = []
+        orphans: list[str] = []
         present = self.store.list(layout.samples_prefix(shard.samples[0].content_id)).keys()
         for batch in shard.batches:
             missing = [s for s in batch if s.key not in present and (only is None or s.sample_id in only)]

@@ -19,7 +19,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20, help="play episodes until there were so many")
     parser.add_argument("--only-run", type=int, metavar="N", help="play episode N of this seed alone")
     parser.add_argument("--server", choices=("production", "sqlite", "auto"), default="auto",
-                        help="Postgres, Redis, API and services apart, or one process; auto: what is there")  # fmt: skip
+                        help="production is Postgres, Redis, API and services apart")  # fmt: skip
     parser.add_argument("--pool", action=argparse.BooleanOptionalAction, default=True,
                         help="every eighth episode hands its work to two workers, which are killed, too")  # fmt: skip
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep logs, ledgers and local stores there")
