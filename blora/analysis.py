@@ -27,7 +27,6 @@ from blora.denoise import Model, beside, denoise, fits_device, model_faults
 from blora.errors import BloraError, SettingsError
 from blora.features import Features
 from blora.proposal import ProbePair, Reading
-from blora.sample import block_prompts
 
 __all__ = ["Judge", "measure"]
 
@@ -142,5 +141,5 @@ def _draw(
         here = torch.tensor([row.where == block for row in rows], device=model.device)[:, None, None]
         by_block[block] = beside(torch.where(here, told.hidden, own.hidden), negative.hidden, settings)
     hidden, pooled = beside(own.hidden, negative.hidden, settings), beside(own.pooled, negative.pooled, settings)
-    with fits_device("the probe", len(rows), settings), block_prompts(model.unet, by_block):
-        return denoise(model, hidden, pooled, [row.seed for row in rows], settings, step)
+    with fits_device("the probe", len(rows), settings):
+        return denoise(model, hidden, pooled, [row.seed for row in rows], settings, step, by_block)

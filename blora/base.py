@@ -53,19 +53,20 @@ class Base:
         import torch
         from diffusers import UNet2DConditionModel
 
-        from blora.components import TextEncoders, load_frozen
+        from blora.components import DTYPES, TextEncoders, load_frozen
 
         self.spec, self.revision, self._folder = located.spec, located.revision, located.folder
         self.name = Path(self.spec).name if Path(self.spec).is_dir() else self.spec
         self.device = torch.device(device)
         self.precision = precision
-        self.dtype: torch.dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        self.dtype: torch.dtype = DTYPES[precision]
         self.scheduler_config: dict[str, Any] = self._json("scheduler/scheduler_config.json")
         self.prediction_type: str = self.scheduler_config.get("prediction_type", "epsilon")
         self.unet = load_frozen(UNet2DConditionModel, self._folder, "unet", self.device, torch_dtype=self.dtype)
         self.latent_channels: int = self.unet.config.in_channels
         self.vae_scale_factor: int = 2 ** (len(self._json("vae/config.json")["block_out_channels"]) - 1)
         self._vae: Any = None
+        self._vae_in_tiles = False
         self.text_encoders = TextEncoders(self._folder, self.device, self.dtype)
         for half in ("content", "style"):
             target_layers(self.unet, half)  # raises TopologyError by name
@@ -80,7 +81,21 @@ class Base:
             from blora.components import load_frozen
 
             self._vae = load_frozen(AutoencoderKL, self._folder, "vae", self.device, torch_dtype=torch.float32)
+            self._vae.use_tiling = self._vae_in_tiles
         return self._vae
+
+    def save_memory(self, *, encoders_on_cpu: bool, vae_in_tiles: bool) -> None:
+        """Make room on the device; see `blora.memory`.
+
+        Args:
+            encoders_on_cpu: Encode prompts on the CPU: seconds each, once.
+            vae_in_tiles: Encode and decode in overlapping tiles, blended: pictures differ slightly from whole ones.
+        """
+        import torch
+
+        self.text_encoders.run_on(torch.device("cpu") if encoders_on_cpu else self.device)
+        self._vae_in_tiles = vae_in_tiles
+        self.release_vae()
 
     def release_vae(self) -> None:
         """Give the autoencoder's memory back; it returns when next needed."""
@@ -159,13 +174,13 @@ class Base:
         import numpy as np
         import torch
 
+        from blora.components import to_pixels
+
         shift, scale = self._latent_affine
         pictures = []
         with torch.no_grad():
             for latent in latents.float():
-                picture = self.vae.decode(latent[None] / scale + shift).sample[0]
-                pixels = ((picture / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
-                pictures.append(pixels.permute(1, 2, 0).cpu().numpy())
+                pictures.append(to_pixels(self.vae.decode(latent[None] / scale + shift).sample[0]))
         return np.stack(pictures)
 
     @cached_property

@@ -9,14 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
+from blora.config import Precision
 from blora.errors import BaseModelError
 
-__all__ = ["PromptEmbeddings", "TextEncoders", "load_frozen"]
+__all__ = ["DTYPES", "PromptEmbeddings", "TextEncoders", "load_frozen", "to_pixels"]
+
+DTYPES: Final[dict[Precision, torch.dtype]] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+"""What torch calls our number formats."""
 
 _TOKENS: Final = 77
 _PROMPTS_KEPT: Final = 512
@@ -51,8 +61,14 @@ class TextEncoders:
             dtype: Number format of the embeddings.
         """
         self._folder, self._device, self._dtype = folder, device, dtype
+        self._runs_on = device
         self._pairs: list[tuple[Any, Any]] = []
         self._known: OrderedDict[str, PromptEmbeddings] = OrderedDict()
+
+    def run_on(self, device: torch.device) -> None:
+        """Encode elsewhere from now on, where memory is not short; embeddings go to the UNet as before."""
+        self.release()
+        self._runs_on = device
 
     @property
     def loaded(self) -> bool:
@@ -73,7 +89,7 @@ class TextEncoders:
                 for suffix, kind in (("", CLIPTextModel), ("_2", CLIPTextModelWithProjection)):
                     tokenizer = CLIPTokenizer.from_pretrained(self._folder / f"tokenizer{suffix}")
                     encoder = load_frozen(
-                        kind, self._folder, f"text_encoder{suffix}", self._device, dtype=torch.float32
+                        kind, self._folder, f"text_encoder{suffix}", self._runs_on, dtype=torch.float32
                     )
                     self._pairs.append((tokenizer, encoder))
             finally:
@@ -100,10 +116,11 @@ class TextEncoders:
                 prompt, padding="max_length", max_length=_TOKENS, truncation=True, return_tensors="pt"
             ).input_ids
             with torch.no_grad():
-                output = encoder(ids.to(self._device), output_hidden_states=True)
+                output = encoder(ids.to(self._runs_on), output_hidden_states=True)
             hidden.append(output.hidden_states[-2])
         pooled: Tensor = output.text_embeds
-        embeddings = PromptEmbeddings(torch.cat(hidden, dim=-1).to(self._dtype), pooled.to(self._dtype))
+        both = torch.cat(hidden, dim=-1).to(self._device, self._dtype)
+        embeddings = PromptEmbeddings(both, pooled.to(self._device, self._dtype))
         self._known[prompt] = embeddings
         if len(self._known) > _PROMPTS_KEPT:
             self._known.popitem(last=False)
@@ -132,3 +149,9 @@ def load_frozen(kind: Any, folder: Path, part: str, device: torch.device, **dtyp
         received = f"{part}: {error}"
         raise BaseModelError("cannot load a component", received, "safetensors weights", str(folder)) from error
     return model.requires_grad_(False).eval().to(device)
+
+
+def to_pixels(picture: Tensor) -> NDArray[np.uint8]:
+    """Turn what an autoencoder decodes, (3, height, width) from -1 to 1, into (height, width, 3) uint8."""
+    pixels = ((picture / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+    return pixels.permute(1, 2, 0).cpu().numpy()

@@ -7,11 +7,21 @@ recipe (arXiv 2403.14572, section 4.2 and supplement; reference repository yarde
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from blora.errors import SettingFault, SettingsError
 
@@ -33,6 +43,17 @@ Precision = Literal["fp32", "bf16", "fp16"]
 """Number format of the UNet. Adapter weights are fp32 while they train, the VAE is always fp32."""
 
 Text = Annotated[str, StringConstraints(max_length=2000)]
+
+
+def _one_fault(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """Report a value that is neither of two kinds once, not once a kind."""
+    try:
+        return check(value)
+    except ValidationError as error:
+        raise ValueError('1 to 64, or "auto"') from error
+
+
+PackSize = Annotated[Annotated[int, Field(ge=1, le=64)] | Literal["auto"], WrapValidator(_one_fault)]
 
 
 class _Frozen(BaseModel):
@@ -75,6 +96,9 @@ class TrainSettings(_Frozen):
     """Number format of the UNet while training."""
     checkpointing: Literal["auto", "on", "off"] = "auto"
     """Recompute activations of the up blocks to save memory; "auto" does so only where a GPU's memory asks for it."""
+    execution: Literal["eager", "compiled", "graph", "compiled_graph"] = "eager"
+    """How a step is handed to the device: operation by operation, with compiled blocks (needs a C++ compiler on a CPU),
+    or as a captured CUDA graph; layout, not identity: the same mathematics within rounding."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Mixed with the adapter's key into the seed of its own generator. 0 is a seed like any other."""
     checkpoint_every_steps: int = Field(default=200, ge=1)
@@ -96,12 +120,18 @@ class TrainSettings(_Frozen):
     def identity(self) -> dict[str, Any]:
         """Return the settings that change the trained weights, as JSON values; they go into the adapter's id.
 
-        Left out: when checkpoints are written, and whether activations are kept or recomputed. Equal recipes give
-        equal identities: alpha is written as the number it stands for.
+        Left out: when checkpoints are written, whether activations are kept or recomputed, and how steps are handed to
+        the device. Equal recipes give equal identities: alpha is written as the number it stands for.
         """
-        values = self.model_dump(mode="json", exclude={"checkpoint_every_steps", "checkpointing"})
+        values = self.model_dump(mode="json", exclude={"checkpoint_every_steps", "checkpointing", "execution"})
         values["alpha"] = float(self.rank if self.alpha is None else self.alpha)
         return values
+
+    def with_tokens(self, prompt: str) -> str:
+        """Return a prompt to draw, [c] and [s] in it as what was trained on: the training prompt's bracketed word."""
+        trained = re.search(r"\[[^\]]+\]", self.prompt)
+        token = trained.group() if trained else self.prompt
+        return prompt.replace("[c]", token).replace("[s]", token)
 
 
 class SampleSettings(_Frozen):
@@ -124,14 +154,24 @@ class SampleSettings(_Frozen):
     """Height of the pictures in pixels."""
     precision: Precision = "fp32"
     """Number format of the UNet while sampling."""
+    prompt: Text = "A [c] in [s] style"
+    """What is drawn where a sample names nothing of its own; [c] and [s] stand for the trained token (arXiv 2403.14572,
+    section 4.3)."""
     negative_prompt: Text = ""
     """What guidance leads away from, where a sample names nothing of its own."""
+    content_strength: float = Field(default=1.0, ge=0, le=10, allow_inf_nan=False)
+    """Factor of the content half's weight delta, where a sample names none."""
+    style_strength: float = Field(default=1.0, ge=0, le=10, allow_inf_nan=False)
+    """Factor of the style half's weight delta, where a sample names none."""
     batch_size: int = Field(default=8, ge=1, le=1024)
     """Pictures drawn at once; layout, not identity."""
+    execution: Literal["eager", "compiled"] = "eager"
+    """How a step is handed to the device; layout, not identity."""
 
     def identity(self) -> dict[str, Any]:
-        """Return the settings that change a picture, as JSON values; they go into the sample's id."""
-        return self.model_dump(mode="json", exclude={"batch_size"})
+        """Return the settings that change a picture, as JSON values, without what a sample's id says for itself."""
+        layout, said = {"batch_size", "execution"}, {"prompt", "content_strength", "style_strength"}
+        return self.model_dump(mode="json", exclude=layout | said)
 
 
 class ScoreSettings(_Frozen):
@@ -170,8 +210,8 @@ class Settings(_Frozen):
     """How pictures are drawn."""
     score: ScoreSettings = ScoreSettings()
     """How pictures are judged."""
-    pack_size: int = Field(default=1, ge=1, le=64)
-    """Adapters trained in one pass; layout, not identity."""
+    pack_size: PackSize = 1
+    """Adapters trained in one pass, or "auto": as many as the device's memory holds; layout, not identity."""
     shard_size: int = Field(default=64, ge=1, le=4096)
     """Pictures drawn by one task; layout, not identity."""
 
@@ -179,13 +219,22 @@ class Settings(_Frozen):
 PRESETS: Final[Mapping[str, Settings]] = MappingProxyType(
     {
         # The embedded model on a CPU: minutes for a 4 x 4 grid. Layout and palette are settled at the noisy end, and
-        # guidance away from the base alone brings out what little a small model adds.
+        # guidance away from the base alone brings out what little a small model adds. The halves of so small a model
+        # answer to the very prompt that they were trained on.
         "demo": Settings(
             train=TrainSettings(
                 resolution_px=64, rank=32, learning_rate=4e-3, steps=250, batch_size=4, timestep_power=4.0
             ),
             sample=SampleSettings(
-                steps=20, guidance_scale=2.0, guidance_from="base", width_px=64, height_px=64, batch_size=8
+                steps=20,
+                guidance_scale=2.0,
+                guidance_from="base",
+                prompt="A [c]",
+                content_strength=0.8,
+                style_strength=1.2,
+                width_px=64,
+                height_px=64,
+                batch_size=8,
             ),
             pack_size=4,
             shard_size=16,
@@ -193,7 +242,8 @@ PRESETS: Final[Mapping[str, Settings]] = MappingProxyType(
         # SDXL at a fraction of the cost, to look at a combination before paying for it.
         "draft": Settings(
             train=TrainSettings(resolution_px=768, rank=32, learning_rate=1e-4, steps=400, precision="bf16"),
-            sample=SampleSettings(steps=25, width_px=768, height_px=768, precision="bf16"),
+            # A second-order solver: what 50 steps of Euler's give, in about half of them.
+            sample=SampleSettings(steps=25, scheduler="dpm++", width_px=768, height_px=768, precision="bf16"),
             pack_size=2,
         ),
         # The published recipe. It ran in fp16; bf16 is the one change, since the fp16 loss turns NaN near step 500

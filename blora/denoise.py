@@ -7,7 +7,7 @@ Source: classifier-free guidance as in Ho & Salimans 2022.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from blora.config import SampleSettings
+from blora.crossattention import fixed_prompts
 from blora.errors import OutOfMemoryError, SettingFault
 from blora.schedule import generator_of, make_sampler
 
@@ -87,6 +88,7 @@ def denoise(
     seeds: Sequence[int],
     settings: SampleSettings,
     on_step: Callable[[int, int], None],
+    hidden_by_block: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
     """Draw the latents of one batch.
 
@@ -97,6 +99,7 @@ def denoise(
         seeds: One a picture, of its own generator.
         settings: How to draw.
         on_step: Called after each step with the number of steps done, and of all.
+        hidden_by_block: What some attention blocks see instead, by their name; see `fixed_prompts`.
 
     Returns:
         (pictures, channels, height, width) fp32.
@@ -107,17 +110,18 @@ def denoise(
     shape = latent_shape(model, settings)
     noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
     latents = sampler.first(noise.to(model.device))
-    for number, timestep in enumerate(sampler.timesteps, start=1):
-        scaled = sampler.scale(latents, timestep).to(model.dtype)
-        output = model.unet(
-            beside(scaled, scaled, settings), timestep, hidden, added_cond_kwargs=conditions, return_dict=False
-        )
-        prediction: Tensor = output[0].float()
-        if is_guided(settings):
-            negative, own = prediction[0::2], prediction[1::2]
-            prediction = negative + settings.guidance_scale * (own - negative)
-        latents = sampler.step(prediction, timestep, latents, generators)
-        on_step(number, len(sampler.timesteps))
+    with fixed_prompts(model.unet, hidden, hidden_by_block):
+        for number, timestep in enumerate(sampler.timesteps, start=1):
+            scaled = sampler.scale(latents, timestep).to(model.dtype)
+            output = model.unet(
+                beside(scaled, scaled, settings), timestep, hidden, added_cond_kwargs=conditions, return_dict=False
+            )
+            prediction: Tensor = output[0].float()
+            if is_guided(settings):
+                negative, own = prediction[0::2], prediction[1::2]
+                prediction = negative + settings.guidance_scale * (own - negative)
+            latents = sampler.step(prediction, timestep, latents, generators)
+            on_step(number, len(sampler.timesteps))
     return latents
 
 

@@ -22,11 +22,15 @@ class TrainItem:
         images: One picture, or several photos of one object, each (height, width, 3) uint8; their order is irrelevant.
         key: Names the adapter (its id); with the settings' seed it fixes all its random numbers.
         metadata: Goes into the adapter's files as it is, for example the image ids.
+        draws: Empty: all random numbers are the adapter's own. Else the name of a stream of noise and timesteps:
+            candidates of one image that name the same one differ in their first weights alone, and a pack computes
+            the frozen front of the UNet once for all of them.
     """
 
     images: tuple[NDArray[np.uint8], ...]
     key: str
     metadata: Mapping[str, str] = field(default_factory=dict)
+    draws: str = ""
 
 
 @dataclass(frozen=True, eq=False)

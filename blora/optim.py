@@ -1,8 +1,9 @@
 """AdamW for K adapters at once: every adapter has its own learning rate, step count, clipping and state.
 
-All weights of a pack lie in one matrix, a row for each adapter, so that a step is a dozen operations whatever the
-number of adapters and layers, and an adapter that sits a step out is a coefficient, not a branch.
-Source: arXiv 1711.05101, algorithm 2, in the order of operations of torch.optim.AdamW.
+All weights of a pack lie in one matrix, a row for each adapter, so that a step is one of torch's fused kernels an
+adapter, whatever the number of layers. The kernel itself divides by the adapter's loss scale and clipping, and leaves
+an adapter alone whose numbers are not finite, so that nothing of a step has to wait for the host.
+Source: arXiv 1711.05101, algorithm 2, as torch.optim.AdamW does it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
+from torch.optim.adamw import adamw
 
 __all__ = ["FlatFactors", "PackedAdamW"]
 
@@ -21,11 +23,18 @@ class FlatFactors:
     Attributes:
         values: (K, parameters) fp32.
         grads: (K, parameters) fp32, filled by `backward`.
-        layers: By layer name: down (K, rank, in) and up (K, out, rank), leaves that share the matrix's memory.
+        exact: By layer name: down (K, rank, in) and up (K, out, rank), views of ``values``.
+        layers: The same in the number format of the UNet, leaves of autograd. In fp32 they share the memory of
+            ``values``; else `refresh` copies the whole matrix over at once.
     """
 
     def __init__(
-        self, shapes: Mapping[str, tuple[int, int]], count: int, rank: int, device: torch.device | str = "cpu"
+        self,
+        shapes: Mapping[str, tuple[int, int]],
+        count: int,
+        rank: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         """Lay out zeros.
 
@@ -34,29 +43,38 @@ class FlatFactors:
             count: Number of adapters, K.
             rank: Rank of every layer.
             device: Where the matrix lies.
+            dtype: Number format that the UNet computes in.
         """
         size = sum(rank * (inner + outer) for outer, inner in shapes.values())
         self.values = torch.zeros(count, size, device=device)
         self.grads = torch.zeros_like(self.values)
+        self._used = self.values if dtype == torch.float32 else torch.zeros_like(self.values, dtype=dtype)
+        self.exact: dict[str, tuple[Tensor, Tensor]] = {}
         self.layers: dict[str, tuple[Tensor, Tensor]] = {}
-        self._leaves: list[tuple[Tensor, Tensor]] = []  # each with its part of `grads`
+        self._totals: list[Tensor] = []  # the part of `grads` of each leaf
         start = 0
         for name, (outer, inner) in shapes.items():
-            middle, end = start + rank * inner, start + rank * (inner + outer)
-            self.layers[name] = (self._leaf(start, middle, rank, inner), self._leaf(middle, end, outer, rank))
-            start = end
+            parts = ((start, rank, inner), (start + rank * inner, outer, rank))
+            down, up = (_stretch(self.values, *part) for part in parts)
+            used_down, used_up = (_stretch(self._used, *part).detach().requires_grad_() for part in parts)
+            self.exact[name], self.layers[name] = (down, up), (used_down, used_up)
+            self._totals += [_stretch(self.grads, *part) for part in parts]
+            start += rank * (inner + outer)
+        self._leaves = [leaf for pair in self.layers.values() for leaf in pair]
 
-    def _leaf(self, start: int, end: int, first: int, second: int) -> Tensor:
-        """Make a leaf of a stretch of columns."""
-        leaf = self.values[:, start:end].view(-1, first, second).detach().requires_grad_()
-        self._leaves.append((leaf, self.grads[:, start:end].view(-1, first, second)))
-        return leaf
+    def refresh(self) -> None:
+        """Let the UNet see the values as they are now."""
+        if self._used is not self.values:
+            self._used.copy_(self.values)
 
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradient of a scalar to `grads`."""
-        gradients = torch.autograd.grad(loss, [leaf for leaf, _ in self._leaves])
-        for (_, total), gradient in zip(self._leaves, gradients, strict=True):
-            total.add_(gradient)
+    def backward(self, loss: Tensor, *, add: bool = False) -> None:
+        """Write the gradient of a scalar to `grads`, or add it to what is there."""
+        gradients = torch.autograd.grad(loss, self._leaves)
+        if not add:
+            torch._foreach_copy_(self._totals, list(gradients))
+        else:
+            for total, gradient in zip(self._totals, gradients, strict=True):
+                total.add_(gradient)
 
     def draw_down(self, index: int, generator: torch.Generator) -> None:
         """Start one adapter as LoRA does: down ~ N(0, 1 / rank), up = 0, so that the update is zero.
@@ -65,7 +83,7 @@ class FlatFactors:
         Source: diffusers' LoRALinearLayer, which the reference implementation trains.
         """
         with torch.no_grad():
-            for down, up in self.layers.values():
+            for down, up in self.exact.values():
                 rank = down.shape[1]
                 down[index].copy_(torch.randn(down.shape[1:], generator=generator) / rank)
                 up[index].zero_()
@@ -73,8 +91,13 @@ class FlatFactors:
     def weaken(self, index: int, factor: float) -> None:
         """Multiply one adapter's update by a factor."""
         with torch.no_grad():
-            for _, up in self.layers.values():
+            for _, up in self.exact.values():
                 up[index].mul_(factor)
+
+
+def _stretch(matrix: Tensor, start: int, first: int, second: int) -> Tensor:
+    """Return columns of a (K, columns) matrix as (K, first, second)."""
+    return matrix[:, start : start + first * second].view(-1, first, second)
 
 
 class PackedAdamW:
@@ -83,7 +106,7 @@ class PackedAdamW:
     Attributes:
         mean: (K, parameters) running mean of gradients.
         square: (K, parameters) running mean of squared gradients.
-        counts: Steps taken by each adapter.
+        counts: (K,) fp32, steps taken by each adapter, beside the values so that nobody has to wait for them.
     """
 
     def __init__(self, values: Tensor, beta1: float, beta2: float, epsilon: float, weight_decay: float) -> None:
@@ -91,39 +114,34 @@ class PackedAdamW:
         self.values, self.beta1, self.beta2 = values, beta1, beta2
         self.epsilon, self.weight_decay = epsilon, weight_decay
         self.mean, self.square = torch.zeros_like(values), torch.zeros_like(values)
-        self.counts = [0] * len(values)
+        self.counts = torch.zeros(len(values), device=values.device)
+
+    def steps_taken(self) -> list[int]:
+        """How many steps each adapter has taken; waits for the device."""
+        return [int(count) for count in self.counts.tolist()]
 
     def reset(self, index: int) -> None:
         """Forget one adapter's state, as if it had taken no step."""
-        self.mean[index].zero_()
-        self.square[index].zero_()
-        self.counts[index] = 0
+        for state in (self.mean, self.square, self.counts):
+            state[index].zero_()
 
     @torch.no_grad()
-    def step(self, grads: Tensor, rates: Sequence[float | None], factors: Sequence[float]) -> None:
-        """Take one step with each adapter that has a rate; leave the others exactly as they are.
+    def step(self, grads: Tensor, rates: Sequence[float | None], divisors: Tensor, finite: Tensor) -> None:
+        """Take one step with each adapter that has a rate and finite numbers; leave the others exactly as they are.
 
         Args:
             grads: (K, parameters); overwritten.
             rates: Learning rate of each adapter, None to sit this step out.
-            factors: What each adapter's gradient is multiplied by first (clipping, loss scale).
+            divisors: (K,) fp32, what each adapter's gradient is divided by first: its loss scale over its clipping.
+            finite: (K,) bool, on the device, as the other is: where it is false nothing changes, the count included.
         """
-        active = [rate is not None for rate in rates]
-        self.counts = [count + moves for count, moves in zip(self.counts, active, strict=True)]
-        for index in (index for index, moves in enumerate(active) if not moves):
-            grads[index].zero_()  # 0 x NaN is NaN: a coefficient alone would not keep it out
-
-        def column(chosen: Sequence[float], otherwise: float) -> Tensor:
-            picked = [value if moves else otherwise for value, moves in zip(chosen, active, strict=True)]
-            return torch.tensor(picked, dtype=grads.dtype, device=grads.device)[:, None]
-
-        count = len(active)
-        sizes = [(rate or 0.0) / (1 - self.beta1 ** max(n, 1)) for rate, n in zip(rates, self.counts, strict=True)]
-        roots = [(1 - self.beta2 ** max(n, 1)) ** 0.5 for n in self.counts]
-        grads.mul_(column(factors, 0.0))
-        self.values.mul_(column([1 - (rate or 0.0) * self.weight_decay for rate in rates], 1.0))
-        self.mean.lerp_(grads, column([1 - self.beta1] * count, 0.0))
-        self.square.mul_(column([self.beta2] * count, 1.0))
-        self.square.addcmul_(grads, grads * column([1 - self.beta2] * count, 0.0))
-        spread = self.square.sqrt().div_(column(roots, 1.0)).add_(self.epsilon)
-        self.values.sub_((self.mean * column(sizes, 0.0)).div_(spread))
+        found_inf = (~finite).to(torch.float32)
+        for index, rate in enumerate(rates):
+            if rate is not None:
+                state = (self.values, grads, self.mean, self.square)
+                values, gradient, mean, square = ([matrix[index]] for matrix in state)
+                adamw(
+                    values, gradient, mean, square, [], [self.counts[index]],
+                    fused=True, grad_scale=divisors[index], found_inf=found_inf[index], amsgrad=False, maximize=False,
+                    beta1=self.beta1, beta2=self.beta2, lr=rate, weight_decay=self.weight_decay, eps=self.epsilon,
+                )  # fmt: skip

@@ -25,6 +25,7 @@ class Rows:
         adapters: (rows,) int64, adapter of each row; rows without one point at adapter 0 with strength 0.
         strengths: (rows, 1, 1) fp32, factor of each row's weight delta, or None where all are one.
         each: Rows of each adapter if the layout is regular (all rows of adapter 0, then all of 1, …), else 0.
+        even: True if all rows have the same strength.
         idle: True if no row has an adapter with a strength other than 0, so that the base answers alone.
     """
 
@@ -73,7 +74,7 @@ class Rows:
         indices = [index or 0 for index in adapters]
         each, rest = divmod(len(indices), held) if held else (0, 1)
         self.each = each if not rest and indices == [row // max(each, 1) for row in range(len(indices))] else 0
-        self.idle = not any(factors)
+        self.idle, self.even = not any(factors), len(set(factors)) <= 1
         self.adapters = torch.tensor(indices, dtype=torch.int64, device=device)
         plain = all(factor == 1.0 for factor in factors)
         self.strengths = None if plain else torch.tensor(factors, dtype=torch.float32, device=device)[:, None, None]
@@ -106,26 +107,33 @@ class PackedLinear(nn.Module):
         """Return base output plus each row's own update.
 
         Args:
-            hidden: (rows, tokens, in).
+            hidden: (rows, tokens, in). Rows that are one (expanded, stride 0), such as the prompt that a whole pack
+                shares, are computed once an adapter.
 
         Returns:
             (rows, tokens, out); exactly the base layer's output in rows without adapter or with strength 0.
         """
-        out: Tensor = self.base(hidden)
-        rows = self.rows
+        rows, held, batch = self.rows, self.down.shape[0], hidden.shape[0]
         if rows.idle:
+            out: Tensor = self.base(hidden)
             return out
-        batch, tokens, _ = hidden.shape
         if batch != len(rows):
             raise ValueError(f"a batch of {batch} rows met a layout of {len(rows)}: call Rows.set first")
         down, up = self.down.to(hidden.dtype), self.up.to(hidden.dtype)
-        if rows.each and batch == rows.each * down.shape[0]:
-            groups = down.shape[0]
-        else:
-            groups, down, up = batch, down[rows.adapters], up[rows.adapters]
+        if not rows.each or batch != rows.each * held:
+            return self._updated(hidden, down[rows.adapters], up[rows.adapters], rows.strengths)
+        if hidden.stride(0) or rows.each == 1 or not rows.even:
+            return self._updated(hidden, down, up, rows.strengths)
+        strengths = None if rows.strengths is None else rows.strengths[:held]
+        return self._updated(hidden[:held], down, up, strengths).repeat_interleave(rows.each, dim=0)
+
+    def _updated(self, hidden: Tensor, down: Tensor, up: Tensor, strengths: Tensor | None) -> Tensor:
+        """Add updates of groups of neighbouring rows: two products, and no copy of what comes in or goes out."""
+        batch, tokens, groups = hidden.shape[0], hidden.shape[1], down.shape[0]
+        out: Tensor = self.base(hidden)
         inner = torch.bmm(hidden.reshape(groups, -1, self.in_features), down.transpose(1, 2))
-        if rows.strengths is not None:
-            inner = (inner.view(batch, tokens, -1) * rows.strengths.to(inner.dtype)).view(inner.shape)
+        if strengths is not None:
+            inner = (inner.view(batch, tokens, -1) * strengths.to(inner.dtype)).view(inner.shape)
         total = torch.baddbmm(out.reshape(groups, -1, self.out_features), inner, up.transpose(1, 2))
         return total.view(batch, tokens, self.out_features)
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from blora.components import PromptEmbeddings, load_frozen
+from blora.components import DTYPES, PromptEmbeddings, load_frozen, to_pixels
 from blora.config import Precision
 from blora.errors import TopologyError
 
@@ -58,7 +58,7 @@ class PlainBase:
             raise TopologyError("not a StableDiffusionPipeline folder", f"without {', '.join(missing)}", accepted)
         self.device = torch.device(device)
         self.precision = precision
-        self.dtype: torch.dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        self.dtype: torch.dtype = DTYPES[precision]
         self.unet = load_frozen(UNet2DConditionModel, folder, "unet", self.device, torch_dtype=self.dtype)
         wanted = [name for name in ("addition_embed_type", "class_embed_type") if self.unet.config.get(name)]
         if wanted:
@@ -93,9 +93,5 @@ class PlainBase:
     @torch.no_grad()
     def decode(self, latents: Tensor) -> NDArray[np.uint8]:
         """Decode latents (n, c, h, w) one at a time to pictures (n, h * factor, w * factor, 3) uint8."""
-        pictures = []
-        for latent in latents.float():
-            picture = self._vae.decode(latent[None] / self._vae.config.scaling_factor).sample[0]
-            pixels = ((picture / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
-            pictures.append(pixels.permute(1, 2, 0).cpu().numpy())
-        return np.stack(pictures)
+        scaled = latents.float() / self._vae.config.scaling_factor
+        return np.stack([to_pixels(self._vae.decode(latent[None]).sample[0]) for latent in scaled])

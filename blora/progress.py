@@ -76,8 +76,14 @@ class Progress:
         tail = [loss for loss in self.losses[-max(1, len(self.losses) // _LOSS_TAIL) :] if math.isfinite(loss)]
         return math.fsum(tail) / len(tail) if tail else math.nan
 
-    def judge(self, loss: float, norm: float, settings: TrainSettings) -> Verdict:
+    def judge(self, loss: float, norm: float, loss_scale: float, settings: TrainSettings) -> Verdict:
         """Record one step's loss and gradient norm, and say what to do.
+
+        Args:
+            loss: The step's loss.
+            norm: Norm of its gradient.
+            loss_scale: What the loss was multiplied by in that step, which may be some steps ago.
+            settings: The NaN policy.
 
         Returns:
             "step": take the step. "skip": leave the adapter as it is. "halve": halve its update and forget the
@@ -91,8 +97,8 @@ class Progress:
             self.streak = self.fruitless_reseeds = 0
             return "step"
         self.skipped += 1
-        if math.isfinite(loss) and self.loss_scale > 1.0:
-            self.loss_scale /= 2
+        if math.isfinite(loss) and loss_scale > 1.0:
+            self.loss_scale = min(self.loss_scale, loss_scale / 2)
             return "skip"
         self.streak += 1
         return "skip" if self.streak < settings.skips_before_reseed else self._escalate(settings)
@@ -148,7 +154,7 @@ def write_checkpoint(
     tensors["generators"] = torch.stack([one.generator.get_state() for one in pack])
     plain = [{name: getattr(one, name) for name in _PLAIN} for one in pack]
     errors = [one.error.args if one.error else None for one in pack]
-    state = {"step": step, "counts": optimizer.counts, "plain": plain, "errors": errors}
+    state = {"step": step, "counts": optimizer.steps_taken(), "plain": plain, "errors": errors}
     cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     return pack_safetensors(cpu, {"identity": identity, "state": json.dumps(state)})
 
@@ -177,11 +183,13 @@ def read_checkpoint(
         factors.values.copy_(tensors["values"])
         optimizer.mean.copy_(tensors["mean"])
         optimizer.square.copy_(tensors["square"])
-    optimizer.counts = state["counts"]
+        optimizer.counts.copy_(torch.tensor(state["counts"]))
     for index, one in enumerate(pack):
         for name in _PLAIN:
             setattr(one, name, state["plain"][index][name])
         one.losses = tensors["losses"][index].tolist()
+        if one.reseeds:
+            one.generator = torch.Generator()  # its noise is its own since then, whomever it was shared with
         one.generator.set_state(tensors["generators"][index].clone())  # it reads from the start of the storage
         args = state["errors"][index]
         one.error = TrainingDivergedError(*args) if args else None

@@ -32,7 +32,7 @@ from PIL import Image
 from blora.adapter import Adapter, Factors
 from blora.base import Base
 from blora.blocks import BLOCKS, attention_layers
-from blora.config import Settings
+from blora.config import RECIPE_VERSION, Settings
 from blora.errors import SettingFault, SettingsError
 from blora.files import pack_safetensors, unpack_safetensors
 from blora.paired import Pair, PairedSet
@@ -46,7 +46,6 @@ Picture = NDArray[np.uint8]
 Tell = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
 
-PROMPT: Final = "A [c] in [s] style"
 CONTENT_PROBE: Final = "down_blocks.2.attentions.1"
 """W2: the other block that the paper's probe finds content in."""
 ROWS: Final = ("blora", "swapped", "w2", "all_attention", "prompt", "magenta", "content", "style", "real")
@@ -136,15 +135,18 @@ class Workshop:
         if row == "prompt":
             thing, style = self.paired.things[pair.thing], self.paired.styles[pair.style]
             return Draw(None, None, f"A {thing.name} in {style.words} style", pair.seed)
+        told = self.settings.train.with_tokens(self.settings.sample.prompt)
         content, style_adapter = adapters[pair.content], adapters[pair.reference]
+        strengths = self.settings.sample.content_strength, self.settings.sample.style_strength
         if row == "blora":
-            return Draw(content, style_adapter, PROMPT, pair.seed)
+            return Draw(content, style_adapter, told, pair.seed, *strengths)
         if row == "swapped":
-            return Draw(style_adapter, content, PROMPT, pair.seed)
+            return Draw(style_adapter, content, told, pair.seed, *strengths)
+        content, style_adapter = _scaled(content, strengths[0]), _scaled(style_adapter, strengths[1])
         if row == "w2":
             layers = {**_under(content, CONTENT_PROBE), **_under(style_adapter, BLOCKS["style"])}
-            return Draw(None, None, PROMPT, pair.seed, whole=Adapter(layers))
-        return Draw(None, None, PROMPT, pair.seed, whole=_added(content, style_adapter))
+            return Draw(None, None, told, pair.seed, whole=Adapter(layers))
+        return Draw(None, None, told, pair.seed, whole=_added(content, style_adapter))
 
     def _magenta(self, pairs: Sequence[Pair]) -> list[Picture]:
         """Stylise the content pictures; the network works at 384 px, so they are enlarged first."""
@@ -164,8 +166,9 @@ class Workshop:
         places = sorted({place for pair in pairs for place in (pair.content, pair.reference)})
         keys = {place: self._key(kind, place) for place in places}
         missing = [place for place in places if keys[place] not in self.kept]
-        for start in range(0, len(missing), self.settings.pack_size):
-            self._train(kind, {keys[place]: place for place in missing[start : start + self.settings.pack_size]}, start)
+        size = 4 if self.settings.pack_size == "auto" else self.settings.pack_size
+        for start in range(0, len(missing), size):
+            self._train(kind, {keys[place]: place for place in missing[start : start + size]}, start)
         return {place: _unpack(self.kept[key]) for place, key in keys.items()}
 
     def _train(self, kind: str, pack: Mapping[str, tuple[int, int]], begun: int) -> None:
@@ -195,12 +198,17 @@ class Workshop:
 
     def _key(self, kind: str, place: tuple[int, int]) -> str:
         """What an adapter is known by: the picture, the recipe, the base, and what is trained."""
-        parts = [kind, pixel_digest(self.paired.pictures[place]), self.base.revision, self.settings.train.identity()]
+        picture, recipe = pixel_digest(self.paired.pictures[place]), self.settings.train.identity()
+        parts = [RECIPE_VERSION, kind, picture, self.base.revision, recipe]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _under(adapter: Adapter, block: str) -> dict[str, Factors]:
     return {name: factors for name, factors in adapter.layers.items() if name.startswith(f"{block}.")}
+
+
+def _scaled(adapter: Adapter, strength: float) -> Adapter:
+    return Adapter({name: Factors(one.down, one.up * strength) for name, one in adapter.layers.items()})
 
 
 def _added(one: Adapter, other: Adapter) -> Adapter:

@@ -12,15 +12,15 @@ Source: arXiv 2403.14572, sections 4.2 and 5 (the uses); classifier-free guidanc
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from blora.adapter import Adapter
 from blora.base import Base
@@ -28,9 +28,10 @@ from blora.blocks import BLOCKS, Half, target_layers
 from blora.config import SampleSettings
 from blora.denoise import beside, denoise, fits_device, is_guided, latent_shape, model_faults
 from blora.errors import BloraError, SettingFault, SettingsError
+from blora.execution import compiled_blocks
 from blora.packed import Rows, inject, stack
 
-__all__ = ["Draw", "SampleReport", "block_prompts", "sample", "sample_latents"]
+__all__ = ["Draw", "SampleReport", "sample", "sample_latents"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,26 +146,6 @@ class _Progress:
         self._began = time.perf_counter()
 
 
-@contextmanager
-def block_prompts(unet: nn.Module, hidden: Mapping[str, Tensor]) -> Iterator[None]:
-    """While the context is open, let some attention blocks see other prompts than the rest of the UNet.
-
-    Args:
-        unet: The UNet.
-        hidden: Prompt embeddings (rows, tokens, context) by the name of a block's transformer, for example
-            "up_blocks.0.attentions.0".
-    """
-
-    def replace(embeddings: Tensor) -> Callable[[Any, Any, dict[str, Any]], tuple[Any, dict[str, Any]]]:
-        return lambda module, args, kwargs: (args, {**kwargs, "encoder_hidden_states": embeddings})
-
-    with ExitStack() as hooks:
-        for name, embeddings in hidden.items():
-            block = unet.get_submodule(name)
-            hooks.callback(block.register_forward_pre_hook(replace(embeddings), with_kwargs=True).remove)
-        yield
-
-
 @torch.no_grad()
 def _denoise(base: Base, draws: Sequence[Draw], settings: SampleSettings, progress: _Progress) -> Tensor:
     """Return the latents of one batch, (pictures, channels, height, width) fp32."""
@@ -181,8 +162,9 @@ def _denoise(base: Base, draws: Sequence[Draw], settings: SampleSettings, progre
         wholes = [draw.whole for draw in draws]
         named = dict.fromkeys(name for adapter in wholes if adapter for name in adapter.layers)
         _inject(changes, base, tuple(named), wholes, [1.0] * len(draws), adapted)
-        changes.enter_context(block_prompts(base.unet, hidden_by_block))
-        return denoise(base, hidden, pooled, [draw.seed for draw in draws], settings, step)
+        if settings.execution == "compiled":
+            changes.enter_context(compiled_blocks(base.unet))
+        return denoise(base, hidden, pooled, [draw.seed for draw in draws], settings, step, hidden_by_block)
 
 
 def _embed(base: Base, draws: Sequence[Draw], settings: SampleSettings) -> tuple[Tensor, Tensor, dict[str, Tensor]]:

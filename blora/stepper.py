@@ -1,14 +1,15 @@
 """One training step of a pack: from random numbers to losses and gradients.
 
 The UNet is frozen, so autograd records nothing before the first adapted layer: the down and middle blocks, 43 % of a
-forward pass of SDXL, run as in inference and keep no activations.
+forward pass of SDXL, run as in inference and keep no activations. Adapters of one image that share their random numbers
+go through these blocks as one row. Nothing here waits for the device.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from torch import Tensor
 
 from blora.base import Base
 from blora.config import TrainSettings
+from blora.crossattention import fixed_prompts
+from blora.execution import Graphs, compiled_blocks, shared_front, to_device
 from blora.optim import FlatFactors
 from blora.packed import Rows, inject
 from blora.prepare import Noise, Photo
@@ -37,7 +40,7 @@ class Stepper:
         Args:
             base: Its UNet is borrowed.
             photos: The photos of each adapter.
-            factors: The pack's weights.
+            factors: The pack's weights, in the UNet's number format.
             settings: The recipe.
         """
         self.base, self.photos, self.factors, self.settings = base, photos, factors, settings
@@ -47,9 +50,16 @@ class Stepper:
         schedulers: Any = DDPMScheduler  # diffusers' configuration mixin has no types
         keep: Tensor = schedulers.from_config(base.scheduler_config).alphas_cumprod.to(base.device)
         self.signal, self.sigma = keep.sqrt(), (1 - keep).sqrt()
-        self.rows = Rows.regular(len(photos), settings.batch_size, settings.scale, base.device)
         self.layout = [index for index in range(len(photos)) for _ in range(settings.batch_size)]
-        self.injection = inject(base.unet, factors.layers, self.rows)
+        self.rows = Rows.regular(len(photos), settings.batch_size, settings.scale, base.device)
+        self._graphs = Graphs() if settings.execution.endswith("graph") else None
+        with ExitStack() as changes:
+            changes.enter_context(inject(base.unet, factors.layers, self.rows))
+            changes.enter_context(fixed_prompts(base.unet, self.hidden))
+            if settings.execution.startswith("compiled"):
+                changes.enter_context(compiled_blocks(base.unet))
+            changes.callback(base.unet.disable_gradient_checkpointing)
+            self._changes = changes.pop_all()
         if settings.checkpointing == "on":
             base.unet.enable_gradient_checkpointing()
 
@@ -59,23 +69,24 @@ class Stepper:
 
     def __exit__(self, *_: object) -> None:
         """Leave the UNet as it was found."""
-        self.injection.eject()
-        self.base.unet.disable_gradient_checkpointing()
+        self._changes.close()
 
     @property
     def timesteps(self) -> int:
         """Length of the diffusion."""
         return len(self.signal)
 
-    def run(self, draws: Sequence[Sequence[Noise]], loss_scales: Sequence[float]) -> tuple[list[float], list[float]]:
+    def run(self, draws: Sequence[Sequence[Noise]], loss_scales: Sequence[float]) -> tuple[Tensor, Tensor]:
         """Fill the gradients, each adapter's multiplied by its loss scale.
 
         Args:
-            draws: The random numbers of each adapter's rows.
+            draws: The random numbers of each adapter's rows; rows with the very same `Noise` and `Photo` go through
+                the frozen front as one.
             loss_scales: One for each adapter.
 
         Returns:
-            Each adapter's loss, and the norm of its gradient without the scale.
+            Each adapter's loss, and the norm of its gradient without the scale; both (adapters,) fp32 on the device,
+            where they may still be under way.
         """
         try:
             return self._run(draws, loss_scales)
@@ -84,47 +95,82 @@ class Stepper:
                 raise
         # Outside the handler, so that the failed attempt's activations are gone. The same numbers are used again.
         _LOG.info("not enough memory to keep activations: they are recomputed from here on")
+        if self._graphs:
+            self._graphs.clear()
         self.base.unet.enable_gradient_checkpointing()
         return self._run(draws, loss_scales)
 
-    def _run(self, draws: Sequence[Sequence[Noise]], loss_scales: Sequence[float]) -> tuple[list[float], list[float]]:
-        self.factors.grads.zero_()
-        by_shape = defaultdict(list)  # one shape, unless pictures are not cropped
+    def _run(self, draws: Sequence[Sequence[Noise]], loss_scales: Sequence[float]) -> tuple[Tensor, Tensor]:
+        self.factors.refresh()
+        by_shape: dict[torch.Size, list[tuple[int, Noise]]] = {}  # one shape, unless pictures are not cropped
         for index, rows in enumerate(draws):
             for noise in rows:
-                by_shape[noise.noise.shape].append((index, noise))
-        losses = [0.0] * len(draws)
-        for group in by_shape.values():
+                by_shape.setdefault(noise.noise.shape, []).append((index, noise))
+        device, batch_size = self.base.device, self.settings.batch_size
+        losses = torch.zeros(len(draws), device=device)
+        for number, group in enumerate(by_shape.values()):
             layout = [index for index, _ in group]
             if layout != self.layout:
                 self.layout = layout
-                self.rows.set(layout, self.settings.scale, count=len(draws), device=self.base.device)
-            row_losses = self._losses(group)
-            weights = torch.tensor([loss_scales[index] / self.settings.batch_size for index in layout])
-            self.factors.backward((row_losses * weights.to(row_losses.device)).sum())
-            for index, loss in zip(layout, row_losses.tolist(), strict=True):
-                losses[index] += loss / self.settings.batch_size
-        norms = self.factors.grads.norm(dim=1).tolist()
-        return losses, [norm / scale for norm, scale in zip(norms, loss_scales, strict=True)]
+                self.rows.set(layout, self.settings.scale, count=len(draws), device=device)
+            weights = to_device(torch.tensor([loss_scales[index] / batch_size for index in layout]), device)
+            row_losses = self._backward(group, weights, add=number > 0)
+            losses.index_add_(0, to_device(torch.tensor(layout), device), row_losses / batch_size)
+        scales = to_device(torch.tensor(loss_scales, dtype=torch.float32), device)
+        return losses, self.factors.grads.norm(dim=1) / scales
 
-    def _losses(self, group: Sequence[tuple[int, Noise]]) -> Tensor:
-        """Return the mean squared error of each row, (rows,) fp32."""
-        device, count = self.base.device, len(group)
-        photos = [self.photos[index][noise.photo] for index, noise in group]
-        timesteps = torch.tensor([noise.timestep for _, noise in group], device=device)
-        noise = torch.stack([one.noise for _, one in group]).to(device)
-        posterior = torch.stack([one.posterior for _, one in group]).to(device)
+    def _backward(self, group: Sequence[tuple[int, Noise]], weights: Tensor, *, add: bool) -> Tensor:
+        """Fill the gradients with those of the weighted losses; return the mean squared error of each row, fp32."""
+        device = self.base.device
+        places: dict[tuple[int, int], int] = {}
+        unique: list[tuple[int, Noise]] = []
+        for index, noise in group:
+            if places.setdefault((id(noise), id(self.photos[index][noise.photo])), len(unique)) == len(unique):
+                unique.append((index, noise))
+        spread = tuple(places[id(noise), id(self.photos[index][noise.photo])] for index, noise in group)
+        photos = [self.photos[index][noise.photo] for index, noise in unique]
+        timesteps = to_device(torch.tensor([noise.timestep for _, noise in unique]), device)
+        added = to_device(torch.stack([one.noise for _, one in unique]), device)
+        posterior = to_device(torch.stack([one.posterior for _, one in unique]), device)
         latents = torch.cat([p.mean for p in photos]) + torch.cat([p.std for p in photos]) * posterior
         signal, sigma = self.signal[timesteps, None, None, None], self.sigma[timesteps, None, None, None]
-        target = noise if self.base.prediction_type == "epsilon" else signal * noise - sigma * latents
-        with torch.enable_grad():
+        target = added if self.base.prediction_type == "epsilon" else signal * added - sigma * latents
+        inputs = (
+            (signal * latents + sigma * added).to(self.base.dtype),
+            timesteps,
+            target,
+            weights,
+            torch.cat([p.time_ids for p in photos]),
+        )
+        shared = spread if len(unique) < len(group) else None
+
+        def compute(*tensors: Tensor) -> Tensor:
+            return self._compute(*tensors, shared=shared, add=add)
+
+        if self._graphs is None:
+            return compute(*inputs)
+        return self._graphs.run((tuple(self.layout), shared, add, added.shape), compute, inputs)
+
+    def _compute(
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        target: Tensor,
+        weights: Tensor,
+        time_ids: Tensor,
+        *,
+        shared: tuple[int, ...] | None,
+        add: bool,
+    ) -> Tensor:
+        """Go through the UNet and back; all that a graph of the device's work holds."""
+        count = len(noisy)
+        with torch.enable_grad(), shared_front(self.base.unet, shared, self.base.device) as wide:
             predicted: Tensor = self.base.unet(
-                (signal * latents + sigma * noise).to(self.base.dtype),
+                noisy,
                 timesteps,
                 encoder_hidden_states=self.hidden.expand(count, -1, -1),
-                added_cond_kwargs={
-                    "text_embeds": self.pooled.expand(count, -1),
-                    "time_ids": torch.cat([p.time_ids for p in photos]),
-                },
+                added_cond_kwargs={"text_embeds": self.pooled.expand(count, -1), "time_ids": time_ids},
             ).sample
-            return (predicted.float() - target).square().mean(dim=(1, 2, 3))
+            row_losses = (predicted.float() - wide(target)).square().mean(dim=(1, 2, 3))
+            self.factors.backward((row_losses * weights).sum(), add=add)
+        return row_losses.detach()

@@ -15,12 +15,15 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import diffusers
 import torch
 from PIL import Image
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from blora.adapter import Adapter, Factors
@@ -28,9 +31,10 @@ from blora.base import Base
 from blora.blocks import target_layers
 from blora.config import RECIPE_VERSION, TrainSettings
 from blora.errors import OutOfMemoryError, SettingFault, SettingsError
+from blora.execution import to_device
 from blora.items import StepReport, TrainItem, TrainResult
 from blora.optim import FlatFactors, PackedAdamW
-from blora.prepare import draw_noise, latent_multiple_px, pixel_digest, prepare_photos, read_pixels
+from blora.prepare import draw_noise, latent_multiple_px, pixel_digest, prepare_photos, read_pixels, seeded
 from blora.progress import Progress, checkpoint_identity, read_checkpoint, write_checkpoint
 from blora.stepper import Stepper
 
@@ -90,44 +94,108 @@ def _train(
     """Train a pack from the start or from a checkpoint."""
     trained = layers or (*target_layers(base.unet, "content"), *target_layers(base.unet, "style"))
     shapes = {name: tuple(base.unet.get_parameter(f"{name}.weight").shape) for name in trained}
-    factors = FlatFactors(shapes, len(items), settings.rank, base.device)
+    factors = FlatFactors(shapes, len(items), settings.rank, base.device, base.dtype)
     optimizer = PackedAdamW(factors.values, settings.beta1, settings.beta2, settings.epsilon, settings.weight_decay)
     pack = [Progress.start(item.key, settings) for item in items]
-    pictures = [(item.key, [pixel_digest(rgb) for rgb in item.images]) for item in items]
+    digests = [[pixel_digest(rgb) for rgb in item.images] for item in items]
+    names = [f"{item.key}\0{item.draws}" if item.draws else item.key for item in items]
+    pictures = list(zip(names, digests, strict=True))
     identity = checkpoint_identity(pictures, settings, " ".join([base.revision, *(layers or ())]))
-    done = 0
-    if checkpoint is not None:
-        done = read_checkpoint(checkpoint, pack, factors, optimizer, identity)
-    else:
+    if checkpoint is None:
         for index, one in enumerate(pack):
             factors.draw_down(index, one.generator)
-    photos = [prepare_photos(base, item.images, settings) for item in items]
+    _share_draws(pack, items, digests, settings)
+    done = 0 if checkpoint is None else read_checkpoint(checkpoint, pack, factors, optimizer, identity)
+    known = {tuple(digest): item.images for digest, item in zip(digests, items, strict=True)}
+    encoded = {digest: prepare_photos(base, images, settings) for digest, images in known.items()}
+    photos = [encoded[tuple(digest)] for digest in digests]
+    ahead = _steps_ahead(base.device)
+    queued: deque[_Queued] = deque()
     with Stepper(base, photos, factors, settings) as stepper:
+        began = time.perf_counter()
         for step in range(done + 1, settings.steps + 1):
-            began = time.perf_counter()
-            _step(stepper, pack, optimizer, step - 1)
-            if on_step:
-                losses = tuple(one.losses[-1] for one in pack)
-                active = sum(one.error is None for one in pack)
-                on_step(StepReport(step, settings.steps, losses, active, time.perf_counter() - began))
+            queued.append(_queue(stepper, pack, optimizer, step))
+            halt = step == settings.steps or step % settings.checkpoint_every_steps == 0
+            while len(queued) > (0 if halt else ahead):
+                settled = queued.popleft()
+                _settle(settled, stepper, pack, optimizer)
+                if on_step:
+                    losses = tuple(one.losses[-1] for one in pack)
+                    active, now = sum(one.error is None for one in pack), time.perf_counter()
+                    on_step(StepReport(settled.step, settings.steps, losses, active, now - began))
+                    began = time.perf_counter()
             if all(one.error for one in pack):
                 break
-            if on_checkpoint and step % settings.checkpoint_every_steps == 0 and step < settings.steps:
+            if on_checkpoint and halt and step < settings.steps:
                 on_checkpoint(write_checkpoint(pack, factors, optimizer, step, identity))
-    return [_result(base, items[i], pack[i], factors, i, optimizer.counts[i], settings) for i in range(len(items))]
+    counts = optimizer.steps_taken()
+    return [_result(base, items[i], pack[i], factors, i, counts[i], settings) for i in range(len(items))]
 
 
-def _step(stepper: Stepper, pack: Sequence[Progress], optimizer: PackedAdamW, step: int) -> None:
-    """Take one step with every adapter whose numbers are finite."""
+def _steps_ahead(device: torch.device) -> int:
+    """How many steps a device is told of before the last one's numbers are read, so that a GPU never waits for Python.
+
+    The NaN policy then acts that many steps later; a step that is not finite changes no weight either way.
+    """
+    return 1 if device.type == "cuda" else 0
+
+
+def _share_draws(
+    pack: Sequence[Progress], items: Sequence[TrainItem], digests: Sequence[Sequence[str]], settings: TrainSettings
+) -> None:
+    """Give candidates of one image that name the same stream of draws one generator for all of them."""
+    shared: dict[tuple[str, ...], torch.Generator] = {}
+    for one, item, digest in zip(pack, items, digests, strict=True):
+        if item.draws:
+            stream = seeded(f"draws {item.draws}", settings.seed)
+            one.generator = shared.setdefault((item.draws, *sorted(digest)), stream)
+
+
+@dataclass(frozen=True, eq=False)
+class _Queued:
+    """A step that the device has been told to take.
+
+    Attributes:
+        step: Its number, from 1.
+        loss_scales: Each adapter's loss scale in that step.
+        figures: (2, adapters) fp32: losses and norms of gradients; valid once ``arrived``.
+        arrived: Set when they have come from the GPU; None on the CPU, where they are there.
+    """
+
+    step: int
+    loss_scales: list[float]
+    figures: Tensor
+    arrived: torch.cuda.Event | None
+
+
+def _queue(stepper: Stepper, pack: Sequence[Progress], optimizer: PackedAdamW, step: int) -> _Queued:
+    """Tell the device to take one step with every adapter whose numbers are finite, and wait for nothing."""
     settings, photos, timesteps = stepper.settings, stepper.photos, stepper.timesteps
-    draws = [draw_noise(one.generator, photos[i], step, settings, timesteps) for i, one in enumerate(pack)]
+    drawn = {id(one.generator): (one.generator, photos[i]) for i, one in enumerate(pack)}
+    draws = {name: draw_noise(*source, step - 1, settings, timesteps) for name, source in drawn.items()}
     scales = [one.loss_scale for one in pack]
-    losses, norms = stepper.run(draws, scales)
-    verdicts = [one.judge(losses[i], norms[i], settings) for i, one in enumerate(pack)]
-    clips = [min(1.0, settings.max_grad_norm / (norm + 1e-6)) if math.isfinite(norm) else 0.0 for norm in norms]
-    rates = [one.rate if verdict == "step" else None for one, verdict in zip(pack, verdicts, strict=True)]
-    optimizer.step(stepper.factors.grads, rates, [clip / scale for clip, scale in zip(clips, scales, strict=True)])
-    for index, verdict in enumerate(verdicts):
+    losses, norms = stepper.run([draws[id(one.generator)] for one in pack], scales)
+    finite = losses.isfinite() & norms.isfinite()
+    clips = (settings.max_grad_norm / (norms + 1e-6)).clamp(max=1.0)
+    rates = [one.rate if one.error is None else None for one in pack]
+    divisors = to_device(torch.tensor(scales, dtype=torch.float32), stepper.base.device) / clips
+    optimizer.step(stepper.factors.grads, rates, divisors, finite)
+    figures = torch.stack([losses, norms])
+    if figures.device.type != "cuda":
+        return _Queued(step, scales, figures, None)
+    kept = torch.empty(figures.shape, pin_memory=True).copy_(figures, non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record()
+    return _Queued(step, scales, kept, arrived)
+
+
+def _settle(queued: _Queued, stepper: Stepper, pack: Sequence[Progress], optimizer: PackedAdamW) -> None:
+    """Judge a step that has been taken; what is not finite, the device has left alone by itself."""
+    if queued.arrived is not None:
+        queued.arrived.synchronize()
+    losses, norms = queued.figures.tolist()
+    for index, one in enumerate(pack):
+        verdict = one.judge(losses[index], norms[index], queued.loss_scales[index], stepper.settings)
         if verdict == "halve":
             stepper.factors.weaken(index, 0.5)
             optimizer.reset(index)
@@ -196,8 +264,8 @@ def _result(
     if one.error is not None:
         return TrainResult(None, one.final_loss, one.skipped, one.losses, one.error)
     layers = {
-        name: Factors(down[index].detach().cpu().clone(), up[index].detach().cpu() * settings.scale)
-        for name, (down, up) in factors.layers.items()
+        name: Factors(down[index].cpu().clone(), up[index].cpu() * settings.scale)
+        for name, (down, up) in factors.exact.items()
     }
     metadata = {
         "key": item.key,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ class Batch:
     """
 
     job: Job
-    items: tuple[Pack, ...] | tuple[Shard, ...]
+    items: tuple[Pack | Shard, ...]
     only: tuple[str, ...] | None = None
 
     @property
@@ -50,7 +51,8 @@ class Answer:
     """What came of a batch.
 
     Attributes:
-        timings: slot seconds and items made, by kind of work.
+        spent: by slot, its seconds and the items it made, by kind of work; with ``wall_seconds`` where a slot elsewhere
+            was at the batch's disposal for so long.
         faults: failures of single items.
         failed_items: why items failed for good, by their ids, where the others did not.
         failed: why the whole batch failed; empty if it did not.
@@ -59,7 +61,7 @@ class Answer:
         scored: whether drawing included scoring.
     """
 
-    timings: Mapping[str, float] = field(default_factory=dict)
+    spent: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     faults: tuple[Fault, ...] = ()
     failed_items: Mapping[str, str] = field(default_factory=dict)
     failed: str = ""
@@ -77,8 +79,8 @@ Finish: TypeAlias = Callable[[], Answer]
 class Place(Protocol):
     """Somewhere that batches can be handed over to."""
 
-    at_once: int
-    """Batches in flight at most."""
+    def has_room(self, job: Job, in_flight: Counter[Job]) -> bool:
+        """Whether another batch of a job is taken while so many of each are in flight."""
 
     def size(self, waiting: int) -> int:
         """How many items to hand over together when so many of one kind wait."""
@@ -99,10 +101,17 @@ class Slots:
     One item a task, so that each can be seen, until there are so many that the records of them would be the work.
     """
 
-    def __init__(self, run_id: str, at_once: int) -> None:
-        """As many items of a run in flight as there are slots, so that "Running" in the UI means running."""
-        self.at_once = at_once
-        self._run_id = run_id
+    def __init__(self, run_id: str, pool: SlotPool) -> None:
+        """Hand over the items of a run to the slots of `pool`."""
+        self._run_id, self._pool = run_id, pool
+
+    def has_room(self, job: Job, in_flight: Counter[Job]) -> bool:
+        """See `Place.has_room`; as many as there are slots, so that "Running" in the UI means running."""
+        if not self._pool.beside:
+            return in_flight.total() < len(self._pool.devices)
+        if job == "score":
+            return in_flight["score"] < self._pool.beside
+        return in_flight["train"] + in_flight["generate"] < len(self._pool.devices)
 
     def size(self, waiting: int) -> int:
         """See `Place.size`."""
@@ -128,10 +137,10 @@ class Slots:
         if not isinstance(said, dict):
             message = str(said or future.state.message or future.state.name)
             return Answer(failed=message, transient=isinstance(said, BaseException) and is_transient(said))
-        timings = {name: float(value) for name, value in said.items() if name.endswith("_seconds")}
-        timings |= {name: float(len(said[name])) for name in ("trained", "drawn", "scored") if name in said}
+        spent = {name: float(value) for name, value in said.items() if name.endswith("_seconds")}
+        spent |= {name: float(len(said[name])) for name in ("trained", "drawn", "scored") if name in said}
         faults = tuple(Fault(**fault) for fault in said.get("faults", ()))
-        return Answer(timings, faults, failed_items=said.get("failed", {}))
+        return Answer({said["slot"]: spent}, faults, failed_items=said.get("failed", {}))
 
 
 class Pool:
@@ -139,12 +148,15 @@ class Pool:
 
     def __init__(self, fleet: Fleet, at_once: int, most: int = 64) -> None:
         """Hand over through `fleet`, at most `at_once` flow runs of at most `most` items."""
-        self.at_once = at_once
-        self._fleet, self._most = fleet, most
+        self._fleet, self._at_once, self._most = fleet, at_once, most
+
+    def has_room(self, job: Job, in_flight: Counter[Job]) -> bool:
+        """See `Place.has_room`."""
+        return in_flight.total() < self._at_once
 
     def size(self, waiting: int) -> int:
         """See `Place.size`; half of what each would get if all were handed over now."""
-        return max(1, min(self._most, -(-waiting // (2 * self.at_once))))
+        return max(1, min(self._most, -(-waiting // (2 * self._at_once))))
 
     def submit(self, batch: Batch, ended: Callable[[Finish], None]) -> None:
         """See `Place.submit`."""
@@ -163,7 +175,7 @@ class Pool:
             if attempt is None:
                 answer = Answer(failed=outcome.reason, transient=True, lost=not outcome.cancelled)
             else:
-                answer = Answer(attempt.timings, attempt.faults, scored=True)
+                answer = Answer(attempt.spent, attempt.faults, scored=True)
             ended(lambda: answer)
 
         self._fleet.watch(name, finish)

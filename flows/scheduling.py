@@ -6,15 +6,18 @@ Scores go before pictures and pictures before trainings: what is paid for become
 from __future__ import annotations
 
 import queue
+import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from flows.places import Answer, Batch, Finish, Job, Place, item_id
 from manifests.faults import Fault
 from manifests.store import Store
 from tasks.runs import Pack, Plan, Shard
 from tasks.selection import Selection
+from tasks.slots import slot_figures
 from tasks.stock import take_stock
 
 ATTEMPTS = 4
@@ -31,7 +34,7 @@ class Board:
         selection: the items of the plan that are wanted.
         place: where they are handed over.
         failures: the failures of items, in the end.
-        timings: slot seconds spent and items made, by kind of work, in the end.
+        spent: by slot, its seconds (``wall_seconds``: at the disposal of this work) and items made, in the end.
     """
 
     store: Store
@@ -39,7 +42,7 @@ class Board:
     selection: Selection
     place: Place
     failures: list[Fault] = field(default_factory=list)
-    timings: dict[str, float] = field(default_factory=dict)
+    spent: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         stock = take_stock(self.store, self.plan)
@@ -73,7 +76,8 @@ class Board:
 
     def run(self) -> None:
         """Hand over and settle until nothing is left."""
-        in_flight = 0
+        in_flight: Counter[Job] = Counter()
+        started = time.monotonic()
         ended: queue.SimpleQueue[tuple[Batch, Finish]] = queue.SimpleQueue()
 
         def tell(batch: Batch) -> Callable[[Finish], None]:
@@ -83,32 +87,47 @@ class Board:
             batch = self._take(ids)
             if batch is not None:
                 self.place.watch(name, tell(batch))
-                in_flight += 1
+                in_flight[batch.job] += 1
         while True:
-            while in_flight < self.place.at_once and (next_batch := self._next()):
+            while next_batch := self._next(in_flight):
                 self.place.submit(next_batch, tell(next_batch))
-                in_flight += 1
-            if not in_flight:
-                return
+                in_flight[next_batch.job] += 1
+            if not in_flight.total():
+                break
             batch, finish = ended.get()
-            in_flight -= 1
+            in_flight[batch.job] -= 1
             self._settle(batch, finish())
+        wall_seconds = time.monotonic() - started
+        for spent in self.spent.values():
+            spent.setdefault("wall_seconds", wall_seconds)
 
-    def _next(self) -> Batch | None:
-        if self._to_score:
-            return self._batch("score", [self._to_score.popleft() for _ in range(self.place.size(len(self._to_score)))])
-        if self._ready:
-            return self._batch("generate", [self._ready.popleft() for _ in range(self.place.size(len(self._ready)))])
-        if self._packs:
-            return self._batch("train", [self._packs.popleft() for _ in range(self.place.size(len(self._packs)))])
+    @property
+    def timings(self) -> dict[str, Any]:
+        """For run.json, once the work has ended: the sums over all slots, and ``slots``, the figures of each."""
+        sums: dict[str, float] = {}
+        for spent in self.spent.values():
+            _add(sums, {name: value for name, value in spent.items() if name != "wall_seconds"})
+        rows = [slot_figures(name, spent, spent["wall_seconds"]) for name, spent in self.spent.items()]
+        return {**sums, "slots": rows} if rows else {}
+
+    def _next(self, in_flight: Counter[Job]) -> Batch | None:
+        """What comes first and finds room; None where nothing does."""
+        queues: tuple[tuple[Job, deque[Pack] | deque[Shard]], ...] = (
+            ("score", self._to_score),
+            ("generate", self._ready),
+            ("train", self._packs),
+        )
+        for job, waiting in queues:
+            if waiting and self.place.has_room(job, in_flight):
+                return self._batch(job, [waiting.popleft() for _ in range(self.place.size(len(waiting)))])
         return None
 
-    def _batch(self, job: Job, items: Sequence[Pack] | Sequence[Shard]) -> Batch:
+    def _batch(self, job: Job, items: Sequence[Pack | Shard]) -> Batch:
         """The items with the ids of what is wanted of them, unless that is all."""
         members = [member for item in items for member in _members(item)]
         wanted = self.selection.adapters if job == "train" else self.selection.samples
         only = tuple(member for member in members if member in wanted)
-        return Batch(job, tuple(items), None if len(only) == len(members) else only)  # type: ignore[arg-type]
+        return Batch(job, tuple(items), None if len(only) == len(members) else only)
 
     def _take(self, ids: frozenset[str]) -> Batch | None:
         """Take items out of what is to be done because somebody is at them; None where nothing of theirs is."""
@@ -123,8 +142,8 @@ class Board:
         """Take an answer and see what it makes possible."""
         if answer.lost and self._hand_back(batch):
             return
-        for name, value in answer.timings.items():
-            self.timings[name] = self.timings.get(name, 0.0) + value
+        for slot, figures in answer.spent.items():
+            _add(self.spent.setdefault(slot, {}), figures)
         self.failures += answer.faults
         for item in batch.items:
             why = answer.failed or answer.failed_items.get(item_id(item), "")
@@ -173,6 +192,11 @@ class Board:
                     transient=transient,
                 )
             )
+
+
+def _add(sums: dict[str, float], figures: Mapping[str, float]) -> None:
+    for name, value in figures.items():
+        sums[name] = sums.get(name, 0.0) + value
 
 
 def _members(item: Pack | Shard) -> list[str]:

@@ -54,10 +54,11 @@ def shard(
         wanted = Selection(wanted.adapters & set(only), wanted.samples & set(only))
     devices = environment.devices(options.devices)
     host, attempt_id = socket.gethostname(), str(runtime.flow_run.id)
-    with at_work(store, layout.shard_lease_key(attempt_id), run_id), slots(store, devices):
-        board = Board(store, part, wanted, Slots(run_id, len(devices)))
+    with at_work(store, layout.shard_lease_key(attempt_id), run_id), slots(store, devices) as pool:
+        board = Board(store, part, wanted, Slots(run_id, pool))
         board.run()
-        write_attempt(store, run_id, attempt_id, host, board.failures, board.timings)
-    made = ", ".join(f"{board.timings.get(kind, 0):.0f} {kind}" for kind in ("trained", "drawn", "scored"))
+        write_attempt(store, run_id, attempt_id, host, board.failures, board.spent)
+    timings = board.timings
+    made = ", ".join(f"{timings.get(kind, 0):.0f} {kind}" for kind in ("trained", "drawn", "scored"))
     sentence = f"{made} on {host}" + (f", {len(board.failures)} failed" if board.failures else "")
     return (Failed if board.failures else Completed)(message=sentence)

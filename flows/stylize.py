@@ -107,8 +107,8 @@ def _work_off(store: Store, plan: Plan, options: RunOptions) -> State[Any]:
 def _work_here(store: Store, plan: Plan, selection: Selection, options: RunOptions) -> Board:
     """Do what is wanted in this machine's slots."""
     devices = environment.devices(options.devices)
-    with slots(store, devices):
-        board = Board(store, plan, selection, Slots(plan.run.run_id, len(devices)))
+    with slots(store, devices) as pool:
+        board = Board(store, plan, selection, Slots(plan.run.run_id, pool))
         board.run()
     return board
 

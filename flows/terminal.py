@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
@@ -11,7 +13,20 @@ from tasks.runs import Plan, load_plan
 from tasks.stock import take_stock
 
 
-class Bars:
+class _Shown:
+    """What all have in common: shown while the context is open."""
+
+    _progress: Progress
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.stop()
+
+
+class Bars(_Shown):
     """Three bars: training steps, pictures, scores. A listener for `tasks.progress` and a context manager.
 
     Attributes:
@@ -33,13 +48,6 @@ class Bars:
         self._bars: dict[str, TaskID] = {}
         self._done: dict[tuple[str, str], int] = {}
         self._already: dict[str, int] = {}
-
-    def __enter__(self) -> Bars:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._progress.stop()
 
     def __call__(self, event: Event) -> None:
         """Take one event."""
@@ -72,7 +80,7 @@ class Bars:
                 self._bars[kind] = bar
 
 
-class ProbeBar:
+class ProbeBar(_Shown):
     """One bar: pictures of a block probe. A listener for `tasks.progress` and a context manager.
 
     Attributes:
@@ -89,13 +97,6 @@ class ProbeBar:
         self._done: dict[str, Event] = {}
         self._bar: TaskID | None = None
 
-    def __enter__(self) -> ProbeBar:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._progress.stop()
-
     def __call__(self, event: Event) -> None:
         """Take one event; all parts count as large as the largest until their own number of pictures is known."""
         if event["kind"] == "parts":
@@ -109,7 +110,7 @@ class ProbeBar:
         self._progress.update(self._bar, completed=sum(int(one["done"]) for one in self._done.values()), total=total)
 
 
-class Steps:
+class Steps(_Shown):
     """One bar at a time, named after what is being done; a context manager and a callback."""
 
     def __init__(self, console: Console) -> None:
@@ -117,13 +118,6 @@ class Steps:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self._progress = Progress(*columns, console=console)
         self._bars: dict[str, TaskID] = {}
-
-    def __enter__(self) -> Steps:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._progress.stop()
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """Show how much is done; a new name begins a new bar and hides the one before."""

@@ -183,7 +183,7 @@ class Draft:
 
 
 def _merged(fields: PairFields, defaults: PairFields) -> dict[str, Any]:
-    """Return what a pair says, else what is said for all pairs, else nothing: then `PairEntry` has its own defaults."""
+    """Return what a pair says, else what is said for all pairs, else nothing."""
     said: dict[str, Any] = {"seeds": fields.all_seeds() or defaults.all_seeds()}
     for name in ("prompt", "content_prompt", "negative_prompt", "content_strength", "style_strength"):
         own = getattr(fields, name)

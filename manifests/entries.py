@@ -22,15 +22,15 @@ class ImageEntry(_Entry):
 
 
 class PairEntry(_Entry):
-    """A content and a style that meet, and how."""
+    """A content and a style that meet, and how; where it says None, the settings say it."""
 
     content: str = Field(description="name of the content")
     style: str = Field(description="name of the style")
     prompt: str | None = Field(default=None, description="[c] and [s] stand for the content and the style")
     content_prompt: str | None = Field(default=None, description="a prompt for the content block alone")
     negative_prompt: str | None = Field(default=None, description="what to stay away from")
-    content_strength: float = Field(default=1.0, description="the dial of the content; 1 is as trained")
-    style_strength: float = Field(default=1.0, description="the dial of the style; 1 is as trained")
+    content_strength: float | None = Field(default=None, description="the dial of the content; 1 is as trained")
+    style_strength: float | None = Field(default=None, description="the dial of the style; 1 is as trained")
     seeds: tuple[int, ...] = Field(default=(0,), description="one sample for each")
     file: str = Field(default="", description="the manifest it stands in")
     row: int | None = Field(default=None, description="1-based line or record; None for a pair of the grid")

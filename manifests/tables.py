@@ -144,6 +144,27 @@ PROBES = _schema(
 )
 """One row per pair of prompts, seed and block of a block probe."""
 
+SLOTS = _schema(
+    "slots",
+    _RUN,
+    _need(
+        "slot",
+        pa.string(),
+        "number and device, such as 0 cuda:0, after the machine's name if on a work pool; scoring cpu",
+    ),
+    _need("wall_seconds", pa.float64(), "that it was at the run's disposal, waiting included; summed over flow runs"),
+    _need(
+        "busy_seconds", pa.float64(), "of these, inside calls that train, draw or score; loading and writing are not"
+    ),
+    _need("busy_share", pa.float64(), "busy_seconds over wall_seconds, 0 to 1"),
+    _need("adapters", pa.int64(), "adapters that the slot trained"),
+    _need("pictures", pa.int64(), "pictures that it drew"),
+    _need("scored", pa.int64(), "pictures that it scored"),
+    _may("adapters_per_hour", pa.float64(), "over the time of its trainings, loading and writing included; null: none"),
+    _may("pictures_per_hour", pa.float64(), "over the time of its drawing, loading and writing included; null: none"),
+)
+"""One row per slot of a run, of the last time that it was worked on."""
+
 FAULTS = _schema(
     "faults",
     _RUN,

@@ -23,24 +23,29 @@ class Attempt:
     Attributes:
         host: the machine it ran on.
         faults: failures of items.
-        timings: slot seconds and items made, by kind of work.
+        spent: by machine and slot, its seconds and the items it made, by kind of work.
         ended_at: UTC.
     """
 
     host: str
     faults: tuple[Fault, ...]
-    timings: Mapping[str, float]
+    spent: Mapping[str, Mapping[str, float]]
     ended_at: datetime
 
 
 def write_attempt(
-    store: Store, run_id: str, attempt_id: str, host: str, faults: Sequence[Fault], timings: Mapping[str, float]
+    store: Store,
+    run_id: str,
+    attempt_id: str,
+    host: str,
+    faults: Sequence[Fault],
+    spent: Mapping[str, Mapping[str, float]],
 ) -> None:
-    """Keep what came of an attempt."""
+    """Keep what came of an attempt; `spent` is by slot of the host."""
     body = {
         "host": host,
         "faults": [vars(fault) for fault in faults],
-        "timings": dict(timings),
+        "spent": {f"{host} {slot}": dict(figures) for slot, figures in spent.items()},
         "ended_at": datetime.now(UTC).isoformat(),
     }
     store.replace(layout.attempt_key(run_id, attempt_id), json.dumps(body, indent=1, ensure_ascii=False).encode())
@@ -53,4 +58,4 @@ def read_attempt(store: Store, run_id: str, attempt_id: str) -> Attempt | None:
     except Missing:
         return None
     faults = tuple(Fault(**fault) for fault in body["faults"])
-    return Attempt(body["host"], faults, body["timings"], datetime.fromisoformat(body["ended_at"]))
+    return Attempt(body["host"], faults, body["spent"], datetime.fromisoformat(body["ended_at"]))

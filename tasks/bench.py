@@ -102,9 +102,11 @@ def measure(
 
 def write_tables(folder: Path, found: Found) -> None:
     """Write ``bench.parquet`` (a row per pair and method), ``rates.parquet`` and both with the settings as JSON."""
+    from blora.files import write_whole
+
     pictures, rates = list(_picture_rows(found)), list(_rate_rows(found))
-    (folder / "bench.parquet").write_bytes(to_parquet_bytes(to_table(pictures, BENCH)))
-    (folder / "rates.parquet").write_bytes(to_parquet_bytes(to_table(rates, BENCH_RATES)))
+    write_whole(folder / "bench.parquet", to_parquet_bytes(to_table(pictures, BENCH)))
+    write_whole(folder / "rates.parquet", to_parquet_bytes(to_table(rates, BENCH_RATES)))
     about = {
         "base": found.base,
         "base_revision": found.base_revision,
@@ -114,16 +116,19 @@ def write_tables(folder: Path, found: Found) -> None:
         "left_out": found.result.left_out,
         "settings": found.settings,
     }
-    (folder / "bench.json").write_text(json.dumps({**about, "rates": rates, "pictures": pictures}, indent=1))
+    body = json.dumps({**about, "rates": rates, "pictures": pictures}, indent=1)
+    write_whole(folder / "bench.json", body.encode())
 
 
 def write_report(folder: Path, found: Found) -> str:
     """Write ``report.md`` and ``sheet.png``; return the report's table with the rows that were left out."""
+    from blora.files import write_whole
+
     result, every = found.result, range(len(found.result.pairs))
     shown = list(every)[:: max(1, -(-len(every) // SHEET_PAIRS))]
-    (folder / "sheet.png").write_bytes(sheet(found.paired, result, shown))
+    write_whole(folder / "sheet.png", sheet(found.paired, result, shown))
     page, table = report(found.rates, result, found.base, found.base_revision, found.settings)
-    (folder / "report.md").write_text(page)
+    write_whole(folder / "report.md", page.encode())
     return f"{table}\nreport: {folder / 'report.md'}, pictures: {folder / 'sheet.png'}"
 
 

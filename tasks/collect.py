@@ -18,7 +18,7 @@ from PIL import Image
 from manifests import layout
 from manifests.faults import Fault
 from manifests.store import Missing, Store
-from manifests.tables import ADAPTERS, FAULTS, SAMPLES, SCORES, to_parquet_bytes, to_table
+from manifests.tables import ADAPTERS, FAULTS, SAMPLES, SCORES, SLOTS, to_parquet_bytes, to_table
 from tasks.contact_sheet import contact_sheet
 from tasks.faults import fault_row
 from tasks.runs import Plan, PlannedSample
@@ -74,16 +74,14 @@ class Outcome:
         return text + (f", {len(self.faults)} faults" if self.faults else "")
 
 
-def collect(
-    store: Store, plan: Plan, failures: Sequence[Fault] = (), timings: dict[str, float] | None = None
-) -> Outcome:
+def collect(store: Store, plan: Plan, failures: Sequence[Fault] = (), timings: dict[str, Any] | None = None) -> Outcome:
     """Write the run's tables and report, and say how it ended.
 
     Args:
         store: the store.
         plan: the run's plan.
         failures: what tasks reported, this time or the last; the latest of an item counts, and only if it is missing.
-        timings: slot seconds by kind of work, kept in run.json for later estimates.
+        timings: slot seconds by kind of work, kept in run.json for later estimates; with ``slots``, also a table.
     """
     run_id = plan.run.run_id
     stock = take_stock(store, plan)
@@ -95,6 +93,8 @@ def collect(
         "adapters.parquet": to_table(_adapter_rows(store, plan, stock.adapters), ADAPTERS),
         "faults.parquet": to_table([fault_row(f, run_id, names.get(f.item, "")) for f in faults], FAULTS),
     }
+    if slots := (timings or {}).get("slots"):
+        tables["slots.parquet"] = to_table([row | {"run_id": run_id} for row in slots], SLOTS)
     for name, table in tables.items():
         store.replace(layout.run_key(run_id, name), to_parquet_bytes(table))
     if stock.samples:
@@ -202,7 +202,7 @@ def _adapter_rows(store: Store, plan: Plan, whole: frozenset[str]) -> list[dict[
     return rows
 
 
-def _old_timings(store: Store, run_id: str) -> dict[str, float]:
+def _old_timings(store: Store, run_id: str) -> dict[str, Any]:
     try:
         return dict(json.loads(store.read(layout.run_key(run_id, "run.json"))).get("timings") or {})
     except Missing:

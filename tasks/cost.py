@@ -11,12 +11,17 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from blora import memory
+from blora.config import TrainSettings
 from manifests import layout
 from manifests.store import Missing, Store
-from tasks.plan import Draft
+from tasks import environment
 from tasks.runs import Plan
+
+if TYPE_CHECKING:
+    from tasks.plan import Draft
 
 TRAIN_TFLOP_PER_STEP, SAMPLE_TFLOP_PER_STEP, DECODE_TFLOP = 11.0, 13.6, 10.5  # SDXL, 1024 px, one picture
 ASSUMED_TFLOPS = 31.0  # what the published times mean on an A100 (10 minutes an adapter); a tuned machine is faster
@@ -83,6 +88,22 @@ def parameters_per_rank(base: str) -> int:
     layers = depth * 2 if isinstance(depth, int) else sum(depth[:2])
     # attn1: four layers of width + width; attn2: q and out likewise, k and v of context + width.
     return int(layers * (8 * width + 4 * width + 2 * (context + width)))
+
+
+def auto_pack_size(base: str, settings: TrainSettings) -> int:
+    """How many adapters fit into one pass on this machine's smallest device; 1 where that cannot be known."""
+    free_bytes, on_gpu = environment.free_device_bytes()
+    return memory.pack_size(free_bytes, settings, memory_model(base), on_gpu=on_gpu)
+
+
+def memory_model(base: str) -> memory.Model:
+    """The sizes that the model of memory works with; SDXL's where the base does not lie on this machine."""
+    path = unet_config(base)
+    if path is None:
+        return memory.SDXL
+    vae = json.loads((path.parents[1] / "vae" / "config.json").read_text())
+    factor = 2 ** (len(vae["block_out_channels"]) - 1)
+    return memory.Model.like_sdxl(json.loads(path.read_text()), factor, parameters_per_rank(base))
 
 
 def unet_config(base: str) -> Path | None:

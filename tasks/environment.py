@@ -101,6 +101,24 @@ def visible_cuda_devices() -> list[str]:
     return [str(index) for index in range(len(rows))] if listing.returncode == 0 else []
 
 
+def free_device_bytes() -> tuple[float | None, bool]:
+    """Memory that the smallest visible GPU has left, or this machine where there is none; and whether it is a GPU's.
+
+    None where nobody can tell. Asked without importing torch.
+    """
+    if not (gpus := visible_cuda_devices()):
+        try:
+            return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")), False
+        except (ValueError, OSError):
+            return None, False
+    command = ["nvidia-smi", f"--id={','.join(gpus)}", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+        return min(float(line) * 2**20 for line in answer.split()), True
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None, True
+
+
 def quiet_prefect(verbose: bool) -> None:
     """Defaults for a command on a terminal: no telemetry, and Prefect's own log lines only when asked for.
 

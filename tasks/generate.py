@@ -1,5 +1,7 @@
 """Draw one shard in a slot: batch by batch, writing only the pictures that are missing.
 
+While a batch is drawn, threads encode and write the one before it and load the adapters of the one after it.
+
 A batch is always drawn with the membership that the plan gave it, and a row whose adapter does not exist is drawn
 without one and thrown away: the layout, and with it every bit of the other rows, stays the same.
 """
@@ -9,6 +11,8 @@ from __future__ import annotations
 import io
 import json
 import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from PIL import Image
@@ -20,6 +24,9 @@ from manifests.store import Missing
 from tasks.resident import Pixels, Resident
 from tasks.runs import PlannedSample, RunInfo
 
+WRITERS = 2
+"""Threads that encode and write pictures of one batch, and load the adapters of the next, while a batch is drawn."""
+
 
 def generate_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
     """Make every picture of a shard exist whose adapters do.
@@ -29,57 +36,76 @@ def generate_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any
         payload: ``run_id`` and ``shard_id``; ``only`` names the pictures that are wanted, None means all.
 
     Returns:
-        ``drawn`` (sample ids written by this call), ``without_adapter`` (sample ids that cannot be drawn) and
-        ``sample_seconds``.
+        ``drawn`` (sample ids written by this call), ``without_adapter`` (sample ids that cannot be drawn),
+        ``sample_seconds``, and ``busy_seconds`` of them in which the device drew.
     """
     plan = resident.plan(payload["run_id"])
     shard = plan.shard(payload["shard_id"])
-    only = payload.get("only")
+    only = None if payload.get("only") is None else frozenset(payload["only"])
     present: set[str] = set()
     for content_id in {planned.content_id for planned in shard.samples}:
         present |= resident.store.list(layout.samples_prefix(content_id)).keys()
+    todo = [
+        (batch, [one for one in batch if one.key not in present and (only is None or one.sample_id in only)])
+        for batch in shard.batches
+    ]
+    todo = [(batch, missing) for batch, missing in todo if missing]
+    done = len(shard.samples) - sum(len(batch) for batch, _ in todo)
     drawn: list[str] = []
     orphans: list[str] = []
-    started = time.monotonic()
-    done = 0
-    for batch in shard.batches:
-        missing = [
-            planned for planned in batch if planned.key not in present and (only is None or planned.sample_id in only)
-        ]
-        if missing:
-            written, lost = _draw_batch(resident, plan.run, batch, missing)
-            drawn += written
-            orphans += lost
-        done += len(batch)
-        resident.emit({"kind": "sample", "id": shard.shard_id, "done": done, "total": len(shard.samples)})
+    writes: list[Future[str | None]] = []
+    started, busy_seconds = time.monotonic(), 0.0
+    with ThreadPoolExecutor(WRITERS) as threads:
+        loads = deque(threads.submit(_draws, resident, batch) for batch, _ in todo[:1])
+        for number, (batch, missing) in enumerate(todo):
+            draws, lost = loads.popleft().result()
+            loads += [threads.submit(_draws, resident, following) for following, _ in todo[number + 1 : number + 2]]
+            orphans += [one.sample_id for one in missing if one.sample_id in lost]
+            wanted = {one.sample_id for one in missing} - lost
+            if wanted:
+                began = time.monotonic()
+                pictures = _sample(resident, plan.run, draws)
+                busy_seconds += time.monotonic() - began
+                drawn += _written(writes)  # of the batch before: no more than one waits in memory
+                writes = [
+                    threads.submit(_write, resident, one, pixels, plan.run)
+                    for one, pixels in zip(batch, pictures, strict=True)
+                    if one.sample_id in wanted
+                ]
+            done += len(batch)
+            if number + 1 < len(todo):
+                resident.emit({"kind": "sample", "id": shard.shard_id, "done": done, "total": len(shard.samples)})
+        drawn += _written(writes)
+    resident.emit({"kind": "sample", "id": shard.shard_id, "done": done, "total": len(shard.samples)})
     return {
         "drawn": drawn,
         "without_adapter": orphans,
         "sample_seconds": time.monotonic() - started if drawn else 0.0,
+        "busy_seconds": busy_seconds,
     }
 
 
-def _draw_batch(
-    resident: Resident, run: RunInfo, batch: tuple[PlannedSample, ...], missing: list[PlannedSample]
-) -> tuple[list[str], list[str]]:
-    draws: list[Draw] = []
-    orphans: list[str] = []
-    for planned in batch:
-        draw = _draw(resident, planned)
-        if draw is None:
-            orphans.append(planned.sample_id)
-            draw = Draw(None, None, planned.prompt, planned.seed)
-        draws.append(draw)
-    wanted = [planned for planned in missing if planned.sample_id not in orphans]
-    if not wanted:
-        return [], [planned.sample_id for planned in missing]
+def _draws(resident: Resident, batch: tuple[PlannedSample, ...]) -> tuple[list[Draw], set[str]]:
+    """The draws of a batch, and the ids of those without an adapter, which only keep their place."""
+    found = [(planned, _draw(resident, planned)) for planned in batch]
+    lost = {planned.sample_id for planned, draw in found if draw is None}
+    return [draw or Draw(None, None, planned.prompt, planned.seed) for planned, draw in found], lost
+
+
+def _sample(resident: Resident, run: RunInfo, draws: list[Draw]) -> list[Pixels]:
     base = resident.base(run.base, run.settings.sample.precision)
-    pictures = sample(base, draws, run.settings.sample)
-    written: list[str] = []
-    for planned, pixels in zip(batch, pictures, strict=True):
-        if planned in wanted and resident.store.write_once(planned.key, encode_png(pixels, planned, run)):
-            written.append(planned.sample_id)
-    return written, [planned.sample_id for planned in missing if planned.sample_id in orphans]
+    return sample(base, draws, resident.drawing(run.base, run.settings.sample))
+
+
+def _write(resident: Resident, planned: PlannedSample, pixels: Pixels, run: RunInfo) -> str | None:
+    """Write one picture; its id if it was not there."""
+    there = resident.store.write_once(planned.key, encode_png(pixels, planned, run))
+    return planned.sample_id if there else None
+
+
+def _written(writes: list[Future[str | None]]) -> list[str]:
+    """Wait for pictures under way; a failed write fails the task, which finds the others in the store next time."""
+    return [sample_id for write in writes if (sample_id := write.result())]
 
 
 def _draw(resident: Resident, planned: PlannedSample) -> Draw | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,9 +10,6 @@ from manifests import ids
 from manifests.images import NormalisedImage
 from manifests.schema import ImageEntry, Manifest, PairEntry
 from tasks.runs import PlannedAdapter, PlannedSample
-
-DEFAULT_PROMPT = "A [c] in [s] style"
-"""Drawn where the manifest says nothing; [c] and [s] stand for the trained token (arXiv 2403.14572, section 4.3)."""
 
 
 class Naming:
@@ -79,15 +75,18 @@ class Naming:
 
     def _sample(self, pair: PairEntry, seed: int) -> PlannedSample:
         (content, content_adapter), (style, style_adapter) = self._contents[pair.content], self._styles[pair.style]
-        sample = self._settings.sample
+        train, sample = self._settings.train, self._settings.sample
         prompts = {
-            "prompt": self._with_tokens(pair.prompt or DEFAULT_PROMPT),
-            "content_prompt": self._with_tokens(pair.content_prompt or ""),
+            "prompt": train.with_tokens(pair.prompt or sample.prompt),
+            "content_prompt": train.with_tokens(pair.content_prompt or ""),
             "negative_prompt": sample.negative_prompt if pair.negative_prompt is None else pair.negative_prompt,
         }
         # The reference multiplies both LoRA factors by the dial, so its 1.1 means a weight delta times 1.21.
         power = 2 if self._manifest.strength_reading == "reference" else 1
-        strengths = pair.content_strength**power, pair.style_strength**power
+        strengths = (
+            sample.content_strength if pair.content_strength is None else pair.content_strength**power,
+            sample.style_strength if pair.style_strength is None else pair.style_strength**power,
+        )
         sample_id = ids.sample_id(
             content_id=content_adapter.adapter_id,
             style_id=style_adapter.adapter_id,
@@ -112,9 +111,3 @@ class Naming:
             style_strength=strengths[1],
             seed=seed,
         )
-
-    def _with_tokens(self, prompt: str) -> str:
-        """[c] and [s] stand for what the adapters were trained on: the bracketed word of the training prompt."""
-        trained = re.search(r"\[[^\]]+\]", self._settings.train.prompt)
-        token = trained.group() if trained else self._settings.train.prompt
-        return prompt.replace("[c]", token).replace("[s]", token)

@@ -22,6 +22,7 @@ from manifests.schema import Loaded, Manifest
 from manifests.store import Store
 from manifests.tables import PLAN, to_parquet_bytes, to_table
 from tasks.bases import revision_of
+from tasks.cost import auto_pack_size
 from tasks.faults import RunNotFound, RunRefused
 from tasks.naming import Naming
 from tasks.runs import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard, load_plan, load_run, plan_rows
@@ -89,7 +90,9 @@ def make_plan(
     try:
         plan = replace(load_plan(store, run_id), run=replace(load_run(store, run_id), faults=faults))
     except RunNotFound:
-        plan = Plan(run, _packs(naming.adapters, held, settings), _shards(naming.samples, held, settings))
+        plan = Plan(
+            run, _packs(naming.adapters, held, settings, manifest.base), _shards(naming.samples, held, settings)
+        )
     return Draft(plan, tuple({picture.image_id: picture for picture in pictures.values()}.values()), held)
 
 
@@ -117,12 +120,13 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _packs(adapters: Sequence[PlannedAdapter], held: Holdings, settings: Settings) -> tuple[Pack, ...]:
+def _packs(adapters: Sequence[PlannedAdapter], held: Holdings, settings: Settings, base: str) -> tuple[Pack, ...]:
     """Packs of what is missing, then packs of what is there (a rerun may find it gone)."""
+    size = auto_pack_size(base, settings.train) if settings.pack_size == "auto" else settings.pack_size
     groups: list[tuple[PlannedAdapter, ...]] = []
     for there in (False, True):
         some = [a for a in adapters if (a.adapter_id in held.adapters) is there]
-        groups += _chunks(some, settings.pack_size)
+        groups += _chunks(some, size)
     return tuple(Pack(ids.digest("pack", [a.adapter_id for a in g]), i, g) for i, g in enumerate(groups))
 
 

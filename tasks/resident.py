@@ -15,16 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from blora import memory
 from blora.adapter import Adapter, load_adapter
 from blora.base import Base
 from blora.blocks import Half
 from blora.clip import Clip, load_clip
-from blora.config import Precision, ScoreSettings
+from blora.config import Precision, SampleSettings, ScoreSettings, TrainSettings
 from blora.plain import PlainBase
 from blora.score import Scorer, load_scorers
 from manifests import layout
 from manifests.store import Store
 from tasks.bases import located_base
+from tasks.cost import memory_model
 from tasks.probes import is_plain
 from tasks.runs import Plan, load_plan
 
@@ -46,6 +48,7 @@ class Resident:
         self.store = store
         self.emit = emit
         self._base: tuple[tuple[str, str], Base] | None = None
+        self._free_bytes: float | None = None  # of a GPU, before the base model came
         self._plain: tuple[tuple[str, str], PlainBase] | None = None
         self._scorers: tuple[ScoreSettings, list[Scorer]] | None = None
         self.clip = lru_cache(maxsize=1)(self._load_clip)
@@ -59,8 +62,29 @@ class Resident:
         wanted = (spec, precision)
         if self._base is None or self._base[0] != wanted:
             self._base = None  # the old one goes before the new one comes: memory holds one, not two
+            self._free_bytes = _free_bytes(self.device)
             self._base = (wanted, Base(located_base(spec), self.device, precision))
+            if self._free_bytes is not None:
+                self._base[1].save_memory(**memory.room(self._free_bytes, precision, memory_model(spec)))
         return self._base[1]
+
+    def drawing(self, spec: str, settings: SampleSettings) -> SampleSettings:
+        """The same settings with no more pictures at once than a GPU's memory holds; the base must be loaded.
+
+        Raises:
+            OutOfMemoryError: One picture does not fit; the message names the floor.
+        """
+        if self._free_bytes is None:
+            return settings
+        size = memory.plan_sampling(self._free_bytes, settings, memory_model(spec)).size
+        return settings.model_copy(update={"batch_size": size})
+
+    def training(self, spec: str, settings: TrainSettings, adapters: int) -> TrainSettings:
+        """The same settings, recomputing activations from the start where a GPU's memory would not hold them."""
+        if self._free_bytes is None or settings.checkpointing != "auto":
+            return settings
+        needed = memory.training_bytes(settings, adapters, checkpointing=False, model=memory_model(spec))
+        return settings.model_copy(update={"checkpointing": "on"}) if needed > self._free_bytes else settings
 
     def model(self, spec: str, precision: Precision) -> Base | PlainBase:
         """The base model, or one with a single text encoder, which the block probe can use and nothing else."""
@@ -89,3 +113,12 @@ class Resident:
 
     def _read_half(self, adapter_id: str, half: Half) -> Adapter:
         return load_adapter(self.store.read(layout.adapter_key(adapter_id, half)))
+
+
+def _free_bytes(device: str) -> float | None:
+    """What a GPU has left for this process; None for a CPU, which pages out before it fails."""
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    return float(torch.cuda.mem_get_info(device)[0])

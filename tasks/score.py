@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +13,8 @@ from manifests.store import Missing
 from manifests.tables import SCORES, from_parquet_bytes, to_parquet_bytes, to_table
 from tasks.resident import Pixels, Resident
 from tasks.runs import PlannedAdapter, PlannedSample, scores_key
+
+READERS = 4  # pictures read and decoded at once
 
 
 def score_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
@@ -24,7 +27,7 @@ def score_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
         payload: ``run_id`` and ``shard_id``.
 
     Returns:
-        ``scored`` (sample ids scored by this call) and ``score_seconds``.
+        ``scored`` (sample ids scored by this call), ``score_seconds``, and ``busy_seconds`` of them spent on scores.
     """
     plan = resident.plan(payload["run_id"])
     shard = plan.shard(payload["shard_id"])
@@ -37,17 +40,18 @@ def score_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
     started = time.monotonic()
     planned: list[PlannedSample] = []
     items: list[ScoreItem] = []
-    for sample in shard.samples:
-        if sample.sample_id in known:
-            continue
-        try:
-            picture = resident.picture(sample.key)
-        except Missing:
+    unscored = [sample for sample in shard.samples if sample.sample_id not in known]
+    with ThreadPoolExecutor(READERS) as threads:
+        pictures = list(threads.map(lambda sample: _picture(resident, sample), unscored))
+    for sample, picture in zip(unscored, pictures, strict=True):
+        if picture is None:
             continue
         planned.append(sample)
         content, style = plan.adapter(sample.content_id), plan.adapter(sample.style_id)
         items.append(_item(resident, picture, content, style, sample.text))
+    busy_seconds = 0.0
     if planned:
+        began = time.monotonic()
         scorers = resident.scorers(plan.run.settings.score)
         scored_at = datetime.now(UTC)
         for sample, scores in zip(planned, score_samples(scorers, items), strict=True):
@@ -62,9 +66,21 @@ def score_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
                         "scored_at": scored_at,
                     }
                 )
+        busy_seconds = time.monotonic() - began
         resident.store.replace(key, to_parquet_bytes(to_table(rows, SCORES)))
     resident.emit({"kind": "score", "id": shard.shard_id, "done": len(shard.samples), "total": len(shard.samples)})
-    return {"scored": [sample.sample_id for sample in planned], "score_seconds": time.monotonic() - started}
+    return {
+        "scored": [sample.sample_id for sample in planned],
+        "score_seconds": time.monotonic() - started,
+        "busy_seconds": busy_seconds,
+    }
+
+
+def _picture(resident: Resident, sample: PlannedSample) -> Pixels | None:
+    try:
+        return resident.picture(sample.key)
+    except Missing:
+        return None
 
 
 def _item(resident: Resident, picture: Pixels, content: PlannedAdapter, style: PlannedAdapter, text: str) -> ScoreItem:

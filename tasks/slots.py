@@ -46,6 +46,7 @@ class Slot:
             stall_timeout_seconds: a child that is silent for longer than this is ended.
         """
         self.device = device
+        self.name = device
         self.store_root = store_root
         self.stall_timeout_seconds = stall_timeout_seconds
         self._child: subprocess.Popen[bytes] | None = None
@@ -172,6 +173,9 @@ class SlotPool:
     Attributes:
         devices: one slot each.
         store_root: the store that all of them work in.
+        slots: all of them.
+        beside: how many of them serve scoring alone, on the CPU, so that no GPU waits for it: one where there are
+            GPUs, none elsewhere.
     """
 
     def __init__(self, devices: Sequence[str], store_root: str, stall_timeout_seconds: float = 1800.0) -> None:
@@ -179,8 +183,16 @@ class SlotPool:
         self.devices, self.store_root = tuple(devices), store_root
         self.slots = [Slot(device, store_root, stall_timeout_seconds) for device in devices]
         self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
-        for slot in self.slots:
+        self._free_beside: queue.SimpleQueue[Slot] = queue.SimpleQueue()
+        for number, slot in enumerate(self.slots):
+            slot.name = f"{number} {slot.device}"
             self._free.put(slot)
+        self.beside = int(any(device.startswith("cuda") for device in devices))
+        if self.beside:
+            scorer = Slot("cpu", store_root, stall_timeout_seconds)
+            scorer.name = "scoring cpu"
+            self.slots.append(scorer)
+            self._free_beside.put(scorer)
 
     def __enter__(self) -> SlotPool:
         return self
@@ -190,13 +202,14 @@ class SlotPool:
             slot.stop()
 
     @contextmanager
-    def borrow(self) -> Iterator[Slot]:
-        """A slot for the time of the block; waits until one is free."""
-        slot = self._free.get()
+    def borrow(self, *, beside: bool = False) -> Iterator[Slot]:
+        """A slot for the time of the block, of those `beside` the GPUs if asked for and there; waits for a free one."""
+        free = self._free_beside if beside and self.beside else self._free
+        slot = free.get()
         try:
             yield slot
         finally:
-            self._free.put(slot)
+            free.put(slot)
 
 
 def _visible_device(index: int) -> str:
@@ -204,3 +217,32 @@ def _visible_device(index: int) -> str:
     from tasks.environment import visible_cuda_devices
 
     return visible_cuda_devices()[index]
+
+
+def slot_figures(name: str, spent: Mapping[str, float], wall_seconds: float) -> dict[str, Any]:
+    """What one slot did in a run: how busy its device was, and what it made an hour.
+
+    Args:
+        name: the slot's.
+        spent: sums of its answers: seconds by kind of work, and items made.
+        wall_seconds: that it was at the run's disposal, waiting and gaps included.
+
+    Returns:
+        Without run_id, a row of the SLOTS table. Rates are per hour of that kind of work; null where none was done.
+    """
+
+    def per_hour(made: str, seconds: str) -> float | None:
+        return 3600 * spent[made] / spent[seconds] if spent.get(made) and spent.get(seconds) else None
+
+    busy_seconds = spent.get("busy_seconds", 0.0)
+    return {
+        "slot": name,
+        "wall_seconds": wall_seconds,
+        "busy_seconds": busy_seconds,
+        "busy_share": busy_seconds / wall_seconds if wall_seconds else 0.0,
+        "adapters": int(spent.get("trained", 0)),
+        "pictures": int(spent.get("drawn", 0)),
+        "scored": int(spent.get("scored", 0)),
+        "adapters_per_hour": per_hour("trained", "train_seconds"),
+        "pictures_per_hour": per_hour("drawn", "sample_seconds"),
+    }

@@ -42,19 +42,21 @@ _RETRY: dict[str, Any] = {
 }
 
 
-def _in_slot(job: str, payloads: Mapping[str, dict[str, Any]]) -> dict[str, Any] | State[Any]:
+def _in_slot(job: str, payloads: Mapping[str, dict[str, Any]], *, beside: bool = False) -> dict[str, Any] | State[Any]:
     """Do items one after the other in one slot; one that fails for good does not keep the others from it.
 
     Args:
         job: name of the job.
         payloads: its arguments, by the item's id.
+        beside: whether a slot beside the GPUs will do, where there is one.
 
     Returns:
-        The answers as one; a failed state with them, and with ``failed`` (item id: why), if not all went well.
+        The answers as one, with the name of the ``slot``; a failed state with them, and with ``failed`` (item id:
+        why), if not all went well.
     """
     answers: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
-    with POOL.get().borrow() as slot:
+    with POOL.get().borrow(beside=beside) as slot:
         for item, payload in payloads.items():
             try:
                 answers.append(slot.call(job, payload, progress.publish))
@@ -62,7 +64,7 @@ def _in_slot(job: str, payloads: Mapping[str, dict[str, Any]]) -> dict[str, Any]
                 if error.transient or len(payloads) == 1:
                     raise
                 failed[item] = str(error)
-    merged = _merged(answers)
+    merged = _merged(answers) | {"slot": slot.name}
     if not failed:
         return merged
     return Failed(message=f"{len(failed)} of {len(payloads)} items failed", data=merged | {"failed": failed})
@@ -96,7 +98,7 @@ def generate_shards(
 @task(name="score", task_run_name="score-{number}: {names}", **_RETRY)
 def score_shards(run_id: str, shard_ids: list[str], number: int, names: str) -> dict[str, Any] | State[Any]:
     """Make every picture of shards have its scores; see `tasks.score.score_shard`."""
-    return _in_slot("score_shard", {one: {"run_id": run_id, "shard_id": one} for one in shard_ids})
+    return _in_slot("score_shard", {one: {"run_id": run_id, "shard_id": one} for one in shard_ids}, beside=True)
 
 
 @task(name="probe", task_run_name="probe-{part}", **_RETRY)

@@ -12,6 +12,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
@@ -20,16 +21,19 @@ from blora.adapter import Adapter
 from blora.base import Base
 from blora.config import RECIPE_VERSION, TrainSettings
 from blora.errors import CheckpointError, OutOfMemoryError
+from blora.memory import training_bytes
 from blora.train import StepReport, TrainItem, TrainResult, train
 from manifests import layout
 from manifests.faults import Fault
 from manifests.store import Missing, Store
+from tasks.cost import memory_model
 from tasks.environment import lease_seconds
 from tasks.presence import here
 from tasks.resident import Resident
 from tasks.runs import Pack, PlannedAdapter, RunInfo
 from tasks.stock import is_whole
 
+WRITERS = 4  # adapters written at once: the device waits for the slowest, not for all in turn
 POLL_SECONDS = 1.0  # between two looks at an adapter that another run is training
 
 
@@ -41,7 +45,8 @@ def train_pack(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
         payload: ``run_id`` and ``pack_id``; ``only`` names the adapters that are wanted, None means all.
 
     Returns:
-        ``trained`` (adapter ids written by this call), ``faults`` (as dicts) and ``train_seconds``.
+        ``trained`` (adapter ids written by this call), ``faults`` (as dicts), ``train_seconds``, and ``busy_seconds``
+        of them in which the device trained.
     """
     plan = resident.plan(payload["run_id"])
     pack = plan.pack(payload["pack_id"])
@@ -50,7 +55,7 @@ def train_pack(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
     holder = f"{plan.run.run_id}: {here()}"
     trained: list[str] = []
     faults: list[Fault] = []
-    started = time.monotonic()
+    started, busy_seconds = time.monotonic(), 0.0
     while True:
         settled = {*trained, *(fault.item for fault in faults)}
         missing = [a for a in wanted if a.adapter_id not in settled and not is_whole(resident.store, a.adapter_id)]
@@ -61,7 +66,8 @@ def train_pack(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
             if not mine:
                 time.sleep(POLL_SECONDS)  # another run is training all of them: its end, or its lease's, is awaited
                 continue
-            done, failed = _train(resident, plan.run, pack, mine)
+            done, failed, seconds = _train(resident, plan.run, pack, mine)
+            busy_seconds += seconds
             trained += done
             faults += failed
     resident.store.delete(layout.checkpoint_key(plan.run.run_id, pack.pack_id))
@@ -69,6 +75,7 @@ def train_pack(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
         "trained": trained,
         "faults": [vars(fault) for fault in faults],
         "train_seconds": time.monotonic() - started if trained else 0.0,
+        "busy_seconds": busy_seconds,
     }
 
 
@@ -86,10 +93,10 @@ def _lease(store: Store, missing: Sequence[PlannedAdapter], holder: str, stack: 
     return mine
 
 
-def _train(resident: Resident, run: RunInfo, pack: Pack, mine: set[str]) -> tuple[list[str], list[Fault]]:
-    """Train the whole layout of the pack and write what is `mine` and missing."""
-    settings = run.settings.train
-    base = resident.base(run.base, settings.precision)
+def _train(resident: Resident, run: RunInfo, pack: Pack, mine: set[str]) -> tuple[list[str], list[Fault], float]:
+    """Train the whole layout of the pack and write what is `mine` and missing; also return the device's seconds."""
+    base = resident.base(run.base, run.settings.train.precision)
+    settings = resident.training(run.base, run.settings.train, len(pack.adapters))
     items = [_item(resident, run, adapter) for adapter in pack.adapters]
     checkpoint_key = layout.checkpoint_key(run.run_id, pack.pack_id)
     watch = _Watch(resident, run, pack)
@@ -104,24 +111,31 @@ def _train(resident: Resident, run: RunInfo, pack: Pack, mine: set[str]) -> tupl
             on_checkpoint=lambda data: resident.store.replace(checkpoint_key, data),
         )
     except OutOfMemoryError:
-        results = _train_in_halves(base, items, settings, watch)
+        floor_bytes = training_bytes(settings, 1, checkpointing=True, model=memory_model(run.base))
+        results = _train_in_halves(base, items, settings, watch, floor_bytes)
     except CheckpointError:
         # Of another version of the code, say: worth less than an honest start.
         resident.store.delete(checkpoint_key)
         results = train(base, items, settings, on_step=watch)
-    seconds = (time.monotonic() - started) / len(pack.adapters)
+    busy_seconds = time.monotonic() - started
+    seconds = busy_seconds / len(pack.adapters)
     watch.write_log()
     trained: list[str] = []
     faults: list[Fault] = []
-    for adapter, result in zip(pack.adapters, results, strict=True):
-        if adapter.adapter_id not in mine:
-            continue
-        if result.adapter is None:
-            faults.append(_diverged(adapter, result))
-            continue
-        _write(resident.store, result.adapter, _marker(run, pack, adapter, result, seconds, resident.device))
-        trained.append(adapter.adapter_id)
-    return trained, faults
+    with ThreadPoolExecutor(WRITERS) as threads:
+        writes = []
+        for adapter, result in zip(pack.adapters, results, strict=True):
+            if adapter.adapter_id not in mine:
+                continue
+            if result.adapter is None:
+                faults.append(_diverged(adapter, result))
+                continue
+            marker = _marker(run, pack, adapter, result, seconds, resident.device)
+            writes.append(threads.submit(_write, resident.store, result.adapter, marker))
+            trained.append(adapter.adapter_id)
+        for write in writes:
+            write.result()
+    return trained, faults, busy_seconds
 
 
 def _checkpoint(store: Store, key: str) -> bytes | None:
@@ -132,14 +146,18 @@ def _checkpoint(store: Store, key: str) -> bytes | None:
 
 
 def _train_in_halves(
-    base: Base, items: Sequence[TrainItem], settings: TrainSettings, watch: Callable[[StepReport], None]
+    base: Base,
+    items: Sequence[TrainItem],
+    settings: TrainSettings,
+    watch: Callable[[StepReport], None],
+    floor_bytes: int,
 ) -> list[TrainResult]:
-    """Half a pack at a time, down to one adapter; from there on, out of memory is final."""
+    """Half a pack at a time, down to one adapter; from there on, out of memory is final and the floor is named."""
     if len(items) == 1:
         raise OutOfMemoryError(
             "one adapter alone does not fit on the device",
             received=f"rank {settings.rank} at {settings.resolution_px} px",
-            accepted="a smaller rank or resolution, or a device with more memory",
+            accepted=f"about {floor_bytes / 1e9:.1f} GB free for this process, or a smaller rank or resolution",
             where="train",
             hint="lower train.rank or train.resolution_px, or set train.checkpointing: on",
         )
@@ -148,7 +166,7 @@ def _train_in_halves(
         try:
             results += train(base, part, settings, on_step=watch)
         except OutOfMemoryError:
-            results += _train_in_halves(base, part, settings, watch)
+            results += _train_in_halves(base, part, settings, watch, floor_bytes)
     return results
 
 

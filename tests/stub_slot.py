@@ -101,11 +101,11 @@ class Stub:
         if lines:
             key = layout.training_log_key(plan.run.run_id, pack.pack_id)
             self.store.replace(key, "\n".join(lines).encode())
-        return {"trained": trained, "faults": [], "train_seconds": seconds}
+        return {"trained": trained, "faults": [], "train_seconds": seconds, "busy_seconds": SECONDS * len(trained)}
 
     def generate_shard(self, payload: dict[str, Any]) -> dict[str, Any]:
         shard = self._shard(payload)
-        only, started = payload.get("only"), time.monotonic()
+        only, started, busy_seconds = payload.get("only"), time.monotonic(), 0.0
         drawn: list[str] = []
         orphans: list[str] = []
         present = self.store.list(layout.samples_prefix(shard.samples[0].content_id)).keys()
@@ -115,7 +115,9 @@ class Stub:
                 with logged("draw", missing[0].sample_id):
                     time.sleep(SECONDS)
                     self._draw(missing, drawn, orphans)
-        return {"drawn": drawn, "without_adapter": orphans, "sample_seconds": time.monotonic() - started}
+                busy_seconds += SECONDS
+        seconds = time.monotonic() - started
+        return {"drawn": drawn, "without_adapter": orphans, "sample_seconds": seconds, "busy_seconds": busy_seconds}
 
     def score_shard(self, payload: dict[str, Any]) -> dict[str, Any]:
         plan: Plan = self.plan(payload["run_id"])

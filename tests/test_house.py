@@ -26,6 +26,7 @@ IN_SLOT = (
     "runs",
     "stock",
     "bases",
+    "cost",
     "faults",
     "environment",
     "presence",

@@ -7,6 +7,7 @@ which the second projects, SDXL's real tokenizer, and a VAE of factor 4. Picture
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,6 +61,23 @@ def unet(seed: int = 0) -> UNet2DConditionModel:
     )
 
 
+def autoencoder(**more: Any) -> AutoencoderKL:
+    """Return a VAE of factor 4 with random weights.
+
+    Args:
+        more: What its configuration says beside its sizes.
+    """
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(8, 16, 16),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+        **more,
+    )
+
+
 def save_tiny_base(folder: Path, prediction_type: str = "epsilon", seed: int = 0) -> Path:
     """Write a whole base model; the same seed gives the same files.
 
@@ -69,16 +87,7 @@ def save_tiny_base(folder: Path, prediction_type: str = "epsilon", seed: int = 0
         seed: Of all random weights.
     """
     torch.manual_seed(seed)
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(8, 16, 16),
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=4,
-        mid_block_add_attention=False,
-        scaling_factor=0.7,
-    )
+    vae = autoencoder(scaling_factor=0.7, mid_block_add_attention=False)
     zero_snr = prediction_type == "v_prediction"
     scheduler = EulerDiscreteScheduler(
         beta_start=0.00085,

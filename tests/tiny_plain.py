@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from tests.tiny import RESOLUTION_PX, tokenizer
+from tests.tiny import RESOLUTION_PX, autoencoder, tokenizer
 
 
 def plain_unet(seed: int = 0) -> UNet2DConditionModel:
@@ -30,15 +30,7 @@ def save_plain_base(folder: Path, seed: int = 0) -> Path:
     """Write a whole StableDiffusionPipeline with SD 1.5's scheduler; the same seed gives the same files."""
     torch.manual_seed(seed)
     pipeline = StableDiffusionPipeline(
-        vae=AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 3,
-            up_block_types=("UpDecoderBlock2D",) * 3,
-            block_out_channels=(8, 16, 16),
-            layers_per_block=1,
-            latent_channels=4,
-            norm_num_groups=4,
-            scaling_factor=0.18215,
-        ),
+        vae=autoencoder(scaling_factor=0.18215),
         text_encoder=CLIPTextModel(
             CLIPTextConfig(
                 hidden_size=32,

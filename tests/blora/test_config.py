@@ -92,9 +92,9 @@ def test_settings_are_frozen_and_known() -> None:
 
 def test_identity_has_what_changes_the_weights_and_nothing_else() -> None:
     plain = TrainSettings()
-    same = TrainSettings(alpha=64, checkpointing="on", checkpoint_every_steps=7)
+    same = TrainSettings(alpha=64, checkpointing="on", checkpoint_every_steps=7, execution="graph")
     assert plain.identity() == same.identity()
-    layout = {"checkpointing", "checkpoint_every_steps"}
+    layout = {"checkpointing", "checkpoint_every_steps", "execution"}
     assert set(plain.identity()) == set(TrainSettings.model_fields) - layout
     assert plain.identity() != TrainSettings(seed=1).identity()
     assert json.loads(json.dumps(plain.identity())) == plain.identity()
@@ -136,3 +136,11 @@ def test_lazy_exports_all_exist_and_unknown_names_do_not() -> None:
     assert set(blora.__all__) == set(dir(blora))
     with pytest.raises(AttributeError, match="nonsense"):
         _ = blora.nonsense
+
+
+@pytest.mark.parametrize(
+    ("trained", "drawn"),
+    [("A [v]", "A [v] in [v] style"), ("A [v30] dog", "A [v30] in [v30] style"), ("x", "A x in x style")],
+)
+def test_a_prompt_says_what_was_trained_on(trained: str, drawn: str) -> None:
+    assert resolve("paper", {"train.prompt": trained}).train.with_tokens("A [c] in [s] style") == drawn

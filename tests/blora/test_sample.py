@@ -24,6 +24,7 @@ from blora.adapter import Adapter, load_adapter, strength_from_reference
 from blora.base import Base
 from blora.blocks import BLOCKS
 from blora.config import SampleSettings
+from blora.crossattention import Remembered
 from blora.errors import BloraError, KeyMismatchError, SettingsError
 from blora.sample import Draw, SampleReport, sample, sample_latents
 from blora.schedule import generator_of, make_sampler
@@ -218,7 +219,8 @@ def test_only_the_half_that_is_asked_for_is_used(base: Base, adapters: list[Adap
 
 
 def test_the_content_prompt_reaches_the_content_block_alone(base: Base, adapters: list[Adapter]) -> None:
-    seen: dict[str, torch.Tensor] = {}
+    """Seen in the keys that the cross-attention of each block works with."""
+    seen: dict[str, Any] = {}
     blocks = [
         f"{part}.attentions.{index}"
         for part, count in (("down_blocks.1", 2), ("mid_block", 1), ("up_blocks.0", 3), ("up_blocks.1", 3))
@@ -226,10 +228,10 @@ def test_the_content_prompt_reaches_the_content_block_alone(base: Base, adapters
     ]
 
     def look(name: str) -> Any:
-        return lambda module, args, kwargs: seen.__setitem__(name, kwargs["encoder_hidden_states"].clone())
+        return lambda module, args: seen.__setitem__(name, module.attn2.to_k)
 
     inner = {name: base.unet.get_submodule(f"{name}.transformer_blocks.0") for name in blocks}
-    hooks = [block.register_forward_pre_hook(look(name), with_kwargs=True) for name, block in inner.items()]
+    hooks = [block.register_forward_pre_hook(look(name)) for name, block in inner.items()]
     draws = [
         Draw(adapters[0], adapters[1], "a storm", 5, content_prompt="A [c]", negative_prompt="blurry"),
         Draw(adapters[0], adapters[1], "a storm", 5),
@@ -241,11 +243,13 @@ def test_the_content_prompt_reaches_the_content_block_alone(base: Base, adapters
         for hook in hooks:
             hook.remove()
     storm, thing, blurry = base.encode_prompts(["a storm", "A [c]", "blurry"]).hidden
+    nothing = base.encode_negative_prompts([""]).hidden[0]
     for name in blocks:
-        expected = thing if name == BLOCKS["content"] else storm
-        assert torch.equal(seen[name][1], expected), name
-        assert torch.equal(seen[name][0], blurry), name
-        assert torch.equal(seen[name][3], storm), name
+        special = thing if name == BLOCKS["content"] else storm
+        told = torch.stack([blurry, special, nothing, storm, nothing, storm])
+        with torch.no_grad():
+            assert torch.equal(seen[name].output, seen[name].base(told)), name
+    assert all(type(layer) is not Remembered for layer in base.unet.modules())
     assert torch.equal(plain, same)
     assert not torch.equal(split, plain)
 

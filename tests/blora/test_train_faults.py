@@ -112,11 +112,18 @@ def test_fp16_overflow_halves_the_loss_scale_before_anything_else() -> None:
     state = progress.generator.get_state()
     for halvings in range(16):
         assert progress.loss_scale == 2.0 ** (16 - halvings)
-        assert progress.judge(1.0, math.inf, settings) == "skip"
+        assert progress.judge(1.0, math.inf, progress.loss_scale, settings) == "skip"
     assert (progress.loss_scale, progress.streak, progress.skipped) == (1.0, 0, 16)
     assert torch.equal(progress.generator.get_state(), state)
-    assert progress.judge(1.0, math.inf, settings) == "skip" and progress.streak == 1
-    assert progress.judge(1.0, 1.0, settings) == "step" and progress.streak == 0
+    assert progress.judge(1.0, math.inf, 1.0, settings) == "skip" and progress.streak == 1
+    assert progress.judge(1.0, 1.0, 1.0, settings) == "step" and progress.streak == 0
+
+
+def test_steps_queued_with_one_loss_scale_halve_it_once() -> None:
+    progress, settings = Progress.start("a", recipe(precision="fp16")), recipe(precision="fp16")
+    scale = progress.loss_scale
+    assert [progress.judge(1.0, math.inf, scale, settings) for _ in range(2)] == ["skip", "skip"]
+    assert progress.loss_scale == scale / 2
 
 
 @contextmanager

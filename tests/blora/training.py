@@ -1,23 +1,17 @@
-"""Shared by the tests of training: a cheap recipe, comparisons, a poison, and the same training by plain PEFT."""
+"""Shared by the tests of training: a cheap recipe, comparisons, and a poison."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDPMScheduler, UNet2DConditionModel
-from peft import LoraConfig
 
-from blora.adapter import Adapter, Factors
+from blora.adapter import Adapter
 from blora.base import Base
-from blora.blocks import target_layers
 from blora.config import TrainSettings
-from blora.optim import FlatFactors
-from blora.prepare import draw_noise, prepare_photos, seeded
 from blora.train import TrainItem, TrainResult
 from tests.tiny import RESOLUTION_PX, picture
 
@@ -70,53 +64,3 @@ def poisoned(base: Base, rows: dict[int, set[int]]) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-def train_with_peft(base: Base, folder: Path, one: TrainItem, settings: TrainSettings) -> Adapter:
-    """Train one adapter the usual way, sharing only the random numbers and the prepared picture."""
-    unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet").requires_grad_(False)
-    layers = (*target_layers(unet, "content"), *target_layers(unet, "style"))
-    unet.add_adapter(
-        LoraConfig(r=settings.rank, lora_alpha=settings.scale * settings.rank, target_modules=list(layers))
-    )
-    generator = seeded(one.key, settings.seed)
-    shapes = {name: tuple(base.unet.get_parameter(f"{name}.weight").shape) for name in layers}
-    start = FlatFactors(shapes, 1, settings.rank)  # type: ignore[arg-type]
-    start.draw_down(0, generator)
-    for name, (down, up) in start.layers.items():
-        unet.get_parameter(f"{name}.lora_A.default.weight").data.copy_(down[0])
-        unet.get_parameter(f"{name}.lora_B.default.weight").data.copy_(up[0])
-    trained = [parameter for parameter in unet.parameters() if parameter.requires_grad]
-    betas, decay = (settings.beta1, settings.beta2), settings.weight_decay
-    optimizer = torch.optim.AdamW(trained, settings.learning_rate, betas, settings.epsilon, decay)
-    schedule = DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
-    prompt, photos = base.encode_prompts([settings.prompt]), prepare_photos(base, one.images, settings)
-    for step in range(settings.steps):
-        rows = draw_noise(generator, photos, step, settings, schedule.config.num_train_timesteps)
-        noise = torch.stack([row.noise for row in rows])
-        latents = torch.cat([photos[0].mean + photos[0].std * row.posterior for row in rows])
-        timesteps = torch.tensor([row.timestep for row in rows])
-        predicted = unet(
-            schedule.add_noise(latents, noise, timesteps),
-            timesteps,
-            encoder_hidden_states=prompt.hidden.repeat(len(rows), 1, 1),
-            added_cond_kwargs={
-                "text_embeds": prompt.pooled.repeat(len(rows), 1),
-                "time_ids": photos[0].time_ids.repeat(len(rows), 1),
-            },
-        ).sample
-        v = base.prediction_type == "v_prediction"
-        target = schedule.get_velocity(latents, noise, timesteps) if v else noise
-        torch.nn.functional.mse_loss(predicted, target).backward()
-        torch.nn.utils.clip_grad_norm_(trained, settings.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad()
-    return Adapter(
-        {
-            name: Factors(
-                unet.get_parameter(f"{name}.lora_A.default.weight").detach(),
-                unet.get_parameter(f"{name}.lora_B.default.weight").detach() * settings.scale,
-            )
-            for name in layers
-        }
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from manifests import layout
 from manifests.store import Store
+from manifests.tables import SLOTS, from_parquet_bytes
 from tasks.fleet import flow_runs_of
 from tasks.runs import load_plan
 from tasks.status import run_status
@@ -106,6 +108,10 @@ def check_everything_is_there(fleet: Fleet) -> None:
     state, stand = run_status(fleet.store, fleet.run_id())
     assert (state, stand.sentence, stand.scored) == ("finished", "9 of 9 pictures, 6 of 6 adapters", 9)
     assert live_leases(fleet.store) == []
+    table = fleet.store.read(layout.run_key(fleet.run_id(), "slots.parquet"))
+    slots = from_parquet_bytes(table, SLOTS).to_pylist()
+    assert {slot["slot"] for slot in slots} == {f"{socket.gethostname()} 0 cpu"}
+    assert all(0 < slot["busy_share"] <= 1 for slot in slots)
 
 
 def test_a_crashed_workers_shard_is_taken_by_another(fleet: Fleet) -> None:

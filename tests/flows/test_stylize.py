@@ -13,7 +13,7 @@ import pytest
 from flows.params import RunOptions
 from flows.stylize import rerun, stylize
 from manifests.store import Store
-from manifests.tables import ADAPTERS, FAULTS, SAMPLES, SCORES, from_parquet_bytes
+from manifests.tables import ADAPTERS, FAULTS, SAMPLES, SCORES, SLOTS, from_parquet_bytes
 from tasks import progress
 from tests.flows.conftest import Project, live_leases
 
@@ -34,7 +34,7 @@ class Work:
                 self.run_id = event["id"]
 
         with progress.watching(listen):
-            given = RunOptions(root=self.root, devices="cpu", allowed_roots=self.allowed_roots, **options)
+            given = RunOptions(**{"root": self.root, "devices": "cpu", "allowed_roots": self.allowed_roots} | options)
             state = flow(subject, given, return_state=True)
         return state
 
@@ -101,6 +101,36 @@ def test_a_grid_leaves_pictures_tables_and_a_contact_sheet(finished: tuple[Proje
     assert work.rows("faults", FAULTS) == []
     assert work.store.read(f"runs/{work.run_id}/report/contact_sheet.png").startswith(b"\x89PNG")
     assert live_leases(work.store) == []
+
+
+def test_a_run_says_what_its_slots_did(finished: tuple[Project, Work]) -> None:
+    _, work = finished
+    (slot,) = work.rows("slots", SLOTS)
+    assert (slot["slot"], slot["adapters"], slot["pictures"], slot["scored"]) == ("0 cpu", 4, 4, 4)
+    assert 0 < slot["busy_seconds"] <= slot["wall_seconds"]
+    assert slot["busy_share"] == pytest.approx(slot["busy_seconds"] / slot["wall_seconds"])
+    timings = work.json("run.json")["timings"]
+    assert slot["adapters_per_hour"] == pytest.approx(4 * 3600 / timings["train_seconds"])
+    assert slot["pictures_per_hour"] == pytest.approx(4 * 3600 / timings["sample_seconds"])
+    assert timings["slots"] == [{name: value for name, value in slot.items() if name != "run_id"}]
+
+
+def test_where_there_are_gpus_scoring_goes_on_beside_them(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a GPU it is the placing that is tested: the slots' children make their objects without a model."""
+    monkeypatch.setenv("BLORA_SLOT_MODULE", "tests.stub_slot")
+    monkeypatch.setenv("BLORA_STUB_SECONDS", "0.2")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    work = Work(str(tmp_path / "new"), (str(project.base),))
+    assert work(stylize, str(project.path), devices="cuda:0,cuda:1").is_completed()
+    slots = {row["slot"]: row for row in work.rows("slots", SLOTS)}
+    assert set(slots) == {"0 cuda:0", "1 cuda:1", "scoring cpu"}
+    scoring = slots.pop("scoring cpu")
+    assert (scoring["adapters"], scoring["pictures"], scoring["scored"]) == (0, 0, 4)
+    for kind, count in {"adapters": 4, "pictures": 4, "scored": 0}.items():
+        assert sum(row[kind] for row in slots.values()) == count
+    assert all(0 < row["busy_share"] <= 1 for row in slots.values())
 
 
 def test_what_the_store_has_is_not_made_again(work: Work, project: Project) -> None:

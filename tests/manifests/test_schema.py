@@ -149,8 +149,8 @@ def test_csv_and_parquet_pairs_say_the_same(tmp_path: Path) -> None:
         told = [(p.content, p.style, p.prompt, p.content_strength, p.seeds) for p in manifest.pairs]
         assert told == [
             ("a", "s", "A [c]", 0.5, (0, 2)),
-            ("a", "t", None, 1.0, (0, 1, 2)),
-            ("pot", "t", None, 1.0, (4,)),
+            ("a", "t", None, None, (0, 1, 2)),
+            ("pot", "t", None, None, (4,)),
         ]
     assert [pair.row for pair in good(load(tmp_path, text, "m.csv")).pairs] == [2, 3, 4]
     assert [pair.row for pair in good(load(tmp_path, parquet(columns), "m.parquet")).pairs] == [1, 2, 3]

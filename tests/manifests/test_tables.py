@@ -23,6 +23,7 @@ SCHEMAS = {
     "adapters": tables.ADAPTERS,
     "samples": tables.SAMPLES,
     "scores": tables.SCORES,
+    "slots": tables.SLOTS,
     "faults": tables.FAULTS,
     "probes": tables.PROBES,
 }

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tasks.faults import JobFailed, SlotDied, SlotStalled, is_transient
-from tasks.slots import Slot, SlotPool
+from tasks.slots import Slot, SlotPool, slot_figures
 
 
 def wait_for_exit(pid: int, timeout_seconds: float) -> bool:
@@ -114,3 +114,23 @@ def test_a_pool_never_hands_one_slot_to_two(tmp_path: Path) -> None:
 )
 def test_which_errors_are_worth_another_try(error: Exception, transient: bool) -> None:
     assert is_transient(error) is transient
+
+
+def test_where_there_are_gpus_scoring_has_a_slot_of_its_own(tmp_path: Path) -> None:
+    """No child starts before its first job, so that a machine without GPUs can look at the layout."""
+    with SlotPool(["cuda:0", "cuda:1"], str(tmp_path)) as pool:
+        assert pool.beside == 1
+        with pool.borrow() as first, pool.borrow() as second, pool.borrow(beside=True) as scoring:
+            assert (first.name, second.name) == ("0 cuda:0", "1 cuda:1")
+            assert (scoring.name, scoring.device) == ("scoring cpu", "cpu")
+    with SlotPool(["cpu"], str(tmp_path)) as pool:
+        assert pool.beside == 0
+        with pool.borrow(beside=True) as only:
+            assert only.name == "0 cpu"
+
+
+def test_what_a_slot_did_is_reckoned_from_its_answers() -> None:
+    spent = {"train_seconds": 30.0, "trained": 2, "busy_seconds": 45.0}
+    figures = slot_figures("0 cpu", spent, 60.0)
+    assert (figures["busy_share"], figures["adapters"], figures["adapters_per_hour"]) == (0.75, 2, 240.0)
+    assert figures["pictures_per_hour"] is None and figures["pictures"] == 0

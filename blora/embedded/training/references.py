@@ -106,6 +106,36 @@ class BlockContexts:
         self.contexts[CONTENT_BLOCK], self.contexts[STYLE_BLOCK] = content, style
 
 
+class SharedContext:
+    """Attention without fused kernels, whose backward pass is slow in bfloat16 on a CPU; one context is read once.
+
+    Most blocks of most batches read one prompt for all pictures, expanded and not copied. Its keys and values are
+    worked out once, and all pictures' queries meet them in one product.
+    """
+
+    def __call__(
+        self,
+        attn: nn.Module,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        **_: object,
+    ) -> torch.Tensor:
+        size = len(hidden_states)
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        shared = size > 1 and context.stride(0) == 0
+        q, k, v = (
+            attn.to_q(hidden_states),
+            *(layer(context[:1] if shared else context) for layer in (attn.to_k, attn.to_v)),
+        )
+        q, k, v = (x.unflatten(-1, (attn.heads, -1)) for x in (q, k, v))
+        if shared:
+            q = q.flatten(0, 1)[None]
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        mixed = ((q * attn.scale) @ k.transpose(-1, -2)).softmax(-1).to(v.dtype) @ v
+        mixed = mixed.transpose(1, 2).flatten(2)
+        return attn.to_out[0](mixed.reshape(size, -1, mixed.shape[-1]) if shared else mixed)
+
+
 class LayoutTask(nn.Module):
     """A side task that teaches the content block to use its tokens; thrown away after training.
 

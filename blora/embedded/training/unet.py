@@ -16,7 +16,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler, EulerDiscreteScheduler, UNet2DConditionModel
-from diffusers.models.attention_processor import AttnProcessor
 from PIL import Image
 
 from blora.embedded.training import clip as words_of
@@ -29,6 +28,7 @@ from blora.embedded.training.references import (
     ContentEncoder,
     LayoutTask,
     Sampler,
+    SharedContext,
     StyleEncoder,
     draw_kinds,
 )
@@ -54,7 +54,7 @@ def build(channels: int = 4) -> UNet2DConditionModel:
         sample_size=SIDE_PX // 4,
         in_channels=channels,
         out_channels=channels,
-        block_out_channels=(32, 48, 128),
+        block_out_channels=(64, 96, 128),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         mid_block_type="UNetMidBlock2DCrossAttn",
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
@@ -80,8 +80,7 @@ class Trainee(torch.nn.Module):
         self.latents = np.load(data / "latents.npy", mmap_mode="r")
         self.unet = build(self.latents.shape[1])
         if device == "cpu":
-            # bfloat16 halves a step on a CPU that has it, but only without the fused attention's backward pass.
-            self.unet.set_attn_processor(AttnProcessor())
+            self.unet.set_attn_processor(SharedContext())
         self.content = ContentEncoder(self.latents.shape[1], CONTEXT)
         self.style = StyleEncoder(self.latents.shape[1], CONTEXT)
         self.layout = LayoutTask(self.unet, pictures, self.latents.shape)
@@ -152,7 +151,10 @@ class Trainee(torch.nn.Module):
         with torch.autocast(self.device.split(":")[0], torch.bfloat16):
             kind, rows, context, pooled = self.conditions(size)
             x = self.take(rows)
-            eps, t = torch.randn_like(x), 999 - (1000 * torch.rand(size, device=self.device) ** 3).long().clamp(max=999)
+            eps, t = (
+                torch.randn_like(x),
+                999 - (1000 * torch.rand(size, device=self.device) ** 2.5).long().clamp(max=999),
+            )
             noisy, goal = self.noise.add_noise(x, eps, t), self.noise.get_velocity(x, eps, t)
             found = self.predict(noisy, t, context, pooled)
         loss = F.mse_loss(found.float(), goal)
@@ -239,7 +241,8 @@ def main() -> None:
         state = torch.load(path, map_location=args.device, weights_only=True)
         for q, value in zip(trained, state["weights"], strict=True):
             q.data.copy_(value)
-        optimiser.load_state_dict(state["optimiser"])
+        if state["optimiser"]:  # a model that has just grown brings none
+            optimiser.load_state_dict(state["optimiser"])
         step, seen, budget = state["step"], state["seen"], Budget(args.minutes, state["spent"])
         buffers = [b for part in (trainee.content, trainee.style) for b in part.buffers()]
         for b, value in zip(buffers, state["norms"], strict=True):

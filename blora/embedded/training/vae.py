@@ -25,7 +25,7 @@ def build(channels: int = 4) -> AutoencoderKL:
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(8, 16, 32),
+        block_out_channels=(16, 32, 64),
         layers_per_block=1,
         norm_num_groups=1,
         latent_channels=channels,
@@ -114,7 +114,7 @@ def train(args: argparse.Namespace) -> None:
         state = torch.load(path, map_location=args.device, weights_only=True)
         vae.load_state_dict(state["model"])
         step, seen = state["step"], state["seen"]
-        if not args.decoder_only:
+        if not args.decoder_only and state["optimiser"]:  # a model that has just grown brings none
             optimiser.load_state_dict(state["optimiser"])
             budget = Budget(args.minutes, state["spent"])
 

@@ -1,0 +1,129 @@
+"""Operation counts: no pass computes what it does not need, and nothing is encoded twice.
+
+Counted on SDXL's full-size configuration without allocating it, and on the embedded model.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+from blora.base import Base, load_base
+from blora.config import SampleSettings, TrainSettings, resolve
+from blora.sample import Draw, sample
+from blora.train import TrainItem, train
+from tests.benchmarks.full_size import FullSize
+from tests.benchmarks.operations import (
+    forward_flop,
+    front_flop,
+    needed_training_flop,
+    sampling_flop,
+    training_flop,
+)
+from tests.blora.training import SETTINGS, distance, item
+from tests.tiny import RESOLUTION_PX, picture
+
+WASTE = 1.03
+"""Largest share of operations over what is needed."""
+
+
+@pytest.fixture(scope="module")
+def sdxl() -> FullSize:
+    """SDXL's configuration on the device meta."""
+    return FullSize()
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Base:
+    return load_base("embedded")
+
+
+def test_the_counts_of_full_size_are_those_of_the_facts(sdxl: FullSize) -> None:
+    """What the product's cost is reckoned by: tasks/cost.py and the README."""
+    assert forward_flop(sdxl, 1024) == pytest.approx(6.80e12, rel=0.01)
+    assert front_flop(sdxl, 1024) == pytest.approx(2.93e12, rel=0.01)
+    assert needed_training_flop(sdxl, 1024, rank=64) == pytest.approx(11.0e12, rel=0.03)
+
+
+@pytest.mark.parametrize("count", [1, 8])
+def test_a_training_step_of_sdxl_computes_what_it_needs(sdxl: FullSize, count: int) -> None:
+    settings = TrainSettings(precision="bf16")
+    needed = needed_training_flop(sdxl, 1024, settings.rank)
+    assert 0.95 * needed < training_flop(sdxl, settings, count) < WASTE * needed
+
+
+def test_a_sampling_step_of_sdxl_is_two_forward_passes(sdxl: FullSize) -> None:
+    settings = SampleSettings(precision="bf16")
+    forward = forward_flop(sdxl, 1024)
+    assert 0.95 < sampling_flop(sdxl, settings, 64, pictures=2) / (2 * forward) < WASTE
+
+
+def test_the_embedded_model_computes_less_than_plain_peft(embedded: Base) -> None:
+    """Its 77 tokens of prompt outnumber its 16 of picture, so that remembering their keys saves much."""
+    settings = resolve("demo").train
+    needed = needed_training_flop(embedded, settings.resolution_px, settings.rank)
+    assert training_flop(embedded, settings, 2) < 0.95 * needed
+    steps = resolve("demo").sample
+    assert sampling_flop(embedded, steps, 32, pictures=2) < 2 * forward_flop(embedded, steps.height_px)
+
+
+def test_candidates_of_one_image_share_the_frozen_front(sdxl: FullSize) -> None:
+    settings, count = TrainSettings(precision="bf16"), 4
+    apart = training_flop(sdxl, settings, count)
+    together = training_flop(sdxl, settings, count, shared=True)
+    saved = front_flop(sdxl, 1024) * (count - 1) / count
+    # The front's own keys and values of the prompt are remembered on both sides.
+    assert apart - together == pytest.approx(saved, rel=0.02)
+    assert apart / together > 1.2
+
+
+def test_shared_draws_change_nothing_but_the_cost(base: Base) -> None:
+    """Each candidate comes out as it does alone, and they differ."""
+    seeds = [TrainItem((picture(0),), f"candidate {number}", draws="any") for number in range(3)]
+    packed = train(base, seeds, SETTINGS)
+    for one, result in zip(seeds, packed, strict=True):
+        assert distance(train(base, [one], SETTINGS)[0], result) < 1e-3
+    assert distance(packed[0], packed[1]) > 0.5
+
+
+@contextmanager
+def counted(target: Any, method: str, seen: Counter[str], name: str) -> Iterator[None]:
+    """Count calls of a method of an object."""
+    original = getattr(target, method)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        seen[name] += 1
+        return original(*args, **kwargs)
+
+    setattr(target, method, call)
+    try:
+        yield
+    finally:
+        delattr(target, method)
+
+
+def test_nothing_is_encoded_twice(base: Base) -> None:
+    base.text_encoders._known.clear()
+    seen: Counter[str] = Counter()
+    encoders = [encoder for _, encoder in base.text_encoders.load()]
+    small = SampleSettings(steps=2, guidance_scale=2.0, width_px=RESOLUTION_PX, height_px=RESOLUTION_PX, batch_size=2)
+    twins = [TrainItem((picture(0),), name, draws="x") for name in ("first", "second")]
+    with (
+        counted(base.vae, "encode", seen, "pictures"),
+        counted(encoders[0], "forward", seen, "prompts of encoder 1"),
+        counted(encoders[1], "forward", seen, "prompts of encoder 2"),
+    ):
+        held = base.text_encoders._pairs
+        results = train(base, [*twins, item(1)], SETTINGS.model_copy(update={"steps": 3}))
+        base.text_encoders._pairs = held  # training gave them back, as it should; the same ones go on counting
+        adapters = [result.adapter for result in results]
+        drawn = []
+        for _ in range(2):
+            drawn = sample(base, [Draw(a, a, "A [v]", n) for n, a in enumerate(adapters)], small)
+    assert seen == {"pictures": 2, "prompts of encoder 1": 2, "prompts of encoder 2": 2}, "A [v] and the empty prompt"
+    assert len({np.asarray(one).tobytes() for one in drawn}) == 3

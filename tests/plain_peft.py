@@ -1,0 +1,98 @@
+"""The same training by plain diffusers and PEFT: what ours is compared with, in tests and at full size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from peft import LoraConfig
+from torch import Tensor
+
+from blora.adapter import Adapter, Factors
+from blora.base import Base
+from blora.blocks import target_layers
+from blora.config import TrainSettings
+from blora.optim import FlatFactors
+from blora.prepare import draw_noise, prepare_photos, seeded
+from blora.train import TrainItem
+
+
+def train_with_peft(
+    base: Base,
+    unet: UNet2DConditionModel,
+    one: TrainItem,
+    settings: TrainSettings,
+    on_loss: Callable[[float], None] | None = None,
+) -> Adapter:
+    """Train one adapter the usual way in fp32, sharing only the random numbers and the prepared picture.
+
+    Args:
+        base: Encodes picture and prompt; its UNet is only asked for its shapes.
+        unet: The same UNet in fp32, without adapters; it keeps the one that is trained.
+        one: What to train on; a single photo.
+        settings: The recipe.
+        on_loss: Told the loss of each step.
+    """
+    layers = (*target_layers(unet, "content"), *target_layers(unet, "style"))
+    unet.requires_grad_(False)
+    unet.add_adapter(
+        LoraConfig(r=settings.rank, lora_alpha=settings.scale * settings.rank, target_modules=list(layers))
+    )
+    generator = seeded(one.key, settings.seed)
+    _start_alike(base, unet, layers, settings, generator)
+    trained = [parameter for parameter in unet.parameters() if parameter.requires_grad]
+    betas, decay = (settings.beta1, settings.beta2), settings.weight_decay
+    optimizer = torch.optim.AdamW(trained, settings.learning_rate, betas, settings.epsilon, decay)
+    schedule: Any = DDPMScheduler.from_config(base.scheduler_config)
+    prompt, photos = base.encode_prompts([settings.prompt]), prepare_photos(base, one.images, settings)
+    for step in range(settings.steps):
+        rows = draw_noise(generator, photos, step, settings, schedule.config.num_train_timesteps)
+        noise = torch.stack([row.noise for row in rows]).to(base.device)
+        posterior = torch.stack([row.posterior for row in rows]).to(base.device)
+        latents = photos[0].mean + photos[0].std * posterior
+        timesteps = torch.tensor([row.timestep for row in rows], device=base.device)
+        predicted: Tensor = unet(
+            schedule.add_noise(latents, noise, timesteps),
+            timesteps,
+            encoder_hidden_states=prompt.hidden.float().repeat(len(rows), 1, 1),
+            added_cond_kwargs={
+                "text_embeds": prompt.pooled.float().repeat(len(rows), 1),
+                "time_ids": photos[0].time_ids.repeat(len(rows), 1),
+            },
+        ).sample
+        v = base.prediction_type == "v_prediction"
+        target = schedule.get_velocity(latents, noise, timesteps) if v else noise
+        loss = torch.nn.functional.mse_loss(predicted, target)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(trained, settings.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        if on_loss:
+            on_loss(float(loss.detach()))
+    return Adapter(
+        {
+            name: Factors(
+                unet.get_parameter(f"{name}.lora_A.default.weight").detach(),
+                unet.get_parameter(f"{name}.lora_B.default.weight").detach() * settings.scale,
+            )
+            for name in layers
+        }
+    )
+
+
+def _start_alike(
+    base: Base,
+    unet: UNet2DConditionModel,
+    layers: tuple[str, ...],
+    settings: TrainSettings,
+    generator: torch.Generator,
+) -> None:
+    """Give the adapter the first weights that ours draws."""
+    shapes: dict[str, Any] = {name: tuple(base.unet.get_parameter(f"{name}.weight").shape) for name in layers}
+    start = FlatFactors(shapes, 1, settings.rank)
+    start.draw_down(0, generator)
+    for name, (down, up) in start.exact.items():
+        unet.get_parameter(f"{name}.lora_A.default.weight").data.copy_(down[0])
+        unet.get_parameter(f"{name}.lora_B.default.weight").data.copy_(up[0])

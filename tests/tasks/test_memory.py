@@ -1,0 +1,72 @@
+"""What a slot on a GPU makes of its memory, and what a planner asks of the device; no GPU is needed to ask."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from blora import memory
+from blora.config import SampleSettings, TrainSettings, resolve
+from blora.errors import OutOfMemoryError
+from manifests.store import Store
+from tasks import environment
+from tasks.cost import auto_pack_size, memory_model
+from tasks.resident import Resident
+
+GB = 10**9
+SDXL = "org/sdxl@" + "0" * 40
+
+
+def resident(store: Path, free_bytes: float | None) -> Resident:
+    slot = Resident("cpu", Store.open(str(store)), lambda event: None)
+    slot._free_bytes = free_bytes
+    return slot
+
+
+def test_a_slot_fits_work_to_its_memory(tmp_path: Path) -> None:
+    train, draw = TrainSettings(precision="bf16"), SampleSettings(precision="bf16", batch_size=16)
+    large, small, cpu = (resident(tmp_path, free) for free in (80 * GB, 10 * GB, None))
+    assert large.training(SDXL, train, 4) == train
+    assert small.training(SDXL, train, 1) == train, "9.9 GB"
+    assert small.training(SDXL, train, 2).checkpointing == "on"
+    assert small.training(SDXL, train.model_copy(update={"checkpointing": "off"}), 2).checkpointing == "off"
+    assert cpu.training(SDXL, train, 64) is train and cpu.drawing(SDXL, draw) is draw
+    assert large.drawing(SDXL, draw) == draw
+    assert 1 <= small.drawing(SDXL, draw).batch_size < 16
+    assert small.drawing(SDXL, draw).identity() == draw.identity()
+    with pytest.raises(OutOfMemoryError, match="GB or more"):
+        resident(tmp_path, 5 * GB).drawing(SDXL, draw)
+
+
+def fake_nvidia_smi(folder: Path, *free_mib: int) -> None:
+    """The tool as it answers on a machine with GPUs: what it lists, and what it says of free memory."""
+    listing = "\n".join(f"GPU {number}: some" for number in range(len(free_mib)))
+    answer = "\n".join(map(str, free_mib))
+    tool = folder / "nvidia-smi"
+    tool.write_text(f'#!/bin/sh\ncase "$*" in *list-gpus*) echo "{listing}";; *) echo "{answer}";; esac\n')
+    tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
+
+
+def test_auto_asks_the_smallest_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_nvidia_smi(tmp_path, 81000, 23000)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    assert environment.free_device_bytes() == (23000 * 2**20, True)
+    train = resolve("paper", {"pack_size": "auto"}).train
+    assert auto_pack_size(SDXL, train) == memory.plan_training(23000 * 2**20, train).size == 4
+
+
+def test_without_a_gpu_it_is_this_machines_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    free_bytes, on_gpu = environment.free_device_bytes()
+    assert not on_gpu and free_bytes is not None and free_bytes > 0
+    assert 1 <= auto_pack_size("embedded", resolve("demo").train) <= 8
+
+
+def test_the_embedded_model_is_small() -> None:
+    model = memory_model("embedded")
+    assert model.width == 64 and model.factor == 4
+    assert memory.training_bytes(resolve("demo").train, 8, checkpointing=False, model=model) < 4 * GB
+    assert memory_model(SDXL) == memory.SDXL
