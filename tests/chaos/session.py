@@ -84,7 +84,13 @@ def open_stage(folder: Path, server: str, seed: int) -> Iterator[Stage]:
 
 
 def play(
-    stage: Stage, seed: int, kills: int, with_pool: bool, only: int | None = None, tell: Callable[[str], None] = print
+    stage: Stage,
+    seed: int,
+    kills: int,
+    with_pool: bool,
+    only: int | None = None,
+    part: tuple[int, int] = (1, 1),
+    tell: Callable[[str], None] = print,
 ) -> Summary:
     """Play episodes until there were so many kills, or one alone.
 
@@ -94,13 +100,14 @@ def play(
         kills: how many at least.
         with_pool: whether some episodes hand over to workers.
         only: the number of the one episode to play.
+        part: (which, of how many): several processes share the episodes of a seed, each takes every n-th.
         tell: takes a line after each episode.
     """
     summary, began = Summary(seed), time.monotonic()
     roots: list[str] = []
     if with_pool:
         _deploy(stage)
-    number = only or 0
+    number = part[0] - 1 if only is None else only
     while not summary.results or (only is None and sum(summary.kills.values()) < kills):
         episode = plan_episode(seed, number, with_pool, bool(stage.parts))
         stage.network.reseed(f"{seed}/{number}")
@@ -117,7 +124,7 @@ def play(
             f"{result.trainings.finished} of {result.trainings.begun} begun; {result.failed_commands} commands failed; "
             f"{result.seconds:.0f} s" + "".join(f"\n  BROKEN: {fault}" for fault in result.faults)
         )
-        number += 1
+        number += part[1]
     for root in roots:
         summary.faults += checks.wait_until_lapsed(Store.open(root), POOL_LEASE_SECONDS + 5)
     faults, summary.picture = server_picture(stage, [result.number for result in summary.results])
