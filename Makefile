@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := demo
+DEBIAN := postgresql redis-server libfaketime
 
-.PHONY: help demo test check format clean
+.PHONY: help demo servers test check format clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -18,6 +19,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP) ## train B-LoRAs from real pictures, draw every combination, score them (CPU, no server, no bucket)
 	$(BIN)/blora run manifests/examples/demo.yaml --root $(DEMO)
+
+servers: ## for some tests: Postgres, Redis and a library that shifts clocks, from Debian (as root); without, they are skipped
+	apt-get update --quiet --quiet
+	DEBIAN_FRONTEND=noninteractive apt-get install --quiet --quiet --yes --no-install-recommends $(DEBIAN)
 
 test: $(STAMP) ## the whole test suite
 	$(BIN)/python -m pytest

@@ -5,7 +5,8 @@
     adapters/<adapter_id>/adapter.json                       written last: it is the marker
     samples/<content_id>/<style_id>/<sample_id>.png          one atomic put is data and marker
     runs/<run_id>/...                                        plan, tables, report, checkpoints, logs
-    scores/date=YYYY-MM-DD/run=<run_id>/part-*.parquet       one Parquet data set over all runs
+    runs/<run_id>/scores/<shard_id>.parquet                  scores of one shard, until the run is compacted
+    scores/date=YYYY-MM-DD/run=<run_id>/part-*.parquet       one Parquet data set over all runs that were closed
     probes/<probe_id>/...                                    block probes: parts, table, chart, report, probe.json last
     leases/<adapter_id>.json                                 who is training it now
     leases/run-<run_id>.json                                 who is working a run off
@@ -165,13 +166,31 @@ def training_log_key(run_id: str, pack_id: str) -> str:
     return run_key(run_id, f"logs/{_word('pack_id', pack_id)}.jsonl")
 
 
+def shard_scores_prefix(run_id: str) -> str:
+    """Return the folder of the scores of a run's shards.
+
+    Raises:
+        InvalidId: `run_id` is not a plain word.
+    """
+    return f"{RUNS_PREFIX}{_word('run_id', run_id)}/scores/"
+
+
+def shard_scores_key(run_id: str, shard_id: str) -> str:
+    """Return the key of the scores of one shard, outside the data set: `tasks.compaction` says why.
+
+    Raises:
+        InvalidId: An id is not a plain word.
+    """
+    return f"{shard_scores_prefix(run_id)}{_word('shard_id', shard_id)}.parquet"
+
+
 def scores_part_key(date: datetime.date, run_id: str, part: str) -> str:
     """Return the key of one part of the score data set.
 
     Args:
         date: The day (UTC) on which the run started.
         run_id: The run.
-        part: A plain word, unique within the run, such as the shard's id.
+        part: A plain word, unique within the run.
 
     Raises:
         InvalidId: An id is not a plain word.

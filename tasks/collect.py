@@ -19,6 +19,7 @@ from manifests import layout
 from manifests.faults import Fault
 from manifests.store import Missing, Store
 from manifests.tables import ADAPTERS, FAULTS, SAMPLES, SCORES, SLOTS, to_parquet_bytes, to_table
+from tasks.compaction import publish_scores
 from tasks.contact_sheet import contact_sheet
 from tasks.faults import fault_row
 from tasks.runs import Plan, PlannedSample
@@ -97,6 +98,7 @@ def collect(store: Store, plan: Plan, failures: Sequence[Fault] = (), timings: d
         tables["slots.parquet"] = to_table([row | {"run_id": run_id} for row in slots], SLOTS)
     for name, table in tables.items():
         store.replace(layout.run_key(run_id, name), to_parquet_bytes(table))
+    publish_scores(store, plan.run, stock.scores)
     if stock.samples:
         store.replace(layout.run_key(run_id, "report/contact_sheet.png"), draw_sheet(store, plan))
     outcome = Outcome.of(plan, stock, faults)

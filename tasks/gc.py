@@ -3,6 +3,7 @@
 Adapters, pictures and inputs are dropped when no run's plan refers to them and they are older than some days. With a
 retention of runs, older runs that nobody is at work on go first, their scores with them, and so what only they referred
 to. Leases that lapsed long ago and records of nights go by the same age.
+The small parts of scores of a run at rest go after a day, for the data set holds their rows (`tasks.compaction`).
 
 A live lease is never touched, nor what it protects. Deleting goes marker first, so that a reader never sees a marker
 without its data; and a run that was planned in the meantime is looked for before every chunk of deletions. What slips
@@ -17,11 +18,15 @@ from datetime import UTC, datetime, timedelta
 
 from manifests import layout
 from manifests.store import Entry, Store
+from tasks.compaction import superseded_parts
 from tasks.faults import RunNotFound
 from tasks.runs import Plan, load_plan
 
 CHUNK = 200
 """Objects that are deleted between two looks for new runs."""
+
+AT_REST = timedelta(days=1)
+"""A run in which nothing was written for so long, and that nobody is at work on, is at rest."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class Waste:
     """Objects that nothing needs, in the order of deletion.
 
     Attributes:
-        kind: runs, adapters, pictures, inputs, leases or nights.
+        kind: runs, score parts, adapters, pictures, inputs, leases or nights.
         names: what a person calls them: ids, in the order of the keys.
         keys: object keys with their sizes in bytes.
     """
@@ -88,6 +93,7 @@ def find_waste(store: Store, older_than: timedelta, runs_older_than: timedelta |
     before = now - older_than
     found = [
         _runs_waste(store, runs, old_runs),
+        _score_parts(store, runs, _old_runs(store, runs, now - AT_REST) - old_runs),
         _adapters(store, kept, before),
         _single(store, "pictures", layout.SAMPLES_PREFIX, kept.samples, before),
         _single(store, "inputs", layout.IMAGES_PREFIX, kept.images, before),
@@ -157,6 +163,20 @@ def _runs_waste(store: Store, runs: Mapping[str, Entry], old: frozenset[str]) ->
         parts = store.list(layout.SCORES_PREFIX)
         sizes |= {key: entry.size for key, entry in parts.items() if key.split("run=")[1].split("/")[0] in old}
     return Waste("runs", tuple(sorted(old)), sizes)
+
+
+def _score_parts(store: Store, runs: Mapping[str, Entry], at_rest: frozenset[str]) -> Waste:
+    """Parts of scores whose rows are in the data set."""
+    of_run: dict[str, dict[str, Entry]] = {}
+    for key, entry in runs.items():
+        of_run.setdefault(key.split("/")[1], {})[key] = entry
+    sizes: dict[str, int] = {}
+    names: list[str] = []
+    for run_id in sorted(at_rest):
+        if parts := superseded_parts(store, run_id, of_run[run_id]):
+            names.append(run_id)
+            sizes |= parts
+    return Waste("score parts", tuple(names), sizes)
 
 
 def _adapters(store: Store, kept: _References, before: datetime) -> Waste:

@@ -239,8 +239,13 @@ def load_plan(store: Store, run_id: str) -> Plan:
 
 
 def scores_key(plan: Plan, shard: Shard) -> str:
-    """Where a shard's scores lie: under the date on which the run was first planned, so that reruns find their part."""
-    return layout.scores_part_key(plan.run.created_at.date(), plan.run.run_id, shard.shard_id)
+    """Where a shard's scores lie, for as long as `tasks.compaction` leaves them there."""
+    return layout.shard_scores_key(plan.run.run_id, shard.shard_id)
+
+
+def published_scores_key(run: RunInfo) -> str:
+    """Where all scores of a run lie once it was closed: under the date on which it was first planned."""
+    return layout.scores_part_key(run.created_at.date(), run.run_id, "0")
 
 
 def plan_rows(plan: Plan) -> Iterable[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from manifests import layout
 from manifests.store import Entry, Missing, Store
 from manifests.tables import SCORES, from_parquet_bytes
-from tasks.runs import Plan, scores_key
+from tasks.runs import Plan, published_scores_key, scores_key
 
 Answer = TypeVar("Answer")
 
@@ -65,16 +65,25 @@ def in_parallel(ask: Callable[[str], Answer], subjects: Sequence[str]) -> list[A
 
 
 def read_scores(store: Store, plan: Plan) -> list[dict[str, Any]]:
-    """All score rows of a run, from the parts of its shards."""
+    """All score rows of a run: of its shards' parts, and of its published object where a part is not there (any more).
 
-    def read(key: str) -> list[dict[str, Any]]:
+    In this order: the object is written before parts are deleted (`tasks.compaction`), so it has what they had.
+    """
+
+    def read(key: str) -> list[dict[str, Any]] | None:
         try:
             return from_parquet_bytes(store.read(key), SCORES).to_pylist()
         except Missing:
-            return []
+            return None
 
     parts = in_parallel(read, [scores_key(plan, shard) for shard in plan.shards])
-    return [row for part in parts for row in part]
+    rows = [row for part in parts for row in part or ()]
+    without = {
+        s.sample_id for shard, part in zip(plan.shards, parts, strict=True) if part is None for s in shard.samples
+    }
+    if without:
+        rows += [row for row in read(published_scores_key(plan.run)) or () if row["sample_id"] in without]
+    return rows
 
 
 @dataclass(frozen=True)

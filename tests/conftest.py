@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import S3Server, serve_s3
+from tests.servers import PrefectServer, S3Server, serve_prefect, serve_s3
 
 SCRUBBED_PREFIXES = ("AWS_", "BLORA_", "FSSPEC_", "PREFECT_")
 """Variables of whoever runs the tests that must not reach them."""
@@ -27,6 +27,13 @@ def pytest_configure() -> None:
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """One SeaweedFS for the whole session; its bucket is shared, so take a fresh root of it (`s3_root`)."""
     with serve_s3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """A Prefect server in one process, with all services and SQLite; processes find it by its `environment`."""
+    with serve_prefect(tmp_path_factory.mktemp("server")) as server:
         yield server
 
 

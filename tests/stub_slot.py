@@ -3,7 +3,8 @@
 In place of the GPU where orchestration is what is tested: it speaks the protocol of `tasks.slot_main`, keeps the
 store's contract (leases, data first, marker last, one put a picture) and makes objects whose bytes follow from their
 ids, so that what any order of accidents leaves can be compared byte for byte. `BLORA_STUB_SECONDS` is what an adapter
-and a batch of pictures take.
+and a batch of pictures take. `BLORA_STUB_LOG` names a file that each slot appends to when it begins and ends something:
+JSON lines, whole ones even where the slot is killed, for `tests.chaos.ledger`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import queue
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -35,6 +37,33 @@ from tasks.stock import is_whole
 SECONDS = float(os.environ.get("BLORA_STUB_SECONDS", "0"))
 """What an adapter, and a batch of pictures, takes."""
 
+COPIES = int(os.environ.get("BLORA_STUB_COPIES", "1"))
+"""Half an adapter is 64 bytes, so many times."""
+
+LOG = os.environ.get("BLORA_STUB_LOG", "")
+
+
+def _note(event: str, job: str, item: str) -> None:
+    line = {"at": time.monotonic(), "process_id": os.getpid(), "event": event, "job": job, "item": item}
+    descriptor = os.open(LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    os.write(descriptor, json.dumps(line).encode() + b"\n")  # one write of a short line is not torn
+    os.close(descriptor)
+
+
+@contextmanager
+def logged(job: str, item: str) -> Iterator[None]:
+    """Note the begin and the end of something, if anybody wants to know."""
+    if not LOG:
+        yield
+        return
+    _note("begin", job, item)
+    try:
+        yield
+    except BaseException:
+        _note("fail", job, item)
+        raise
+    _note("end", job, item)
+
 
 class Stub:
     """Plans are kept in memory, as a real slot keeps them."""
@@ -49,6 +78,7 @@ class Stub:
         only, started, trained = payload.get("only"), time.monotonic(), []
         wanted = [a.adapter_id for a in pack.adapters if only is None or a.adapter_id in only]
         while missing := [one for one in wanted if not is_whole(self.store, one)]:
+            done = False
             with ExitStack() as stack:
                 for adapter_id in sorted(missing):
                     lease = self.store.acquire_lease(
@@ -59,10 +89,12 @@ class Stub:
                     stack.callback(lease.release)
                     stack.enter_context(lease.keep_alive())
                     if not is_whole(self.store, adapter_id):
-                        time.sleep(SECONDS)
-                        self._write(plan, pack, adapter_id)
+                        with logged("train", adapter_id):
+                            time.sleep(SECONDS / 2)
+                            self._write(plan, pack, adapter_id)
                         trained.append(adapter_id)
-            if not trained:
+                        done = True
+            if not done:
                 time.sleep(0.2)
         seconds = time.monotonic() - started
         lines = [json.dumps({"adapter_id": one, "seconds": seconds}) for one in trained]
@@ -73,19 +105,17 @@ class Stub:
 
     def generate_shard(self, payload: dict[str, Any]) -> dict[str, Any]:
         shard = self._shard(payload)
-        only, started, busy_seconds, drawn, orphans = payload.get("only"), time.monotonic(), 0.0, [], []
+        only, started, busy_seconds = payload.get("only"), time.monotonic(), 0.0
+        drawn: list[str] = []
+        orphans: list[str] = []
         present = self.store.list(layout.samples_prefix(shard.samples[0].content_id)).keys()
         for batch in shard.batches:
             missing = [s for s in batch if s.key not in present and (only is None or s.sample_id in only)]
             if missing:
-                time.sleep(SECONDS)
+                with logged("draw", missing[0].sample_id):
+                    time.sleep(SECONDS)
+                    self._draw(missing, drawn, orphans)
                 busy_seconds += SECONDS
-            for sample in missing:
-                if all(is_whole(self.store, side) for side in (sample.content_id, sample.style_id)):
-                    if self.store.write_once(sample.key, picture_of(sample)):
-                        drawn.append(sample.sample_id)
-                else:
-                    orphans.append(sample.sample_id)
         seconds = time.monotonic() - started
         return {"drawn": drawn, "without_adapter": orphans, "sample_seconds": seconds, "busy_seconds": busy_seconds}
 
@@ -101,16 +131,27 @@ class Stub:
                "scorer": "stub", "scorer_version": "1", "scored_at": plan.run.created_at}
             for s in scored
         ]  # fmt: skip
-        self.store.replace(scores_key(plan, shard), to_parquet_bytes(to_table(rows, SCORES)))
+        with logged("score", shard.shard_id):
+            time.sleep(SECONDS / 2)
+            self.store.replace(scores_key(plan, shard), to_parquet_bytes(to_table(rows, SCORES)))
         return {"scored": [sample.sample_id for sample in scored], "score_seconds": 0.0}
 
     def _shard(self, payload: dict[str, Any]) -> Any:
         return self.plan(payload["run_id"]).shard(payload["shard_id"])
 
+    def _draw(self, missing: list[PlannedSample], drawn: list[str], orphans: list[str]) -> None:
+        for sample in missing:
+            if all(is_whole(self.store, side) for side in (sample.content_id, sample.style_id)):
+                if self.store.write_once(sample.key, picture_of(sample)):
+                    drawn.append(sample.sample_id)
+            else:
+                orphans.append(sample.sample_id)
+
     def _write(self, plan: Plan, pack: Pack, adapter_id: str) -> None:
         halves = {half: adapter_bytes(adapter_id, half) for half in ("content", "style")}
         for half, data in halves.items():
             self.store.write_once(layout.adapter_key(adapter_id, half), data)  # type: ignore[arg-type]
+            time.sleep(SECONDS / 4)  # a kill may well come between two objects of an adapter
         adapter = next(one for one in pack.adapters if one.adapter_id == adapter_id)
         run = plan.run
         marker = {
@@ -126,7 +167,7 @@ class Stub:
 
 def adapter_bytes(adapter_id: str, half: str) -> bytes:
     """The whole of one half, from its id."""
-    return hashlib.sha512(f"{adapter_id} {half}".encode()).digest()
+    return hashlib.sha512(f"{adapter_id} {half}".encode()).digest() * COPIES
 
 
 def picture_of(sample: PlannedSample) -> bytes:

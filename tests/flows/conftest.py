@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from manifests.store import Store
-from tests.servers import PrefectServer, serve_prefect
 from tests.tiny import RESOLUTION_PX, picture, save_tiny_base
 
 SETTINGS: dict[str, Any] = {
@@ -34,13 +33,6 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
         with prefect_test_harness(server_startup_timeout=120):
             yield str(PREFECT_API_URL.value())
-
-
-@pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    """A Prefect server as an operator runs it, with all services; processes find it by its `environment`."""
-    with serve_prefect(tmp_path_factory.mktemp("server")) as server:
-        yield server
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import http.client
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,12 +20,14 @@ from urllib.parse import unquote, urlsplit
 
 from tests.servers import S3Server
 
-Trouble = Literal["slow down", "reset", "lost answer", "ignore conditions"]
-"""503 without doing it · connection reset without doing it · done, then reset · done whatever If-(None-)Match says."""
+Trouble = Literal["slow down", "internal error", "reset", "lost answer", "cut short", "delay", "ignore conditions"]
+"""503 without doing it · 500 without doing it · connection reset without doing it · done, then reset · done, and half
+of the answer · done, late · done whatever If-(None-)Match says."""
 
 _SLOW_DOWN = (
     b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 )
+_INTERNAL = b"<?xml version='1.0'?><Error><Code>InternalError</Code><Message>Please try again.</Message></Error>"
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "expect"}
 
 
@@ -38,6 +41,7 @@ class Proxy:
     seen: list[tuple[str, str, str]] = field(default_factory=list)
     """(method, path, Authorization header) of every request."""
     ignore_conditions: bool = False
+    delay_seconds: float = 0.5
 
     @cached_property
     def client(self) -> Any:
@@ -68,6 +72,8 @@ class _Handler(BaseHTTPRequestHandler):
         trouble = self.proxy.next_trouble(self.command, self.path)
         if trouble == "slow down":
             self._answer(503, [("Content-Type", "application/xml")], _SLOW_DOWN)
+        elif trouble == "internal error":
+            self._answer(500, [("Content-Type", "application/xml")], _INTERNAL)
         elif trouble == "reset":
             self._reset()
         elif trouble == "ignore conditions":
@@ -78,7 +84,10 @@ class _Handler(BaseHTTPRequestHandler):
             answer = self._forward(body)
             if trouble == "lost answer":
                 self._reset()
+            elif trouble == "cut short":
+                self._cut(*answer)
             else:
+                time.sleep(self.proxy.delay_seconds if trouble == "delay" else 0)
                 self._answer(*answer)
 
     do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = _handle
@@ -105,6 +114,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def _cut(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        """Send half of the body, or half of the head where there is none, and reset the connection."""
+        lines = [f"HTTP/1.1 {status} "]
+        lines += [f"{name}: {value}" for name, value in headers if name.lower() not in _HOP_BY_HOP | {"content-length"}]
+        head = "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode()
+        self.wfile.write(head + body[: len(body) // 2] if body else head[: len(head) // 2])
+        self._reset()
+
     def _reset(self) -> None:
         # Lingering for zero seconds makes close() send RST, as a crashed server or a cut line does.
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -118,12 +135,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def flaky_proxy(server: S3Server) -> Iterator[Proxy]:
-    """Run a proxy in front of the server."""
+def flaky_proxy(server: S3Server, kind: type[Proxy] = Proxy) -> Iterator[Proxy]:
+    """Run a proxy in front of the server; `kind` decides what befalls a request."""
     handler = type("Handler", (_Handler,), {})
     listener = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     listener.daemon_threads = True
-    proxy = Proxy(f"http://127.0.0.1:{listener.server_port}", server)
+    proxy = kind(f"http://127.0.0.1:{listener.server_port}", server)
     handler.proxy = proxy  # type: ignore[attr-defined]
     thread = threading.Thread(target=listener.serve_forever, daemon=True)
     thread.start()

@@ -32,6 +32,8 @@ MAKERS: list[Callable[[str], str]] = [
     lambda text: layout.training_log_key("demo-1", text),
     lambda text: layout.scores_part_key(datetime.date(2026, 11, 2), text, "0"),
     lambda text: layout.scores_part_key(datetime.date(2026, 11, 2), "demo-1", text),
+    lambda text: layout.shard_scores_key("demo-1", text),
+    lambda text: layout.shard_scores_key(text, "5d0c"),
     layout.lease_key,
 ]
 

@@ -31,7 +31,7 @@ def publish(store: Store, plan: Plan) -> None:
     run_id = plan.run.run_id
     store.replace(layout.run_key(run_id, "run.json"), plan.run.to_json(state="finished"))
     store.replace(layout.run_key(run_id, "plan.parquet"), to_parquet_bytes(to_table(plan_rows(plan), PLAN)))
-    store.replace(layout.scores_part_key(datetime.now(UTC).date(), run_id, "shard"), b"scores")
+    store.replace(layout.scores_part_key(datetime.now(UTC).date(), run_id, "0"), b"scores")
 
 
 def make(store: Store, plan: Plan) -> list[str]:
