@@ -21,6 +21,7 @@ from manifests.store import Entry, Missing, Store
 from manifests.tables import ADAPTERS, FAULTS, SAMPLES, SCORES, SLOTS, to_parquet_bytes, to_table
 from tasks.contact_sheet import contact_sheet
 from tasks.faults import fault_row
+from tasks.review.report import write_report
 from tasks.runs import Plan, PlannedSample
 from tasks.stock import Stock, take_stock
 
@@ -107,6 +108,7 @@ def collect(store: Store, plan: Plan, failures: Sequence[Fault] = (), timings: d
         "timings": timings or _old_timings(store, run_id),
     }
     store.replace(layout.run_key(run_id, "run.json"), plan.run.to_json(**ended))
+    write_report(store, plan, stock)
     return outcome
 
 
