@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from manifests import layout
@@ -66,7 +67,7 @@ class Stock:
     samples: frozenset[str]
     scores: list[dict[str, Any]]
 
-    @property
+    @cached_property
     def scored(self) -> frozenset[str]:
         """Ids of the pictures that have scores."""
         return frozenset(row["sample_id"] for row in self.scores)

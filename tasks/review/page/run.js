@@ -44,8 +44,7 @@
   const fill = (cell, row, column) => {
     const [i, ...others] = shown(row, column);
     if (i === undefined) {
-      cell.replaceChildren(element("div", { className: "nothing" }));
-      cell.setAttribute("aria-label", "no picture");
+      cell.replaceChildren(element("div", { className: "nothing" }), element("span", { className: "said", textContent: "no picture" }));
       delete cell.dataset.mark;
       return;
     }
@@ -54,18 +53,19 @@
     const picture = kept || (model.there(i)
       ? element("img", { alt: "", decoding: "async", draggable: false })
       : element("div", { className: "missing", textContent: "not drawn" }));
-    const frame = element("div", { className: "frame" }, picture);
+    const frame = element("div", { className: "frame", "aria-hidden": "true" }, picture);
     if (mark in MARKS) frame.append(element("span", { className: `sign ${mark}`, textContent: MARKS[mark].sign }));
     if (others.length) frame.append(element("span", { className: "more", textContent: `1 of ${others.length + 1}` }));
     const name = view.view === "wall" ? `${model.content(i).name} · ${model.style(i).name}` : `seed ${model.samples.seed[i]}`;
-    cell.replaceChildren(frame, element("div", { className: "caption" },
-      element("span", { className: "name", textContent: name, title: model.label(i) }),
-      element("span", { className: "value", textContent: value(i) })));
+    const said = [model.label(i), view.sort && `${blora.words(view.sort)} ${value(i)}`, mark in MARKS && MARKS[mark].word,
+      others.length && `${others.length} more candidates`, !model.there(i) && "not drawn"];
+    cell.replaceChildren(frame,
+      element("div", { className: "caption", "aria-hidden": "true" },
+        element("span", { className: "name", textContent: name, title: model.label(i) }),
+        element("span", { className: "value", textContent: value(i) })),
+      element("span", { className: "said", textContent: said.filter(Boolean).join(", ") }));
     cell.dataset.i = i;
     cell.dataset.mark = mark;
-    const said = [model.label(i), view.sort && `${blora.words(view.sort)} ${value(i)}`, mark in MARKS && MARKS[mark].word,
-      others.length && `${others.length} more candidates`];
-    cell.setAttribute("aria-label", said.filter(Boolean).join(", "));
     if (!kept && model.there(i)) blora.thumbnails.show(picture, blora.data.references.length + i);
   };
 

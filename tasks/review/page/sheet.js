@@ -19,6 +19,7 @@ blora.Sheet = class {
 
   /* Set how many cells of which size there are, in pixels; `left` and `top` are the sizes of the headers, 0 for none. */
   layout(size) {
+    const focused = this.canvas.contains(document.activeElement);
     this.size = size;
     this.canvas.style.width = `${size.left + size.columns * size.width}px`;
     this.canvas.style.height = `${size.top + size.rows * size.height}px`;
@@ -36,6 +37,7 @@ blora.Sheet = class {
       this.headCells.set(-1, this.corner());
     }
     this.draw();
+    if (focused) this.ensure(this.active.row, this.active.column)?.focus({ preventScroll: true });
   }
 
   corner() {
