@@ -10,6 +10,8 @@ BLORA_ROOT                      the store: a folder or s3://bucket/prefix       
 BLORA_DEVICES                   slots, e.g. ``cuda:0,cuda:1`` or ``cpu``                 every GPU, else the CPU
 BLORA_STALL_TIMEOUT_SECONDS     a slot silent for longer is ended and its item retried   1800
 BLORA_LEASE_SECONDS             life of a training lease between two renewals            120
+BLORA_PAGES_URL                 where the store is served over http(s); artifacts link   no link
+                                to pages below it
 ==============================  =======================================================  =====================
 """
 
@@ -18,6 +20,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from urllib.parse import urlsplit
 
 DEFAULT_ROOT = "./blora-store"
 
@@ -35,6 +38,27 @@ def stall_timeout_seconds() -> float:
 def lease_seconds() -> float:
     """Life of a training lease; a dead holder's adapter is free again after this."""
     return _positive_seconds("BLORA_LEASE_SECONDS", 120.0)
+
+
+def pages_url() -> str:
+    """Where a browser finds the store, without a slash at its end; empty where it is not served.
+
+    Raises:
+        ValueError: it is no http(s) address, or has credentials or a query in it.
+    """
+    url = os.environ.get("BLORA_PAGES_URL", "").strip()
+    if not url:
+        return ""
+    parts = urlsplit(url)
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or parts.query
+        or parts.fragment
+        or "@" in parts.netloc
+    ):
+        raise ValueError("BLORA_PAGES_URL: accepted: an http(s) address without credentials and query")
+    return url.rstrip("/")
 
 
 def devices(asked: str = "auto") -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from tasks.review.thumbnails import write_thumbnails
 from tasks.runs import Plan, load_plan
 from tasks.stock import Stock, take_stock
 
-SCRIPTS = ("model.js", "marks.js", "thumbnails.js", "sheet.js", "pair.js", "run.js")
+SCRIPTS = ("common.js", "model.js", "marks.js", "thumbnails.js", "sheet.js", "pair.js", "run.js")
 FAULTS_SHOWN = 500
 TABLES = ("plan", "samples", "scores", "adapters", "faults", "slots")
 _IN_STORE = "../../../"  # from the page's folder to the store's root

@@ -20,10 +20,7 @@ from tests.made_run import HOSTILE, finish, plan_run
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext
 
-MANY = 100  # contents, and styles, of the large run: 10,000 pictures
-OPEN_SECONDS = 2.0
-HITCH_SECONDS = 0.2
-"""A frame that takes longer is one that a person sees; chromium draws on a shared processor here, without a GPU."""
+SIDES = 30  # contents, and styles, of the large run; tests/benchmarks/page.py has 100
 
 
 @pytest.fixture(scope="module")
@@ -265,42 +262,31 @@ def test_decisions_of_the_store_are_shown_and_newer_ones_win(
     assert page.text_content("#tally") == "1 kept · 0 rejected · 0 to redo · 17 open"
 
 
-@pytest.mark.slow
-def test_ten_thousand_pictures_open_at_once_and_scroll_without_a_hitch(context: BrowserContext, tmp_path: Path) -> None:
-    names = [f"thing {number:03}" for number in range(MANY)], [f"look {number:03}" for number in range(MANY)]
+def test_a_large_run_draws_and_asks_for_what_is_on_the_screen_alone(context: BrowserContext, tmp_path: Path) -> None:
+    names = [f"thing {number:02}" for number in range(SIDES)], [f"look {number:02}" for number in range(SIDES)]
     store, plan = plan_run(tmp_path, *names)
     finish(store, plan)
     visit = Visit(context.new_page(), index_of((store, plan)))
     page = visit.page
+
+    def pages_asked_for() -> int:
+        return len({one for one in visit.requests if "/thumbnails/" in one})
+
+    page.select_option("#sort", label="as in the manifest")
+    page.wait_for_selector("#sheet .cell img[src]")
+    page.select_option("#sort", label="as in the manifest")
+    page.reload()
+    visit.requests.clear()
     page.wait_for_function("document.querySelectorAll('#sheet .cell img[src]').length > 20")
-    opened = page.evaluate("performance.now()") / 1000
-    ready = page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd") / 1000
-    scrolled = {}
-    for view in ("g", "w"):
-        page.keyboard.press(view)
-        scrolled[view] = page.evaluate(SCROLL)
-        assert page.locator("#sheet .cell").count() < 200
-    sorted_in = page.evaluate(
-        "(() => { const begun = performance.now(); const box = document.getElementById('sort'); box.value = '2';"
-        " box.dispatchEvent(new Event('change')); document.body.offsetHeight; return performance.now() - begun; })()"
-    )
-    print(f"\n10,000 pictures: loaded {ready:.2f} s, thumbnails {opened:.2f} s, sort {sorted_in:.0f} ms, {scrolled}")
-    assert opened < OPEN_SECONDS
-    assert {view: one["median"] for view, one in scrolled.items() if one["median"] > HITCH_SECONDS * 1000} == {}
+    assert page.locator("#sheet .cell").count() < 150
+    in_all = len(list((Path(store.root) / layout.report_prefix(plan.run.run_id) / "thumbnails").iterdir()))
+    assert 0 < pages_asked_for() < in_all / 2
+    page.evaluate("document.getElementById('sheet').scrollTo(1e6, 1e6)")
+    page.wait_for_selector(f"#sheet .cell[data-row='{SIDES - 1}'][data-column='{SIDES - 1}'] img[src]")
+    assert page.locator("#sheet .cell").count() < 150
+    page.click("#as-wall")
+    page.locator("#sheet .cell").first.focus()
+    page.keyboard.press("End")
+    page.wait_for_selector("#sheet .cell:focus img[src]")
+    assert f"thing {SIDES - 1} in look {SIDES - 1}" in (page.text_content("#sheet .cell:focus .said") or "")
     assert visit.complaints == []
-
-
-SCROLL = """() => new Promise((done) => {
-  const sheet = document.getElementById('sheet');
-  const times = [];
-  let before = 0;
-  const step = (now) => {
-    if (before) times.push(now - before);
-    before = now;
-    sheet.scrollTop += 180;
-    if (times.length < 90) { requestAnimationFrame(step); return; }
-    times.sort((a, b) => a - b);
-    done({ median: times[45], p95: times[85], most: times[89] });
-  };
-  requestAnimationFrame(step);
-})"""
