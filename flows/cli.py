@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from blora.errors import BloraError
-from flows import cli_measure, cli_operate
+from flows import cli_measure, cli_operate, cli_review
 from flows.console import (
     FAULTS,
     OK,
@@ -240,16 +240,19 @@ def scores(
 
 @app.command()
 def export(
-    run_id: RunArgument, folder: Annotated[str, typer.Argument(help="Folder to write to.")], root: Root = ""
+    run_id: RunArgument,
+    folder: Annotated[str, typer.Argument(help="Folder to write to.")],
+    root: Root = "",
+    kept: Annotated[bool, typer.Option("--kept", help="Only pictures that a review says to keep.")] = False,
 ) -> None:
     """Copy a run's pictures out under names a person reads (content__style__seed.png), with tables and contact sheet.
 
-    Examples: `blora export demo-3f2a9c01d4e5 ./pictures` · `blora export RUN ./pictures --root s3://bucket/art`
+    Examples: `blora export demo-3f2a9c01d4e5 ./pictures` · `blora export RUN ./delivery --kept --root s3://bucket/art`
     """
     from tasks.export import export_run
 
     with errors_shown():
-        count, missing = export_run(open_store(root), run_id, folder)
+        count, missing = export_run(open_store(root), run_id, folder, kept=kept)
     out.print(
         f"{count} pictures in {folder}" + (f"; {missing} are missing: blora rerun {run_id}" if missing else ""),
         highlight=False,
@@ -259,6 +262,7 @@ def export(
 
 app.add_typer(cli_operate.app)
 app.add_typer(cli_measure.app)
+app.add_typer(cli_review.app)
 
 
 def main() -> None:
@@ -306,6 +310,7 @@ def _report(store: Store, run_id: str) -> None:
             "run": run_id,
             "outcome": stand.sentence,
             "contact sheet": f"{store.root}/runs/{run_id}/report/contact_sheet.png",
+            "page": f"{store.root}/runs/{run_id}/report/index.html",
         }
     )
     raise typer.Exit(OK if stand.complete else FAULTS)

@@ -32,6 +32,15 @@ T = TypeVar("T")
 PART_BYTES: Final = 32 * 2**20
 """Objects of twice this size and more go up in parts of this size."""
 
+CONTENT_TYPES: Final = {
+    "css": "text/css; charset=utf-8",
+    "html": "text/html; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "json": "application/json",
+    "png": "image/png",
+}
+"""What objects are served as, by the end of their key: a browser downloads a page that does not say that it is one."""
+
 _PARTS_AT_ONCE = 4
 _CONFIG = {
     "connect_timeout": 10,
@@ -140,6 +149,8 @@ class Bucket:
 
     def _put(self, key: str, data: bytes, **parameters: Any) -> None:
         path = f"{self._bucket}/{self._prefix}{key}"
+        if kind := CONTENT_TYPES.get(key.rpartition(".")[2]):
+            parameters["ContentType"] = kind
 
         def put(filesystem: S3FileSystem) -> None:
             filesystem.pipe_file(path, data, chunksize=PART_BYTES, max_concurrency=_PARTS_AT_ONCE, **parameters)

@@ -7,6 +7,10 @@
     runs/<run_id>/...                                        plan, tables, report, checkpoints, logs
     runs/<run_id>/scores/<shard_id>.parquet                  scores of one shard, until the run is compacted
     scores/date=YYYY-MM-DD/run=<run_id>/part-*.parquet       one Parquet data set over all runs that were closed
+    runs/<run_id>/report/...                                 the page: index.html, its data, script files, thumbnails
+    runs/<run_id>/decisions/*.parquet                        what reviewers said, one file per `blora review`
+    runs/<run_id>/redo/*.parquet                             what a review added to the plan
+    reports/...                                              comparisons of two runs; nights over time
     probes/<probe_id>/...                                    block probes: parts, table, chart, report, probe.json last
     leases/<adapter_id>.json                                 who is training it now
     leases/run-<run_id>.json                                 who is working a run off
@@ -33,6 +37,7 @@ LEASES_PREFIX = "leases/"
 NIGHTS_PREFIX = "nights/"
 PROBES_PREFIX = "probes/"
 RECEIPTS_PREFIX = "receipts/"
+REPORTS_PREFIX = "reports/"
 RUNS_PREFIX = "runs/"
 SAMPLES_PREFIX = "samples/"
 SCORES_PREFIX = "scores/"
@@ -137,6 +142,47 @@ def run_key(run_id: str, name: str) -> str:
         InvalidId: `run_id` is not a plain word, or `name` is not a relative path of plain names.
     """
     return f"{RUNS_PREFIX}{_word('run_id', run_id)}/{_file_name('run', name)}"
+
+
+def report_prefix(run_id: str) -> str:
+    """Return the folder of a run's page.
+
+    Raises:
+        InvalidId: `run_id` is not a plain word.
+    """
+    return run_key(run_id, "report") + "/"
+
+
+def decisions_prefix(run_id: str) -> str:
+    """Return the folder of what reviewers said about a run.
+
+    Raises:
+        InvalidId: `run_id` is not a plain word.
+    """
+    return run_key(run_id, "decisions") + "/"
+
+
+def redo_prefix(run_id: str) -> str:
+    """Return the folder of what reviews added to a run's plan.
+
+    Raises:
+        InvalidId: `run_id` is not a plain word.
+    """
+    return run_key(run_id, "redo") + "/"
+
+
+def comparison_prefix(run_a: str, run_b: str) -> str:
+    """Return the folder of the comparison of two runs.
+
+    Raises:
+        InvalidId: A run id is not a plain word.
+    """
+    return f"{REPORTS_PREFIX}compare/{_word('run_id', run_a)}/{_word('run_id', run_b)}/"
+
+
+def nights_report_prefix() -> str:
+    """Return the folder of the report about nights over time."""
+    return f"{REPORTS_PREFIX}nights/"
 
 
 def probe_key(probe_id: str, name: str) -> str:

@@ -225,6 +225,64 @@ BENCH_RATES = _schema(
 )
 """One row per method and measure of the paired benchmark."""
 
+DECISIONS = _schema(
+    "decisions",
+    _RUN,
+    _need("sample_id", pa.string(), "the picture that was judged by a person"),
+    _need("decision", pa.string(), "keep, reject, redo (reject it and draw another), or undecided (taken back)"),
+    _need("reviewer", pa.string(), "who says so, as they wrote it; may be empty"),
+    _need("decided_at", _INSTANT, "when the mark was made, by the reviewer's clock (UTC); the last one counts"),
+    _need("recorded_at", _INSTANT, "when it was written to the store (UTC)"),
+    _may("redo_sample_id", pa.string(), "the picture to be drawn in its stead; null where none is"),
+)
+"""One row per picture and mark of a review; of several rows about a picture the last `decided_at` counts."""
+
+COMPARISON = _schema(
+    "comparison",
+    _need("run_a", pa.string(), "the run that is compared with"),
+    _need("run_b", pa.string(), "the run whose difference is told"),
+    _need("score", pa.string(), "name of the score"),
+    _need("scorer", pa.string(), "model and weights that gave the numbers, the same in both runs"),
+    _need("scorer_version", pa.string(), "version of the scorer's code and weights, the same in both runs"),
+    _need("lower_is_better", pa.bool_(), "whether a small number is the good one"),
+    _need("pairs", pa.int32(), "pairs of pictures: same content images, same style images, same seed"),
+    _need("mean_a", pa.float64(), "mean over the pairs in run_a"),
+    _need("mean_b", pa.float64(), "mean over the pairs in run_b"),
+    _need("difference", pa.float64(), "mean of b - a over the pairs"),
+    _may("low", pa.float64(), "lower end of its 95 % bootstrap interval; null where one cannot be told"),
+    _may("high", pa.float64(), "upper end of its 95 % bootstrap interval; null where one cannot be told"),
+    _need("better_share", pa.float64(), "share of pairs in which run_b is better, ties counted as half, 0 to 1"),
+)
+"""One row per score of a comparison of two runs."""
+
+COMPARISON_PAIRS = _schema(
+    "comparison_pairs",
+    _need("run_a", pa.string(), "the run that is compared with"),
+    _need("run_b", pa.string(), "the run whose difference is told"),
+    *_SIDES[2:],
+    _need("seed", pa.int64(), "the seed that both pictures have"),
+    _need("sample_id_a", pa.string(), "the picture of run_a; the first where several share images and seed"),
+    _need("sample_id_b", pa.string(), "the picture of run_b; the first where several share images and seed"),
+    _need("score", pa.string(), "name of the score"),
+    _need("value_a", pa.float64(), "the score in run_a; the mean where several share images and seed"),
+    _need("value_b", pa.float64(), "the score in run_b; the mean where several share images and seed"),
+    _need("difference", pa.float64(), "value_b - value_a"),
+)
+"""One row per pair of pictures and score of a comparison of two runs."""
+
+NIGHTS = _schema(
+    "nights",
+    _need("date", pa.string(), "the day (UTC) on which the night's runs were planned, YYYY-MM-DD"),
+    _need("measure", pa.string(), "yield, kept, pictures, faults, device_seconds, bytes, or score:<name>"),
+    _need("scorer_version", pa.string(), "version of the scorer of a score; empty for other measures"),
+    _need("pictures", pa.int64(), "pictures that the value is taken over"),
+    _may("value", pa.float64(), "scores: the median over the night's pictures; null where there is nothing to tell"),
+    _may("low", pa.float64(), "lower end of the band of the nights before; null while there are too few of them"),
+    _may("high", pa.float64(), "upper end of that band"),
+    _need("alarm", pa.string(), "empty, worse or better: where a score falls out of the band, and to which side"),
+)
+"""One row per night and measure of the report about nights."""
+
 
 def _label(schema: pa.Schema) -> tuple[str, int]:
     """Return (table, schema_version) of a schema's metadata; ("", 0) where it says nothing."""

@@ -8,10 +8,13 @@ from __future__ import annotations
 import base64
 import html
 from typing import Any
+from urllib.parse import quote
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from manifests import layout
 from manifests.store import Missing, Store
+from tasks import environment
 from tasks.collect import Outcome, thumbnail
 from tasks.nights import Night
 from tasks.runs import Plan
@@ -84,6 +87,8 @@ def _markdown(store: Store, plan: Plan, outcome: Outcome, rows: list[ScoreRow]) 
         "",
         f"Everything lies under `{_plain(store.root)}/runs/{outcome.run_id}/`.",
         "",
+        page_line(store.root, outcome.run_id),
+        "",
     ]
     for title, some in (("Worst", rows[:PICTURE_ROWS]), ("Best", rows[::-1][:PICTURE_ROWS])):
         if some:
@@ -101,6 +106,14 @@ def _markdown(store: Store, plan: Plan, outcome: Outcome, rows: list[ScoreRow]) 
     if outcome.faults:
         lines += ["## Faults", ""] + [f"- {_plain(str(fault))}" for fault in outcome.faults[:100]]
     return "\n".join(lines)
+
+
+def page_line(root: str, run_id: str) -> str:
+    """Where the run's page is: a link where the store is served (BLORA_PAGES_URL), else how to open it."""
+    key = f"{layout.report_prefix(run_id)}index.html"
+    if served := environment.pages_url():
+        return f"**[Look at the pictures and decide]({quote(f'{served}/{key}', safe=':/%[]')})**"
+    return f"Pictures and decisions: `{_plain(root)}/{key}`, or `blora report {run_id} --open`."
 
 
 def _inline(store: Store, key: str) -> str:

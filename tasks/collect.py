@@ -22,6 +22,7 @@ from manifests.tables import ADAPTERS, FAULTS, SAMPLES, SCORES, SLOTS, to_parque
 from tasks.compaction import publish_scores
 from tasks.contact_sheet import contact_sheet
 from tasks.faults import fault_row
+from tasks.review.report import write_report
 from tasks.runs import Plan, PlannedSample
 from tasks.stock import Stock, in_parallel, list_pictures, take_stock
 
@@ -109,6 +110,7 @@ def collect(store: Store, plan: Plan, failures: Sequence[Fault] = (), timings: d
         "timings": timings or _old_timings(store, run_id),
     }
     store.replace(layout.run_key(run_id, "run.json"), plan.run.to_json(**ended))
+    write_report(store, plan, stock)
     return outcome
 
 

@@ -15,6 +15,8 @@ BLORA_SLOT_MODULE               what a slot's child runs; orchestration is teste
 BLORA_WEBHOOK_URL               where ``blora deploy`` has failed runs told; kept secret  nothing is told
 BLORA_NIGHT_CRON                when the night begins, for ``blora deploy``               0 2 * * *
 BLORA_NIGHT_TIMEZONE            of that, an IANA name                                    UTC
+BLORA_PAGES_URL                 where the store is served over http(s); artifacts link   no link
+                                to pages below it
 ==============================  =======================================================  =====================
 """
 
@@ -24,6 +26,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 DEFAULT_ROOT = "./blora-store"
 
@@ -66,6 +69,27 @@ def night_timezone() -> str:
 def with_variables(variables: Mapping[str, str]) -> dict[str, str]:
     """This process's environment with some more variables, for a child process."""
     return {**os.environ, **variables}
+
+
+def pages_url() -> str:
+    """Where a browser finds the store, without a slash at its end; empty where it is not served.
+
+    Raises:
+        ValueError: it is no http(s) address, or has credentials or a query in it.
+    """
+    url = os.environ.get("BLORA_PAGES_URL", "").strip()
+    if not url:
+        return ""
+    parts = urlsplit(url)
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or parts.query
+        or parts.fragment
+        or "@" in parts.netloc
+    ):
+        raise ValueError("BLORA_PAGES_URL: accepted: an http(s) address without credentials and query")
+    return url.rstrip("/")
 
 
 def devices(asked: str = "auto") -> tuple[str, ...]:

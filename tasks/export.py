@@ -6,6 +6,8 @@ from pathlib import Path
 
 from manifests import ids, layout
 from manifests.store import Missing, Store
+from tasks.faults import TaskError
+from tasks.review.decisions import load_marks
 from tasks.runs import Plan, PlannedSample, load_plan
 
 TABLES = (
@@ -18,25 +20,33 @@ TABLES = (
 )
 
 
-def export_run(store: Store, run_id: str, folder: str) -> tuple[int, int]:
+def export_run(store: Store, run_id: str, folder: str, *, kept: bool = False) -> tuple[int, int]:
     """Copy pictures, tables and the contact sheet into a folder.
 
     Args:
         store: the store.
         run_id: the run.
         folder: where to; made if it is not there. Files of the same names are replaced, others are left alone.
+        kept: only the pictures that a review says to keep.
 
     Returns:
         How many pictures were copied, and how many are missing in the store.
 
     Raises:
         RunNotFound: no such run.
+        TaskError: only kept pictures are asked for, and there are none.
     """
     plan = load_plan(store, run_id)
+    named = human_names(plan)
+    if kept:
+        keep = {sample_id for sample_id, mark in load_marks(store, run_id).items() if mark.decision == "keep"}
+        named = [(sample, name) for sample, name in named if sample.sample_id in keep]
+        if not named:
+            raise TaskError(f"no picture of {run_id} is marked keep: mark them on its page (blora report {run_id})")
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     copied = 0
-    for sample, name in human_names(plan):
+    for sample, name in named:
         try:
             (target / name).write_bytes(store.read(sample.key))
             copied += 1
@@ -47,7 +57,7 @@ def export_run(store: Store, run_id: str, folder: str) -> tuple[int, int]:
             (target / Path(name).name).write_bytes(store.read(layout.run_key(run_id, name)))
         except Missing:
             continue  # a run that has not ended yet has no tables
-    return copied, len(plan.samples) - copied
+    return copied, len(named) - copied
 
 
 def human_names(plan: Plan) -> list[tuple[PlannedSample, str]]:

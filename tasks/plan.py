@@ -91,7 +91,7 @@ def make_plan(
         plan = replace(load_plan(store, run_id), run=replace(load_run(store, run_id), faults=faults))
     except RunNotFound:
         plan = Plan(
-            run, _packs(naming.adapters, held, settings, manifest.base), _shards(naming.samples, held, settings)
+            run, _packs(naming.adapters, held, settings, manifest.base), shards_of(naming.samples, held, settings)
         )
     return Draft(plan, tuple({picture.image_id: picture for picture in pictures.values()}.values()), held)
 
@@ -130,7 +130,7 @@ def _packs(adapters: Sequence[PlannedAdapter], held: Holdings, settings: Setting
     return tuple(Pack(ids.digest("pack", [a.adapter_id for a in g]), i, g) for i, g in enumerate(groups))
 
 
-def _shards(samples: Sequence[PlannedSample], held: Holdings, settings: Settings) -> tuple[Shard, ...]:
+def shards_of(samples: Sequence[PlannedSample], held: Holdings, settings: Settings) -> tuple[Shard, ...]:
     """Stretches of one content's row, cut into batches; what is missing first."""
     rows: dict[str, list[PlannedSample]] = {}
     for sample in samples:

@@ -209,7 +209,7 @@ def load_run(store: Store, run_id: str) -> RunInfo:
 
 
 def load_plan(store: Store, run_id: str) -> Plan:
-    """Read a published plan.
+    """Read a published plan, and what reviews have added to it since.
 
     Raises:
         RunNotFound: the store has no such run, or its planning did not end.
@@ -221,11 +221,14 @@ def load_plan(store: Store, run_id: str) -> Plan:
         raise RunNotFound(f"run {run_id}: its planning did not end; run the manifest {run.source} again") from error
     packs: dict[str, list[PlannedAdapter]] = {}
     shards: dict[str, dict[int, list[PlannedSample]]] = {}
-    for row in table.to_pylist():
+    redone = [from_parquet_bytes(store.read(key), PLAN) for key in store.list(layout.redo_prefix(run_id))]
+    seen: set[str] = set()
+    for row in [row for part in (table, *redone) for row in part.to_pylist()]:
         if row["kind"] == "adapter":
             adapter = PlannedAdapter(row["adapter_id"], row["name"], row["word"], tuple(row["image_ids"]))
             packs.setdefault(row["group_id"], []).append(adapter)
-        else:
+        elif row["sample_id"] not in seen:  # two reviews at once may ask for the same picture
+            seen.add(row["sample_id"])
             sample = PlannedSample(**{field: row[field] for field in PlannedSample.__dataclass_fields__})
             shards.setdefault(row["group_id"], {}).setdefault(row["batch_index"], []).append(sample)
     return Plan(

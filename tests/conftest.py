@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.servers import PrefectServer, S3Server, serve_prefect, serve_s3
 
@@ -21,6 +22,8 @@ def pytest_configure() -> None:
     os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
     os.environ["DO_NOT_TRACK"] = "1"
+    settings.register_profile("any machine", deadline=None)  # how long an example takes says nothing about the code
+    settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

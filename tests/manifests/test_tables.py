@@ -26,6 +26,10 @@ SCHEMAS = {
     "slots": tables.SLOTS,
     "faults": tables.FAULTS,
     "probes": tables.PROBES,
+    "decisions": tables.DECISIONS,
+    "comparison": tables.COMPARISON,
+    "comparison_pairs": tables.COMPARISON_PAIRS,
+    "nights": tables.NIGHTS,
 }
 NOON = datetime.datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=datetime.UTC)
 EXAMPLES: dict[pa.DataType, Any] = {

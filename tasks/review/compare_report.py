@@ -1,0 +1,120 @@
+"""What a comparison of two runs leaves: two tables and a page, ``reports/compare/<run_a>/<run_b>/``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from blora.config import Settings
+from manifests import layout
+from manifests.store import Store
+from manifests.tables import COMPARISON, COMPARISON_PAIRS, to_parquet_bytes, to_table
+from tasks.review.charts import interval_bar
+from tasks.review.compare import Comparison
+from tasks.review.gather import DIGITS
+from tasks.review.pages import write_page
+from tasks.review.thumbnails import PAGE_SIZE, write_thumbnails
+from tasks.runs import Plan, PlannedSample
+from tasks.stock import take_stock
+
+SCRIPTS = ("common.js", "thumbnails.js", "sheet.js", "compare.js")
+_ROOT = "../../../../"  # from the page's folder to the store's root
+
+
+def write_comparison(store: Store, found: Comparison) -> str:
+    """Write tables and page; returns the key of index.html."""
+    runs = {"run_a": found.a.run.run_id, "run_b": found.b.run.run_id}
+    prefix = layout.comparison_prefix(runs["run_a"], runs["run_b"])
+    scores = [runs | vars(one) for one in found.differences]
+    store.replace(f"{prefix}comparison.parquet", to_parquet_bytes(to_table(scores, COMPARISON)))
+    store.replace(f"{prefix}pairs.parquet", to_parquet_bytes(to_table(_pair_rows(found, runs), COMPARISON_PAIRS)))
+    there = take_stock(store, found.a).samples | take_stock(store, found.b).samples
+    keys = [_key(sample, there) for twin in found.twins for sample in (twin.a, twin.b)]
+    pages = write_thumbnails(store, keys, store, f"{prefix}thumbnails/")
+    write_page(
+        store,
+        prefix,
+        "compare.html.j2",
+        SCRIPTS,
+        _columns(found, keys, pages),
+        a=found.a.run,
+        b=found.b.run,
+        pairs=len(found.twins),
+        alone=(found.alone_a, found.alone_b),
+        differences=[(one, interval_bar(one.difference, one.low, one.high)) for one in found.differences],
+        left_out=found.left_out,
+        changed=changed_settings(found.a, found.b),
+        root=_ROOT,
+    )
+    return f"{prefix}index.html"
+
+
+def changed_settings(a: Plan, b: Plan) -> list[tuple[str, Any, Any]]:
+    """What differs between two runs: (dotted name, in a, in b); batching, which changes no picture, is left out."""
+    ours, theirs = _identity(a.run.settings), _identity(b.run.settings)
+    ours["base"], theirs["base"] = (f"{run.base} @ {run.base_revision[:12]}" for run in (a.run, b.run))
+    for column in ("prompt", "content_strength", "style_strength"):
+        for found, plan in ((ours, a), (theirs, b)):
+            values = {getattr(sample, column) for sample in plan.samples}
+            found[f"pairs.{column}"] = values.pop() if len(values) == 1 else f"{len(values)} different"
+    names = sorted({*ours, *theirs})
+    return [(name, ours.get(name), theirs.get(name)) for name in names if ours.get(name) != theirs.get(name)]
+
+
+def _identity(settings: Settings) -> dict[str, Any]:
+    parts = {
+        "train": settings.train.identity(),
+        "sample": settings.sample.identity(),
+        "score": settings.score.identity(),
+    }
+    return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
+
+
+def _key(sample: PlannedSample, there: frozenset[str]) -> str | None:
+    return sample.key if sample.sample_id in there else None
+
+
+def _pair_rows(found: Comparison, runs: dict[str, str]) -> list[dict[str, Any]]:
+    return [
+        runs
+        | {
+            "content_name": twin.a.content_name,
+            "style_name": twin.a.style_name,
+            "seed": twin.a.seed,
+            "sample_id_a": twin.a.sample_id,
+            "sample_id_b": twin.b.sample_id,
+            "score": name,
+            "value_a": a,
+            "value_b": b,
+            "difference": b - a,
+        }
+        for twin in found.twins
+        for name, (a, b) in twin.values.items()
+    ]
+
+
+def _columns(found: Comparison, keys: list[str | None], pages: list[str]) -> dict[str, Any]:
+    """The page's data: one list a field, one entry a pair."""
+
+    def values(name: str, side: int) -> list[float | None]:
+        pairs = (twin.values.get(name) for twin in found.twins)
+        return [None if pair is None else float(f"{pair[side]:.{DIGITS}g}") for pair in pairs]
+
+    settings = found.a.run.settings.sample
+    return {
+        "root": _ROOT,
+        "pageSize": PAGE_SIZE,
+        "thumbnails": pages,
+        "width": settings.width_px,
+        "height": settings.height_px,
+        "names": [f"{twin.a.content_name} in {twin.a.style_name}, seed {twin.a.seed}" for twin in found.twins],
+        "keys": keys,
+        "scores": [
+            {
+                "name": one.score,
+                "lower": one.lower_is_better,
+                "a": values(one.score, 0),
+                "b": values(one.score, 1),
+            }
+            for one in found.differences
+        ],
+    }

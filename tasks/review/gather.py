@@ -1,0 +1,131 @@
+"""What the page of a run shows, as columns: one list a field and one entry a picture, so that 10,000 stay small."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from manifests import layout
+from tasks.review.decisions import Mark
+from tasks.review.thumbnails import PAGE_SIZE
+from tasks.runs import Plan, PlannedSample
+from tasks.score_table import lower_is_better
+
+DIGITS = 5
+"""Significant digits of a score on a page; the table has them all."""
+
+FIRST_SORTS = ("transfer", "harmonic_mean", "text_clip")
+"""What a page is sorted by at first: the first of these scores that tells any two pictures apart, else the first."""
+
+_EXACT = 2**53  # whole numbers up to here are numbers in a browser, too
+
+
+def run_columns(
+    plan: Plan,
+    sizes: Mapping[str, int],
+    scores: Iterable[Mapping[str, Any]],
+    marks: Mapping[str, Mark],
+    references: Sequence[str],
+    thumbnails: Sequence[str],
+    whole: Collection[str],
+) -> dict[str, Any]:
+    """The data of a run's page.
+
+    Args:
+        plan: the run.
+        sizes: bytes of each picture that is there, by sample_id.
+        scores: rows of the score table.
+        marks: what reviewers said last, by sample_id.
+        references: keys of the input pictures; their thumbnails come first, in this order, then those of the samples.
+        thumbnails: names of the pages of thumbnails.
+        whole: adapters that are there.
+    """
+    samples = plan.samples
+    contents = _Sides(plan, whole, [(s.content_id, s.content_name) for s in samples])
+    styles = _Sides(plan, whole, [(s.style_id, s.style_name) for s in samples])
+    prompts, dials = _Words(), _Words()
+    return {
+        "run": plan.run.run_id,
+        "name": plan.run.name,
+        "width": plan.run.settings.sample.width_px,
+        "height": plan.run.settings.sample.height_px,
+        "contents": contents.listed,
+        "styles": styles.listed,
+        "references": list(references),
+        "thumbnails": list(thumbnails),
+        "pageSize": PAGE_SIZE,
+        "samples": {
+            "id": [s.sample_id for s in samples],
+            "content": contents.column,
+            "style": styles.column,
+            "seed": [s.seed if s.seed < _EXACT else str(s.seed) for s in samples],
+            "prompt": [prompts.number((s.prompt, s.content_prompt or "", s.negative_prompt)) for s in samples],
+            "dials": [dials.number((s.content_strength, s.style_strength)) for s in samples],
+            "bytes": [sizes.get(s.sample_id) for s in samples],
+        },
+        "prompts": prompts.listed,
+        "dials": dials.listed,
+        "scores": score_columns(samples, scores),
+        "marks": {
+            sample_id: [mark.decision, _milliseconds(mark), mark.reviewer, mark.redo_sample_id]
+            for sample_id, mark in marks.items()
+        },
+    }
+
+
+def score_columns(samples: Sequence[PlannedSample], rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One entry a score: its name, direction, scorer, and one value a picture (None where it has none)."""
+    place = {sample.sample_id: number for number, sample in enumerate(samples)}
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        name, value = row["score"], row["value"]
+        if row["sample_id"] not in place or not math.isfinite(value):
+            continue
+        blank = {
+            "name": name,
+            "lower": lower_is_better(name),
+            "scorer": f"{row['scorer']} {row['scorer_version']}",
+            "values": [None] * len(samples),
+        }
+        found.setdefault(name, blank)["values"][place[row["sample_id"]]] = float(f"{value:.{DIGITS}g}")
+    first = next((name for name in FIRST_SORTS if name in found and len({*found[name]["values"]} - {None}) > 1), "")
+    return sorted(found.values(), key=lambda score: (score["name"] != first, score["name"]))
+
+
+class _Words:
+    """Values that repeat, each listed once."""
+
+    def __init__(self) -> None:
+        self.listed: list[Any] = []
+        self._numbers: dict[Any, int] = {}
+
+    def number(self, value: Any) -> int:
+        if value not in self._numbers:
+            self._numbers[value] = len(self.listed)
+            self.listed.append(value)
+        return self._numbers[value]
+
+
+class _Sides:
+    """The contents, or the styles, of a run: under each name an id, and pictures where it is an adapter."""
+
+    def __init__(self, plan: Plan, whole: Collection[str], sides: Sequence[tuple[str, str]]) -> None:
+        adapters = {adapter.adapter_id: adapter for adapter in plan.adapters}
+        words = _Words()
+        self.column = [words.number(side) for side in sides]
+        self.listed = [
+            {
+                "id": adapter_id,
+                "name": name,
+                "images": [layout.image_key(one) for one in adapters[adapter_id].image_ids]
+                if adapter_id in adapters
+                else [],
+                "whole": adapter_id in whole,
+            }
+            for adapter_id, name in words.listed
+        ]
+
+
+def _milliseconds(mark: Mark) -> int:
+    return round(mark.decided_at.timestamp() * 1000)

@@ -1,0 +1,111 @@
+"use strict";
+
+/* The pictures of a run as rows, out of the columns of data.js: names, scores, filters and orders. No page in here. */
+blora.model = (() => {
+  const data = blora.data;
+  const samples = data.samples;
+  const count = samples.id.length;
+  const scores = data.scores.map((score) => {
+    const values = Float64Array.from(score.values, (value) => (value === null ? NaN : value));
+    const known = values.filter((value) => !Number.isNaN(value)).sort();
+    return { ...score, values, low: known[0], high: known[known.length - 1], known };
+  });
+  const reference = new Map(data.references.map((key, number) => [key, number]));
+
+  const content = (i) => data.contents[samples.content[i]];
+  const style = (i) => data.styles[samples.style[i]];
+  const there = (i) => samples.bytes[i] !== null;
+  const pairOf = (i) => samples.content[i] * data.styles.length + samples.style[i];
+  const searched = Array.from({ length: count }, (_, i) =>
+    `${content(i).name} ${style(i).name} ${samples.seed[i]}`.toLowerCase(),
+  );
+  const candidates = new Map();
+  const byId = new Map();
+  for (let i = 0; i < count; i += 1) {
+    byId.set(samples.id[i], i);
+    if (candidates.has(pairOf(i))) candidates.get(pairOf(i)).push(i);
+    else candidates.set(pairOf(i), [i]);
+  }
+
+  const label = (i) => `${content(i).name} in ${style(i).name}, seed ${samples.seed[i]}`;
+  const picture = (i) => `${data.root}samples/${content(i).id}/${style(i).id}/${samples.id[i]}.png`;
+
+  /* What a score has to be multiplied by for the worst to be the smallest. */
+  const worse = (score) => (score.lower ? -1 : 1);
+
+  const passes = (i, filter, marks) => {
+    if (filter.text && !filter.text.split(/\s+/).every((word) => searched[i].includes(word))) return false;
+    if (filter.decision === "missing" ? there(i) : filter.decision && marks.decision(samples.id[i]) !== filter.decision) {
+      return false;
+    }
+    for (const { score, low, high } of filter.ranges) {
+      const value = scores[score].values[i];
+      if (Number.isNaN(value) || value < low || value > high) return false;
+    }
+    return true;
+  };
+
+  const compare = (score, worstFirst) => {
+    const { values } = scores[score];
+    const sign = worse(scores[score]) * (worstFirst ? 1 : -1);
+    return (a, b) => {
+      const [x, y] = [values[a], values[b]];
+      if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y) || a - b;
+      return sign * (x - y) || a - b;
+    };
+  };
+
+  /* Numbers of the pictures that pass the filter, in order. `sort` is the number of a score, or -1 for the manifest's. */
+  const order = (filter, sort, worstFirst, marks) => {
+    const list = [];
+    for (let i = 0; i < count; i += 1) if (passes(i, filter, marks)) list.push(i);
+    return sort < 0 ? list : list.sort(compare(sort, worstFirst));
+  };
+
+  /* The same as a grid: contents down, styles across, both in the order of their mean score; pairs without a picture
+     that passes stay empty, rows and columns of nothing but those are left out. */
+  const grid = (list, sort, worstFirst) => {
+    const arrange = (column) => {
+      const sums = new Map();
+      for (const i of list) {
+        const sum = sums.get(column[i]) || { total: 0, known: 0 };
+        const value = sort < 0 ? NaN : scores[sort].values[i];
+        if (!Number.isNaN(value)) {
+          sum.total += value;
+          sum.known += 1;
+        }
+        sums.set(column[i], sum);
+      }
+      const sides = [...sums.keys()].sort((a, b) => a - b);
+      if (sort < 0) return sides;
+      const sign = worse(scores[sort]) * (worstFirst ? 1 : -1);
+      const mean = (side) => (sums.get(side).known ? (sign * sums.get(side).total) / sums.get(side).known : Infinity);
+      return sides.sort((a, b) => mean(a) - mean(b) || a - b);
+    };
+    const cells = new Map();
+    for (const i of list) {
+      if (cells.has(pairOf(i))) cells.get(pairOf(i)).push(i);
+      else cells.set(pairOf(i), [i]);
+    }
+    return {
+      contents: arrange(samples.content),
+      styles: arrange(samples.style),
+      at: (row, column) => cells.get(row * data.styles.length + column) || [],
+    };
+  };
+
+  /* Which share of the run's pictures is worse than this one, 0 to 1. */
+  const rank = (score, value) => {
+    let [low, high] = [0, score.known.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (score.known[middle] < value) low = middle + 1;
+      else high = middle;
+    }
+    const share = score.known.length > 1 ? low / (score.known.length - 1) : 1;
+    return score.lower ? 1 - share : share;
+  };
+
+  return { count, scores, samples, content, style, there, label, picture, order, grid, rank, byId, reference,
+    candidatesOf: (i) => candidates.get(pairOf(i)) };
+})();

@@ -1,0 +1,300 @@
+"use strict";
+
+/* The page of a run: the bar on top, the sheet of pictures as a grid or a wall, the tally below. */
+(() => {
+  const { element, model, marks, MARKS } = blora;
+  const at = (id) => document.getElementById(id);
+  const VIEW_KEY = `blora:view:${blora.data.run}`;
+  const CAPTION_PX = 26;
+  const GAP_PX = 10;
+  const ratio = blora.data.height / blora.data.width;
+
+  const readView = () => {
+    const usual = { view: "grid", sort: model.scores.length ? model.scores[0].name : "", worst: true,
+      size: innerWidth < 600 ? 104 : 152 };
+    try {
+      return { ...usual, ...JSON.parse(localStorage.getItem(VIEW_KEY) || "{}") };
+    } catch {
+      return usual;
+    }
+  };
+  const view = readView();
+  const filter = { text: "", decision: "", ranges: [] };
+  let list = [];
+  let grid = null;
+  let columns = 1;
+
+  const sortNumber = () => model.scores.findIndex((score) => score.name === view.sort);
+
+  /* ---- what is in a cell ---- */
+
+  const shown = (row, column) => {
+    if (row < 0 || column < 0) return [];
+    if (view.view === "wall") return list.slice(row * columns + column, row * columns + column + 1);
+    if (row >= grid.contents.length || column >= grid.styles.length) return [];
+    return grid.at(grid.contents[row], grid.styles[column]);
+  };
+  const has = (row, column) => {
+    if (view.view === "wall") return row >= 0 && column >= 0 && column < columns && row * columns + column < list.length;
+    return row >= 0 && column >= 0 && row < grid.contents.length && column < grid.styles.length;
+  };
+
+  const value = (i) => (sortNumber() < 0 ? "" : blora.number(model.scores[sortNumber()].values[i]));
+
+  const fill = (cell, row, column) => {
+    const [i, ...others] = shown(row, column);
+    if (i === undefined) {
+      cell.replaceChildren(element("div", { className: "nothing" }), element("span", { className: "said", textContent: "no picture" }));
+      delete cell.dataset.mark;
+      return;
+    }
+    const mark = marks.decision(model.samples.id[i]);
+    const kept = cell.dataset.i === String(i) ? cell.querySelector("img, .missing") : null;
+    const picture = kept || (model.there(i)
+      ? element("img", { alt: "", decoding: "async", draggable: false })
+      : element("div", { className: "missing", textContent: "not drawn" }));
+    const frame = element("div", { className: "frame", "aria-hidden": "true" }, picture);
+    if (mark in MARKS) frame.append(element("span", { className: `sign ${mark}`, textContent: MARKS[mark].sign }));
+    if (others.length) frame.append(element("span", { className: "more", textContent: `1 of ${others.length + 1}` }));
+    const name = view.view === "wall" ? `${model.content(i).name} · ${model.style(i).name}` : `seed ${model.samples.seed[i]}`;
+    const said = [model.label(i), view.sort && `${blora.words(view.sort)} ${value(i)}`, mark in MARKS && MARKS[mark].word,
+      others.length && `${others.length} more candidates`, !model.there(i) && "not drawn"];
+    cell.replaceChildren(frame,
+      element("div", { className: "caption", "aria-hidden": "true" },
+        element("span", { className: "name", textContent: name, title: model.label(i) }),
+        element("span", { className: "value", textContent: value(i) })),
+      element("span", { className: "said", textContent: said.filter(Boolean).join(", ") }));
+    cell.dataset.i = i;
+    cell.dataset.mark = mark;
+    if (!kept && model.there(i)) blora.thumbnails.show(picture, blora.data.references.length + i);
+  };
+
+  const fillHead = (cell, row, column) => {
+    if (row < 0 && column < 0) {
+      cell.append(element("span", { className: "quiet", textContent: "content by style" }));
+      return;
+    }
+    const side = row >= 0 ? blora.data.contents[grid.contents[row]] : blora.data.styles[grid.styles[column]];
+    cell.title = side.name;
+    if (side.images.length) {
+      const image = element("img", { alt: "", decoding: "async" });
+      cell.append(image);
+      blora.thumbnails.show(image, model.reference.get(side.images[0]));
+    }
+    cell.append(element("span", { className: "name", textContent: side.name }));
+  };
+
+  /* ---- the pair: what comes before and after in the order that is on the screen ---- */
+
+  const neighbour = (i, by) => {
+    const pairs = view.view === "wall" ? list
+      : grid.contents.flatMap((row) => grid.styles.map((column) => grid.at(row, column)[0]).filter((one) => one !== undefined));
+    let place = pairs.indexOf(i);
+    if (place < 0) place = pairs.findIndex((one) => model.candidatesOf(one) === model.candidatesOf(i));
+    for (let next = place + by; next >= 0 && next < pairs.length; next += by) {
+      if (model.candidatesOf(pairs[next]) !== model.candidatesOf(i)) return pairs[next];
+    }
+    return -1;
+  };
+  const sheet = new blora.Sheet(at("sheet"), {
+    has, fill, fillHead,
+    open: (row, column) => {
+      const [i] = shown(row, column);
+      if (i !== undefined) blora.pair.open(i, neighbour);
+    },
+  });
+  blora.pair.onClose(() => {
+    const i = blora.pair.current();
+    if (filter.decision) update(); // what was marked there may no longer belong here
+    const [row, column] = place(i);
+    if (row >= 0) sheet.go(row, column);
+  });
+
+  const place = (i) => {
+    if (view.view === "wall") {
+      const number = list.indexOf(i);
+      return number < 0 ? [-1, -1] : [Math.floor(number / columns), number % columns];
+    }
+    const [row, column] = [grid.contents.indexOf(model.samples.content[i]), grid.styles.indexOf(model.samples.style[i])];
+    return column < 0 ? [-1, -1] : [row, column];
+  };
+
+  /* ---- drawing ---- */
+
+  const count = () => {
+    const word = list.length === 1 ? "picture" : "pictures";
+    const open = model.count - Object.values(marks.tally()).reduce((sum, one) => sum + one, 0);
+    at("count").textContent = list.length === model.count ? `${model.count} ${word}` : `${list.length} of ${model.count} ${word}`;
+    const { keep, reject, redo } = marks.tally();
+    at("tally").textContent = `${keep} kept · ${reject} rejected · ${redo} to redo · ${open} open`;
+    at("export").disabled = marks.ownCount() === 0;
+    at("unkept").hidden = marks.isKept();
+  };
+
+  const layout = () => {
+    const scroller = at("sheet");
+    const narrow = innerWidth < 600;
+    if (view.view === "wall") {
+      const room = Math.max(scroller.clientWidth, view.size);
+      columns = Math.max(1, Math.floor(room / (view.size + GAP_PX)));
+      const width = Math.floor(room / columns);
+      const height = Math.round((width - GAP_PX) * ratio) + CAPTION_PX + GAP_PX;
+      sheet.layout({ rows: Math.ceil(list.length / columns), columns, width, height, left: 0, top: 0 });
+    } else {
+      const width = view.size + GAP_PX;
+      const height = Math.round(view.size * ratio) + CAPTION_PX + GAP_PX;
+      const left = narrow ? 72 : Math.min(132, width);
+      sheet.layout({ rows: grid.contents.length, columns: grid.styles.length, width, height, left, top: narrow ? 84 : 112 });
+    }
+    at("nothing").hidden = list.length > 0;
+  };
+
+  /* Filter, sort and lay out anew. */
+  const update = () => {
+    list = model.order(filter, sortNumber(), view.worst, marks);
+    grid = model.grid(list, sortNumber(), view.worst);
+    layout();
+    count();
+  };
+
+  const keepView = () => {
+    try {
+      localStorage.setItem(VIEW_KEY, JSON.stringify(view));
+    } catch {
+      // the view is a comfort: without it the page opens as it does for the first time
+    }
+  };
+
+  /* ---- the bar ---- */
+
+  const showView = () => {
+    at("as-grid").setAttribute("aria-pressed", String(view.view === "grid"));
+    at("as-wall").setAttribute("aria-pressed", String(view.view === "wall"));
+    at("direction").textContent = view.worst ? "Worst first" : "Best first";
+    at("direction").disabled = sortNumber() < 0;
+    at("sort").value = String(sortNumber());
+    at("size").value = String(view.size);
+    at("sheet").classList.toggle("wall", view.view === "wall");
+  };
+  const change = (changes) => {
+    Object.assign(view, changes);
+    keepView();
+    showView();
+    at("sheet").scrollTop = 0;
+    at("sheet").scrollLeft = 0;
+    update();
+  };
+
+  const rangeRow = (score, number) => {
+    const bound = (name, initial) => element("input", { type: "number", step: "any", placeholder: blora.number(initial),
+      "aria-label": `${blora.words(score.name)}, ${name}`, oninput: readRanges });
+    const row = element("div", { className: "range" },
+      element("span", { className: "name", textContent: blora.words(score.name) + (score.lower ? " ↓" : "") }),
+      bound("at least", score.low), element("span", { textContent: "to" }), bound("at most", score.high));
+    row.dataset.score = number;
+    return row;
+  };
+
+  function readRanges() {
+    filter.ranges = [...at("ranges").querySelectorAll(".range")].flatMap((row) => {
+      const [low, high] = [...row.querySelectorAll("input")].map((input) => input.valueAsNumber);
+      if (Number.isNaN(low) && Number.isNaN(high)) return [];
+      return [{ score: Number(row.dataset.score), low: Number.isNaN(low) ? -Infinity : low,
+        high: Number.isNaN(high) ? Infinity : high }];
+    });
+    at("ranges-on").textContent = filter.ranges.length ? ` ${filter.ranges.length}` : "";
+    update();
+  }
+
+  const exportMarks = () => {
+    const file = marks.file(at("reviewer").value);
+    const name = `${blora.data.run}.decisions.json`;
+    const address = URL.createObjectURL(new Blob([JSON.stringify(file, null, 1)], { type: "application/json" }));
+    element("a", { href: address, download: name }).click();
+    setTimeout(() => URL.revokeObjectURL(address), 10_000);
+    const many = file.decisions.length === 1 ? "1 decision" : `${file.decisions.length} decisions`;
+    at("next").textContent = `${many} saved. Next: blora review ${blora.data.run} ${name}`;
+  };
+
+  /* ---- parts of the page ---- */
+
+  const parts = ["pictures", "faults", "about"];
+  const showPart = (wanted) => {
+    for (const part of parts) {
+      at(part).hidden = part !== wanted;
+      const link = at(`to-${part}`);
+      if (part === wanted) link.setAttribute("aria-current", "true");
+      else link.removeAttribute("aria-current");
+    }
+    if (wanted === "pictures") layout();
+  };
+
+  const onKey = (event) => {
+    const typing = event.target.closest("input, select, textarea");
+    if (typing || document.querySelector("dialog[open]") || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (at("pictures").hidden) return;
+    const key = event.key.toLowerCase();
+    const mark = Object.entries(MARKS).find(([, one]) => one.key === key);
+    const [i] = shown(sheet.active.row, sheet.active.column);
+    if (mark && i !== undefined) marks.toggle(model.samples.id[i], mark[0]);
+    else if (key === "/") at("search").focus();
+    else if (key === "?") at("keys").showModal();
+    else if (key === "g" || key === "w") change({ view: key === "g" ? "grid" : "wall" });
+    else if (key.startsWith("arrow") && event.target === document.body) sheet.go(sheet.active.row, sheet.active.column);
+    else return;
+    event.preventDefault();
+  };
+
+  const start = () => {
+    for (const part of parts) at(`to-${part}`).addEventListener("click", () => showPart(part));
+    at("sort").append(...model.scores.map((score, number) =>
+      element("option", { value: number, textContent: blora.words(score.name) + (score.lower ? " ↓" : "") })),
+      element("option", { value: -1, textContent: "as in the manifest" }));
+    at("range-rows").append(...model.scores.map(rangeRow));
+    at("sort").addEventListener("change", (event) => {
+      const score = model.scores[Number(event.target.value)];
+      change({ sort: score ? score.name : "" });
+    });
+    at("direction").addEventListener("click", () => change({ worst: !view.worst }));
+    at("as-grid").addEventListener("click", () => change({ view: "grid" }));
+    at("as-wall").addEventListener("click", () => change({ view: "wall" }));
+    at("size").addEventListener("input", (event) => change({ size: event.target.valueAsNumber }));
+    at("search").addEventListener("input", (event) => {
+      filter.text = event.target.value.trim().toLowerCase();
+      update();
+    });
+    at("decision").addEventListener("change", (event) => {
+      filter.decision = event.target.value;
+      update();
+    });
+    at("clear-ranges").addEventListener("click", () => {
+      for (const input of at("ranges").querySelectorAll("input")) input.value = "";
+      readRanges();
+    });
+    at("bar").addEventListener("submit", (event) => event.preventDefault());
+    at("export").addEventListener("click", exportMarks);
+    at("reviewer").value = marks.reviewer();
+    at("reviewer").addEventListener("input", (event) => marks.reviewer(event.target.value));
+    at("show-keys").addEventListener("click", () => at("keys").showModal());
+    at("keys-close").addEventListener("click", () => at("keys").close());
+    document.addEventListener("keydown", onKey);
+    marks.onChange(() => {
+      if (filter.decision && !document.querySelector("dialog[open]")) {
+        const focused = at("sheet").contains(document.activeElement);
+        update();
+        if (focused) sheet.go(Math.min(sheet.active.row, sheet.size.rows - 1), sheet.active.column);
+      } else {
+        sheet.refresh();
+        count();
+      }
+    });
+    new ResizeObserver(() => {
+      if (!at("pictures").hidden) layout();
+    }).observe(at("sheet"));
+    document.documentElement.classList.add("ready");
+    showView();
+    update();
+    showPart("pictures");
+  };
+  start();
+})();

@@ -1,0 +1,190 @@
+"""The page of a run: ``runs/<run_id>/report/index.html``, or a copy of it with all that it shows in a folder.
+
+It is written when a run ends, and again by `blora report`; what it says is what the store holds at that moment.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from manifests import layout
+from manifests.store import Missing, Store
+from manifests.tables import ADAPTERS, FAULTS, from_parquet_bytes
+from tasks.faults import fault_row
+from tasks.review.decisions import load_marks
+from tasks.review.gather import run_columns
+from tasks.review.pages import write_page
+from tasks.review.thumbnails import write_thumbnails
+from tasks.runs import Plan, load_plan
+from tasks.stock import Stock, take_stock
+
+SCRIPTS = ("common.js", "model.js", "marks.js", "thumbnails.js", "sheet.js", "pair.js", "run.js")
+FAULTS_SHOWN = 500
+TABLES = ("plan", "samples", "scores", "adapters", "faults", "slots")
+_IN_STORE = "../../../"  # from the page's folder to the store's root
+_COPIED = "store/"
+_AT_ONCE = 16
+
+
+def write_report(store: Store, plan: Plan, stock: Stock | None = None) -> str:
+    """Write the page of a run into the store.
+
+    Args:
+        store: the store.
+        plan: the run's plan.
+        stock: what the store has of it, where that is known already.
+
+    Returns:
+        The key of index.html.
+    """
+    prefix = layout.report_prefix(plan.run.run_id)
+    _write(store, plan, stock or take_stock(store, plan), store, prefix, _IN_STORE, with_adapters=True)
+    return f"{prefix}index.html"
+
+
+def copy_report(store: Store, run_id: str, folder: str, *, pictures: bool = True) -> Path:
+    """Write the page of a run and everything that it shows into a folder, to look at without the store.
+
+    Adapters are left out: they are large, and nobody looks at them.
+
+    Args:
+        store: the store.
+        run_id: the run.
+        folder: where to; made if it is not there.
+        pictures: also copy the pictures in full size; without them the page shows thumbnails alone.
+
+    Returns:
+        The path of index.html.
+
+    Raises:
+        RunNotFound: no such run.
+    """
+    plan = load_plan(store, run_id)
+    stock, target = take_stock(store, plan), Store.open(folder)
+    keys = {layout.image_key(image_id) for adapter in plan.adapters for image_id in adapter.image_ids}
+    keys |= {layout.run_key(run_id, name) for name in _table_names()}
+    if pictures:
+        keys |= {sample.key for sample in plan.samples if sample.sample_id in stock.samples}
+
+    def copy(key: str) -> None:
+        try:
+            data = store.read(key)
+        except Missing:
+            return  # the page names only what is there
+        target.replace(_COPIED + key, data)
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(copy, sorted(keys)))
+    _write(store, plan, stock, target, "", _COPIED, with_adapters=False, with_pictures=pictures)
+    return Path(folder) / "index.html"
+
+
+def _write(
+    store: Store,
+    plan: Plan,
+    stock: Stock,
+    target: Store,
+    prefix: str,
+    root: str,
+    *,
+    with_adapters: bool,
+    with_pictures: bool = True,
+) -> None:
+    run_id = plan.run.run_id
+    there = [sample.key if sample.sample_id in stock.samples else None for sample in plan.samples]
+    references = sorted({layout.image_key(image_id) for adapter in plan.adapters for image_id in adapter.image_ids})
+    pages = write_thumbnails(store, [*references, *there], target, f"{prefix}thumbnails/")
+    sizes, marks = _sizes(store, plan), load_marks(store, run_id)
+    data = run_columns(plan, sizes, stock.scores, marks, references, pages, stock.adapters)
+    links = {"root": root, "adapters": with_adapters, "pictures": with_pictures}
+    faults = _faults(store, plan)
+    adapters = _adapters(store, run_id)
+    write_page(
+        target,
+        prefix,
+        "run.html.j2",
+        SCRIPTS,
+        data | links,
+        run=plan.run,
+        written_at=datetime.now(UTC),
+        counts={
+            "samples": len(plan.samples),
+            "done": len(stock.samples),
+            "adapters": len(plan.adapters),
+            "whole": len(stock.adapters),
+            "contents": len(data["contents"]),
+            "styles": len(data["styles"]),
+        },
+        faults=faults[:FAULTS_SHOWN],
+        faults_left=max(0, len(faults) - FAULTS_SHOWN),
+        adapters=adapters,
+        cost=_cost(store, run_id, sizes, adapters),
+        settings=_flat(plan.run.settings.model_dump(mode="json")),
+        tables=[name for name in _table_names() if store.exists(layout.run_key(run_id, name))],
+        links=links,
+    )
+
+
+def _table_names() -> list[str]:
+    return [f"{name}.parquet" for name in TABLES] + ["run.json", "manifest.json"]
+
+
+def _sizes(store: Store, plan: Plan) -> dict[str, int]:
+    """Bytes of each picture that is there, by sample_id."""
+    rows = sorted({sample.content_id for sample in plan.samples})
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        listed = list(pool.map(lambda row: store.list(layout.samples_prefix(row)), rows))
+    there = {key: entry.size for row in listed for key, entry in row.items()}
+    return {sample.sample_id: there[sample.key] for sample in plan.samples if sample.key in there}
+
+
+def _faults(store: Store, plan: Plan) -> list[dict[str, Any]]:
+    """The faults as the run last ended; while it has not ended, those found in its manifest."""
+    try:
+        return _table(store, plan.run.run_id, "faults.parquet", FAULTS)
+    except Missing:
+        return [fault_row(fault, plan.run.run_id) for fault in plan.run.faults]
+
+
+def _adapters(store: Store, run_id: str) -> list[dict[str, Any]]:
+    try:
+        return _table(store, run_id, "adapters.parquet", ADAPTERS)
+    except Missing:
+        return []
+
+
+def _table(store: Store, run_id: str, name: str, schema: Any) -> list[dict[str, Any]]:
+    return from_parquet_bytes(store.read(layout.run_key(run_id, name)), schema).to_pylist()
+
+
+def _cost(
+    store: Store, run_id: str, sizes: dict[str, int], adapters: Sequence[dict[str, Any]]
+) -> list[tuple[str, str, float, int]]:
+    """What the run cost: (what, of how many, seconds on the device, bytes) for each kind of work."""
+    timings = json.loads(store.read(layout.run_key(run_id, "run.json"))).get("timings") or {}
+    bytes_of = {
+        "trained": sum(one["content_bytes"] + one["style_bytes"] for one in adapters),
+        "drawn": sum(sizes.values()),
+        "scored": 0,
+    }
+    words = (("trained", "train", "adapters"), ("drawn", "sample", "pictures"), ("scored", "score", "pictures"))
+    return [
+        (done, f"{timings.get(done, 0):.0f} {unit}", float(timings.get(f"{kind}_seconds", 0.0)), bytes_of[done])
+        for done, kind, unit in words
+    ]
+
+
+def _flat(nested: dict[str, Any], path: str = "") -> list[tuple[str, str]]:
+    """Settings as (dotted name, value)."""
+    rows: list[tuple[str, str]] = []
+    for name, value in nested.items():
+        if isinstance(value, dict):
+            rows += _flat(value, f"{path}{name}.")
+        else:
+            rows.append((path + name, json.dumps(value, ensure_ascii=False)))
+    return rows

@@ -1,0 +1,170 @@
+"""The page of a run as files: what is written, what a rerun rewrites, what a copy holds, and that texts stay texts."""
+
+from __future__ import annotations
+
+import json
+import re
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from manifests import layout
+from manifests.store import Store
+from tasks.review.pages import script_data
+from tasks.review.report import SCRIPTS, copy_report, write_report
+from tasks.review.thumbnails import write_thumbnails
+from tasks.runs import load_plan
+from tests.made_run import HOSTILE, finish, plan_run, png
+
+
+def page_data(folder: Path) -> dict[str, Any]:
+    """What the scripts of a page find as `blora.data`."""
+    text = (folder / "data.js").read_text("ascii")
+    return dict(json.loads(text.split("blora.data = ", 1)[1].rstrip(";\n")))
+
+
+class Page(HTMLParser):
+    """Tags, links and texts of a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.attributes: set[str] = set()
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes |= {name for name, _ in attrs}
+        self.links += [value for name, value in attrs if name in ("href", "src") and value]
+
+
+def test_a_finished_run_has_a_page_whose_links_all_lead_somewhere(tmp_path: Path) -> None:
+    store, plan = plan_run(tmp_path, ["apple", "owl"], ["wave", "night"], seeds=(0, 1))
+    assert finish(store, plan).complete
+    folder = Path(store.root) / layout.report_prefix(plan.run.run_id)
+    page = Page((folder / "index.html").read_text("utf-8"))
+    relative = [link.partition("?")[0] for link in page.links if not link.startswith(("#", "data:,"))]
+    assert {"data.js", "page.css", *SCRIPTS} <= set(relative)
+    assert [link for link in relative if ":" in link or not (folder / link).resolve().is_file()] == []
+    assert any(link.endswith("content.safetensors") for link in relative)
+    assert any(link.endswith("scores.parquet") for link in relative)
+    data = page_data(folder)
+    for number, sample_id in enumerate(data["samples"]["id"]):
+        sides = data["contents"][data["samples"]["content"][number]], data["styles"][data["samples"]["style"][number]]
+        key = f"samples/{sides[0]['id']}/{sides[1]['id']}/{sample_id}.png"
+        assert (folder / data["root"] / key).resolve().is_file()
+    assert all((folder / "thumbnails" / f"{name}.js").is_file() for name in data["thumbnails"])
+
+
+def test_faults_and_missing_pictures_are_told(tmp_path: Path) -> None:
+    store, plan = plan_run(tmp_path, ["apple"], ["wave", "night"])
+    finish(store, plan, missing=[1])
+    folder = Path(store.root) / layout.report_prefix(plan.run.run_id)
+    html = (folder / "index.html").read_text("utf-8")
+    assert "1 of 2 pictures" in html
+    assert "apple x night, seed 0 is missing in the store" in html and "blora rerun does just what is missing" in html
+    assert page_data(folder)["samples"]["bytes"].count(None) == 1
+
+
+def test_hostile_texts_are_text_in_the_page_and_in_its_data(tmp_path: Path) -> None:
+    store, plan = plan_run(tmp_path, [HOSTILE], ["wave"], name=f"n{HOSTILE}")
+    finish(store, plan, missing=[0])
+    folder = Path(store.root) / layout.report_prefix(plan.run.run_id)
+    page = Page((folder / "index.html").read_text("utf-8"))
+    assert "img" not in page.tags and not {name for name in page.attributes if name.startswith("on")}
+    assert page.tags.count("script") == len(SCRIPTS) + 1
+    raw = (folder / "data.js").read_bytes()
+    assert b"<" not in raw and raw.isascii() and raw.count(b"\n") == 3
+    name = page_data(folder)["contents"][0]["name"]
+    assert name == plan.samples[0].content_name and "<img src=x onerror=" in name and "</script>" in name
+
+
+def test_data_of_a_script_cannot_end_it() -> None:
+    data = {"name": "</script><!--\u2028\u2029\U0001f600"}
+    text = script_data(data).decode("ascii")
+    assert "<" not in text and len(text.splitlines()) == 3
+    assert json.loads(text.split("blora.data = ")[1].rstrip(";\n")) == data
+
+
+def test_no_style_or_script_stands_in_the_page_and_none_comes_from_elsewhere(tmp_path: Path) -> None:
+    store, plan = plan_run(tmp_path, ["apple"], ["wave"])
+    finish(store, plan)
+    folder = Path(store.root) / layout.report_prefix(plan.run.run_id)
+    html = (folder / "index.html").read_text("utf-8")
+    assert "default-src 'none'" in unescape(html) and "unsafe" not in html
+    page = Page(html)
+    assert "style" not in page.attributes and "style" not in page.tags
+    assert re.findall(r"https?:", html) == []
+    for name in SCRIPTS:
+        script = (folder / name).read_text()
+        assert not re.search(
+            r"innerHTML|insertAdjacentHTML|document\.write|\beval\b|fetch\(|XMLHttpRequest|https?:", script
+        )
+
+
+def test_a_report_of_a_run_that_goes_on_shows_what_is_there(tmp_path: Path) -> None:
+    store, plan = plan_run(tmp_path, ["apple"], ["wave", "night"])
+    first = plan.samples[0]
+    store.write_once(first.key, png(1))
+    html = store.read(write_report(store, plan)).decode()
+    assert "1 of 2 pictures" in html
+
+
+def test_only_pages_of_thumbnails_that_changed_are_written_again(tmp_path: Path) -> None:
+    source, target = Store.open(str(tmp_path / "a")), Store.open(str(tmp_path / "b"))
+    keys: list[str | None] = [f"p{number}.png" for number in range(130)]
+    for number, key in enumerate(keys):
+        source.replace(str(key), png(number % 3, 8))
+    keys[129] = None
+    target.replace("t/theirs.js", b"not ours")
+    names = write_thumbnails(source, keys, target, "t/")
+    assert len(names) == 3 and len(target.list("t")) == 4
+    before = {key: entry.modified for key, entry in target.list("t").items()}
+    source.replace("p128.png", b"no picture")
+    keys[129] = "p129.png"
+    again = write_thumbnails(source, keys, target, "t/")
+    assert again[:2] == names[:2] and again[2] != names[2]
+    after = {key: entry.modified for key, entry in target.list("t").items()}
+    assert {f"t/{name}.js" for name in again} | {"t/theirs.js"} == set(after)
+    assert all(after[f"t/{name}.js"] == before[f"t/{name}.js"] for name in again[:2])
+    pictures = json.loads(target.read(f"t/{again[2]}.js").decode().split(", ", 1)[1].rstrip(";\n)"))
+    assert pictures[0] == "" and pictures[1].startswith("UklGR")
+
+
+@pytest.mark.parametrize("pictures", [True, False])
+def test_a_copy_holds_all_that_it_shows_and_nothing_is_asked_of_the_store(tmp_path: Path, pictures: bool) -> None:
+    store, plan = plan_run(tmp_path, ["apple"], ["wave", "night"])
+    finish(store, plan)
+    index = copy_report(store, plan.run.run_id, str(tmp_path / "copy"), pictures=pictures)
+    page = Page(index.read_text("utf-8"))
+    relative = [link.partition("?")[0] for link in page.links if not link.startswith(("#", "data:,"))]
+    assert [link for link in relative if ".." in link or not (index.parent / link).is_file()] == []
+    data = page_data(index.parent)
+    assert data["pictures"] is pictures and data["adapters"] is False
+    drawn = [(index.parent / data["root"] / sample.key).is_file() for sample in plan.samples]
+    assert drawn == [pictures] * 2
+    assert all((index.parent / data["root"] / key).is_file() for key in data["references"])
+
+
+@pytest.mark.s3
+def test_a_bucket_serves_the_page_as_a_page(s3_root: str, tmp_path: Path) -> None:
+    folder, plan = plan_run(tmp_path, ["apple"], ["wave"])
+    finish(folder, plan)
+    bucket = Store.open(s3_root)
+    for key in folder.list(""):
+        bucket.replace(key, folder.read(key))
+    key = write_report(bucket, load_plan(bucket, plan.run.run_id))
+    from s3fs import S3FileSystem
+
+    files = S3FileSystem(skip_instance_cache=True)
+    prefix = f"{s3_root}/{layout.report_prefix(plan.run.run_id)}"
+    assert key == f"{layout.report_prefix(plan.run.run_id)}index.html"
+    kinds = {
+        name: files.info(prefix + name)["ContentType"].partition(";")[0]
+        for name in ("index.html", "data.js", "page.css")
+    }
+    assert kinds == {"index.html": "text/html", "data.js": "text/javascript", "page.css": "text/css"}
