@@ -18,6 +18,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=7, help="fixes the schedule of faults of every episode")
     parser.add_argument("--kills", type=int, default=20, help="play episodes until there were so many")
     parser.add_argument("--only-run", type=int, metavar="N", help="play episode N of this seed alone")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no further episode after so many")
     parser.add_argument("--part", default="1/1", metavar="K/N", help="play every N-th episode from the K-th on")
     parser.add_argument("--server", choices=("production", "sqlite", "auto"), default="auto",
                         help="production is Postgres, Redis, API and services apart")  # fmt: skip
@@ -41,7 +42,7 @@ def main() -> int:
         with open_stage(folder, server, arguments.seed) as stage:
             which, of = (int(number) for number in arguments.part.split("/"))
             summary = play(stage, arguments.seed, arguments.kills, arguments.pool, arguments.only_run, (which, of),
-                           lambda line: print(line, flush=True))  # fmt: skip
+                           lambda line: print(line, flush=True), 60 * arguments.minutes)  # fmt: skip
     figures = summary.to_dict()
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1))

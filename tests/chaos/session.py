@@ -91,6 +91,7 @@ def play(
     only: int | None = None,
     part: tuple[int, int] = (1, 1),
     tell: Callable[[str], None] = print,
+    most_seconds: float = float("inf"),
 ) -> Summary:
     """Play episodes until there were so many kills, or one alone.
 
@@ -102,13 +103,16 @@ def play(
         only: the number of the one episode to play.
         part: (which, of how many): several processes share the episodes of a seed, each takes every n-th.
         tell: takes a line after each episode.
+        most_seconds: begin no further episode after this time.
     """
     summary, began = Summary(seed), time.monotonic()
     roots: list[str] = []
     if with_pool:
         _deploy(stage)
     number = part[0] - 1 if only is None else only
-    while not summary.results or (only is None and sum(summary.kills.values()) < kills):
+    while not summary.results or (
+        only is None and sum(summary.kills.values()) < kills and time.monotonic() - began < most_seconds
+    ):
         episode = plan_episode(seed, number, with_pool, bool(stage.parts))
         stage.network.reseed(f"{seed}/{number}")
         player = Player(stage, episode)

@@ -28,8 +28,11 @@ SIDES = 4
 STUB = {"BLORA_SLOT_MODULE": "tests.stub_slot", "BLORA_STUB_SECONDS": "0.2", "BLORA_STUB_COPIES": "4096"}
 """A fifth of a second an adapter or batch, 256 KiB half an adapter: long enough to be hit, also during a put."""
 
-LEASE_SECONDS = 4
-POOL_LEASE_SECONDS = 15  # a flow run's interpreter takes seconds to start, in which nobody renews
+LEASE_SECONDS = 10
+POOL_LEASE_SECONDS = 20
+STARTING_SECONDS = 120
+"""Small, so that what a killed holder had is free again soon; large enough for renewals on a machine that is busy."""
+
 RATE = 0.2
 """How many of the calls to the bad network's S3 go wrong."""
 
@@ -74,6 +77,7 @@ class Stage:
             "BLORA_ROOT": root,
             "BLORA_STUB_LOG": str(ledger),
             "BLORA_LEASE_SECONDS": str(POOL_LEASE_SECONDS if on_pool else LEASE_SECONDS),
+            "BLORA_STARTING_SECONDS": str(STARTING_SECONDS),
             "PYTHONPATH": os.getcwd(),
             "OMP_NUM_THREADS": "1",
         }
