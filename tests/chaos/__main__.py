@@ -24,6 +24,7 @@ def main() -> int:
                         help="production is Postgres, Redis, API and services apart")  # fmt: skip
     parser.add_argument("--pool", action=argparse.BooleanOptionalAction, default=True,
                         help="every eighth episode hands its work to two workers, which are killed, too")  # fmt: skip
+    parser.add_argument("--model", action="store_true", help="the embedded model in place of the stub; minutes a run")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep logs, ledgers and local stores there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     arguments = parser.parse_args()
@@ -39,7 +40,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="blora-chaos-") as scratch:
         folder = arguments.keep or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        with open_stage(folder, server, arguments.seed) as stage:
+        with open_stage(folder, server, arguments.seed, not arguments.model) as stage:
             which, of = (int(number) for number in arguments.part.split("/"))
             summary = play(stage, arguments.seed, arguments.kills, arguments.pool, arguments.only_run, (which, of),
                            lambda line: print(line, flush=True), 60 * arguments.minutes)  # fmt: skip

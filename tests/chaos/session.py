@@ -62,13 +62,14 @@ class Summary:
 
 
 @contextmanager
-def open_stage(folder: Path, server: str, seed: int) -> Iterator[Stage]:
+def open_stage(folder: Path, server: str, seed: int, stub: bool = True) -> Iterator[Stage]:
     """Start all servers.
 
     Args:
         folder: an empty folder.
         server: ``production`` (Postgres, Redis, API and services apart) or ``sqlite``.
         seed: of the bad network.
+        stub: whether a stub stands in for the model.
     """
     for name in ("s3", "prefect"):
         (folder / name).mkdir()
@@ -77,10 +78,10 @@ def open_stage(folder: Path, server: str, seed: int) -> Iterator[Stage]:
         os.environ.update(s3.environment())  # this process looks at the store without the bad network
         if server == "production":
             real = stack.enter_context(serve_production(folder / "prefect"))
-            yield stack.enter_context(set_up(folder, s3, real.environment(), real.parts, seed))
+            yield stack.enter_context(set_up(folder, s3, real.environment(), real.parts, seed, stub))
         else:
             small = stack.enter_context(serve_prefect(folder / "prefect"))
-            yield stack.enter_context(set_up(folder, s3, small.environment(), {}, seed))
+            yield stack.enter_context(set_up(folder, s3, small.environment(), {}, seed, stub))
 
 
 def play(
