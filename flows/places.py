@@ -13,7 +13,7 @@ from prefect.futures import PrefectFuture
 from manifests.faults import Fault
 from manifests.store import Store
 from tasks import environment, steps
-from tasks.faults import is_transient
+from tasks.faults import may_pass
 from tasks.fleet import Fleet, Outcome
 from tasks.runs import Pack, Shard
 from tasks.slots import SlotPool
@@ -56,7 +56,7 @@ class Answer:
         faults: failures of single items.
         failed_items: why items failed for good, by their ids, where the others did not.
         failed: why the whole batch failed; empty if it did not.
-        transient: whether another try can help, if it failed.
+        transient: whether another try can help, now or some other time, if it failed.
         lost: whether whoever had it is gone, so that another is to take it.
         scored: whether drawing included scoring.
     """
@@ -136,7 +136,7 @@ class Slots:
         said: Any = future.state.result(raise_on_failure=False)
         if not isinstance(said, dict):
             message = str(said or future.state.message or future.state.name)
-            return Answer(failed=message, transient=isinstance(said, BaseException) and is_transient(said))
+            return Answer(failed=message, transient=isinstance(said, BaseException) and may_pass(said))
         spent = {name: float(value) for name, value in said.items() if name.endswith("_seconds")}
         spent |= {name: float(len(said[name])) for name in ("trained", "drawn", "scored") if name in said}
         faults = tuple(Fault(**fault) for fault in said.get("faults", ()))

@@ -10,6 +10,8 @@ BLORA_ROOT                      the store: a folder or s3://bucket/prefix       
 BLORA_DEVICES                   slots, e.g. ``cuda:0,cuda:1`` or ``cpu``                 every GPU, else the CPU
 BLORA_STALL_TIMEOUT_SECONDS     a slot silent for longer is ended and its item retried   1800
 BLORA_LEASE_SECONDS             life of a training lease between two renewals            120
+BLORA_STARTING_SECONDS          how long a flow run that a worker has taken may need      900
+                                to start; a killed worker's goes to another after that
 BLORA_SLOT_MODULE               what a slot's child runs; orchestration is tested with   tasks.slot_main
                                 another one, which makes objects without a model
 BLORA_WEBHOOK_URL               where ``blora deploy`` has failed runs told; kept secret  nothing is told
@@ -44,6 +46,11 @@ def stall_timeout_seconds() -> float:
 def lease_seconds() -> float:
     """Life of a training lease; a dead holder's adapter is free again after this."""
     return _positive_seconds("BLORA_LEASE_SECONDS", 120.0)
+
+
+def starting_seconds() -> float:
+    """How long a flow run on the work pool may be taken and give no sign of life: an image is pulled, say."""
+    return _positive_seconds("BLORA_STARTING_SECONDS", 900.0)
 
 
 def slot_module() -> str:

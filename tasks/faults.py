@@ -84,6 +84,15 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, (ConnectionError, TimeoutError, EOFError))
 
 
+def may_pass(error: BaseException) -> bool:
+    """Whether an item that failed so deserves another try some other time, if not at once.
+
+    So it is with transient failures, and with those of the store as a whole: a full disk or credentials that have
+    expired do not mend themselves within a run, but they are no property of the item: the next night tries it again.
+    """
+    return is_transient(error) or (isinstance(error, JobFailed) and error.error_class == "PermanentStoreError")
+
+
 def fault_row(fault: Fault, run_id: str, name: str = "") -> dict[str, Any]:
     """A `Fault` as a row of the FAULTS table, stamped with the run, the item's human name and the time."""
     return {

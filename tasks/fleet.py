@@ -37,9 +37,6 @@ T = TypeVar("T")
 
 DEPLOYMENT = "shard/shard"
 POLL_SECONDS = 2.0
-STARTING_SECONDS = 900.0
-"""How long a flow run may be Pending, or Running without a lease: an image is pulled, an interpreter starts."""
-
 PATIENCE_SECONDS = 900.0
 """How long a server may be away before a run gives up; what was made until then stays."""
 
@@ -197,18 +194,18 @@ class Fleet:
 
     def _silent(self, flow_run_id: str, watched: _Watched) -> str:
         """Why a flow run that has not ended is taken for dead; empty if it is not."""
-        age = time.monotonic() - watched.since
+        age, patience = time.monotonic() - watched.since, environment.starting_seconds()
         if watched.state == StateType.RUNNING:
             held = self._store.look_at_lease(layout.shard_lease_key(flow_run_id))
             if held is None:
-                return f"no sign of life in {age:.0f} s" if age > STARTING_SECONDS else ""
+                return f"no sign of life in {age:.0f} s" if age > patience else ""
             # Released means that it is about to end; a lease needs its whole length to lapse.
             if held.expires_at and not held.is_live and age > environment.lease_seconds():
                 return f"the lease of its machine {held.holder} has lapsed"
             return ""
-        if watched.state == StateType.PENDING and age > STARTING_SECONDS:
+        if watched.state == StateType.PENDING and age > patience:
             return f"taken by a worker, but not started in {age:.0f} s"
-        if watched.state == StateType.SCHEDULED and age > STARTING_SECONDS and not watched.told:
+        if watched.state == StateType.SCHEDULED and age > patience and not watched.told:
             watched.told = True
             log.warning("run %s: no worker takes flow run %s; is there one on its pool?", self._run_id, flow_run_id)
         return ""

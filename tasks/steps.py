@@ -17,7 +17,7 @@ from prefect.states import Failed
 from prefect.tasks import Task, exponential_backoff
 
 from tasks import progress
-from tasks.faults import JobFailed, is_transient
+from tasks.faults import JobFailed, is_transient, may_pass
 from tasks.slots import SlotPool
 
 POOL: ContextVar[SlotPool] = ContextVar("POOL")
@@ -61,7 +61,7 @@ def _in_slot(job: str, payloads: Mapping[str, dict[str, Any]], *, beside: bool =
             try:
                 answers.append(slot.call(job, payload, progress.publish))
             except JobFailed as error:
-                if error.transient or len(payloads) == 1:
+                if may_pass(error) or len(payloads) == 1:
                     raise
                 failed[item] = str(error)
     merged = _merged(answers) | {"slot": slot.name}

@@ -18,11 +18,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=7, help="fixes the schedule of faults of every episode")
     parser.add_argument("--kills", type=int, default=20, help="play episodes until there were so many")
     parser.add_argument("--only-run", type=int, metavar="N", help="play episode N of this seed alone")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no further episode after so many")
     parser.add_argument("--part", default="1/1", metavar="K/N", help="play every N-th episode from the K-th on")
     parser.add_argument("--server", choices=("production", "sqlite", "auto"), default="auto",
                         help="production is Postgres, Redis, API and services apart")  # fmt: skip
     parser.add_argument("--pool", action=argparse.BooleanOptionalAction, default=True,
                         help="every eighth episode hands its work to two workers, which are killed, too")  # fmt: skip
+    parser.add_argument("--model", action="store_true", help="the embedded model in place of the stub; minutes a run")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep logs, ledgers and local stores there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     arguments = parser.parse_args()
@@ -38,10 +40,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="blora-chaos-") as scratch:
         folder = arguments.keep or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        with open_stage(folder, server, arguments.seed) as stage:
+        with open_stage(folder, server, arguments.seed, not arguments.model) as stage:
             which, of = (int(number) for number in arguments.part.split("/"))
             summary = play(stage, arguments.seed, arguments.kills, arguments.pool, arguments.only_run, (which, of),
-                           lambda line: print(line, flush=True))  # fmt: skip
+                           lambda line: print(line, flush=True), 60 * arguments.minutes)  # fmt: skip
     figures = summary.to_dict()
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1))

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import psutil
@@ -63,6 +64,8 @@ class Watch:
     store: Store
     truth: Truth
     checked: set[str] = field(default_factory=set)
+    finished: dict[str, datetime] = field(default_factory=dict)
+    """When markers of adapters were written, as first seen."""
 
     def look(self) -> list[str]:
         """What is visible and should not be: partial objects, other bytes, markers without their data."""
@@ -70,6 +73,11 @@ class Watch:
         faults = [
             f"{key}: visible without {needed}" for key in listed for needed in _needed(key) if needed not in listed
         ]
+        for key in listed:
+            if key.endswith("/adapter.json"):
+                written = listed[key].modified
+                if written != self.finished.setdefault(key, written):
+                    faults.append(f"{key}: trained again, although it was finished")
         for key in listed.keys() - self.checked:
             try:
                 data = self.store.read(key)

@@ -62,13 +62,14 @@ class Summary:
 
 
 @contextmanager
-def open_stage(folder: Path, server: str, seed: int) -> Iterator[Stage]:
+def open_stage(folder: Path, server: str, seed: int, stub: bool = True) -> Iterator[Stage]:
     """Start all servers.
 
     Args:
         folder: an empty folder.
         server: ``production`` (Postgres, Redis, API and services apart) or ``sqlite``.
         seed: of the bad network.
+        stub: whether a stub stands in for the model.
     """
     for name in ("s3", "prefect"):
         (folder / name).mkdir()
@@ -77,10 +78,10 @@ def open_stage(folder: Path, server: str, seed: int) -> Iterator[Stage]:
         os.environ.update(s3.environment())  # this process looks at the store without the bad network
         if server == "production":
             real = stack.enter_context(serve_production(folder / "prefect"))
-            yield stack.enter_context(set_up(folder, s3, real.environment(), real.parts, seed))
+            yield stack.enter_context(set_up(folder, s3, real.environment(), real.parts, seed, stub))
         else:
             small = stack.enter_context(serve_prefect(folder / "prefect"))
-            yield stack.enter_context(set_up(folder, s3, small.environment(), {}, seed))
+            yield stack.enter_context(set_up(folder, s3, small.environment(), {}, seed, stub))
 
 
 def play(
@@ -91,6 +92,7 @@ def play(
     only: int | None = None,
     part: tuple[int, int] = (1, 1),
     tell: Callable[[str], None] = print,
+    most_seconds: float = float("inf"),
 ) -> Summary:
     """Play episodes until there were so many kills, or one alone.
 
@@ -102,13 +104,16 @@ def play(
         only: the number of the one episode to play.
         part: (which, of how many): several processes share the episodes of a seed, each takes every n-th.
         tell: takes a line after each episode.
+        most_seconds: begin no further episode after this time.
     """
     summary, began = Summary(seed), time.monotonic()
     roots: list[str] = []
     if with_pool:
         _deploy(stage)
     number = part[0] - 1 if only is None else only
-    while not summary.results or (only is None and sum(summary.kills.values()) < kills):
+    while not summary.results or (
+        only is None and sum(summary.kills.values()) < kills and time.monotonic() - began < most_seconds
+    ):
         episode = plan_episode(seed, number, with_pool, bool(stage.parts))
         stage.network.reseed(f"{seed}/{number}")
         player = Player(stage, episode)

@@ -28,8 +28,18 @@ SIDES = 4
 STUB = {"BLORA_SLOT_MODULE": "tests.stub_slot", "BLORA_STUB_SECONDS": "0.2", "BLORA_STUB_COPIES": "4096"}
 """A fifth of a second an adapter or batch, 256 KiB half an adapter: long enough to be hit, also during a put."""
 
-LEASE_SECONDS = 4
-POOL_LEASE_SECONDS = 15  # a flow run's interpreter takes seconds to start, in which nobody renews
+REAL_SETTINGS = {
+    "pack_size": 2,
+    "train": {"steps": 20, "checkpoint_every_steps": 5},
+    "sample": {"steps": 4, "batch_size": 2},
+}
+"""The embedded model in place of the stub, with few steps: what it draws is of no interest, its bytes are."""
+
+LEASE_SECONDS = 10
+POOL_LEASE_SECONDS = 20
+STARTING_SECONDS = 120
+"""Small, so that what a killed holder had is free again soon; large enough for renewals on a machine that is busy."""
+
 RATE = 0.2
 """How many of the calls to the bad network's S3 go wrong."""
 
@@ -44,6 +54,7 @@ class Stage:
         network: the bad network before it.
         client_environment: by which commands find the Prefect server.
         parts: the parts of the server that can be killed, by name; none of a server in one process.
+        stub: whether a stub stands in for the model.
         truth: what an undisturbed run leaves.
     """
 
@@ -52,6 +63,7 @@ class Stage:
     network: RandomProxy
     client_environment: Mapping[str, str]
     parts: Mapping[str, Service]
+    stub: bool = True
     truth: Truth = field(default_factory=lambda: Truth("", {}, ()))
     returned: dict[str, int] = field(default_factory=dict)
     """How often a part of the server ended by itself and was started again, as `restart: unless-stopped` would."""
@@ -70,10 +82,11 @@ class Stage:
     def environment(self, root: str, place: Place, ledger: Path, on_pool: bool = False) -> dict[str, str]:
         """The variables of a command, and of the workers that it hands over to."""
         settings = {
-            **STUB,
+            **(STUB if self.stub else {}),
             "BLORA_ROOT": root,
             "BLORA_STUB_LOG": str(ledger),
             "BLORA_LEASE_SECONDS": str(POOL_LEASE_SECONDS if on_pool else LEASE_SECONDS),
+            "BLORA_STARTING_SECONDS": str(STARTING_SECONDS),
             "PYTHONPATH": os.getcwd(),
             "OMP_NUM_THREADS": "1",
         }
@@ -111,15 +124,16 @@ class Stage:
                 part.start()
 
 
-def write_manifest(folder: Path) -> Path:
-    """A grid of small pictures of one colour each, on the embedded base model."""
+def write_manifest(folder: Path, stub: bool) -> Path:
+    """A grid of small pictures of one colour each, on the embedded base model; a smaller one for the model itself."""
+    count = SIDES if stub else 2
     sides: dict[str, list[dict[str, str]]] = {"contents": [], "styles": []}
-    for number in range(2 * SIDES):
-        side = "contents" if number < SIDES else "styles"
-        name = f"{side[0]}{number % SIDES}"
+    for number in range(2 * count):
+        side = "contents" if number < count else "styles"
+        name = f"{side[0]}{number % count}"
         Image.new("RGB", (16, 16), (30 * number, 255 - 30 * number, 90)).save(folder / f"{name}.png")
         sides[side].append({"image": f"{name}.png", "name": name, "word": name})
-    settings = {"pack_size": 2, "shard_size": 2, "sample": {"batch_size": 1}}
+    settings = {"pack_size": 2, "shard_size": 2, "sample": {"batch_size": 1}} if stub else REAL_SETTINGS
     path = folder / "chaos.json"
     path.write_text(json.dumps({"version": 1, "name": "chaos", "grid": True, "settings": settings, **sides}))
     return path
@@ -132,16 +146,17 @@ def set_up(
     client_environment: Mapping[str, str],
     parts: Mapping[str, Service] | None = None,
     seed: int = 0,
+    stub: bool = True,
 ) -> Iterator[Stage]:
     """A stage with the truth of an undisturbed run."""
-    write_manifest(folder)
+    write_manifest(folder, stub)
     with ExitStack() as stack:
         network = stack.enter_context(bad_network(s3, RATE, seed))
-        stage = Stage(folder, s3, network, client_environment, parts or {})
+        stage = Stage(folder, s3, network, client_environment, parts or {}, stub)
         root, log = str(folder / "undisturbed"), folder / "undisturbed.log"
         environment = stage.environment(root, "folder", folder / "undisturbed.jsonl")
         arguments = ("run", str(folder / "chaos.json"), "--devices", "cpu,cpu")
-        if stage.command(environment, log, *arguments).wait(timeout=300):
+        if stage.command(environment, log, *arguments).wait(timeout=900):
             raise RuntimeError(f"the undisturbed run failed; its log ends with:\n{log.read_text()[-3000:]}")
         stage.truth = read_truth(Store.open(root))
         yield stage

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -78,6 +79,13 @@ def test_whole_objects_are_no_fault(watch: Watch) -> None:
 def test_a_marker_without_its_data_is_noticed(watch: Watch) -> None:
     watch.store.delete(layout.adapter_key("a", "style"))
     assert watch.look() == ["adapters/a/adapter.json: visible without adapters/a/style.safetensors"]
+
+
+def test_a_finished_adapter_that_is_written_again_is_noticed(watch: Watch) -> None:
+    assert watch.look() == []
+    time.sleep(0.02)
+    watch.store.replace(layout.adapter_marker_key("a"), b"{}")
+    assert watch.look() == ["adapters/a/adapter.json: trained again, although it was finished"]
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import http.server
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
+from prefect.client.schemas.objects import StateType
 
+from manifests.store import Store
 from tasks import fleet
 
 
@@ -54,3 +58,13 @@ def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fleet, "PATIENCE_SECONDS", 2.0)
     with pytest.raises(httpx.ConnectError):
         fleet.patiently(lambda: httpx.get(address).raise_for_status())
+
+
+def test_what_a_worker_took_and_never_started_is_given_up_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = fleet.Fleet(Store.open(str(tmp_path)), "run", "on-demand")
+    taken = fleet._Watched(lambda outcome: None, StateType.PENDING, since=time.monotonic() - 100)
+    assert one._silent("flow-run", taken) == "", "an image may still be being pulled"
+    monkeypatch.setenv("BLORA_STARTING_SECONDS", "60")
+    assert one._silent("flow-run", taken) == "taken by a worker, but not started in 100 s"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.faults import JobFailed, SlotDied, SlotStalled, is_transient
+from tasks.faults import JobFailed, SlotDied, SlotStalled, is_transient, may_pass
 from tasks.slots import Slot, SlotPool, slot_figures
 
 
@@ -134,3 +134,18 @@ def test_what_a_slot_did_is_reckoned_from_its_answers() -> None:
     figures = slot_figures("0 cpu", spent, 60.0)
     assert (figures["busy_share"], figures["adapters"], figures["adapters_per_hour"]) == (0.75, 2, 240.0)
     assert figures["pictures_per_hour"] is None and figures["pictures"] == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (JobFailed("PermanentStoreError", "No space left on device", False), True),
+        (JobFailed("TransientStoreError", "", True), True),
+        (SlotDied(), True),
+        (JobFailed("Missing", "", False), False),
+        (JobFailed("OutOfMemoryError", "", False), False),
+        (ValueError("bug"), False),
+    ],
+)
+def test_a_failure_of_the_store_as_a_whole_is_not_held_against_the_item(error: Exception, passes: bool) -> None:
+    assert may_pass(error) is passes
