@@ -7,8 +7,8 @@ their median, plus and minus `WIDTH` times their spread, which is 1.4826 times t
 deviation where values are normal; one bad night among them does not move either), but at least `LEAST_SPREAD` of the
 median, so that nights that repeat each other do not make an alarm of a rounding. A night is judged when `LEAST_NIGHTS`
 nights are before it, by the last `BAND_NIGHTS` of them; nights of fewer than `LEAST_PICTURES` pictures are neither
-judged nor judged by; nights are held against nights of the same scorer version only. Of steady normal nights, 1.0 % fall
-out of the band of 10 others, 0.4 % out of that of 14, and 0.04 % out of that of 30 (200,000 simulated).
+judged nor judged by; nights are held against nights of the same scorer version only. Of steady normal nights, 1.0 %
+fall out of the band of 10 others, 0.4 % out of that of 14, and 0.04 % out of that of 30 (200,000 simulated).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Decisions: every fault of a file at once, the last mark wins, redo grows the plan by other seeds, kept is delivered."""
+"""Decisions: every fault of a file at once, the last mark wins, redo grows the plan, what is kept is delivered."""
 
 from __future__ import annotations
 
