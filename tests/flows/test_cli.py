@@ -10,13 +10,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
 from tests.flows.conftest import Project
 
-COMMANDS = ("validate", "plan", "run", "rerun", "status", "scores", "export", "nightly", "deploy", "gc", "probe")
+COMMANDS = (
+    *("validate", "plan", "run", "rerun", "status", "scores", "export"),
+    *("nightly", "deploy", "gc", "probe", "report", "review", "compare"),
+)
 
 
 def blora(*arguments: str, root: Path | None = None) -> tuple[int, str, str]:
@@ -144,3 +148,80 @@ def test_help_has_examples_whose_options_exist(command: str) -> None:
     for example in examples:
         for option in re.findall(r"--[a-z-]+", example):
             assert len(re.findall(rf"{option}\b", printed)) >= 2, f"{option} is in an example but no option"
+
+
+def test_a_reviewed_run_delivers_what_is_kept_and_draws_the_redone_anew(
+    done: tuple[Project, Path, str], tmp_path: Path
+) -> None:
+    _, root, run_id = done
+    assert (root / "runs" / run_id / "report" / "index.html").is_file()  # written when the run ended
+    code, printed, _ = blora("report", run_id, "--out", str(tmp_path / "copy"), root=root)
+    assert code == 0 and printed.strip() == str(tmp_path / "copy" / "index.html")
+    samples = pd.read_parquet(root / "runs" / run_id / "samples.parquet")
+    said = dict(zip(samples.sample_id, ("keep", "reject", "redo"), strict=False))
+    rows = [
+        {"sample_id": sample_id, "decision": decision, "decided_at": "2026-11-22T12:00:00Z"}
+        for sample_id, decision in said.items()
+    ]
+    file = tmp_path / "decisions.json"
+    file.write_text(json.dumps({"format": 1, "run_id": run_id, "reviewer": "Ada", "decisions": [*rows, {}]}))
+    code, _, errors = blora("review", run_id, str(file), root=root)
+    assert code == 1 and "decisions[3].sample_id" in errors and "nothing was recorded" in errors
+    file.write_text(json.dumps({"format": 1, "run_id": run_id, "reviewer": "Ada", "decisions": rows}))
+    code, printed, errors = blora("review", run_id, str(file), root=root)
+    assert code == 0, errors
+    assert "1 kept, 1 rejected, 1 redone" in printed and f"blora rerun {run_id} draws 1 pictures" in printed
+    code, printed, _ = blora("status", run_id, root=root)
+    assert code == 1 and "4 of 5 pictures" in printed
+    before = {path: path.read_bytes() for path in (root / "samples").rglob("*.png")}
+    code, printed, errors = blora("rerun", run_id, "--devices", "cpu", root=root)
+    assert code == 0, errors
+    assert "5 of 5 pictures, 4 of 4 adapters" in printed
+    after = {path: path.read_bytes() for path in (root / "samples").rglob("*.png")}
+    assert {path: after[path] for path in before} == before and len(after) == 5
+    (new,) = set(after) - set(before)
+    redone = next(sample_id for sample_id, decision in said.items() if decision == "redo")
+    old = next(path for path in before if path.stem == redone)
+    assert new.parent == old.parent and after[new] != before[old]
+    code, printed, _ = blora("export", run_id, str(tmp_path / "kept"), "--kept", root=root)
+    assert code == 0 and printed.startswith("1 pictures in")
+    assert len(list((tmp_path / "kept").glob("*__*__*.png"))) == 1
+
+
+def test_the_report_in_prefect_leads_to_the_page_and_shows_the_worst_and_the_best(
+    done: tuple[Project, Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.artifacts import Artifact
+
+    from tasks.artifacts import page_line
+
+    _, root, run_id = done
+    found = Artifact.get("report")
+    assert found is not None
+    text = str(found.data)
+    assert page_line(str(root), run_id) in text and f"blora report {run_id} --open" in text
+    assert "## Worst by" in text and "## Best by" in text and text.count("](data:image/jpeg;base64,") >= 8
+    monkeypatch.setenv("BLORA_PAGES_URL", "https://art.example/blo ra)/")
+    assert f"](https://art.example/blo%20ra%29/runs/{run_id}/report/index.html)" in page_line("s3://b/x", run_id)
+    for bad in ("javascript:alert(1)", "https://user:secret@art.example", "https://art.example/?token=secret", "art"):
+        monkeypatch.setenv("BLORA_PAGES_URL", bad)
+        with pytest.raises(ValueError, match="BLORA_PAGES_URL") as caught:
+            page_line("s3://b/x", run_id)
+        assert "secret" not in str(caught.value)
+
+
+def test_compare_and_nights_on_the_command_line(done: tuple[Project, Path, str]) -> None:
+    project, root, run_id = done
+    code, printed, errors = blora(
+        "run", str(project.path), *project.allow, "--devices", "cpu", "--set", "sample.steps=3", root=root
+    )
+    assert code == 0, errors
+    found = re.search(r"^run +(\S+)$", printed, re.M)
+    assert found
+    code, printed, errors = blora("compare", run_id, found.group(1), root=root)
+    assert code == 0, errors
+    assert "style_lite0" in printed and f"reports/compare/{run_id}/{found.group(1)}/index.html" in printed
+    assert blora("compare", run_id, run_id, root=root)[0] == 1
+    code, printed, _ = blora("report", "--nights", "30", root=root)
+    assert code == 0 and (root / "reports" / "nights" / "index.html").is_file()
+    assert blora("report", root=root)[0] == 2 and blora("report", run_id, "--nights", "3", root=root)[0] == 2

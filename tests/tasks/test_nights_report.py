@@ -70,16 +70,16 @@ def dated(store: Store, run_id: str, day: datetime) -> None:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """Twelve nights of 2 x 4 pictures each, the last with worse scores, a missing picture and decisions."""
+    """Twelve nights of 10 pictures each, the last with worse scores, a missing picture and decisions."""
     folder = tmp_path_factory.mktemp("nights")
     for night in range(12):
         last = night == 11
         store, plan = plan_run(
-            folder, ["apple", "owl"], ["wave", "ink", "sun", "oil"], seeds=(night,), name=f"n{night}"
+            folder, ["apple"], ["wave", "ink", "sun", "oil", "wax"], seeds=(night, 50), name=f"n{night}"
         )
         level = 0.2 if last else 0.5 + 0.01 * (night % 3)
         finish(
-            store, plan, scorer=lambda s, n, level=level: {"transfer": level + n / 1000}, missing=[8] if last else ()
+            store, plan, scorer=lambda s, n, level=level: {"transfer": level + n / 1000}, missing=[9] if last else ()
         )  # type: ignore[misc]
         dated(store, plan.run.run_id, FIRST + timedelta(days=night))
         if last:
@@ -93,8 +93,8 @@ def test_what_a_night_came_to(store: Store) -> None:
     nights = load_nights(store, 30)
     assert [night.date for night in nights] == [f"2026-10-{day:02}" for day in range(1, 13)]
     last = nights[-1]
-    assert (last.planned, last.done, last.faults, last.kept, last.decided) == (8, 8, 0, 1, 4)
-    assert last.device_seconds == 16.0 and last.bytes > 8 * 100
+    assert (last.planned, last.done, last.faults, last.kept, last.decided) == (10, 9, 1, 1, 4)
+    assert last.device_seconds == 16.0 and last.bytes > 9 * 100
     assert [night.date for night in load_nights(store, 3)] == ["2026-10-10", "2026-10-11", "2026-10-12"]
 
 
