@@ -7,7 +7,7 @@ no store). Heavy imports happen inside the commands: `blora --help` and `blora v
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -34,7 +34,6 @@ from flows.console import (
     out,
     parse_overrides,
     print_pairs,
-    print_table,
     show_faults,
 )
 from flows.params import RunOptions
@@ -174,90 +173,6 @@ def rerun(
     """
     options = {"root": root, "only": tuple(only or ()), "devices": devices, "shards": shards}
     _run_flow("rerun", run_id, options, verbose)
-
-
-@app.command()
-def status(run_id: Annotated[str, typer.Argument(help="Run id; none lists all runs.")] = "", root: Root = "") -> None:
-    """How runs stand, by what the store holds: who is at work where, what is left, what failed and why, and its log.
-
-    Examples: `blora status` · `blora status demo-3f2a9c01d4e5 --root demo`
-    """
-    from tasks.status import full_status, list_runs
-
-    with errors_shown():
-        store = open_store(root)
-        if not run_id:
-            print_table(("run", "state", "created", "outcome"), list_runs(store))
-            raise typer.Exit(OK)
-        status = full_status(store, run_id)
-    stand = status.outcome
-    print_pairs(
-        {
-            "run": stand.run_id,
-            "state": status.state,
-            "outcome": stand.sentence,
-            "left": str(status.left),
-            "everything": f"{store.root}/runs/{stand.run_id}/",
-        }
-    )
-    for one in status.at_work:
-        print_pairs({"at work": f"{one.what}: {one.who}"})
-    for fault in stand.faults:
-        show_faults([fault])
-        if fault.item in status.logs:
-            err.print(f"  log: {status.logs[fault.item]}", style="yellow", markup=False, highlight=False)
-    raise typer.Exit(OK if stand.complete else FAULTS)
-
-
-@app.command()
-def scores(
-    run_id: RunArgument,
-    root: Root = "",
-    sort: Annotated[str, typer.Option(help="Score to sort by.")] = "transfer",
-    best: Annotated[bool, typer.Option("--best", help="Best rows first; worst first otherwise.")] = False,
-    where: Annotated[
-        list[str] | None, typer.Option(help="content=NAME, style=NAME, seed=N, a score with < or >.")
-    ] = None,
-    top: Annotated[int, typer.Option(min=0, help="Rows to show; 0 shows all.")] = 0,
-    format_: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
-) -> None:
-    """The score table of a run.
-
-    Examples: `blora scores RUN --best --top 10` · `blora scores RUN --where style=wave --where "leakage_lite0>0.6"
-    --format csv`
-    """
-    from tasks.runs import load_plan
-    from tasks.score_table import render, score_table
-
-    with errors_shown():
-        store = open_store(root)
-        kept = load_plan(store, run_id)
-        rows = score_table(store, kept, sort=sort, best_first=best, where=where or ())
-        text = render(rows[: top or None], format_)
-    sys.stdout.write(text)
-    raise typer.Exit(OK)
-
-
-@app.command()
-def export(
-    run_id: RunArgument,
-    folder: Annotated[str, typer.Argument(help="Folder to write to.")],
-    root: Root = "",
-    kept: Annotated[bool, typer.Option("--kept", help="Only pictures that a review says to keep.")] = False,
-) -> None:
-    """Copy a run's pictures out under names a person reads (content__style__seed.png), with tables and contact sheet.
-
-    Examples: `blora export demo-3f2a9c01d4e5 ./pictures` · `blora export RUN ./delivery --kept --root s3://bucket/art`
-    """
-    from tasks.export import export_run
-
-    with errors_shown():
-        count, missing = export_run(open_store(root), run_id, folder, kept=kept)
-    out.print(
-        f"{count} pictures in {folder}" + (f"; {missing} are missing: blora rerun {run_id}" if missing else ""),
-        highlight=False,
-    )
-    raise typer.Exit(FAULTS if missing else OK)
 
 
 app.add_typer(cli_operate.app)

@@ -1,4 +1,4 @@
-"""Commands of an operator: the night, what a server must hold for it, and housekeeping."""
+"""Commands of an operator: how runs stand, their pictures, the night, what a server must hold, housekeeping."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from flows.console import (
     open_store,
     out,
     parse_overrides,
+    print_pairs,
     print_table,
+    show_faults,
 )
 from tasks import environment
 
@@ -149,6 +151,39 @@ def gc(
         gone = sum(number for _, number in delete_waste(store, found))
     out.print(f"{gone} objects deleted", highlight=False)
     raise typer.Exit(OK)
+
+
+@app.command()
+def status(run_id: Annotated[str, typer.Argument(help="Run id; none lists all runs.")] = "", root: Root = "") -> None:
+    """How runs stand, by what the store holds: who is at work where, what is left, what failed and why, and its log.
+
+    Examples: `blora status` · `blora status demo-3f2a9c01d4e5 --root demo`
+    """
+    from tasks.status import full_status, list_runs
+
+    with errors_shown():
+        store = open_store(root)
+        if not run_id:
+            print_table(("run", "state", "created", "outcome"), list_runs(store))
+            raise typer.Exit(OK)
+        status = full_status(store, run_id)
+    stand = status.outcome
+    print_pairs(
+        {
+            "run": stand.run_id,
+            "state": status.state,
+            "outcome": stand.sentence,
+            "left": str(status.left),
+            "everything": f"{store.root}/runs/{stand.run_id}/",
+        }
+    )
+    for one in status.at_work:
+        print_pairs({"at work": f"{one.what}: {one.who}"})
+    for fault in stand.faults:
+        show_faults([fault])
+        if fault.item in status.logs:
+            err.print(f"  log: {status.logs[fault.item]}", style="yellow", markup=False, highlight=False)
+    raise typer.Exit(OK if stand.complete else FAULTS)
 
 
 def _show_night(night: Night) -> None:

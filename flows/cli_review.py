@@ -88,6 +88,28 @@ def review(
 
 
 @app.command()
+def export(
+    run_id: RunArgument,
+    folder: Annotated[str, typer.Argument(help="Folder to write to.")],
+    root: Root = "",
+    kept: Annotated[bool, typer.Option("--kept", help="Only pictures that a review says to keep.")] = False,
+) -> None:
+    """Copy a run's pictures out under names a person reads (content__style__seed.png), with tables and contact sheet.
+
+    Examples: `blora export demo-3f2a9c01d4e5 ./pictures` · `blora export RUN ./delivery --kept --root s3://bucket/art`
+    """
+    from tasks.export import export_run
+
+    with errors_shown():
+        count, missing = export_run(open_store(root), run_id, folder, kept=kept)
+    out.print(
+        f"{count} pictures in {folder}" + (f"; {missing} are missing: blora rerun {run_id}" if missing else ""),
+        highlight=False,
+    )
+    raise typer.Exit(FAULTS if missing else OK)
+
+
+@app.command()
 def compare(
     run_a: Annotated[str, typer.Argument(help="The run that is compared with.")],
     run_b: Annotated[str, typer.Argument(help="The run whose difference is told.")],

@@ -9,7 +9,7 @@ Making a plan reads; only `publish` writes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -25,7 +25,7 @@ from tasks.bases import revision_of
 from tasks.cost import auto_pack_size
 from tasks.faults import RunNotFound, RunRefused
 from tasks.naming import Naming
-from tasks.runs import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard, load_plan, load_run, plan_rows
+from tasks.runs import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard, load_plan, load_run
 from tasks.stock import Holdings, holdings, in_parallel
 
 Item = TypeVar("Item")
@@ -144,6 +144,40 @@ def shards_of(samples: Sequence[PlannedSample], held: Holdings, settings: Settin
         Shard(ids.digest("shard", [s.sample_id for s in g]), i, tuple(_chunks(g, settings.sample.batch_size)))
         for i, g in enumerate(groups)
     )
+
+
+def plan_rows(plan: Plan) -> Iterable[dict[str, Any]]:
+    """The plan as rows of the PLAN table."""
+    blank: dict[str, Any] = dict.fromkeys(PLAN.names)
+    for pack in plan.packs:
+        for position, adapter in enumerate(pack.adapters):
+            yield blank | {
+                "run_id": plan.run.run_id,
+                "kind": "adapter",
+                "group_id": pack.pack_id,
+                "group_index": pack.index,
+                "batch_index": 0,
+                "position": position,
+                "adapter_id": adapter.adapter_id,
+                "name": adapter.name,
+                "word": adapter.word,
+                "image_ids": list(adapter.image_ids),
+            }
+    for shard in plan.shards:
+        for number, batch in enumerate(shard.batches):
+            for position, sample in enumerate(batch):
+                yield (
+                    blank
+                    | vars(sample)
+                    | {
+                        "run_id": plan.run.run_id,
+                        "kind": "sample",
+                        "group_id": shard.shard_id,
+                        "group_index": shard.index,
+                        "batch_index": number,
+                        "position": position,
+                    }
+                )
 
 
 def _chunks(items: Sequence[Item], size: int) -> list[tuple[Item, ...]]:

@@ -20,9 +20,9 @@ from manifests.faults import Fault
 from manifests.store import Store
 from manifests.tables import PLAN, to_parquet_bytes, to_table
 from tasks.faults import RunRefused
-from tasks.plan import shards_of
+from tasks.plan import plan_rows, shards_of
 from tasks.review.decisions import Mark, record_marks, with_redo
-from tasks.runs import Plan, PlannedSample, plan_rows
+from tasks.runs import Plan, PlannedSample
 from tasks.stock import Holdings
 
 _SEEDS = 2**31  # short enough to be read in a file name
