@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -23,6 +24,14 @@ _MOST_SUGGESTIONS = 1000  # looking for what a name is close to takes time; afte
 
 NO_DEFAULTS = PairFields()
 """Where nothing is said once for all pairs."""
+
+TOKENS = {"content": "[c]", "style": "[s]"}
+"""What stands for a side in a prompt."""
+
+
+def stands_for(side: str, prompt: str | None) -> bool:
+    """Tell whether a prompt can stand for a side: there is one, and it does not mention that very side."""
+    return bool(prompt) and TOKENS[side] not in str(prompt)
 
 
 def default_name(path: object) -> str | None:
@@ -106,26 +115,36 @@ class Draft:
         self._drawn: dict[tuple[object, ...], dict[int, int | None]] = {}
         self._faults = faults
 
-    def add_pair(self, content: str, style: str, fields: PairFields, defaults: PairFields, node: Node) -> None:
-        """Add a pair, or the fault that it names what does not exist or repeats a sample."""
-        if self.knows(content, style, node):
-            pair = PairEntry(
-                content=content, style=style, **_merged(fields, defaults), file=self._faults.file, row=node.row
-            )
-            if self._is_new(pair):
-                self.pairs.append(pair)
+    def add_pair(
+        self, content: str | None, style: str | None, fields: PairFields, defaults: PairFields, node: Node
+    ) -> None:
+        """Add a pair for each of its prompts, or the fault that it names what does not exist or repeats a sample."""
+        if not self.knows(content, style, node):
+            return
+        for said in _merged(fields, defaults):
+            pair = PairEntry(content=content, style=style, **said, file=self._faults.file, row=node.row)
+            if not self._is_whole(pair) or not self._is_new(pair) or len(self.pairs) > MAX_PAIRS:
+                return
+            self.pairs.append(pair)
 
     def knows(self, content: object, style: object, node: Node) -> bool:
         """Tell whether a pair names what exists, adding a fault for each name that does not."""
         known = [self._is_known(self.contents, content, node), self._is_known(self.styles, style, node)]
         return all(known)
 
-    def add_grid(self, fields: PairFields) -> None:
-        """Add every content with every style."""
-        merged = _merged(fields, NO_DEFAULTS) | {"file": self._faults.file}
-        if self._count_fits(len(self.contents.entries) * len(self.styles.entries)):
-            names = ((content, style) for content in self.contents.entries for style in self.styles.entries)
-            self.pairs.extend(PairEntry(content=content, style=style, **merged) for content, style in names)
+    def add_grid(self, fields: PairFields, missing: str = "") -> None:
+        """Add every content with every style, for each prompt.
+
+        Args:
+            fields: What is said of all pairs.
+            missing: "content" or "style" where the prompts stand for that side.
+        """
+        contents: list[str | None] = [None] if missing == "content" else list(self.contents.entries)
+        styles: list[str | None] = [None] if missing == "style" else list(self.styles.entries)
+        merged = [said | {"file": self._faults.file} for said in _merged(fields, NO_DEFAULTS)]
+        if self._count_fits(len(contents) * len(styles) * len(merged)):
+            names = itertools.product(contents, styles, merged)
+            self.pairs.extend(PairEntry(content=content, style=style, **said) for content, style, said in names)
 
     def manifest(self, head: dict[str, Any], source: str) -> Manifest | None:
         """Return the manifest; None after adding the fault that says why there is none.
@@ -167,6 +186,19 @@ class Draft:
         self._faults.add(what, shown(name), accepted, hint, row=row, field=f"pairs.{side.label}", item=name)
         return False
 
+    def _is_whole(self, pair: PairEntry) -> bool:
+        """Tell whether a prompt stands for the side that a pair lacks, adding a fault if not."""
+        if pair.content and pair.style:
+            return True
+        missing = "style" if pair.content else "content"
+        if stands_for(missing, pair.prompt):
+            return True
+        received = shown(pair.prompt) if pair.prompt else f"only {shown(pair.content or pair.style)}"
+        accepted = f"a prompt (or prompts) that says it, without {TOKENS[missing]}"
+        hint = f"add such a prompt, or a {missing}"
+        self._faults.add(f"pair without a {missing}", received, accepted, hint, row=pair.row, field="pairs.prompt")
+        return False
+
     def _is_new(self, pair: PairEntry) -> bool:
         texts = (pair.prompt, pair.content_prompt, pair.negative_prompt)
         drawn = self._drawn.setdefault(
@@ -174,7 +206,8 @@ class Draft:
         )
         twice = [seed for seed in pair.seeds if seed in drawn]
         if twice:
-            received = f"{pair.content} with {pair.style} and seed {twice[0]} again, as in row {drawn[twice[0]]}"
+            sides = " with ".join(shown_name for shown_name in (pair.content, pair.style) if shown_name)
+            received = f"{sides} and seed {twice[0]} again, as in row {drawn[twice[0]]}"
             hint = "remove the row, or give it other seeds"
             self._faults.add("sample drawn twice", received, "each sample once", hint, row=pair.row)
             return False
@@ -182,10 +215,13 @@ class Draft:
         return True
 
 
-def _merged(fields: PairFields, defaults: PairFields) -> dict[str, Any]:
-    """Return what a pair says, else what is said for all pairs, else nothing."""
+def _merged(fields: PairFields, defaults: PairFields) -> list[dict[str, Any]]:
+    """Return what a pair says, else what is said for all pairs, else nothing: once for each prompt."""
     said: dict[str, Any] = {"seeds": fields.all_seeds() or defaults.all_seeds()}
-    for name in ("prompt", "content_prompt", "negative_prompt", "content_strength", "style_strength"):
+    for name in ("content_prompt", "negative_prompt", "content_strength", "style_strength"):
         own = getattr(fields, name)
         said[name] = getattr(defaults, name) if own is None else own
-    return {name: value for name, value in said.items() if value is not None}
+    given = {name: value for name, value in said.items() if value is not None}
+    own_prompts = fields.all_prompts()
+    prompts = defaults.all_prompts() if own_prompts is None else own_prompts
+    return [given] if prompts is None else [given | {"prompt": prompt} for prompt in prompts]

@@ -22,10 +22,13 @@ class ImageEntry(_Entry):
 
 
 class PairEntry(_Entry):
-    """A content and a style that meet, and how; where it says None, the settings say it."""
+    """A content and a style that meet, and how; where it says None, the settings say it.
 
-    content: str = Field(description="name of the content")
-    style: str = Field(description="name of the style")
+    One of the two may be missing: the prompt then says what is drawn, or how.
+    """
+
+    content: str | None = Field(default=None, description="name of the content; None: the prompt says it")
+    style: str | None = Field(default=None, description="name of the style; None: the prompt says it")
     prompt: str | None = Field(default=None, description="[c] and [s] stand for the content and the style")
     content_prompt: str | None = Field(default=None, description="a prompt for the content block alone")
     negative_prompt: str | None = Field(default=None, description="what to stay away from")

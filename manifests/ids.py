@@ -115,12 +115,17 @@ def text_id(prompt: str) -> str:
     return f"text-{digest('text', prompt)}"
 
 
+def is_adapter(side: str) -> bool:
+    """Tell whether the side of a pair is an adapter, by its id, and not a prompt."""
+    return not side.startswith("text-")
+
+
 def sample_id(
     *,
     content_id: str | None,
     style_id: str | None,
-    content_strength: float,
-    style_strength: float,
+    content_strength: float | None,
+    style_strength: float | None,
     prompts: Mapping[str, str],
     seed: int,
     sample_settings: Mapping[str, Json],
@@ -131,8 +136,8 @@ def sample_id(
     Args:
         content_id: The adapter_id of the content side; None where the prompt alone says the content.
         style_id: The adapter_id of the style side; None where the prompt alone says the style.
-        content_strength: The user's dial, linear.
-        style_strength: The user's dial, linear.
+        content_strength: The user's dial, linear; None without content.
+        style_strength: The user's dial, linear; None without style.
         prompts: Every prompt by its name (prompt, content_prompt, negative_prompt).
         seed: The user's seed.
         sample_settings: The settings that change the picture, and no others (no batch size).
@@ -143,7 +148,7 @@ def sample_id(
         TypeError: A setting is nothing that JSON can say.
     """
     # `float` and `+ 0.0`: 1 and 1.0, and -0.0 and 0.0, draw the same picture and so must have the same id.
-    strengths = [float(content_strength) + 0.0, float(style_strength) + 0.0]
+    strengths = [None if one is None else float(one) + 0.0 for one in (content_strength, style_strength)]
     return digest("sample", content_id, style_id, strengths, prompts, seed, sample_settings, base_revision)
 
 

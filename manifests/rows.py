@@ -39,6 +39,9 @@ MAX_PHOTOS = 32
 MAX_SEEDS = 1000
 """Samples of one pair."""
 
+MAX_PROMPTS = 1000
+"""Prompts of one pair."""
+
 MAX_STRENGTH = 10.0
 """The dial's end; 1 is as trained, and pictures fall apart well below this."""
 
@@ -72,6 +75,11 @@ def _several(value: object) -> object:
     return value if isinstance(value, list | tuple) else [value]
 
 
+def _lines(value: object) -> object:
+    """Read "one prompt | another" and a single text as a list."""
+    return [part.strip() for part in value.split("|") if part.strip()] if isinstance(value, str) else value
+
+
 Text = Annotated[str, AfterValidator(_clean)]
 Name = Annotated[Text, Field(min_length=1, max_length=MAX_NAME_CHARS)]
 Prompt = Annotated[Text, Field(max_length=MAX_PROMPT_CHARS)]
@@ -81,6 +89,7 @@ Seed = Annotated[int, BeforeValidator(_number), Field(ge=0, lt=2**63)]
 _A_NAME = f"a text of 1 to {MAX_NAME_CHARS} characters"
 _A_PROMPT = f"a text of at most {MAX_PROMPT_CHARS} characters"
 _A_STRENGTH = f"a finite number from 0 to {MAX_STRENGTH:g}; 1 is as trained"
+_PROMPTS = f"1 to {MAX_PROMPTS} distinct prompts, one pair each; in a table separated by |"
 _A_PATH = "the path or s3:// address of a picture"
 
 
@@ -92,6 +101,14 @@ class PairFields(_Row):
     """What may be said of a pair, in its own row or once for all pairs."""
 
     prompt: Prompt | None = Field(default=None, description=_A_PROMPT)
+    prompts: (
+        Annotated[
+            tuple[Annotated[Prompt, Field(min_length=1)], ...],
+            BeforeValidator(_lines),
+            Field(min_length=1, max_length=MAX_PROMPTS),
+        ]
+        | None
+    ) = Field(default=None, description=_PROMPTS)
     content_prompt: Prompt | None = Field(default=None, description=_A_PROMPT)
     negative_prompt: Prompt | None = Field(default=None, description=_A_PROMPT)
     content_strength: Strength | None = Field(default=None, description=_A_STRENGTH)
@@ -110,11 +127,24 @@ class PairFields(_Row):
             raise ValueError("a seed is given twice")
         return seeds
 
+    @field_validator("prompts")
+    @classmethod
+    def _different(cls, prompts: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if prompts and len(set(prompts)) < len(prompts):
+            raise ValueError("a prompt is given twice")
+        return prompts
+
     @model_validator(mode="after")
     def _one_of(self) -> PairFields:
         if self.seeds is not None and self.samples is not None:
             raise ValueError("seeds and samples together: keep one of them")
+        if self.prompt is not None and self.prompts is not None:
+            raise ValueError("prompt and prompts together: keep one of them")
         return self
+
+    def all_prompts(self) -> tuple[str, ...] | None:
+        """Return the prompts, or the one prompt; None where neither is given."""
+        return self.prompts if self.prompt is None else (self.prompt,)
 
     def all_seeds(self) -> tuple[int, ...] | None:
         """Return the seeds, those that `samples` stands for included; None where neither is given."""
@@ -122,10 +152,30 @@ class PairFields(_Row):
 
 
 class PairRow(PairFields):
-    """A pair of a YAML or JSON manifest."""
+    """A pair of a YAML or JSON manifest; a side that is left out is said by the prompt."""
 
-    content: Name = Field(description="the name of one of the contents")
-    style: Name = Field(description="the name of one of the styles")
+    content: Name | None = Field(default=None, description="the name of one of the contents")
+    style: Name | None = Field(default=None, description="the name of one of the styles")
+
+    @model_validator(mode="after")
+    def _some_side(self) -> PairRow:
+        if self.content is None and self.style is None:
+            raise ValueError("a pair needs a content, a style or both")
+        _check_sides(self, self.content is not None, self.style is not None)
+        return self
+
+
+def _check_sides(fields: PairFields, has_content: bool, has_style: bool) -> None:
+    """Refuse what is said of a side that is not there.
+
+    Raises:
+        ValueError: A strength or a prompt of a missing side.
+    """
+    if not has_style and fields.style_strength is not None:
+        raise ValueError("style_strength without style")
+    for name in ("content_strength", "content_prompt"):
+        if not has_content and getattr(fields, name) is not None:
+            raise ValueError(f"{name} without content")
 
 
 class ImageRow(_Row):
@@ -163,6 +213,8 @@ class TableRow(PairFields):
         for side in ("content", "style"):
             if getattr(self, side) is None and self.model_fields_set & {f"{side}_name", f"{side}_word"}:
                 raise ValueError(f"{side}_name or {side}_word without {side}")
+        if self.all_prompts() is not None:
+            _check_sides(self, self.content is not None, self.style is not None)
         return self
 
 

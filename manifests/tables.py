@@ -38,8 +38,8 @@ _RUN = _need("run_id", pa.string(), "the run that wrote this row")
 _SIDES = (
     _may("content_id", pa.string(), "adapter_id of the content side, or text-<hash> where a prompt says it"),
     _may("style_id", pa.string(), "adapter_id of the style side, or text-<hash> where a prompt says it"),
-    _may("content_name", pa.string(), "the user's name of the content"),
-    _may("style_name", pa.string(), "the user's name of the style"),
+    _may("content_name", pa.string(), "the user's name of the content, or the prompt that says it"),
+    _may("style_name", pa.string(), "the user's name of the style, or the prompt that says it"),
 )
 _PROMPTS = (
     _may("prompt", pa.string(), "the prompt as given to the text encoders"),
@@ -47,8 +47,8 @@ _PROMPTS = (
     _may("negative_prompt", pa.string(), "what the guidance steers away from"),
 )
 _STRENGTHS = (
-    _may("content_strength", pa.float64(), "the user's dial, linear; 1 is the adapter as trained"),
-    _may("style_strength", pa.float64(), "the user's dial, linear; 1 is the adapter as trained"),
+    _may("content_strength", pa.float64(), "the user's dial, linear; 1 is as trained; null where a prompt says it"),
+    _may("style_strength", pa.float64(), "the user's dial, linear; 1 is as trained; null where a prompt says it"),
     _may("seed", pa.int64(), "the user's seed of this picture"),
 )
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-from manifests import layout
+from manifests import ids, layout
 from manifests.faults import Fault
 from manifests.store import Entry, Missing, Store
 from manifests.tables import ADAPTERS, FAULTS, SAMPLES, SCORES, SLOTS, to_parquet_bytes, to_table
@@ -117,20 +117,23 @@ def draw_sheet(store: Store, plan: Plan) -> bytes:
     first: dict[tuple[str, str], PlannedSample] = {}
     for sample in plan.samples:
         first.setdefault((sample.content_name, sample.style_name), sample)
-    cells: dict[tuple[str, str], bytes] = {}
+    cells: dict[tuple[str, str], bytes | None] = {}
     for pair, sample in first.items():
         if pair[0] in contents and pair[1] in styles:
             try:
                 cells[pair] = store.read(sample.key)
             except Missing:
-                continue  # left blank on the sheet, named in the faults
+                cells[pair] = None  # crossed out on the sheet, named in the faults
     adapters = {adapter.adapter_id: adapter for adapter in plan.adapters}
-    sides = {s.content_name: s.content_id for s in plan.samples} | {s.style_name: s.style_id for s in plan.samples}
+    rows = {sample.content_name: sample.content_id for sample in plan.samples}
+    columns = {sample.style_name: sample.style_id for sample in plan.samples}
 
-    def reference(name: str) -> tuple[str, bytes]:
-        return name, store.read(layout.image_key(adapters[sides[name]].image_ids[0]))
+    def reference(name: str, side: str) -> tuple[str, bytes | None]:
+        return name, store.read(layout.image_key(adapters[side].image_ids[0])) if ids.is_adapter(side) else None
 
-    return contact_sheet([reference(name) for name in contents], [reference(name) for name in styles], cells)
+    return contact_sheet(
+        [reference(name, rows[name]) for name in contents], [reference(name, columns[name]) for name in styles], cells
+    )
 
 
 def _item_faults(plan: Plan, stock: Stock, failures: Sequence[Fault]) -> list[Fault]:
@@ -142,7 +145,7 @@ def _item_faults(plan: Plan, stock: Stock, failures: Sequence[Fault]) -> list[Fa
             faults.append(reasons.get(adapter.adapter_id) or _unexplained("train", adapter.adapter_id, adapter.name))
     for sample in plan.samples:
         name = f"{sample.content_name} x {sample.style_name}, seed {sample.seed}"
-        if not {sample.content_id, sample.style_id} <= stock.adapters:
+        if not sample.adapter_ids <= stock.adapters:
             continue  # its adapter's fault says it all
         if sample.sample_id not in stock.samples:
             faults.append(reasons.get(sample.sample_id) or _unexplained("sample", sample.sample_id, name))

@@ -19,7 +19,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from blora.sample import Draw, sample
-from manifests import layout
+from manifests import ids, layout
 from manifests.store import Missing
 from tasks.resident import Pixels, Resident
 from tasks.runs import PlannedSample, RunInfo
@@ -107,8 +107,8 @@ def _written(writes: list[Future[str | None]]) -> list[str]:
 def _draw(resident: Resident, planned: PlannedSample) -> Draw | None:
     """The draw of a planned sample; None when one of its adapters does not exist."""
     try:
-        content = resident.half(planned.content_id, "content")
-        style = resident.half(planned.style_id, "style")
+        content = resident.half(planned.content_id, "content") if ids.is_adapter(planned.content_id) else None
+        style = resident.half(planned.style_id, "style") if ids.is_adapter(planned.style_id) else None
     except Missing:
         return None
     return Draw(
@@ -116,8 +116,8 @@ def _draw(resident: Resident, planned: PlannedSample) -> Draw | None:
         style=style,
         prompt=planned.prompt,
         seed=planned.seed,
-        content_strength=planned.content_strength,
-        style_strength=planned.style_strength,
+        content_strength=planned.content_strength or 0.0,
+        style_strength=planned.style_strength or 0.0,
         content_prompt=planned.content_prompt,
         negative_prompt=planned.negative_prompt,
     )

@@ -35,14 +35,9 @@ class Naming:
         known: dict[str, PlannedAdapter] = {}
         self._contents = self._name_entries(manifest.contents, pictures, known)
         self._styles = self._name_entries(manifest.styles, pictures, known)
-        samples = (
-            self._sample(pair, seed)
-            for pair in manifest.pairs
-            if pair.content in self._contents and pair.style in self._styles
-            for seed in pair.seeds
-        )
+        samples = (self._sample(pair, seed) for pair in manifest.pairs if self._is_there(pair) for seed in pair.seeds)
         self.samples = tuple({sample.sample_id: sample for sample in samples}.values())
-        used = {side for sample in self.samples for side in (sample.content_id, sample.style_id)}
+        used = {adapter_id for sample in self.samples for adapter_id in sample.adapter_ids}
         self.adapters = tuple(adapter for adapter_id, adapter in known.items() if adapter_id in used)
 
     def run_id(self) -> str:
@@ -73,23 +68,26 @@ class Naming:
             named[entry.name] = entry, adapter
         return named
 
+    def _is_there(self, pair: PairEntry) -> bool:
+        """Whether every picture that the pair names could be read."""
+        return (not pair.content or pair.content in self._contents) and (not pair.style or pair.style in self._styles)
+
     def _sample(self, pair: PairEntry, seed: int) -> PlannedSample:
-        (content, content_adapter), (style, style_adapter) = self._contents[pair.content], self._styles[pair.style]
+        content, content_adapter = self._contents[pair.content] if pair.content else (None, None)
+        style, style_adapter = self._styles[pair.style] if pair.style else (None, None)
         train, sample = self._settings.train, self._settings.sample
         prompts = {
             "prompt": train.with_tokens(pair.prompt or sample.prompt),
-            "content_prompt": train.with_tokens(pair.content_prompt or ""),
+            "content_prompt": train.with_tokens(pair.content_prompt or "") if content else "",
             "negative_prompt": sample.negative_prompt if pair.negative_prompt is None else pair.negative_prompt,
         }
-        # The reference multiplies both LoRA factors by the dial, so its 1.1 means a weight delta times 1.21.
-        power = 2 if self._manifest.strength_reading == "reference" else 1
         strengths = (
-            sample.content_strength if pair.content_strength is None else pair.content_strength**power,
-            sample.style_strength if pair.style_strength is None else pair.style_strength**power,
+            self._strength(pair.content_strength, sample.content_strength) if content else None,
+            self._strength(pair.style_strength, sample.style_strength) if style else None,
         )
         sample_id = ids.sample_id(
-            content_id=content_adapter.adapter_id,
-            style_id=style_adapter.adapter_id,
+            content_id=content_adapter.adapter_id if content_adapter else None,
+            style_id=style_adapter.adapter_id if style_adapter else None,
             content_strength=strengths[0],
             style_strength=strengths[1],
             prompts=prompts,
@@ -97,13 +95,14 @@ class Naming:
             sample_settings=sample.identity(),
             base_revision=self._revision,
         )
+        told = ids.text_id(prompts["prompt"])
         return PlannedSample(
             sample_id=sample_id,
-            content_id=content_adapter.adapter_id,
-            style_id=style_adapter.adapter_id,
-            content_name=content.name,
-            style_name=style.name,
-            text=f"a {content.word} in {style.word} style" if content.word and style.word else "",
+            content_id=content_adapter.adapter_id if content_adapter else told,
+            style_id=style_adapter.adapter_id if style_adapter else told,
+            content_name=content.name if content else pair.prompt or "",
+            style_name=style.name if style else pair.prompt or "",
+            text=_plain_words(pair, content, style),
             prompt=prompts["prompt"],
             content_prompt=prompts["content_prompt"] or None,
             negative_prompt=prompts["negative_prompt"],
@@ -111,3 +110,22 @@ class Naming:
             style_strength=strengths[1],
             seed=seed,
         )
+
+    def _strength(self, said: float | None, otherwise: float) -> float:
+        """The strength of a side, linear: the reference multiplies both LoRA factors, so its 1.1 acts as 1.21."""
+        if said is None:
+            return otherwise
+        return said**2 if self._manifest.strength_reading == "reference" else said
+
+
+def _plain_words(pair: PairEntry, content: ImageEntry | None, style: ImageEntry | None) -> str:
+    """What a picture should show, for the text score; empty where a word for that is missing."""
+    if content and style:
+        return f"a {content.word} in {style.word} style" if content.word and style.word else ""
+    text = pair.prompt or ""
+    for token, side in (("[c]", content), ("[s]", style)):
+        if token in text:
+            if side is None or not side.word:
+                return ""
+            text = text.replace(token, side.word)
+    return text

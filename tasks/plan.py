@@ -131,10 +131,10 @@ def _packs(adapters: Sequence[PlannedAdapter], held: Holdings, settings: Setting
 
 
 def _shards(samples: Sequence[PlannedSample], held: Holdings, settings: Settings) -> tuple[Shard, ...]:
-    """Stretches of one content's row, cut into batches; what is missing first."""
+    """Stretches of one row, cut into batches; what is missing first."""
     rows: dict[str, list[PlannedSample]] = {}
     for sample in samples:
-        rows.setdefault(sample.content_id, []).append(sample)
+        rows.setdefault(sample.row, []).append(sample)
     groups: list[tuple[PlannedSample, ...]] = []
     for row in rows.values():
         for there in (False, True):

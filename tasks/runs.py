@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from blora.config import Settings
-from manifests import layout
+from manifests import ids, layout
 from manifests.faults import Fault
 from manifests.store import Missing, Store
 from manifests.tables import PLAN, from_parquet_bytes
@@ -94,7 +94,11 @@ class PlannedAdapter:
 
 @dataclass(frozen=True)
 class PlannedSample:
-    """One picture to draw; `text` says in plain words what it should show, for the text score."""
+    """One picture to draw; `text` says in plain words what it should show, for the text score.
+
+    A side that the prompt says has `ids.text_id` for its id, the prompt as the manifest writes it for its name, and no
+    strength.
+    """
 
     sample_id: str
     content_id: str
@@ -105,9 +109,19 @@ class PlannedSample:
     prompt: str
     content_prompt: str | None
     negative_prompt: str
-    content_strength: float
-    style_strength: float
+    content_strength: float | None
+    style_strength: float | None
     seed: int
+
+    @property
+    def adapter_ids(self) -> frozenset[str]:
+        """Every adapter that must exist before it can be drawn."""
+        return frozenset(side for side in (self.content_id, self.style_id) if ids.is_adapter(side))
+
+    @property
+    def row(self) -> str:
+        """What its shard shares: the content, or the style where the prompt says the content."""
+        return self.content_id if ids.is_adapter(self.content_id) else self.style_id
 
     @property
     def key(self) -> str:
@@ -126,7 +140,10 @@ class Pack:
 
 @dataclass(frozen=True)
 class Shard:
-    """A stretch of one content's row: samples drawn by one task run, in batches of fixed membership."""
+    """A stretch of one row: samples that share a content, or a style where prompts say the contents.
+
+    Drawn by one task run, in batches of fixed membership.
+    """
 
     shard_id: str
     index: int
@@ -140,7 +157,7 @@ class Shard:
     @property
     def adapter_ids(self) -> frozenset[str]:
         """Every adapter that must exist before all of the shard can be drawn."""
-        return frozenset(side for sample in self.samples for side in (sample.content_id, sample.style_id))
+        return frozenset(adapter_id for sample in self.samples for adapter_id in sample.adapter_ids)
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,9 @@ def score_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
         if picture is None:
             continue
         planned.append(sample)
-        items.append(_item(resident, picture, adapters[sample.content_id], adapters[sample.style_id], sample.text))
+        items.append(
+            _item(resident, picture, adapters.get(sample.content_id), adapters.get(sample.style_id), sample.text)
+        )
     busy_seconds = 0.0
     if planned:
         began = time.monotonic()
@@ -83,11 +85,14 @@ def _picture(resident: Resident, sample: PlannedSample) -> Pixels | None:
         return None
 
 
-def _item(resident: Resident, picture: Pixels, content: PlannedAdapter, style: PlannedAdapter, text: str) -> ScoreItem:
+def _item(
+    resident: Resident, picture: Pixels, content: PlannedAdapter | None, style: PlannedAdapter | None, text: str
+) -> ScoreItem:
+    """What is judged; a side that the prompt says has no picture to compare with."""
     return ScoreItem(
         sample=picture,
-        content=resident.picture(layout.image_key(content.image_ids[0])),
-        style=resident.picture(layout.image_key(style.image_ids[0])),
+        content=resident.picture(layout.image_key(content.image_ids[0])) if content else None,
+        style=resident.picture(layout.image_key(style.image_ids[0])) if style else None,
         text=text,
     )
 
