@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -13,6 +13,7 @@ from manifests.parsing.faultlist import FaultList, shown
 from manifests.parsing.nodes import Node
 from manifests.parsing.records import suggest
 from manifests.rows import PairFields
+from manifests.sweeps import Parts, expanded, fault_of, parts_of
 
 MAX_PAIRS = 200_000
 """Pairs of one manifest, the grid expanded."""
@@ -115,22 +116,27 @@ class Draft:
         self._drawn: dict[tuple[object, ...], dict[int, int | None]] = {}
         self._faults = faults
 
-    def add_pair(
-        self, content: str | None, style: str | None, fields: PairFields, defaults: PairFields, node: Node
-    ) -> None:
-        """Add a pair for each of its prompts, or the fault that it names what does not exist or repeats a sample."""
-        if not self.knows(content, style, node):
+    def add_pair(self, content: Parts, style: Parts, fields: PairFields, defaults: PairFields, node: Node) -> None:
+        """Add a pair for each of its prompts and steps, or the fault that it cannot be drawn or repeats a sample."""
+        if not self.knows([part.name for part in content], [part.name for part in style], node):
             return
+        sweep = getattr(fields, "sweep", None) or getattr(defaults, "sweep", None)
         for said in _merged(fields, defaults):
-            pair = PairEntry(content=content, style=style, **said, file=self._faults.file, row=node.row)
-            if not self._is_whole(pair) or not self._is_new(pair) or len(self.pairs) > MAX_PAIRS:
+            if sweep is not None and (fault := fault_of(sweep, content, style, said)):
+                self._refuse_sweep(fault, node.find(("sweep",)).row, "pairs.sweep")
                 return
-            self.pairs.append(pair)
+            for sides in expanded(content, style, sweep):
+                pair = PairEntry(**said, **sides, file=self._faults.file, row=node.row)
+                if not self._is_whole(pair) or not self._is_new(pair) or len(self.pairs) > MAX_PAIRS:
+                    return
+                self.pairs.append(pair)
 
-    def knows(self, content: object, style: object, node: Node) -> bool:
+    def knows(self, contents: Iterable[object], styles: Iterable[object], node: Node) -> bool:
         """Tell whether a pair names what exists, adding a fault for each name that does not."""
-        known = [self._is_known(self.contents, content, node), self._is_known(self.styles, style, node)]
-        return all(known)
+        return all(
+            [self._is_known(side, name, node) for side, names in ((self.contents, contents), (self.styles, styles))
+             for name in names]
+        )  # fmt: skip
 
     def add_grid(self, fields: PairFields, missing: str = "") -> None:
         """Add every content with every style, for each prompt.
@@ -141,10 +147,18 @@ class Draft:
         """
         contents: list[str | None] = [None] if missing == "content" else list(self.contents.entries)
         styles: list[str | None] = [None] if missing == "style" else list(self.styles.entries)
+        sweep = getattr(fields, "sweep", None)
         merged = [said | {"file": self._faults.file} for said in _merged(fields, NO_DEFAULTS)]
-        if self._count_fits(len(contents) * len(styles) * len(merged)):
-            names = itertools.product(contents, styles, merged)
-            self.pairs.extend(PairEntry(content=content, style=style, **said) for content, style, said in names)
+        if not contents or not styles:
+            return
+        if sweep and (fault := fault_of(sweep, parts_of(contents[0]), parts_of(styles[0]), merged[0])):
+            self._refuse_sweep(fault, None, "sweep")
+            return
+        steps = len(list(expanded(parts_of("any"), parts_of("any"), sweep)))
+        if self._count_fits(len(contents) * len(styles) * len(merged) * steps):
+            for content, style, said in itertools.product(contents, styles, merged):
+                sides = expanded(parts_of(content), parts_of(style), sweep)
+                self.pairs.extend(PairEntry(**said, **one) for one in sides)
 
     def manifest(self, head: dict[str, Any], source: str) -> Manifest | None:
         """Return the manifest; None after adding the fault that says why there is none.
@@ -186,6 +200,10 @@ class Draft:
         self._faults.add(what, shown(name), accepted, hint, row=row, field=f"pairs.{side.label}", item=name)
         return False
 
+    def _refuse_sweep(self, fault: str, row: int | None, field: str) -> None:
+        accepted, hint = "a sweep over what is free", "remove one of them, or the sweep"
+        self._faults.add("impossible sweep", fault, accepted, hint, row=row, field=field)
+
     def _is_whole(self, pair: PairEntry) -> bool:
         """Tell whether a prompt stands for the side that a pair lacks, adding a fault if not."""
         if pair.content and pair.style:
@@ -201,8 +219,9 @@ class Draft:
 
     def _is_new(self, pair: PairEntry) -> bool:
         texts = (pair.prompt, pair.content_prompt, pair.negative_prompt)
+        strengths = (pair.content_strength, pair.style_strength)
         drawn = self._drawn.setdefault(
-            (pair.content, pair.style, *texts, pair.content_strength, pair.style_strength), {}
+            (pair.content, pair.style, pair.content_mix, pair.style_mix, *texts, *strengths), {}
         )
         twice = [seed for seed in pair.seeds if seed in drawn]
         if twice:

@@ -115,9 +115,18 @@ def text_id(prompt: str) -> str:
     return f"text-{digest('text', prompt)}"
 
 
-def is_adapter(side: str) -> bool:
-    """Tell whether the side of a pair is an adapter, by its id, and not a prompt."""
-    return not side.startswith("text-")
+def mix_id(parts: Sequence[tuple[str, float]]) -> str:
+    """Name a side of a pair that is several adapters by weight, in any order: "mix-<24 hex digits>".
+
+    Raises:
+        ValueError: A weight is NaN or infinite.
+    """
+    return f"mix-{digest('mix', sorted([adapter_id, float(weight)] for adapter_id, weight in parts))}"
+
+
+def is_text(side: str) -> bool:
+    """Tell whether the side of a pair is a prompt, by its id."""
+    return side.startswith("text-")
 
 
 def sample_id(
@@ -134,8 +143,8 @@ def sample_id(
     """Name the picture that this drawing makes.
 
     Args:
-        content_id: The adapter_id of the content side; None where the prompt alone says the content.
-        style_id: The adapter_id of the style side; None where the prompt alone says the style.
+        content_id: The adapter_id or mix_id of the content side; None where the prompt alone says the content.
+        style_id: The adapter_id or mix_id of the style side; None where the prompt alone says the style.
         content_strength: The user's dial, linear; None without content.
         style_strength: The user's dial, linear; None without style.
         prompts: Every prompt by its name (prompt, content_prompt, negative_prompt).

@@ -14,7 +14,9 @@ from manifests.entries import ImageEntry, Manifest
 from manifests.parsing.faultlist import FaultList, shown
 from manifests.parsing.nodes import Node
 from manifests.parsing.records import Record
-from manifests.rows import LISTS, MAX_PHOTOS, DocumentRow, ImageRow, PairFields, PairRow, TableRow, read_row
+from manifests.rowreader import read_row
+from manifests.rows import LISTS, MAX_PHOTOS, DocumentRow, ImageRow, PairFields, PairRow, TableRow
+from manifests.sweeps import parts_of
 
 _HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+@\S*", re.ASCII)
 _PINNED = re.compile(r"[^@]+@[0-9a-f]{40}")
@@ -115,9 +117,14 @@ def _read_pair(node: Node, draft: Draft, defaults: PairFields, faults: FaultList
         return
     row = read_row(PairRow, values, faults, node, "pairs")
     if row is None:
-        draft.knows(values.get("content"), values.get("style"), node)
+        draft.knows(_names(values.get("content")), _names(values.get("style")), node)
     else:
-        draft.add_pair(row.content, row.style, row, defaults, node)
+        draft.add_pair(parts_of(row.content), parts_of(row.style), row, defaults, node)
+
+
+def _names(side: object) -> list[object]:
+    """The names in a side of a pair that has faults."""
+    return list(side) if isinstance(side, dict | list) else [] if side is None else [side]
 
 
 def _base(text: str, row: int | None, roots: Roots, faults: FaultList) -> str:
@@ -199,7 +206,7 @@ def _read_record(record: Record, has_pairs: bool, draft: Draft, faults: FaultLis
             side.keep(entry)
         if has_pairs:
             names = {side.label: entry.name for side, entry in zip(sides, entries, strict=True)}
-            draft.add_pair(names.get("content"), names.get("style"), row, NO_DEFAULTS, node)
+            draft.add_pair(parts_of(names.get("content")), parts_of(names.get("style")), row, NO_DEFAULTS, node)
 
 
 def _entry(row: TableRow, label: str, images: tuple[str, ...], node: Node, file: str) -> ImageEntry:

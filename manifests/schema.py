@@ -24,7 +24,8 @@ the one for paths, `manifests.images` the one for pictures, and `manifests.rows`
 | neither `grid` nor `pairs`; a table of one-sided rows | the grid: every content with every style |
 | a pair with a prompt and one side only | drawn: the prompt stands for the other side (without a prompt: refused) |
 | one list only, `contents` or `styles`, and a prompt | the grid: each of them with every prompt |
-| `prompts` | one pair for each |
+| `prompts`; `sweep` | one pair for each prompt; for each combination of values |
+| `{one: 0.7, other: 0.3}` or a list for a name | a mix by weight; in a table it is refused |
 | rows with one side and no prompt among the pairs of a table | refused; so are strengths and seeds on rows of a grid |
 | more than `MAX_PAIRS` pairs or `MAX_SAMPLES` samples | nothing usable |
 """

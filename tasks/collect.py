@@ -15,14 +15,15 @@ from typing import Any
 
 from PIL import Image
 
-from manifests import ids, layout
+from manifests import layout
 from manifests.faults import Fault
 from manifests.store import Entry, Missing, Store
 from manifests.tables import ADAPTERS, FAULTS, SAMPLES, SCORES, SLOTS, to_parquet_bytes, to_table
-from tasks.contact_sheet import contact_sheet
+from tasks.contact_sheet import contact_sheet, sliced
 from tasks.faults import fault_row
-from tasks.runs import Plan, PlannedSample
+from tasks.runs import Part, Plan, PlannedSample
 from tasks.stock import Stock, take_stock
+from tasks.strips import draw_strips
 
 SHEET_MOST = 12  # contents and styles on the contact sheet; larger grids are for the report page
 
@@ -99,6 +100,8 @@ def collect(store: Store, plan: Plan, failures: Sequence[Fault] = (), timings: d
         store.replace(layout.run_key(run_id, name), to_parquet_bytes(table))
     if stock.samples:
         store.replace(layout.run_key(run_id, "report/contact_sheet.png"), draw_sheet(store, plan))
+    if strips := draw_strips(store, run_id):
+        store.replace(layout.run_key(run_id, "report/strips.png"), strips)
     outcome = Outcome.of(plan, stock, faults)
     ended = {
         "state": "finished" if outcome.complete else "faults",
@@ -125,11 +128,14 @@ def draw_sheet(store: Store, plan: Plan) -> bytes:
             except Missing:
                 cells[pair] = None  # crossed out on the sheet, named in the faults
     adapters = {adapter.adapter_id: adapter for adapter in plan.adapters}
-    rows = {sample.content_name: sample.content_id for sample in plan.samples}
-    columns = {sample.style_name: sample.style_id for sample in plan.samples}
+    rows = {sample.content_name: sample.parts("content") for sample in plan.samples}
+    columns = {sample.style_name: sample.parts("style") for sample in plan.samples}
 
-    def reference(name: str, side: str) -> tuple[str, bytes | None]:
-        return name, store.read(layout.image_key(adapters[side].image_ids[0])) if ids.is_adapter(side) else None
+    def reference(name: str, parts: tuple[Part, ...]) -> tuple[str, bytes | None]:
+        pictures = [store.read(layout.image_key(adapters[part.adapter_id].image_ids[0])) for part in parts]
+        if len(pictures) > 1:
+            return name, sliced(pictures, [part.weight for part in parts])
+        return name, pictures[0] if pictures else None
 
     return contact_sheet(
         [reference(name, rows[name]) for name in contents], [reference(name, columns[name]) for name in styles], cells
@@ -180,7 +186,7 @@ def _sample_rows(store: Store, plan: Plan) -> list[dict[str, Any]]:
     for sample in plan.samples:
         entry = there.get(sample.key)
         rows.append(
-            {name: value for name, value in vars(sample).items() if name != "text"}
+            {name: value for name, value in sample.columns().items() if name != "text"}
             | {
                 "run_id": plan.run.run_id,
                 "key": sample.key,

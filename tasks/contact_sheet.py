@@ -41,7 +41,7 @@ def contact_sheet(
             draw.rectangle((left, top, left + CELL_PX, top + CELL_PX), outline=RULE)
             draw.line((left, top, left + CELL_PX, top + CELL_PX), fill=RULE)
         else:
-            sheet.paste(_fit(picture), (left, top))
+            sheet.paste(fit(picture), (left, top))
         draw.text((left + 2, top + CELL_PX + 2), _shorten(label), fill=INK, font=font)
 
     def head(column: int, row: int, name: str, picture: bytes | None) -> None:
@@ -66,12 +66,29 @@ def contact_sheet(
     return buffer.getvalue()
 
 
-def _fit(picture: bytes) -> Image.Image:
+def fit(picture: bytes) -> Image.Image:
     """The middle square of a picture, at the size of a cell."""
     image = Image.open(io.BytesIO(picture)).convert("RGB")
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return image.crop((left, top, left + side, top + side)).resize((CELL_PX, CELL_PX), Image.Resampling.LANCZOS)
+
+
+def sliced(pictures: Sequence[bytes], weights: Sequence[float]) -> bytes:
+    """Upright slices of pictures side by side, as wide as their weights: what a mix refers to.
+
+    Returns:
+        A PNG.
+    """
+    card, left, total = Image.new("RGB", (CELL_PX, CELL_PX), PAPER), 0.0, sum(weights)
+    for picture, weight in zip(pictures, weights, strict=True):
+        right = left + CELL_PX * weight / total
+        box = (round(left), 0, round(right), CELL_PX)
+        card.paste(fit(picture).crop(box), box[:2])
+        left = right
+    buffer = io.BytesIO()
+    card.save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def _wrapped(prompt: str, columns: int = 23, most: int = 9) -> str:

@@ -15,6 +15,7 @@ TABLES = (
     "faults.parquet",
     "run.json",
     "report/contact_sheet.png",
+    "report/strips.png",
 )
 
 

@@ -27,6 +27,7 @@ from tasks.faults import RunNotFound, RunRefused
 from tasks.naming import Naming
 from tasks.runs import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard, load_plan, load_run, plan_rows
 from tasks.stock import Holdings, holdings
+from tasks.strips import Strip, write_strips
 
 Item = TypeVar("Item")
 
@@ -38,6 +39,7 @@ class Draft:
     plan: Plan
     images: tuple[NormalisedImage, ...]
     held: Holdings
+    strips: tuple[Strip, ...] = ()
 
 
 def make_plan(
@@ -93,7 +95,8 @@ def make_plan(
         plan = Plan(
             run, _packs(naming.adapters, held, settings, manifest.base), _shards(naming.samples, held, settings)
         )
-    return Draft(plan, tuple({picture.image_id: picture for picture in pictures.values()}.values()), held)
+    images = tuple({picture.image_id: picture for picture in pictures.values()}.values())
+    return Draft(plan, images, held, naming.strips)
 
 
 def publish(store: Store, draft: Draft, manifest: Manifest) -> Plan:
@@ -106,6 +109,7 @@ def publish(store: Store, draft: Draft, manifest: Manifest) -> Plan:
     for picture in draft.images:
         store.write_once(layout.image_key(picture.image_id), picture.png)
     store.write_once(layout.run_key(run_id, "manifest.json"), manifest.model_dump_json(indent=2).encode())
+    write_strips(store, run_id, draft.strips)
     store.write_once(layout.run_key(run_id, "run.json"), plan.run.to_json(state="planned"))
     store.write_once(layout.run_key(run_id, "plan.parquet"), to_parquet_bytes(to_table(plan_rows(plan), PLAN)))
     return replace(load_plan(store, run_id), run=plan.run)

@@ -12,11 +12,26 @@ from datetime import datetime
 from typing import Any
 
 from blora.config import Settings
-from manifests import ids, layout
+from manifests import layout
 from manifests.faults import Fault
 from manifests.store import Missing, Store
 from manifests.tables import PLAN, from_parquet_bytes
 from tasks.faults import RunNotFound
+from tasks.planned import Part, PlannedAdapter, PlannedSample
+
+__all__ = [
+    "Pack",
+    "Part",
+    "Plan",
+    "PlannedAdapter",
+    "PlannedSample",
+    "RunInfo",
+    "Shard",
+    "load_plan",
+    "load_run",
+    "plan_rows",
+    "scores_key",
+]
 
 RUN_FORMAT = 1  # of run.json
 
@@ -80,53 +95,6 @@ class RunInfo:
                 for key in ("run_id", "name", "source", "base", "base_revision", "strength_reading", "on_fault")
             },
         )
-
-
-@dataclass(frozen=True)
-class PlannedAdapter:
-    """One training: the photos of one object (one image, usually) and what people call it."""
-
-    adapter_id: str
-    name: str
-    word: str
-    image_ids: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class PlannedSample:
-    """One picture to draw; `text` says in plain words what it should show, for the text score.
-
-    A side that the prompt says has `ids.text_id` for its id, the prompt as the manifest writes it for its name, and no
-    strength.
-    """
-
-    sample_id: str
-    content_id: str
-    style_id: str
-    content_name: str
-    style_name: str
-    text: str
-    prompt: str
-    content_prompt: str | None
-    negative_prompt: str
-    content_strength: float | None
-    style_strength: float | None
-    seed: int
-
-    @property
-    def adapter_ids(self) -> frozenset[str]:
-        """Every adapter that must exist before it can be drawn."""
-        return frozenset(side for side in (self.content_id, self.style_id) if ids.is_adapter(side))
-
-    @property
-    def row(self) -> str:
-        """What its shard shares: the content, or the style where the prompt says the content."""
-        return self.content_id if ids.is_adapter(self.content_id) else self.style_id
-
-    @property
-    def key(self) -> str:
-        """Where the picture lies in the store."""
-        return layout.sample_key(self.content_id, self.style_id, self.sample_id)
 
 
 @dataclass(frozen=True)
@@ -216,7 +184,7 @@ def load_plan(store: Store, run_id: str) -> Plan:
             adapter = PlannedAdapter(row["adapter_id"], row["name"], row["word"], tuple(row["image_ids"]))
             packs.setdefault(row["group_id"], []).append(adapter)
         else:
-            sample = PlannedSample(**{field: row[field] for field in PlannedSample.__dataclass_fields__})
+            sample = PlannedSample.of(row)
             shards.setdefault(row["group_id"], {}).setdefault(row["batch_index"], []).append(sample)
     return Plan(
         run,
@@ -255,7 +223,7 @@ def plan_rows(plan: Plan) -> Iterable[dict[str, Any]]:
             for position, sample in enumerate(batch):
                 yield (
                     blank
-                    | vars(sample)
+                    | sample.columns()
                     | {
                         "run_id": plan.run.run_id,
                         "kind": "sample",

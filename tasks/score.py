@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from blora.score import ScoreItem, score_samples
+from blora.blocks import Half
+from blora.score import Scored, ScoreItem, Scorer, score_samples
 from manifests import layout
 from manifests.store import Missing
 from manifests.tables import SCORES, from_parquet_bytes, to_parquet_bytes, to_table
@@ -40,7 +43,7 @@ def score_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
     adapters = {adapter.adapter_id: adapter for adapter in plan.adapters}
     started = time.monotonic()
     planned: list[PlannedSample] = []
-    items: list[ScoreItem] = []
+    items: list[list[tuple[float, ScoreItem]]] = []
     unscored = [sample for sample in shard.samples if sample.sample_id not in known]
     with ThreadPoolExecutor(READERS) as threads:
         pictures = list(threads.map(lambda sample: _picture(resident, sample), unscored))
@@ -48,15 +51,13 @@ def score_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
         if picture is None:
             continue
         planned.append(sample)
-        items.append(
-            _item(resident, picture, adapters.get(sample.content_id), adapters.get(sample.style_id), sample.text)
-        )
+        items.append(_items(resident, picture, sample, adapters))
     busy_seconds = 0.0
     if planned:
         began = time.monotonic()
         scorers = resident.scorers(plan.run.settings.score)
         scored_at = datetime.now(UTC)
-        for sample, scores in zip(planned, score_samples(scorers, items), strict=True):
+        for sample, scores in zip(planned, _judged(scorers, items), strict=True):
             for name, scored in scores.items():
                 rows.append(
                     _identity(sample, plan.run.run_id)
@@ -85,16 +86,39 @@ def _picture(resident: Resident, sample: PlannedSample) -> Pixels | None:
         return None
 
 
-def _item(
-    resident: Resident, picture: Pixels, content: PlannedAdapter | None, style: PlannedAdapter | None, text: str
-) -> ScoreItem:
-    """What is judged; a side that the prompt says has no picture to compare with."""
-    return ScoreItem(
-        sample=picture,
-        content=resident.picture(layout.image_key(content.image_ids[0])) if content else None,
-        style=resident.picture(layout.image_key(style.image_ids[0])) if style else None,
-        text=text,
-    )
+def _items(
+    resident: Resident, picture: Pixels, sample: PlannedSample, adapters: Mapping[str, PlannedAdapter]
+) -> list[tuple[float, ScoreItem]]:
+    """What is judged, by weight: one item a content and style of a mix; a side that the prompt says has no picture."""
+
+    def pictures(half: Half) -> list[tuple[float, Pixels | None]]:
+        parts = sample.parts(half)
+        total = sum(part.weight for part in parts) or 1.0
+        keys = [layout.image_key(adapters[part.adapter_id].image_ids[0]) for part in parts]
+        return [(part.weight / total, resident.picture(key)) for part, key in zip(parts, keys, strict=True)] or [
+            (1.0, None)
+        ]
+
+    return [
+        (share * other, ScoreItem(sample=picture, content=content, style=style, text=sample.text))
+        for share, content in pictures("content")
+        for other, style in pictures("style")
+    ]
+
+
+def _judged(scorers: Sequence[Scorer], items: Sequence[list[tuple[float, ScoreItem]]]) -> list[dict[str, Scored]]:
+    """The scores of each picture; of a mix their mean over its contents and styles, weighted as it is mixed."""
+    rows = iter(score_samples(scorers, [item for group in items for _, item in group]))
+    judged = []
+    for group in items:
+        scores = [(share, next(rows)) for share, _ in group]
+        judged.append(
+            {
+                name: replace(one, value=sum(share * row[name].value for share, row in scores))
+                for name, one in scores[0][1].items()
+            }
+        )
+    return judged
 
 
 def _identity(sample: PlannedSample, run_id: str) -> dict[str, Any]:

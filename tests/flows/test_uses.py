@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -60,3 +61,29 @@ def test_pairs_with_one_side_are_drawn_and_scored_by_what_applies(work: Work, pr
     before = work.written()
     assert work(rerun, work.run_id).is_completed()
     assert work.written() == before
+
+
+def test_mixes_and_sweeps_leave_strips_and_weighted_scores(work: Work, project: Project) -> None:
+    mix = {"content": {"c0": 0.6, "c1": 0.6}, "style": "s0"}
+    sweep = {"content": "c0", "style": ["s0", "s1"], "sweep": {"mix": 3}}
+    plain = [{"content": "c0", "style": "s0", "seeds": [1]}, {"content": "c1", "style": "s0", "seeds": [0]}]
+    project.write(pairs=[mix, sweep, *plain], grid=None)
+    assert work(stylize, str(project.path)).is_completed()
+    assert work.json("run.json")["sentence"] == "6 of 6 pictures, 4 of 4 adapters"
+    rows = work.rows("samples", SAMPLES)
+    (half,) = (row for row in rows if row["style_mix"])
+    assert half["style_name"] == "s0 0.5 + s1 0.5" and [part["weight"] for part in half["style_mix"]] == [0.5, 0.5]
+    assert {part["name"] for part in half["style_mix"]} == {"s0", "s1"}
+    strip = Image.open(io.BytesIO(work.store.read(f"runs/{work.run_id}/report/strips.png")))
+    assert strip.width == 6 + 3 * 166
+    cells = [np.asarray(strip.crop((6 + 166 * i, 24, 166 + 166 * i, 184)), np.int16) for i in range(3)]
+    assert all(np.abs(cells[i] - cells[i + 1]).max() > 0 for i in range(2))
+    facts = json.loads(Image.open(io.BytesIO(work.store.read(half["key"]))).text["blora"])
+    assert facts["style_mix"] == half["style_mix"] and "content_mix" not in facts
+    scores = {(row["sample_id"], row["score"]): row["value"] for row in work.rows("scores", SCORES)}
+    (mixed,) = (row["sample_id"] for row in rows if row["content_mix"])
+    assert 0 < abs(scores[mixed, "content_lite0"]) <= 1 and (mixed, "style_clip") in scores
+    before = work.objects("samples/")
+    work.store.delete(half["key"])
+    assert work(rerun, work.run_id).is_completed()
+    assert work.objects("samples/") == before

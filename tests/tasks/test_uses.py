@@ -12,6 +12,7 @@ from blora.config import resolve
 from manifests import ids
 from manifests.checks import check_images
 from manifests.schema import load_manifest
+from manifests.tables import PLAN, from_parquet_bytes, to_parquet_bytes, to_table
 from tasks.naming import Naming
 from tasks.runs import PlannedSample
 
@@ -86,3 +87,45 @@ def test_a_strength_of_the_head_says_nothing_of_a_side_that_is_missing(tmp_path:
     pairs = [{"content": "owl", "prompt": "ice"}]
     (one,), (other,) = samples(tmp_path, pairs), samples(tmp_path, pairs, style_strength=0.5)
     assert one == other
+
+
+def test_a_mix_is_named_by_its_parts_and_weights_in_any_order(tmp_path: Path) -> None:
+    one, other, heavier, plain, alone = samples(
+        tmp_path,
+        [
+            {"content": {"owl": 0.7, "apple": 0.3}, "style": "night"},
+            {"content": {"apple": 0.3, "owl": 0.7}, "style": "coral"},
+            {"content": {"owl": 0.8, "apple": 0.3}, "style": "night"},
+            {"content": "owl", "style": "night", "content_strength": 0.4},
+            {"content": {"owl": 0.5}, "style": "coral"},
+        ],
+    )
+    assert one.content_id == other.content_id != heavier.content_id
+    assert one.content_id.startswith("mix-") and one.key.startswith(f"samples/{one.content_id}/")
+    assert {(part.name, part.weight) for part in one.content_mix} == {("owl", 0.7), ("apple", 0.3)}
+    assert one.adapter_ids == {part.adapter_id for part in one.content_mix} | {plain.style_id}
+    assert (one.content_strength, one.text) == (0.8, "")
+    assert (alone.content_id, alone.content_strength, alone.content_mix) == (plain.content_id, 0.4, ())
+    assert one.row == other.row == heavier.row, "mixes of the same adapters share shards"
+
+
+def test_the_ends_of_a_sweep_are_the_pictures_that_plain_pairs_ask_for(tmp_path: Path) -> None:
+    swept = samples(tmp_path, [{"content": "owl", "style": ["night", "coral"], "sweep": {"mix": 5}}])
+    plain = samples(tmp_path, [{"content": "owl", "style": "night"}, {"content": "owl", "style": "coral"}])
+    assert [swept[0], swept[-1]] == list(plain)
+    strips = naming(tmp_path / "m.json").strips
+    assert strips == ()
+    samples(tmp_path, [{"content": "owl", "style": ["night", "coral"], "sweep": {"mix": 5}, "seeds": [3, 4]}])
+    three, four = naming(tmp_path / "m.json").strips
+    assert (three.label, four.label) == ("owl x night to coral, seed 3", "owl x night to coral, seed 4")
+    assert [step.label for step in three.steps] == ["mix 0", "mix 0.25", "mix 0.5", "mix 0.75", "mix 1"]
+
+
+def test_a_plan_of_the_version_before_mixes_is_still_read(tmp_path: Path) -> None:
+    (sample,) = samples(tmp_path, [{"content": "owl", "style": "night"}])
+    row = dict.fromkeys(PLAN.names) | sample.columns()
+    row |= {"run_id": "r", "kind": "sample", "group_id": "g", "group_index": 0, "batch_index": 0, "position": 0}
+    table = to_table([row], PLAN).drop_columns(["content_mix", "style_mix"])
+    old = to_parquet_bytes(table.replace_schema_metadata({"table": "plan", "schema_version": "1"}))
+    (read,) = from_parquet_bytes(old, PLAN).to_pylist()
+    assert PlannedSample.of(read) == sample
