@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from blora.adapter import Adapter, Factors, load_adapter, strength_from_reference
     from blora.base import Base, base_revision, load_base
+    from blora.blend import blend
     from blora.blocks import BLOCKS
     from blora.config import PRESETS, RECIPE_VERSION, SampleSettings, ScoreSettings, Settings, TrainSettings, resolve
     from blora.errors import BloraError
@@ -45,6 +46,7 @@ _HOME = {
     "TrainResult": "train",
     "TrainSettings": "config",
     "base_revision": "base",
+    "blend": "blend",
     "load_adapter": "adapter",
     "load_base": "base",
     "resolve": "config",
@@ -70,6 +72,7 @@ __all__ = [
     "TrainResult",
     "TrainSettings",
     "base_revision",
+    "blend",
     "load_adapter",
     "load_base",
     "resolve",

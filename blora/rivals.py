@@ -31,6 +31,7 @@ from PIL import Image
 
 from blora.adapter import Adapter, Factors
 from blora.base import Base
+from blora.blend import blend
 from blora.blocks import BLOCKS, attention_layers
 from blora.config import RECIPE_VERSION, Settings
 from blora.errors import SettingFault, SettingsError
@@ -146,7 +147,7 @@ class Workshop:
         if row == "w2":
             layers = {**_under(content, CONTENT_PROBE), **_under(style_adapter, BLOCKS["style"])}
             return Draw(None, None, told, pair.seed, whole=Adapter(layers))
-        return Draw(None, None, told, pair.seed, whole=_added(content, style_adapter))
+        return Draw(None, None, told, pair.seed, whole=blend([(content, 1.0), (style_adapter, 1.0)]))
 
     def _magenta(self, pairs: Sequence[Pair]) -> list[Picture]:
         """Stylise the content pictures; the network works at 384 px, so they are enlarged first."""
@@ -209,15 +210,6 @@ def _under(adapter: Adapter, block: str) -> dict[str, Factors]:
 
 def _scaled(adapter: Adapter, strength: float) -> Adapter:
     return Adapter({name: Factors(one.down, one.up * strength) for name, one in adapter.layers.items()})
-
-
-def _added(one: Adapter, other: Adapter) -> Adapter:
-    """The sum of two adapters of the same layers, exactly: their factors side by side."""
-    layers = {}
-    for name, first in one.layers.items():
-        second = other.layers[name]
-        layers[name] = Factors(torch.cat([first.down, second.down]), torch.cat([first.up, second.up], dim=1))
-    return Adapter(layers)
 
 
 def _pack(adapter: Adapter, more: Mapping[str, str]) -> bytes:

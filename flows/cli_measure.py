@@ -117,7 +117,7 @@ def bench(
 def scores(
     run_id: RunArgument,
     root: Root = "",
-    sort: Annotated[str, typer.Option(help="Score to sort by.")] = "transfer",
+    sort: Annotated[str, typer.Option(help="Score to sort by; transfer where there is one.")] = "",
     best: Annotated[bool, typer.Option("--best", help="Best rows first; worst first otherwise.")] = False,
     where: Annotated[
         list[str] | None, typer.Option(help="content=NAME, style=NAME, seed=N, a score with < or >.")

@@ -60,11 +60,9 @@ class Board:
         for shard in self.plan.shards:
             wanted = [sample for sample in shard.samples if sample.sample_id in self.selection.samples]
             to_draw = [
-                sample
-                for sample in wanted
-                if sample.sample_id not in stock.samples and {sample.content_id, sample.style_id} <= possible
+                sample for sample in wanted if sample.sample_id not in stock.samples and sample.adapter_ids <= possible
             ]
-            awaited = {side for sample in to_draw for side in (sample.content_id, sample.style_id)} & coming
+            awaited = {adapter_id for sample in to_draw for adapter_id in sample.adapter_ids} & coming
             if awaited:
                 self._awaited[shard.shard_id] = awaited
                 for adapter_id in awaited:

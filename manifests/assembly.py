@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -12,6 +13,7 @@ from manifests.parsing.faultlist import FaultList, shown
 from manifests.parsing.nodes import Node
 from manifests.parsing.records import suggest
 from manifests.rows import PairFields
+from manifests.sweeps import Parts, expanded, fault_of, parts_of
 
 MAX_PAIRS = 200_000
 """Pairs of one manifest, the grid expanded."""
@@ -23,6 +25,14 @@ _MOST_SUGGESTIONS = 1000  # looking for what a name is close to takes time; afte
 
 NO_DEFAULTS = PairFields()
 """Where nothing is said once for all pairs."""
+
+TOKENS = {"content": "[c]", "style": "[s]"}
+"""What stands for a side in a prompt."""
+
+
+def stands_for(side: str, prompt: str | None) -> bool:
+    """Tell whether a prompt can stand for a side: there is one, and it does not mention that very side."""
+    return bool(prompt) and TOKENS[side] not in str(prompt)
 
 
 def default_name(path: object) -> str | None:
@@ -106,26 +116,49 @@ class Draft:
         self._drawn: dict[tuple[object, ...], dict[int, int | None]] = {}
         self._faults = faults
 
-    def add_pair(self, content: str, style: str, fields: PairFields, defaults: PairFields, node: Node) -> None:
-        """Add a pair, or the fault that it names what does not exist or repeats a sample."""
-        if self.knows(content, style, node):
-            pair = PairEntry(
-                content=content, style=style, **_merged(fields, defaults), file=self._faults.file, row=node.row
-            )
-            if self._is_new(pair):
+    def add_pair(self, content: Parts, style: Parts, fields: PairFields, defaults: PairFields, node: Node) -> None:
+        """Add a pair for each of its prompts and steps, or the fault that it cannot be drawn or repeats a sample."""
+        if not self.knows([part.name for part in content], [part.name for part in style], node):
+            return
+        sweep = getattr(fields, "sweep", None) or getattr(defaults, "sweep", None)
+        for said in _merged(fields, defaults):
+            if sweep is not None and (fault := fault_of(sweep, content, style, said)):
+                self._refuse_sweep(fault, node.find(("sweep",)).row, "pairs.sweep")
+                return
+            for sides in expanded(content, style, sweep):
+                pair = PairEntry(**said, **sides, file=self._faults.file, row=node.row)
+                if not self._is_whole(pair) or not self._is_new(pair) or len(self.pairs) > MAX_PAIRS:
+                    return
                 self.pairs.append(pair)
 
-    def knows(self, content: object, style: object, node: Node) -> bool:
+    def knows(self, contents: Iterable[object], styles: Iterable[object], node: Node) -> bool:
         """Tell whether a pair names what exists, adding a fault for each name that does not."""
-        known = [self._is_known(self.contents, content, node), self._is_known(self.styles, style, node)]
-        return all(known)
+        return all(
+            [self._is_known(side, name, node) for side, names in ((self.contents, contents), (self.styles, styles))
+             for name in names]
+        )  # fmt: skip
 
-    def add_grid(self, fields: PairFields) -> None:
-        """Add every content with every style."""
-        merged = _merged(fields, NO_DEFAULTS) | {"file": self._faults.file}
-        if self._count_fits(len(self.contents.entries) * len(self.styles.entries)):
-            names = ((content, style) for content in self.contents.entries for style in self.styles.entries)
-            self.pairs.extend(PairEntry(content=content, style=style, **merged) for content, style in names)
+    def add_grid(self, fields: PairFields, missing: str = "") -> None:
+        """Add every content with every style, for each prompt.
+
+        Args:
+            fields: What is said of all pairs.
+            missing: "content" or "style" where the prompts stand for that side.
+        """
+        contents: list[str | None] = [None] if missing == "content" else list(self.contents.entries)
+        styles: list[str | None] = [None] if missing == "style" else list(self.styles.entries)
+        sweep = getattr(fields, "sweep", None)
+        merged = [said | {"file": self._faults.file} for said in _merged(fields, NO_DEFAULTS)]
+        if not contents or not styles:
+            return
+        if sweep and (fault := fault_of(sweep, parts_of(contents[0]), parts_of(styles[0]), merged[0])):
+            self._refuse_sweep(fault, None, "sweep")
+            return
+        steps = len(list(expanded(parts_of("any"), parts_of("any"), sweep)))
+        if self._count_fits(len(contents) * len(styles) * len(merged) * steps):
+            for content, style, said in itertools.product(contents, styles, merged):
+                sides = expanded(parts_of(content), parts_of(style), sweep)
+                self.pairs.extend(PairEntry(**said, **one) for one in sides)
 
     def manifest(self, head: dict[str, Any], source: str) -> Manifest | None:
         """Return the manifest; None after adding the fault that says why there is none.
@@ -167,14 +200,33 @@ class Draft:
         self._faults.add(what, shown(name), accepted, hint, row=row, field=f"pairs.{side.label}", item=name)
         return False
 
+    def _refuse_sweep(self, fault: str, row: int | None, field: str) -> None:
+        accepted, hint = "a sweep over what is free", "remove one of them, or the sweep"
+        self._faults.add("impossible sweep", fault, accepted, hint, row=row, field=field)
+
+    def _is_whole(self, pair: PairEntry) -> bool:
+        """Tell whether a prompt stands for the side that a pair lacks, adding a fault if not."""
+        if pair.content and pair.style:
+            return True
+        missing = "style" if pair.content else "content"
+        if stands_for(missing, pair.prompt):
+            return True
+        received = shown(pair.prompt) if pair.prompt else f"only {shown(pair.content or pair.style)}"
+        accepted = f"a prompt (or prompts) that says it, without {TOKENS[missing]}"
+        hint = f"add such a prompt, or a {missing}"
+        self._faults.add(f"pair without a {missing}", received, accepted, hint, row=pair.row, field="pairs.prompt")
+        return False
+
     def _is_new(self, pair: PairEntry) -> bool:
         texts = (pair.prompt, pair.content_prompt, pair.negative_prompt)
+        strengths = (pair.content_strength, pair.style_strength)
         drawn = self._drawn.setdefault(
-            (pair.content, pair.style, *texts, pair.content_strength, pair.style_strength), {}
+            (pair.content, pair.style, pair.content_mix, pair.style_mix, *texts, *strengths), {}
         )
         twice = [seed for seed in pair.seeds if seed in drawn]
         if twice:
-            received = f"{pair.content} with {pair.style} and seed {twice[0]} again, as in row {drawn[twice[0]]}"
+            sides = " with ".join(shown_name for shown_name in (pair.content, pair.style) if shown_name)
+            received = f"{sides} and seed {twice[0]} again, as in row {drawn[twice[0]]}"
             hint = "remove the row, or give it other seeds"
             self._faults.add("sample drawn twice", received, "each sample once", hint, row=pair.row)
             return False
@@ -182,10 +234,13 @@ class Draft:
         return True
 
 
-def _merged(fields: PairFields, defaults: PairFields) -> dict[str, Any]:
-    """Return what a pair says, else what is said for all pairs, else nothing."""
+def _merged(fields: PairFields, defaults: PairFields) -> list[dict[str, Any]]:
+    """Return what a pair says, else what is said for all pairs, else nothing: once for each prompt."""
     said: dict[str, Any] = {"seeds": fields.all_seeds() or defaults.all_seeds()}
-    for name in ("prompt", "content_prompt", "negative_prompt", "content_strength", "style_strength"):
+    for name in ("content_prompt", "negative_prompt", "content_strength", "style_strength"):
         own = getattr(fields, name)
         said[name] = getattr(defaults, name) if own is None else own
-    return {name: value for name, value in said.items() if value is not None}
+    given = {name: value for name, value in said.items() if value is not None}
+    own_prompts = fields.all_prompts()
+    prompts = defaults.all_prompts() if own_prompts is None else own_prompts
+    return [given] if prompts is None else [given | {"prompt": prompt} for prompt in prompts]

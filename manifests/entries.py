@@ -21,17 +21,31 @@ class ImageEntry(_Entry):
     row: int | None = Field(default=None, description="1-based line, or record of a Parquet file")
 
 
-class PairEntry(_Entry):
-    """A content and a style that meet, and how; where it says None, the settings say it."""
+class Part(_Entry):
+    """One of several contents, or styles, in a mix."""
 
-    content: str = Field(description="name of the content")
-    style: str = Field(description="name of the style")
+    name: str = Field(description="name of the content or style")
+    weight: float = Field(description="factor of its weight delta, before the strength of the side")
+
+
+class PairEntry(_Entry):
+    """A content and a style that meet, and how; where it says None, the settings say it.
+
+    One of the two may be missing: the prompt then says what is drawn, or how.
+    """
+
+    content: str | None = Field(default=None, description="name of the content; None: the prompt says it")
+    style: str | None = Field(default=None, description="name of the style; None: the prompt says it")
+    content_mix: tuple[Part, ...] = Field(default=(), description="what the content is mixed of; empty for one alone")
+    style_mix: tuple[Part, ...] = Field(default=(), description="what the style is mixed of; empty for one alone")
     prompt: str | None = Field(default=None, description="[c] and [s] stand for the content and the style")
     content_prompt: str | None = Field(default=None, description="a prompt for the content block alone")
     negative_prompt: str | None = Field(default=None, description="what to stay away from")
     content_strength: float | None = Field(default=None, description="the dial of the content; 1 is as trained")
     style_strength: float | None = Field(default=None, description="the dial of the style; 1 is as trained")
     seeds: tuple[int, ...] = Field(default=(0,), description="one sample for each")
+    sweep: str = Field(default="", description="what it is a step of, in words; empty for nothing")
+    step: str = Field(default="", description="which step of the sweep, in words")
     file: str = Field(default="", description="the manifest it stands in")
     row: int | None = Field(default=None, description="1-based line or record; None for a pair of the grid")
 

@@ -115,12 +115,26 @@ def text_id(prompt: str) -> str:
     return f"text-{digest('text', prompt)}"
 
 
+def mix_id(parts: Sequence[tuple[str, float]]) -> str:
+    """Name a side of a pair that is several adapters by weight, in any order: "mix-<24 hex digits>".
+
+    Raises:
+        ValueError: A weight is NaN or infinite.
+    """
+    return f"mix-{digest('mix', sorted([adapter_id, float(weight)] for adapter_id, weight in parts))}"
+
+
+def is_text(side: str) -> bool:
+    """Tell whether the side of a pair is a prompt, by its id."""
+    return side.startswith("text-")
+
+
 def sample_id(
     *,
     content_id: str | None,
     style_id: str | None,
-    content_strength: float,
-    style_strength: float,
+    content_strength: float | None,
+    style_strength: float | None,
     prompts: Mapping[str, str],
     seed: int,
     sample_settings: Mapping[str, Json],
@@ -129,10 +143,10 @@ def sample_id(
     """Name the picture that this drawing makes.
 
     Args:
-        content_id: The adapter_id of the content side; None where the prompt alone says the content.
-        style_id: The adapter_id of the style side; None where the prompt alone says the style.
-        content_strength: The user's dial, linear.
-        style_strength: The user's dial, linear.
+        content_id: The adapter_id or mix_id of the content side; None where the prompt alone says the content.
+        style_id: The adapter_id or mix_id of the style side; None where the prompt alone says the style.
+        content_strength: The user's dial, linear; None without content.
+        style_strength: The user's dial, linear; None without style.
         prompts: Every prompt by its name (prompt, content_prompt, negative_prompt).
         seed: The user's seed.
         sample_settings: The settings that change the picture, and no others (no batch size).
@@ -143,7 +157,7 @@ def sample_id(
         TypeError: A setting is nothing that JSON can say.
     """
     # `float` and `+ 0.0`: 1 and 1.0, and -0.0 and 0.0, draw the same picture and so must have the same id.
-    strengths = [float(content_strength) + 0.0, float(style_strength) + 0.0]
+    strengths = [None if one is None else float(one) + 0.0 for one in (content_strength, style_strength)]
     return digest("sample", content_id, style_id, strengths, prompts, seed, sample_settings, base_revision)
 
 

@@ -111,8 +111,8 @@ def sample_key(content_id: str, style_id: str, sample_id: str) -> str:
     """Return the key of a picture.
 
     Args:
-        content_id: The adapter_id of the content side, or `ids.text_id` of a prompt.
-        style_id: The adapter_id of the style side, or `ids.text_id` of a prompt.
+        content_id: The adapter_id of the content side, `ids.mix_id` of several, or `ids.text_id` of a prompt.
+        style_id: The same of the style side.
         sample_id: The id of the picture.
 
     Raises:

@@ -9,12 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from manifests.addresses import AddressError, Roots
-from manifests.assembly import NO_DEFAULTS, Draft, Side, default_name
+from manifests.assembly import NO_DEFAULTS, Draft, Side, default_name, stands_for
 from manifests.entries import ImageEntry, Manifest
 from manifests.parsing.faultlist import FaultList, shown
 from manifests.parsing.nodes import Node
 from manifests.parsing.records import Record
-from manifests.rows import LISTS, MAX_PHOTOS, DocumentRow, ImageRow, PairFields, PairRow, TableRow, read_row
+from manifests.rowreader import read_row
+from manifests.rows import LISTS, MAX_PHOTOS, DocumentRow, ImageRow, PairFields, PairRow, TableRow
+from manifests.sweeps import parts_of
 
 _HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+@\S*", re.ASCII)
 _PINNED = re.compile(r"[^@]+@[0-9a-f]{40}")
@@ -40,7 +42,8 @@ def from_document(root: Node, name: str, source: str, roots: Roots, faults: Faul
     head = read_row(DocumentRow, said, faults, root)
     base = _base(head.base, root.find(("base",)).row, roots, faults) if head else ""
     _check_settings(root.value.get("settings", Node(None)), "settings", faults)
-    lists = {key: _rows(root, key, faults) for key in LISTS}
+    missing = _said_by_prompts(root, head)
+    lists = {key: [] if key == f"{missing}s" else _rows(root, key, faults) for key in LISTS}
     if head and head.grid is not None and head.grid == ("pairs" in root.value):
         received = "grid and pairs together" if head.grid else "grid: false without pairs"
         faults.add("grid or pairs", received, "one of them", "remove one", row=root.find(("grid",)).row, field="grid")
@@ -53,11 +56,22 @@ def from_document(root: Node, name: str, source: str, roots: Roots, faults: Faul
     for node in lists["pairs"]:
         _read_pair(node, draft, defaults, faults)
     if "pairs" not in root.value:
-        draft.add_grid(defaults)
+        draft.add_grid(defaults, missing)
     if head is None or not is_usable:
         return None
     fields = {"preset", "settings", "strength_reading", "on_fault"}
     return draft.manifest(head.model_dump(include=fields) | {"name": head.name or name, "base": base}, source)
+
+
+def _said_by_prompts(root: Node, head: DocumentRow | None) -> str:
+    """Return the side, "content" or "style", whose list may be left out because prompts stand for it; else ""."""
+    if not isinstance(root.value, dict) or ("contents" in root.value) == ("styles" in root.value):
+        return ""
+    missing = "style" if "contents" in root.value else "content"
+    if head is not None and "pairs" not in root.value:
+        prompts = head.all_prompts() or (None,)
+        return missing if all(stands_for(missing, prompt) for prompt in prompts) else ""
+    return missing
 
 
 def _rows(root: Node, key: str, faults: FaultList) -> list[Node]:
@@ -103,9 +117,14 @@ def _read_pair(node: Node, draft: Draft, defaults: PairFields, faults: FaultList
         return
     row = read_row(PairRow, values, faults, node, "pairs")
     if row is None:
-        draft.knows(values.get("content"), values.get("style"), node)
+        draft.knows(_names(values.get("content")), _names(values.get("style")), node)
     else:
-        draft.add_pair(row.content, row.style, row, defaults, node)
+        draft.add_pair(parts_of(row.content), parts_of(row.style), row, defaults, node)
+
+
+def _names(side: object) -> list[object]:
+    """The names in a side of a pair that has faults."""
+    return list(side) if isinstance(side, dict | list) else [] if side is None else [side]
 
 
 def _base(text: str, row: int | None, roots: Roots, faults: FaultList) -> str:
@@ -150,13 +169,18 @@ def _check_settings(node: Node, path: str, faults: FaultList) -> None:
 def from_records(records: Iterable[Record], name: str, source: str, roots: Roots, faults: FaultList) -> Manifest | None:
     """Read the rows of a table; None after adding the faults where nothing usable is left. Arguments as above."""
     rows = list(records)
-    has_pairs = any({"content", "style"} <= record.cells.keys() for record in rows)
+    has_pairs = any({"content", "style"} <= record.cells.keys() or _has_prompt(record.cells) for record in rows)
     draft = Draft(roots, faults)
     for record in rows:
         _read_record(record, has_pairs, draft, faults)
     if not has_pairs:
         draft.add_grid(NO_DEFAULTS)
     return draft.manifest({"name": name}, source)
+
+
+def _has_prompt(cells: Mapping[str, Any]) -> bool:
+    """Tell whether a row says in words what it has no picture for."""
+    return bool(cells.get("prompt") or cells.get("prompts"))
 
 
 def _read_record(record: Record, has_pairs: bool, draft: Draft, faults: FaultList) -> None:
@@ -181,7 +205,8 @@ def _read_record(record: Record, has_pairs: bool, draft: Draft, faults: FaultLis
         for side, entry in zip(sides, entries, strict=True):
             side.keep(entry)
         if has_pairs:
-            draft.add_pair(entries[0].name, entries[1].name, row, NO_DEFAULTS, node)
+            names = {side.label: entry.name for side, entry in zip(sides, entries, strict=True)}
+            draft.add_pair(parts_of(names.get("content")), parts_of(names.get("style")), row, NO_DEFAULTS, node)
 
 
 def _entry(row: TableRow, label: str, images: tuple[str, ...], node: Node, file: str) -> ImageEntry:
@@ -193,9 +218,9 @@ def _check_shape(
     sides: Sequence[Side], cells: Mapping[str, Any], has_pairs: bool, node: Node, faults: FaultList
 ) -> None:
     """Add a fault if a row is neither a pair among pairs nor a lone content or style among such."""
-    if len(sides) < (2 if has_pairs else 1):
+    if len(sides) < (2 if has_pairs and not _has_prompt(cells) else 1):
         received = f"only a {sides[0].label}" if sides else "neither content nor style"
-        accepted = "content and style, as other rows have" if has_pairs else "a content or a style"
+        accepted = "content and style, or one of them with a prompt" if has_pairs else "a content or a style"
         faults.add("half a row", received, accepted, "complete or remove the row", row=node.row)
     elif not has_pairs and (extra := cells.keys() & PairFields.model_fields.keys()):
         accepted, hint = "these fields on rows with content and style", "remove it"

@@ -22,7 +22,11 @@ the one for paths, `manifests.images` the one for pictures, and `manifests.rows`
 | a pair that names an unknown or refused content or style | refused |
 | a pair that draws a sample which an earlier pair draws | refused |
 | neither `grid` nor `pairs`; a table of one-sided rows | the grid: every content with every style |
-| one-sided rows among the pairs of a table | refused; so are prompts, strengths and seeds on rows of a grid |
+| a pair with a prompt and one side only | drawn: the prompt stands for the other side (without a prompt: refused) |
+| one list only, `contents` or `styles`, and a prompt | the grid: each of them with every prompt |
+| `prompts`; `sweep` | one pair for each prompt; for each combination of values |
+| `{one: 0.7, other: 0.3}` or a list for a name | a mix by weight; in a table it is refused |
+| rows with one side and no prompt among the pairs of a table | refused; so are strengths and seeds on rows of a grid |
 | more than `MAX_PAIRS` pairs or `MAX_SAMPLES` samples | nothing usable |
 """
 

@@ -16,7 +16,10 @@ import pyarrow.parquet as pq
 from manifests.errors import TableError
 
 SCHEMA_VERSION = 1
-"""Version of every schema below. Raise it when a column is added, removed or changes its meaning."""
+"""Version of a schema below that does not say its own. Raise a table's when a column is added or changes its meaning.
+
+A column that is added later may be null, and is null where an older file is read.
+"""
 
 _INSTANT = pa.timestamp("us", tz="UTC")
 _TEXTS = pa.list_(pa.field("element", pa.string(), nullable=False))
@@ -30,16 +33,33 @@ def _may(name: str, kind: pa.DataType, doc: str) -> pa.Field:
     return pa.field(name, kind, nullable=True, metadata={"doc": doc})
 
 
-def _schema(table: str, *fields: pa.Field) -> pa.Schema:
-    return pa.schema(fields, metadata={"table": table, "schema_version": str(SCHEMA_VERSION)})
+def _schema(table: str, *fields: pa.Field, version: int = SCHEMA_VERSION) -> pa.Schema:
+    return pa.schema(fields, metadata={"table": table, "schema_version": str(version)})
 
 
 _RUN = _need("run_id", pa.string(), "the run that wrote this row")
 _SIDES = (
-    _may("content_id", pa.string(), "adapter_id of the content side, or text-<hash> where a prompt says it"),
-    _may("style_id", pa.string(), "adapter_id of the style side, or text-<hash> where a prompt says it"),
-    _may("content_name", pa.string(), "the user's name of the content"),
-    _may("style_name", pa.string(), "the user's name of the style"),
+    _may("content_id", pa.string(), "adapter_id of the content side; mix-<hash> of several; text-<hash> of a prompt"),
+    _may("style_id", pa.string(), "adapter_id of the style side; mix-<hash> of several; text-<hash> of a prompt"),
+    _may("content_name", pa.string(), "the user's name of the content, or the prompt that says it"),
+    _may("style_name", pa.string(), "the user's name of the style, or the prompt that says it"),
+)
+_PARTS = pa.list_(
+    pa.field(
+        "element",
+        pa.struct(
+            [
+                pa.field("adapter_id", pa.string(), nullable=False),
+                pa.field("name", pa.string(), nullable=False),
+                pa.field("weight", pa.float64(), nullable=False),
+            ]
+        ),
+        nullable=False,
+    )
+)
+_MIXES = (
+    _may("content_mix", _PARTS, "what the content is mixed of, weights before content_strength; null: one adapter"),
+    _may("style_mix", _PARTS, "what the style is mixed of, weights before style_strength; null: one adapter"),
 )
 _PROMPTS = (
     _may("prompt", pa.string(), "the prompt as given to the text encoders"),
@@ -47,8 +67,8 @@ _PROMPTS = (
     _may("negative_prompt", pa.string(), "what the guidance steers away from"),
 )
 _STRENGTHS = (
-    _may("content_strength", pa.float64(), "the user's dial, linear; 1 is the adapter as trained"),
-    _may("style_strength", pa.float64(), "the user's dial, linear; 1 is the adapter as trained"),
+    _may("content_strength", pa.float64(), "the user's dial, linear; 1 is as trained; null where a prompt says it"),
+    _may("style_strength", pa.float64(), "the user's dial, linear; 1 is as trained; null where a prompt says it"),
     _may("seed", pa.int64(), "the user's seed of this picture"),
 )
 
@@ -69,6 +89,8 @@ PLAN = _schema(
     _may("text", pa.string(), "what the picture should show, in plain words, for the text score; null for adapters"),
     *_PROMPTS,
     *_STRENGTHS,
+    *_MIXES,
+    version=2,
 )
 """One row per adapter to train and per picture to draw; what the end of a run is compared with."""
 
@@ -101,12 +123,14 @@ SAMPLES = _schema(
     *_SIDES,
     *_PROMPTS,
     *_STRENGTHS,
+    *_MIXES,
     _need("key", pa.string(), "object key of the picture below the store's root"),
     _may("width_px", pa.int32(), "width of the picture, pixels; null while it is missing"),
     _may("height_px", pa.int32(), "height of the picture, pixels; null while it is missing"),
     _need("status", pa.string(), "done or missing"),
     _may("bytes", pa.int64(), "size of the picture file, bytes; null while it is missing"),
     _may("drawn_at", _INSTANT, "when the picture was written (UTC); null while it is missing"),
+    version=2,
 )
 """One row per picture of a run's plan."""
 
@@ -284,6 +308,14 @@ NIGHTS = _schema(
 """One row per night and measure of the report about nights."""
 
 
+def _with_nulls(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return a table of an older version with null in the columns that have been added since."""
+    for field in schema:
+        if field.nullable and field.name not in table.schema.names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table
+
+
 def _label(schema: pa.Schema) -> tuple[str, int]:
     """Return (table, schema_version) of a schema's metadata; ("", 0) where it says nothing."""
     metadata = schema.metadata or {}
@@ -313,6 +345,8 @@ def _fits(value: object, kind: pa.DataType) -> bool:
         return isinstance(value, numbers.Real) and not isinstance(value, bool)
     if pa.types.is_timestamp(kind):
         return isinstance(value, datetime.datetime) and value.tzinfo is not None
+    if pa.types.is_struct(kind):
+        return isinstance(value, Mapping) and all(_fits(value.get(field.name), field.type) for field in kind)
     return isinstance(value, list | tuple) and all(_fits(item, kind.value_type) for item in value)
 
 
@@ -350,7 +384,8 @@ def from_parquet_bytes(data: bytes, schema: pa.Schema) -> pa.Table:
     """Read a Parquet file that `to_parquet_bytes` wrote, checking that it is this table in this version.
 
     Raises:
-        TableError: It is no Parquet file, another table, a newer version, or its columns differ.
+        TableError: It is no Parquet file, another table, a newer version, or its columns differ (older ones may lack
+            columns that may be null).
     """
     table, version = _label(schema)
     try:
@@ -361,7 +396,9 @@ def from_parquet_bytes(data: bytes, schema: pa.Schema) -> pa.Table:
     found, found_version = _label(read.schema)
     if found != table:
         raise TableError("wrong table", found or "a file of another program", table, "give the file of that table")
-    if found_version != version:
+    if 1 <= found_version < version:
+        read = _with_nulls(read, schema)
+    elif found_version != version:
         hint = "upgrade this package" if found_version > version else "write it again with this version"
         raise TableError(f"schema version of {table}", str(found_version), str(version), hint)
     _check_columns(table, read.schema.names, schema, "")

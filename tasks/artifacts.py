@@ -18,7 +18,7 @@ from tasks import environment
 from tasks.collect import Outcome, thumbnail
 from tasks.nights import Night
 from tasks.runs import Plan
-from tasks.score_table import ScoreRow, score_table
+from tasks.score_table import ScoreRow, default_sort, score_table
 
 TABLE_ROWS = 500  # the UI's table has no sorting and grows slow; the whole table is in Parquet
 PICTURE_ROWS = 6
@@ -26,7 +26,7 @@ PICTURE_ROWS = 6
 
 def publish_artifacts(store: Store, plan: Plan, outcome: Outcome) -> None:
     """Create the table and the markdown artifact of a run."""
-    rows = score_table(store, plan, sort="transfer")
+    rows = score_table(store, plan)
     if rows:
         table = [_table_row(store, row, index < 50) for index, row in enumerate(rows[:TABLE_ROWS])]
         create_table_artifact(
@@ -90,16 +90,17 @@ def _markdown(store: Store, plan: Plan, outcome: Outcome, rows: list[ScoreRow]) 
         page_line(store.root, outcome.run_id),
         "",
     ]
+    by = default_sort({name for row in rows for name in row.scores})
     for title, some in (("Worst", rows[:PICTURE_ROWS]), ("Best", rows[::-1][:PICTURE_ROWS])):
         if some:
             lines += [
-                f"## {title} by transfer",
+                f"## {title} by {by}",
                 "",
-                "| picture | content | style | transfer |",
+                f"| picture | content | style | {by} |",
                 "|---|---|---|---|",
             ]
             for row in some:
-                value = row.scores.get("transfer", float("nan"))
+                value = row.scores.get(by, float("nan"))
                 names = f"{_plain(row.content_name)} | {_plain(row.style_name)}"
                 lines.append(f"| {_inline(store, row.key)} | {names} | {value:.3f} |")
             lines.append("")

@@ -20,11 +20,12 @@ from manifests.faults import Fault
 from manifests.store import Missing, Store
 from manifests.tables import ADAPTERS, FAULTS, SAMPLES, SCORES, SLOTS, to_parquet_bytes, to_table
 from tasks.compaction import publish_scores
-from tasks.contact_sheet import contact_sheet
+from tasks.contact_sheet import contact_sheet, sliced
 from tasks.faults import fault_row
 from tasks.review.report import write_report
-from tasks.runs import Plan, PlannedSample
+from tasks.runs import Part, Plan, PlannedSample
 from tasks.stock import Stock, in_parallel, list_pictures, take_stock
+from tasks.strips import draw_strips
 
 SHEET_MOST = 12  # contents and styles on the contact sheet; larger grids are for the report page
 
@@ -102,6 +103,8 @@ def collect(store: Store, plan: Plan, failures: Sequence[Fault] = (), timings: d
     publish_scores(store, plan.run, stock.scores)
     if stock.samples:
         store.replace(layout.run_key(run_id, "report/contact_sheet.png"), draw_sheet(store, plan))
+    if strips := draw_strips(store, run_id):
+        store.replace(layout.run_key(run_id, "report/strips.png"), strips)
     outcome = Outcome.of(plan, stock, faults)
     ended = {
         "state": "finished" if outcome.complete else "faults",
@@ -121,20 +124,26 @@ def draw_sheet(store: Store, plan: Plan) -> bytes:
     first: dict[tuple[str, str], PlannedSample] = {}
     for sample in plan.samples:
         first.setdefault((sample.content_name, sample.style_name), sample)
-    cells: dict[tuple[str, str], bytes] = {}
+    cells: dict[tuple[str, str], bytes | None] = {}
     for pair, sample in first.items():
         if pair[0] in contents and pair[1] in styles:
             try:
                 cells[pair] = store.read(sample.key)
             except Missing:
-                continue  # left blank on the sheet, named in the faults
+                cells[pair] = None  # crossed out on the sheet, named in the faults
     adapters = {adapter.adapter_id: adapter for adapter in plan.adapters}
-    sides = {s.content_name: s.content_id for s in plan.samples} | {s.style_name: s.style_id for s in plan.samples}
+    rows = {sample.content_name: sample.parts("content") for sample in plan.samples}
+    columns = {sample.style_name: sample.parts("style") for sample in plan.samples}
 
-    def reference(name: str) -> tuple[str, bytes]:
-        return name, store.read(layout.image_key(adapters[sides[name]].image_ids[0]))
+    def reference(name: str, parts: tuple[Part, ...]) -> tuple[str, bytes | None]:
+        pictures = [store.read(layout.image_key(adapters[part.adapter_id].image_ids[0])) for part in parts]
+        if len(pictures) > 1:
+            return name, sliced(pictures, [part.weight for part in parts])
+        return name, pictures[0] if pictures else None
 
-    return contact_sheet([reference(name) for name in contents], [reference(name) for name in styles], cells)
+    return contact_sheet(
+        [reference(name, rows[name]) for name in contents], [reference(name, columns[name]) for name in styles], cells
+    )
 
 
 def _item_faults(plan: Plan, stock: Stock, failures: Sequence[Fault]) -> list[Fault]:
@@ -146,7 +155,7 @@ def _item_faults(plan: Plan, stock: Stock, failures: Sequence[Fault]) -> list[Fa
             faults.append(reasons.get(adapter.adapter_id) or _unexplained("train", adapter.adapter_id, adapter.name))
     for sample in plan.samples:
         name = f"{sample.content_name} x {sample.style_name}, seed {sample.seed}"
-        if not {sample.content_id, sample.style_id} <= stock.adapters:
+        if not sample.adapter_ids <= stock.adapters:
             continue  # its adapter's fault says it all
         if sample.sample_id not in stock.samples:
             faults.append(reasons.get(sample.sample_id) or _unexplained("sample", sample.sample_id, name))
@@ -179,7 +188,7 @@ def _sample_rows(store: Store, plan: Plan) -> list[dict[str, Any]]:
     for sample in plan.samples:
         entry = there.get(sample.key)
         rows.append(
-            {name: value for name, value in vars(sample).items() if name != "text"}
+            {name: value for name, value in sample.columns().items() if name != "text"}
             | {
                 "run_id": plan.run.run_id,
                 "key": sample.key,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from PIL import Image, ImageDraw, ImageFont
@@ -14,16 +15,16 @@ INK, PAPER, RULE = (32, 32, 36), (255, 255, 255), (214, 214, 220)
 
 
 def contact_sheet(
-    contents: Sequence[tuple[str, bytes]],
-    styles: Sequence[tuple[str, bytes]],
-    cells: Mapping[tuple[str, str], bytes],
+    contents: Sequence[tuple[str, bytes | None]],
+    styles: Sequence[tuple[str, bytes | None]],
+    cells: Mapping[tuple[str, str], bytes | None],
 ) -> bytes:
     """Lay out a grid.
 
     Args:
-        contents: (name, picture bytes) of each row.
-        styles: (name, picture bytes) of each column.
-        cells: picture bytes by (content name, style name); a missing one is left blank and crossed out.
+        contents: (name, picture bytes) of each row; without a picture the name is a prompt and is written out.
+        styles: (name, picture bytes) of each column, likewise.
+        cells: picture bytes by (content name, style name); None is crossed out, what was never asked for left blank.
 
     Returns:
         A PNG.
@@ -40,15 +41,24 @@ def contact_sheet(
             draw.rectangle((left, top, left + CELL_PX, top + CELL_PX), outline=RULE)
             draw.line((left, top, left + CELL_PX, top + CELL_PX), fill=RULE)
         else:
-            sheet.paste(_fit(picture), (left, top))
+            sheet.paste(fit(picture), (left, top))
         draw.text((left + 2, top + CELL_PX + 2), _shorten(label), fill=INK, font=font)
 
+    def head(column: int, row: int, name: str, picture: bytes | None) -> None:
+        if picture is not None:
+            place(column, row, picture, name)
+            return
+        left, top = GAP_PX + column * pitch_x, GAP_PX + row * pitch_y
+        draw.rectangle((left, top, left + CELL_PX, top + CELL_PX), outline=RULE)
+        draw.multiline_text((left + 8, top + 8), _wrapped(name), fill=INK, font=font)
+
     for column, (name, picture) in enumerate(styles, start=1):
-        place(column, 0, picture, name)
+        head(column, 0, name, picture)
     for row, (name, picture) in enumerate(contents, start=1):
-        place(0, row, picture, name)
+        head(0, row, name, picture)
         for column, (style, _) in enumerate(styles, start=1):
-            place(column, row, cells.get((name, style)), "")
+            if (name, style) in cells:
+                place(column, row, cells[name, style], "")
     draw.line((pitch_x, 0, pitch_x, height), fill=RULE)
     draw.line((0, pitch_y, width, pitch_y), fill=RULE)
     buffer = io.BytesIO()
@@ -56,12 +66,35 @@ def contact_sheet(
     return buffer.getvalue()
 
 
-def _fit(picture: bytes) -> Image.Image:
+def fit(picture: bytes) -> Image.Image:
     """The middle square of a picture, at the size of a cell."""
     image = Image.open(io.BytesIO(picture)).convert("RGB")
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return image.crop((left, top, left + side, top + side)).resize((CELL_PX, CELL_PX), Image.Resampling.LANCZOS)
+
+
+def sliced(pictures: Sequence[bytes], weights: Sequence[float]) -> bytes:
+    """Upright slices of pictures side by side, as wide as their weights: what a mix refers to.
+
+    Returns:
+        A PNG.
+    """
+    card, left, total = Image.new("RGB", (CELL_PX, CELL_PX), PAPER), 0.0, sum(weights)
+    for picture, weight in zip(pictures, weights, strict=True):
+        right = left + CELL_PX * weight / total
+        box = (round(left), 0, round(right), CELL_PX)
+        card.paste(fit(picture).crop(box), box[:2])
+        left = right
+    buffer = io.BytesIO()
+    card.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _wrapped(prompt: str, columns: int = 23, most: int = 9) -> str:
+    """A prompt in as many lines as a cell holds."""
+    lines = textwrap.wrap(prompt, columns)
+    return "\n".join(lines if len(lines) <= most else [*lines[: most - 1], "…"])
 
 
 def _shorten(label: str, most: int = 24) -> str:

@@ -17,6 +17,7 @@ TABLES = (
     "faults.parquet",
     "run.json",
     "report/contact_sheet.png",
+    "report/strips.png",
 )
 
 

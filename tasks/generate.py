@@ -18,6 +18,9 @@ from typing import Any
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from blora.adapter import Adapter
+from blora.blend import blend
+from blora.blocks import Half
 from blora.sample import Draw, sample
 from manifests import layout
 from manifests.store import Missing
@@ -111,8 +114,7 @@ def _written(writes: list[Future[str | None]]) -> list[str]:
 def _draw(resident: Resident, planned: PlannedSample) -> Draw | None:
     """The draw of a planned sample; None when one of its adapters does not exist."""
     try:
-        content = resident.half(planned.content_id, "content")
-        style = resident.half(planned.style_id, "style")
+        content, style = _half(resident, planned, "content"), _half(resident, planned, "style")
     except Missing:
         return None
     return Draw(
@@ -120,16 +122,23 @@ def _draw(resident: Resident, planned: PlannedSample) -> Draw | None:
         style=style,
         prompt=planned.prompt,
         seed=planned.seed,
-        content_strength=planned.content_strength,
-        style_strength=planned.style_strength,
+        content_strength=planned.content_strength or 0.0,
+        style_strength=planned.style_strength or 0.0,
         content_prompt=planned.content_prompt,
         negative_prompt=planned.negative_prompt,
     )
 
 
+def _half(resident: Resident, planned: PlannedSample, half: Half) -> Adapter | None:
+    """A side's adapter, several of a mix as one; None where the prompt says the side."""
+    parts = [(resident.half(part.adapter_id, half), part.weight) for part in planned.parts(half)]
+    return parts[0][0] if len(parts) == 1 else blend(parts) if parts else None
+
+
 def encode_png(pixels: Pixels, planned: PlannedSample, run: RunInfo) -> bytes:
     """A PNG that explains itself: ids, prompts, strengths, seed, settings, base; no time, so that its bytes repeat."""
-    facts = {key: value for key, value in vars(planned).items() if not key.endswith(("_name", "text"))}
+    told = {key: value for key, value in planned.columns().items() if not key.endswith(("_name", "text"))}
+    facts = {key: value for key, value in told.items() if value is not None or not key.endswith("_mix")}
     facts |= {"base": run.base, "base_revision": run.base_revision, "settings": run.settings.sample.identity()}
     text = PngInfo()
     text.add_itxt("blora", json.dumps(facts, sort_keys=True, ensure_ascii=False))

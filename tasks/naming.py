@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from blora.config import RECIPE_VERSION, Settings
 from manifests import ids
 from manifests.images import NormalisedImage
 from manifests.schema import ImageEntry, Manifest, PairEntry
-from tasks.runs import PlannedAdapter, PlannedSample
+from manifests.sweeps import content_parts, style_parts
+from tasks.runs import Part, PlannedAdapter, PlannedSample
+from tasks.strips import strips_of
 
 
 class Naming:
@@ -18,6 +21,7 @@ class Naming:
     Attributes:
         adapters: every adapter that a good pair uses, in the manifest's order, each once.
         samples: every picture of every good pair, each once.
+        strips: the sweeps among them, each a row of pictures.
     """
 
     def __init__(
@@ -35,14 +39,12 @@ class Naming:
         known: dict[str, PlannedAdapter] = {}
         self._contents = self._name_entries(manifest.contents, pictures, known)
         self._styles = self._name_entries(manifest.styles, pictures, known)
-        samples = (
-            self._sample(pair, seed)
-            for pair in manifest.pairs
-            if pair.content in self._contents and pair.style in self._styles
-            for seed in pair.seeds
-        )
-        self.samples = tuple({sample.sample_id: sample for sample in samples}.values())
-        used = {side for sample in self.samples for side in (sample.content_id, sample.style_id)}
+        drawn = [
+            (pair, self._sample(pair, seed)) for pair in manifest.pairs if self._is_there(pair) for seed in pair.seeds
+        ]
+        self.samples = tuple({sample.sample_id: sample for _, sample in drawn}.values())
+        self.strips = strips_of(drawn)
+        used = {adapter_id for sample in self.samples for adapter_id in sample.adapter_ids}
         self.adapters = tuple(adapter for adapter_id, adapter in known.items() if adapter_id in used)
 
     def run_id(self) -> str:
@@ -73,25 +75,29 @@ class Naming:
             named[entry.name] = entry, adapter
         return named
 
+    def _is_there(self, pair: PairEntry) -> bool:
+        """Whether every picture that the pair names could be read."""
+        return {part.name for part in content_parts(pair)} <= self._contents.keys() and {
+            part.name for part in style_parts(pair)
+        } <= self._styles.keys()
+
     def _sample(self, pair: PairEntry, seed: int) -> PlannedSample:
-        (content, content_adapter), (style, style_adapter) = self._contents[pair.content], self._styles[pair.style]
+        contents = [(*self._contents[part.name], part.weight) for part in content_parts(pair)]
+        styles = [(*self._styles[part.name], part.weight) for part in style_parts(pair)]
         train, sample = self._settings.train, self._settings.sample
         prompts = {
             "prompt": train.with_tokens(pair.prompt or sample.prompt),
-            "content_prompt": train.with_tokens(pair.content_prompt or ""),
+            "content_prompt": train.with_tokens(pair.content_prompt or "") if contents else "",
             "negative_prompt": sample.negative_prompt if pair.negative_prompt is None else pair.negative_prompt,
         }
-        # The reference multiplies both LoRA factors by the dial, so its 1.1 means a weight delta times 1.21.
-        power = 2 if self._manifest.strength_reading == "reference" else 1
-        strengths = (
-            sample.content_strength if pair.content_strength is None else pair.content_strength**power,
-            sample.style_strength if pair.style_strength is None else pair.style_strength**power,
-        )
+        told = ids.text_id(prompts["prompt"])
+        content = self._side(contents, pair.content_strength, sample.content_strength)
+        style = self._side(styles, pair.style_strength, sample.style_strength)
         sample_id = ids.sample_id(
-            content_id=content_adapter.adapter_id,
-            style_id=style_adapter.adapter_id,
-            content_strength=strengths[0],
-            style_strength=strengths[1],
+            content_id=content.side_id,
+            style_id=style.side_id,
+            content_strength=content.strength,
+            style_strength=style.strength,
             prompts=prompts,
             seed=seed,
             sample_settings=sample.identity(),
@@ -99,15 +105,66 @@ class Naming:
         )
         return PlannedSample(
             sample_id=sample_id,
-            content_id=content_adapter.adapter_id,
-            style_id=style_adapter.adapter_id,
-            content_name=content.name,
-            style_name=style.name,
-            text=f"a {content.word} in {style.word} style" if content.word and style.word else "",
+            content_id=content.side_id or told,
+            style_id=style.side_id or told,
+            content_name=pair.content or pair.prompt or "",
+            style_name=pair.style or pair.prompt or "",
+            text=_plain_words(pair, [entry for entry, *_ in contents], [entry for entry, *_ in styles]),
             prompt=prompts["prompt"],
             content_prompt=prompts["content_prompt"] or None,
             negative_prompt=prompts["negative_prompt"],
-            content_strength=strengths[0],
-            style_strength=strengths[1],
+            content_strength=content.strength,
+            style_strength=style.strength,
             seed=seed,
+            content_mix=content.mix,
+            style_mix=style.mix,
         )
+
+    def _side(
+        self, parts: list[tuple[ImageEntry, PlannedAdapter, float]], said: float | None, otherwise: float
+    ) -> _Side:
+        """One side of a sample; names of one picture are one adapter, and one adapter is no mix."""
+        if not parts:
+            return _Side(None, None)
+        strength = self._strength(said, otherwise)
+        merged: dict[str, Part] = {}
+        for entry, adapter, weight in parts:
+            before = merged.get(adapter.adapter_id, Part(adapter.adapter_id, entry.name, 0.0))
+            merged[adapter.adapter_id] = replace(before, weight=before.weight + weight)
+        if len(merged) == 1:
+            (one,) = merged.values()
+            return _Side(one.adapter_id, strength * one.weight)
+        mix = tuple(merged[adapter_id] for adapter_id in sorted(merged))
+        return _Side(ids.mix_id([(part.adapter_id, part.weight) for part in mix]), strength, mix)
+
+    def _strength(self, said: float | None, otherwise: float) -> float:
+        """The strength of a side, linear: the reference multiplies both LoRA factors, so its 1.1 acts as 1.21."""
+        if said is None:
+            return otherwise
+        return said**2 if self._manifest.strength_reading == "reference" else said
+
+
+@dataclass(frozen=True)
+class _Side:
+    """The id and strength of a side, None where the prompt says it, and what it is mixed of."""
+
+    side_id: str | None
+    strength: float | None
+    mix: tuple[Part, ...] = ()
+
+
+def _plain_words(pair: PairEntry, contents: Sequence[ImageEntry], styles: Sequence[ImageEntry]) -> str:
+    """What a picture should show, for the text score; empty where a word for that is missing, or a side is mixed."""
+    if max(len(contents), len(styles)) > 1:
+        return ""
+    if contents and styles:
+        content, style = contents[0].word, styles[0].word
+        return f"a {content} in {style} style" if content and style else ""
+    text = pair.prompt or ""
+    for token, side in (("[c]", contents), ("[s]", styles)):
+        if token in text:
+            word = side[0].word if side else None
+            if not word:
+                return ""
+            text = text.replace(token, word)
+    return text

@@ -27,6 +27,7 @@ from tasks.faults import RunNotFound, RunRefused
 from tasks.naming import Naming
 from tasks.runs import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard, load_plan, load_run
 from tasks.stock import Holdings, holdings, in_parallel
+from tasks.strips import Strip, write_strips
 
 Item = TypeVar("Item")
 
@@ -38,6 +39,7 @@ class Draft:
     plan: Plan
     images: tuple[NormalisedImage, ...]
     held: Holdings
+    strips: tuple[Strip, ...] = ()
 
 
 def make_plan(
@@ -93,7 +95,8 @@ def make_plan(
         plan = Plan(
             run, _packs(naming.adapters, held, settings, manifest.base), shards_of(naming.samples, held, settings)
         )
-    return Draft(plan, tuple({picture.image_id: picture for picture in pictures.values()}.values()), held)
+    images = tuple({picture.image_id: picture for picture in pictures.values()}.values())
+    return Draft(plan, images, held, naming.strips)
 
 
 def publish(store: Store, draft: Draft, manifest: Manifest) -> Plan:
@@ -106,6 +109,7 @@ def publish(store: Store, draft: Draft, manifest: Manifest) -> Plan:
     pictures = {layout.image_key(picture.image_id): picture.png for picture in draft.images}
     in_parallel(lambda key: store.write_once(key, pictures[key]), list(pictures))
     store.write_once(layout.run_key(run_id, "manifest.json"), manifest.model_dump_json(indent=2).encode())
+    write_strips(store, run_id, draft.strips)
     store.write_once(layout.run_key(run_id, "run.json"), plan.run.to_json(state="planned"))
     store.write_once(layout.run_key(run_id, "plan.parquet"), to_parquet_bytes(to_table(plan_rows(plan), PLAN)))
     return replace(load_plan(store, run_id), run=plan.run)
@@ -131,10 +135,10 @@ def _packs(adapters: Sequence[PlannedAdapter], held: Holdings, settings: Setting
 
 
 def shards_of(samples: Sequence[PlannedSample], held: Holdings, settings: Settings) -> tuple[Shard, ...]:
-    """Stretches of one content's row, cut into batches; what is missing first."""
+    """Stretches of one row, cut into batches; what is missing first."""
     rows: dict[str, list[PlannedSample]] = {}
     for sample in samples:
-        rows.setdefault(sample.content_id, []).append(sample)
+        rows.setdefault(sample.row, []).append(sample)
     groups: list[tuple[PlannedSample, ...]] = []
     for row in rows.values():
         for there in (False, True):
@@ -168,7 +172,7 @@ def plan_rows(plan: Plan) -> Iterable[dict[str, Any]]:
             for position, sample in enumerate(batch):
                 yield (
                     blank
-                    | vars(sample)
+                    | sample.columns()
                     | {
                         "run_id": plan.run.run_id,
                         "kind": "sample",

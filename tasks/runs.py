@@ -18,6 +18,21 @@ from manifests.faults import Fault
 from manifests.store import Missing, Store
 from manifests.tables import PLAN, from_parquet_bytes
 from tasks.faults import RunNotFound
+from tasks.planned import Part, PlannedAdapter, PlannedSample
+
+__all__ = [
+    "Pack",
+    "Part",
+    "Plan",
+    "PlannedAdapter",
+    "PlannedSample",
+    "RunInfo",
+    "Shard",
+    "load_plan",
+    "load_run",
+    "published_scores_key",
+    "scores_key",
+]
 
 RUN_FORMAT = 1  # of run.json
 
@@ -84,39 +99,6 @@ class RunInfo:
 
 
 @dataclass(frozen=True)
-class PlannedAdapter:
-    """One training: the photos of one object (one image, usually) and what people call it."""
-
-    adapter_id: str
-    name: str
-    word: str
-    image_ids: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class PlannedSample:
-    """One picture to draw; `text` says in plain words what it should show, for the text score."""
-
-    sample_id: str
-    content_id: str
-    style_id: str
-    content_name: str
-    style_name: str
-    text: str
-    prompt: str
-    content_prompt: str | None
-    negative_prompt: str
-    content_strength: float
-    style_strength: float
-    seed: int
-
-    @property
-    def key(self) -> str:
-        """Where the picture lies in the store."""
-        return layout.sample_key(self.content_id, self.style_id, self.sample_id)
-
-
-@dataclass(frozen=True)
 class Pack:
     """Adapters trained in one pass."""
 
@@ -127,7 +109,10 @@ class Pack:
 
 @dataclass(frozen=True)
 class Shard:
-    """A stretch of one content's row: samples drawn by one task run, in batches of fixed membership."""
+    """A stretch of one row: samples that share a content, or a style where prompts say the contents.
+
+    Drawn by one task run, in batches of fixed membership.
+    """
 
     shard_id: str
     index: int
@@ -141,7 +126,7 @@ class Shard:
     @property
     def adapter_ids(self) -> frozenset[str]:
         """Every adapter that must exist before all of the shard can be drawn."""
-        return frozenset(side for sample in self.samples for side in (sample.content_id, sample.style_id))
+        return frozenset(adapter_id for sample in self.samples for adapter_id in sample.adapter_ids)
 
 
 @dataclass(frozen=True)
@@ -229,7 +214,7 @@ def load_plan(store: Store, run_id: str) -> Plan:
             packs.setdefault(row["group_id"], []).append(adapter)
         elif row["sample_id"] not in seen:  # two reviews at once may ask for the same picture
             seen.add(row["sample_id"])
-            sample = PlannedSample(**{field: row[field] for field in PlannedSample.__dataclass_fields__})
+            sample = PlannedSample.of(row)
             shards.setdefault(row["group_id"], {}).setdefault(row["batch_index"], []).append(sample)
     return Plan(
         run,

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from blora.score import ScoreItem, score_samples
+from blora.blocks import Half
+from blora.score import Scored, ScoreItem, Scorer, score_samples
 from manifests import layout
 from manifests.store import Missing
 from manifests.tables import SCORES, from_parquet_bytes, to_parquet_bytes, to_table
 from tasks.resident import Pixels, Resident
-from tasks.runs import PlannedAdapter, PlannedSample, scores_key
+from tasks.runs import Plan, PlannedSample, scores_key
 
 READERS = 4  # pictures read and decoded at once
 
@@ -39,7 +42,7 @@ def score_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
     known = {row["sample_id"] for row in rows}
     started = time.monotonic()
     planned: list[PlannedSample] = []
-    items: list[ScoreItem] = []
+    items: list[list[tuple[float, ScoreItem]]] = []
     unscored = [sample for sample in shard.samples if sample.sample_id not in known]
     with ThreadPoolExecutor(READERS) as threads:
         pictures = list(threads.map(lambda sample: _picture(resident, sample), unscored))
@@ -47,14 +50,13 @@ def score_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
         if picture is None:
             continue
         planned.append(sample)
-        content, style = plan.adapter(sample.content_id), plan.adapter(sample.style_id)
-        items.append(_item(resident, picture, content, style, sample.text))
+        items.append(_items(resident, picture, sample, plan))
     busy_seconds = 0.0
     if planned:
         began = time.monotonic()
         scorers = resident.scorers(plan.run.settings.score)
         scored_at = datetime.now(UTC)
-        for sample, scores in zip(planned, score_samples(scorers, items), strict=True):
+        for sample, scores in zip(planned, _judged(scorers, items), strict=True):
             for name, scored in scores.items():
                 rows.append(
                     _identity(sample, plan.run.run_id)
@@ -83,13 +85,37 @@ def _picture(resident: Resident, sample: PlannedSample) -> Pixels | None:
         return None
 
 
-def _item(resident: Resident, picture: Pixels, content: PlannedAdapter, style: PlannedAdapter, text: str) -> ScoreItem:
-    return ScoreItem(
-        sample=picture,
-        content=resident.picture(layout.image_key(content.image_ids[0])),
-        style=resident.picture(layout.image_key(style.image_ids[0])),
-        text=text,
-    )
+def _items(resident: Resident, picture: Pixels, sample: PlannedSample, plan: Plan) -> list[tuple[float, ScoreItem]]:
+    """What is judged, by weight: one item a content and style of a mix; a side that the prompt says has no picture."""
+
+    def pictures(half: Half) -> list[tuple[float, Pixels | None]]:
+        parts = sample.parts(half)
+        total = sum(part.weight for part in parts) or 1.0
+        keys = [layout.image_key(plan.adapter(part.adapter_id).image_ids[0]) for part in parts]
+        return [(part.weight / total, resident.picture(key)) for part, key in zip(parts, keys, strict=True)] or [
+            (1.0, None)
+        ]
+
+    return [
+        (share * other, ScoreItem(sample=picture, content=content, style=style, text=sample.text))
+        for share, content in pictures("content")
+        for other, style in pictures("style")
+    ]
+
+
+def _judged(scorers: Sequence[Scorer], items: Sequence[list[tuple[float, ScoreItem]]]) -> list[dict[str, Scored]]:
+    """The scores of each picture; of a mix their mean over its contents and styles, weighted as it is mixed."""
+    rows = iter(score_samples(scorers, [item for group in items for _, item in group]))
+    judged = []
+    for group in items:
+        scores = [(share, next(rows)) for share, _ in group]
+        judged.append(
+            {
+                name: replace(one, value=sum(share * row[name].value for share, row in scores))
+                for name, one in scores[0][1].items()
+            }
+        )
+    return judged
 
 
 def _identity(sample: PlannedSample, run_id: str) -> dict[str, Any]:

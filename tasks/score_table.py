@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -14,6 +14,9 @@ from rich.table import Table
 from manifests.store import Store
 from tasks.runs import Plan
 from tasks.stock import read_scores
+
+PREFERRED = ("transfer", "text_clip", "style_lite0", "content_lite0", "style_clip", "content_clip")
+"""What rows are sorted by where nothing is said: the first of these that any picture has."""
 
 LOWER_IS_BETTER = frozenset({"colour_distance"})
 
@@ -36,14 +39,14 @@ class ScoreRow:
 
 
 def score_table(
-    store: Store, plan: Plan, *, sort: str = "transfer", best_first: bool = False, where: Sequence[str] = ()
+    store: Store, plan: Plan, *, sort: str = "", best_first: bool = False, where: Sequence[str] = ()
 ) -> list[ScoreRow]:
     """The scored pictures of a run.
 
     Args:
         store: the store.
         plan: the run's plan.
-        sort: the score to sort by; rows without it come last.
+        sort: the score to sort by, or `default_sort`; rows without it come last.
         best_first: worst rows come first unless this is set.
         where: conditions that a row must meet, each ``column=value``, ``score<number`` or ``score>number``.
 
@@ -55,12 +58,18 @@ def score_table(
         rows[record["sample_id"]].scores[record["score"]] = record["value"]
     scored = [row for row in rows.values() if row.scores]
     names = sorted({name for row in scored for name in row.scores})
+    sort = sort or default_sort(names)
     if sort not in names and scored:
         raise ValueError(f"sort: received {sort!r}; accepted: {', '.join(names)}")
     for condition in where:
         scored = [row for row in scored if _meets(row, condition, names)]
     sign = 1.0 if best_first == lower_is_better(sort) else -1.0
     return sorted(scored, key=lambda row: (sort not in row.scores, sign * row.scores.get(sort, 0.0)))
+
+
+def default_sort(names: Collection[str]) -> str:
+    """The score that says most about pictures with these scores; pictures with one side have no `transfer`."""
+    return next((name for name in PREFERRED if name in names), min(names, default="transfer"))
 
 
 def render(rows: Sequence[ScoreRow], form: str) -> str:

@@ -34,7 +34,7 @@ class Selection:
         """Some pictures, and the adapters that they need."""
         some = list(samples)
         return cls(
-            frozenset(side for sample in some for side in (sample.content_id, sample.style_id)),
+            frozenset(adapter_id for sample in some for adapter_id in sample.adapter_ids),
             frozenset(sample.sample_id for sample in some),
         )
 
@@ -64,7 +64,7 @@ def select(plan: Plan, only: Sequence[str], faults: Sequence[Fault]) -> Selectio
     samples: list[PlannedSample] = list(plan.samples)
     if asked.pop("faults", None) is not None:
         failed = {fault.item for fault in faults if fault.item}
-        samples = [sample for sample in samples if failed & {sample.sample_id, sample.content_id, sample.style_id}]
+        samples = [sample for sample in samples if failed & {sample.sample_id, *sample.adapter_ids}]
     for name, values in asked.items():
         known = {_FIELDS[name](sample) for sample in plan.samples}
         if values - known:

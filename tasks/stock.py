@@ -108,7 +108,7 @@ class Stock:
 
 def take_stock(store: Store, plan: Plan) -> Stock:
     """Compare a plan, or a part of one whose pictures need adapters of another part, with the store, now."""
-    sides = {side for sample in plan.samples for side in (sample.content_id, sample.style_id)}
-    held = holdings(store, sides | {a.adapter_id for a in plan.adapters}, [s.content_id for s in plan.samples])
+    used = {adapter_id for sample in plan.samples for adapter_id in sample.adapter_ids}
+    held = holdings(store, used | {a.adapter_id for a in plan.adapters}, [s.content_id for s in plan.samples])
     planned = {sample.sample_id for sample in plan.samples}
     return Stock(held.adapters, held.samples & planned, read_scores(store, plan))

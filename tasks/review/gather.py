@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from blora.blocks import Half
 from manifests import layout
 from tasks.review.decisions import Mark
 from tasks.review.thumbnails import PAGE_SIZE
@@ -42,8 +43,7 @@ def run_columns(
         whole: adapters that are there.
     """
     samples = plan.samples
-    contents = _Sides(plan, whole, [(s.content_id, s.content_name) for s in samples])
-    styles = _Sides(plan, whole, [(s.style_id, s.style_name) for s in samples])
+    contents, styles = _Sides(plan, whole, "content"), _Sides(plan, whole, "style")
     prompts, dials = _Words(), _Words()
     return {
         "run": plan.run.run_id,
@@ -108,23 +108,21 @@ class _Words:
 
 
 class _Sides:
-    """The contents, or the styles, of a run: under each name an id, and pictures where it is an adapter."""
+    """The contents, or the styles, of a run: under each name an id, and the input pictures of its adapters, if any."""
 
-    def __init__(self, plan: Plan, whole: Collection[str], sides: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, plan: Plan, whole: Collection[str], half: Half) -> None:
         adapters = {adapter.adapter_id: adapter for adapter in plan.adapters}
         words = _Words()
-        self.column = [words.number(side) for side in sides]
-        self.listed = [
-            {
-                "id": adapter_id,
-                "name": name,
-                "images": [layout.image_key(one) for one in adapters[adapter_id].image_ids]
-                if adapter_id in adapters
-                else [],
-                "whole": adapter_id in whole,
-            }
-            for adapter_id, name in words.listed
-        ]
+        self.column: list[int] = []
+        self.listed: list[dict[str, Any]] = []
+        for sample in plan.samples:
+            side_id, name = getattr(sample, f"{half}_id"), getattr(sample, f"{half}_name")
+            number = words.number((side_id, name))
+            self.column.append(number)
+            if number == len(self.listed):
+                parts = [adapters[part.adapter_id] for part in sample.parts(half)]
+                images = [layout.image_key(image_id) for adapter in parts for image_id in adapter.image_ids]
+                self.listed.append({"id": side_id, "name": name, "images": images, "whole": side_id in whole})
 
 
 def _milliseconds(mark: Mark) -> int:

@@ -40,7 +40,6 @@ def record_review(store: Store, plan: Plan, marks: Sequence[Mark]) -> list[Plann
         RunRefused: a picture cannot be drawn again, because this version names it otherwise.
     """
     samples = {sample.sample_id: sample for sample in plan.samples}
-    adapters = {adapter.adapter_id for adapter in plan.adapters}
     faults: list[Fault] = []
     kept: list[Mark] = []
     added: dict[str, PlannedSample] = {}
@@ -49,12 +48,12 @@ def record_review(store: Store, plan: Plan, marks: Sequence[Mark]) -> list[Plann
             kept.append(mark)
             continue
         sample = samples[mark.sample_id]
-        if _name(plan, sample, adapters) != sample.sample_id:
+        if _name(plan, sample) != sample.sample_id:
             faults.append(_renamed(sample))
             continue
         seed = ids.seed_for("redo", sample.sample_id, mark.decided_at.isoformat()) % _SEEDS
         other = replace(sample, seed=seed)
-        other = replace(other, sample_id=_name(plan, other, adapters))
+        other = replace(other, sample_id=_name(plan, other))
         kept.append(with_redo(mark, other.sample_id))
         if other.sample_id not in samples:
             added[other.sample_id] = other
@@ -75,11 +74,11 @@ def _extend(store: Store, plan: Plan, samples: Sequence[PlannedSample]) -> None:
     store.write_once(layout.redo_prefix(plan.run.run_id) + name, to_parquet_bytes(to_table(rows, PLAN)))
 
 
-def _name(plan: Plan, sample: PlannedSample, adapters: set[str]) -> str:
-    """The id of a sample, from all that shapes it; a side that is no adapter is said by the prompt."""
+def _name(plan: Plan, sample: PlannedSample) -> str:
+    """The id of a sample, from all that shapes it."""
     return ids.sample_id(
-        content_id=sample.content_id if sample.content_id in adapters else None,
-        style_id=sample.style_id if sample.style_id in adapters else None,
+        content_id=None if ids.is_text(sample.content_id) else sample.content_id,
+        style_id=None if ids.is_text(sample.style_id) else sample.style_id,
         content_strength=sample.content_strength,
         style_strength=sample.style_strength,
         prompts={

@@ -15,7 +15,15 @@ EXAMPLES = Path(__file__).parents[2] / "manifests" / "examples"
 
 
 @pytest.mark.parametrize(
-    ("name", "pairs"), [("demo.yaml", 16), ("unseen.yaml", 48), ("sdxl.yaml", 16), ("pairs.csv", 3)]
+    ("name", "pairs"),
+    [
+        ("demo.yaml", 16),
+        ("unseen.yaml", 48),
+        ("sdxl.yaml", 16),
+        ("pairs.csv", 3),
+        ("words.yaml", 12),
+        ("mixes.yaml", 24),
+    ],
 )
 def test_an_example_has_no_fault(name: str, pairs: int) -> None:
     loaded = load_manifest(str(EXAMPLES / name))

@@ -306,7 +306,7 @@ pairs:
         (15, "pairs.content"),
         (16, "pairs.content_strength"),
         (16, "pairs.style_strength"),
-        (17, "pairs.style"),
+        (17, "pairs.prompt"),
         (18, "pairs"),
         (19, ""),
         (20, "pairs.sampels"),
@@ -381,7 +381,7 @@ def test_nan_in_parquet_is_a_fault_of_its_row(tmp_path: Path) -> None:
 
 
 def test_fields_of_pairs_on_rows_of_a_grid_are_refused(tmp_path: Path) -> None:
-    loaded = load(tmp_path, "content,style,prompt\na.png,,\n,s.png,\nb.png,,A [c]\n", "m.csv")
+    loaded = load(tmp_path, "content,style,seeds\na.png,,\n,s.png,\nb.png,,1\n", "m.csv")
     assert places(loaded) == [(4, "")] and pair_names(loaded) == [("a", "s")]
 
 

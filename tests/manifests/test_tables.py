@@ -40,6 +40,7 @@ EXAMPLES: dict[pa.DataType, Any] = {
     pa.bool_(): True,
     tables.SCORES.field("scored_at").type: NOON,
     tables.PLAN.field("image_ids").type: ["a", "b"],
+    tables.PLAN.field("style_mix").type: [{"adapter_id": "a", "name": "wave", "weight": 0.5}],
 }
 
 
@@ -69,7 +70,10 @@ def test_no_rows_are_a_table_with_all_columns(name: str) -> None:
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_every_column_is_explained(name: str) -> None:
     schema = SCHEMAS[name]
-    assert schema.metadata == {b"table": name.encode(), b"schema_version": b"1"}
+    assert schema.metadata == {
+        b"table": name.encode(),
+        b"schema_version": b"2" if name in ("plan", "samples") else b"1",
+    }
     assert all(len((field.metadata or {}).get(b"doc", b"")) > 10 for field in schema)
     assert all(field.type.tz == "UTC" for field in schema if pa.types.is_timestamp(field.type))
 

@@ -1,0 +1,91 @@
+"""What a plan asks for: adapters to train, and pictures to draw from one, several or none of them a side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from blora.blocks import Half
+from manifests import ids, layout
+
+
+@dataclass(frozen=True)
+class PlannedAdapter:
+    """One training: the photos of one object (one image, usually) and what people call it."""
+
+    adapter_id: str
+    name: str
+    word: str
+    image_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One adapter of a side of a picture; its weight counts before the strength of the side."""
+
+    adapter_id: str
+    name: str
+    weight: float
+
+
+@dataclass(frozen=True)
+class PlannedSample:
+    """One picture to draw; `text` says in plain words what it should show, for the text score.
+
+    A side that the prompt says has `ids.text_id` for its id, the prompt as the manifest writes it for its name, and no
+    strength; one that is mixed has `ids.mix_id`, and its parts under ``content_mix`` or ``style_mix``.
+    """
+
+    sample_id: str
+    content_id: str
+    style_id: str
+    content_name: str
+    style_name: str
+    text: str
+    prompt: str
+    content_prompt: str | None
+    negative_prompt: str
+    content_strength: float | None
+    style_strength: float | None
+    seed: int
+    content_mix: tuple[Part, ...] = ()
+    style_mix: tuple[Part, ...] = ()
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> PlannedSample:
+        """The sample of a row of the plan."""
+        values = {name: row[name] for name in cls.__dataclass_fields__}
+        for name in ("content_mix", "style_mix"):
+            values[name] = tuple(Part(**part) for part in row[name] or ())
+        return cls(**values)
+
+    def columns(self) -> dict[str, Any]:
+        """The sample as a row of the plan; a side that is not mixed has null for its parts."""
+        mixes = {name: [vars(part) for part in getattr(self, name)] or None for name in ("content_mix", "style_mix")}
+        return vars(self) | mixes
+
+    def parts(self, half: Half) -> tuple[Part, ...]:
+        """The adapters of a side: one, several of a mix, or none where the prompt says it."""
+        side, name, mix = (
+            (self.content_id, self.content_name, self.content_mix)
+            if half == "content"
+            else (self.style_id, self.style_name, self.style_mix)
+        )
+        return mix or (() if ids.is_text(side) else (Part(side, name, 1.0),))
+
+    @property
+    def adapter_ids(self) -> frozenset[str]:
+        """Every adapter that must exist before it can be drawn."""
+        return frozenset(part.adapter_id for half in get_args(Half) for part in self.parts(half))
+
+    @property
+    def row(self) -> str:
+        """What its shard shares: the content (of a mix, its adapters), or the style where a prompt says the content."""
+        parts = self.parts("content") or self.parts("style")
+        return " ".join(sorted(part.adapter_id for part in parts))
+
+    @property
+    def key(self) -> str:
+        """Where the picture lies in the store."""
+        return layout.sample_key(self.content_id, self.style_id, self.sample_id)

@@ -1,0 +1,89 @@
+"""The uses beyond one picture in another's style, end to end on a tiny base."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flows.stylize import rerun, stylize
+from manifests.tables import ADAPTERS, FAULTS, SAMPLES, SCORES
+from tasks.export import human_names
+from tasks.runs import load_plan
+from tests.flows.conftest import Project
+from tests.flows.test_stylize import Work
+
+pytestmark = pytest.mark.usefixtures("prefect_api")
+
+
+@pytest.fixture
+def work(tmp_path: Path, tiny_base: Path) -> Work:
+    return Work(str(tmp_path / "store"), (str(tiny_base),))
+
+
+def pixels(work: Work, key: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(work.store.read(key))))
+
+
+def test_pairs_with_one_side_are_drawn_and_scored_by_what_applies(work: Work, project: Project) -> None:
+    pairs = [
+        {"content": "c0", "prompts": ["A [c] of gold", "A [c] of ice"]},
+        {"style": "s0", "prompts": ["A horse in [s] style", "A house in [s] style", "A hat in [s] style"]},
+    ]
+    project.write(pairs=pairs, grid=None)
+    assert work(stylize, str(project.path)).is_completed()
+    assert work.json("run.json")["sentence"] == "5 of 5 pictures, 2 of 2 adapters"
+    assert work.rows("faults", FAULTS) == [] and len(work.rows("adapters", ADAPTERS)) == 2
+    rows = {row["style_name"] if row["content_name"] == "c0" else row["content_name"]: row
+            for row in work.rows("samples", SAMPLES)}  # fmt: skip
+    assert rows.keys() == {prompt for pair in pairs for prompt in pair["prompts"]}
+    assert {row["key"].split("/")[1 if row["style_name"] == "s0" else 2][:5] for row in rows.values()} == {"text-"}
+    ice, gold = (pixels(work, rows[f"A [c] of {name}"]["key"]) for name in ("ice", "gold"))
+    assert not np.array_equal(ice, gold)
+    scores: dict[str, set[str]] = {}
+    for row in work.rows("scores", SCORES):
+        scores.setdefault(row["sample_id"], set()).add(row["score"])
+    for row in rows.values():
+        kinds = {name.split("_")[0] for name in scores[row["sample_id"]]}
+        assert kinds == ({"content", "text"} if row["content_name"] == "c0" else {"style", "leakage", "colour", "text"})
+    plan = load_plan(work.store, work.run_id)
+    assert sorted(name for _, name in human_names(plan))[-2:] == [
+        "c0__a-c-of-gold__0.png",
+        "c0__a-c-of-ice__0.png",
+    ]
+    assert [len(shard.samples) for shard in plan.shards] == [2, 3], "prompts for one style share shards and batches"
+    sheet = Image.open(io.BytesIO(work.store.read(f"runs/{work.run_id}/report/contact_sheet.png")))
+    assert sheet.size == (6 + 4 * 166, 6 + 5 * 184)  # 4 contents (one picture, 3 prompts) x 3 styles (2 prompts)
+    before = work.written()
+    assert work(rerun, work.run_id).is_completed()
+    assert work.written() == before
+
+
+def test_mixes_and_sweeps_leave_strips_and_weighted_scores(work: Work, project: Project) -> None:
+    mix = {"content": {"c0": 0.6, "c1": 0.6}, "style": "s0"}
+    sweep = {"content": "c0", "style": ["s0", "s1"], "sweep": {"mix": 3}}
+    plain = [{"content": "c0", "style": "s0", "seeds": [1]}, {"content": "c1", "style": "s0", "seeds": [0]}]
+    project.write(pairs=[mix, sweep, *plain], grid=None)
+    assert work(stylize, str(project.path)).is_completed()
+    assert work.json("run.json")["sentence"] == "6 of 6 pictures, 4 of 4 adapters"
+    rows = work.rows("samples", SAMPLES)
+    (half,) = (row for row in rows if row["style_mix"])
+    assert half["style_name"] == "s0 0.5 + s1 0.5" and [part["weight"] for part in half["style_mix"]] == [0.5, 0.5]
+    assert {part["name"] for part in half["style_mix"]} == {"s0", "s1"}
+    strip = Image.open(io.BytesIO(work.store.read(f"runs/{work.run_id}/report/strips.png")))
+    assert strip.width == 6 + 3 * 166
+    cells = [np.asarray(strip.crop((6 + 166 * i, 24, 166 + 166 * i, 184)), np.int16) for i in range(3)]
+    assert all(np.abs(cells[i] - cells[i + 1]).max() > 0 for i in range(2))
+    facts = json.loads(Image.open(io.BytesIO(work.store.read(half["key"]))).text["blora"])
+    assert facts["style_mix"] == half["style_mix"] and "content_mix" not in facts
+    scores = {(row["sample_id"], row["score"]): row["value"] for row in work.rows("scores", SCORES)}
+    (mixed,) = (row["sample_id"] for row in rows if row["content_mix"])
+    assert 0 < abs(scores[mixed, "content_lite0"]) <= 1 and (mixed, "style_clip") in scores
+    before = work.objects("samples/")
+    work.store.delete(half["key"])
+    assert work(rerun, work.run_id).is_completed()
+    assert work.objects("samples/") == before
