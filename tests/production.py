@@ -23,7 +23,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.servers import RECORDER_BATCHES, START_SECONDS, _answers, _guard, free_ports
+from tests.servers import RECORDER_BATCHES, START_SECONDS, answers, free_ports, guard
 
 HOW_TO_GET = "make servers (as root on Debian: postgresql and redis-server)"
 
@@ -146,10 +146,9 @@ def serve_postgres() -> Iterator[tuple[Service, str]]:
         command += ["-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200", "-c", "shared_buffers=64MB"]
         ready = [str(programs / "pg_isready"), "-h", "127.0.0.1", "-p", str(port), "-q"]
         log = folder / "postgres.log"
-        with _running(
-            Service("Postgres", command, log, lambda: subprocess.run(ready).returncode == 0, _scrubbed())
-        ) as one:
-            yield one, f"postgresql+asyncpg://prefect:{password}@127.0.0.1:{port}/postgres"
+        postgres = Service("Postgres", command, log, lambda: subprocess.run(ready).returncode == 0, _scrubbed())
+        with _running(postgres):
+            yield postgres, f"postgresql+asyncpg://prefect:{password}@127.0.0.1:{port}/postgres"
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -157,7 +156,7 @@ def serve_postgres() -> Iterator[tuple[Service, str]]:
 def _as_another(folder: Path) -> list[str]:
     """The words before a command that make it run as somebody who is not root, and own the folder."""
     if os.getuid():
-        return _guard()
+        return guard()
     names = {entry.pw_name for entry in pwd.getpwall()}
     user = pwd.getpwnam("postgres" if "postgres" in names else "nobody")
     for path in (folder, *folder.iterdir()):
@@ -176,12 +175,11 @@ def serve_redis(folder: Path) -> Iterator[tuple[Service, int]]:
     if program is None:
         raise RuntimeError(missing_servers())
     (port,) = free_ports(1)
-    command = [*_guard(), program, "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--save", ""]
+    command = [*guard(), program, "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--save", ""]
     command += ["--appendonly", "yes", "--maxmemory-policy", "noeviction"]
-    with _running(
-        Service("Redis", command, folder / "redis.log", lambda: _pongs(port), _scrubbed())
-    ) as one:  # fmt: skip
-        yield one, port
+    redis = Service("Redis", command, folder / "redis.log", lambda: _pongs(port), _scrubbed())
+    with _running(redis):
+        yield redis, port
 
 
 def _pongs(port: int) -> bool:
@@ -242,7 +240,7 @@ def serve_production(folder: Path) -> Iterator[ProductionServer]:
         postgres, database_url = stack.enter_context(serve_postgres())
         redis, redis_port = stack.enter_context(serve_redis(folder))
         environment = _scrubbed() | _server_settings(database_url, redis_port, auth) | server.environment()
-        prefect = [*_guard(), sys.executable, "-m", "prefect", "server"]
+        prefect = [*guard(), sys.executable, "-m", "prefect", "server"]
         subprocess.run(
             [*prefect, "database", "upgrade", "--yes"], env=environment, check=True, stdout=subprocess.DEVNULL
         )
@@ -250,7 +248,7 @@ def serve_production(folder: Path) -> Iterator[ProductionServer]:
         health = f"{server.api_url}/health"
         server.parts.update(postgres=postgres, redis=redis)
         for name, command, ready in (
-            ("api", api, lambda: _answers(health)),
+            ("api", api, lambda: answers(health)),
             ("services", [*prefect, "services", "start"], lambda: True),
         ):
             service = Service(f"Prefect {name}", command, folder / f"{name}.log", ready, environment)

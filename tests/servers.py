@@ -105,7 +105,7 @@ def _weed() -> str:
     return found
 
 
-def _guard() -> list[str]:
+def guard() -> list[str]:
     """A test process that dies at once must not leave a server behind: the kernel then ends it."""
     return ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
 
@@ -113,7 +113,7 @@ def _guard() -> list[str]:
 def _command(directory: Path, identities: Path, bucket: str, ports: list[int]) -> list[str]:
     s3, master, volume, filer, admin = ports
     return [
-        *_guard(),
+        *guard(),
         *(_weed(), "mini", f"-dir={directory}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-bucket={bucket}"),
         *(f"-s3.port={s3}", f"-s3.config={identities}", "-s3.port.iceberg=0", "-s3.port.lance=0"),
         *(f"-master.port={master}", "-master.telemetry=false", f"-volume.port={volume}", f"-filer.port={filer}"),
@@ -237,7 +237,7 @@ def serve_prefect(directory: Path, **settings: str) -> Iterator[PrefectServer]:
     log = directory / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*_guard(), sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+            [*guard(), sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
             env=server_environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -246,7 +246,7 @@ def serve_prefect(directory: Path, **settings: str) -> Iterator[PrefectServer]:
         )
     try:
         deadline = time.monotonic() + 3 * START_SECONDS
-        while not _answers(f"http://127.0.0.1:{port}/api/health"):
+        while not answers(f"http://127.0.0.1:{port}/api/health"):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"the Prefect server did not start; its log ends with:\n{log.read_text()[-2000:]}")
             time.sleep(0.2)
@@ -257,7 +257,7 @@ def serve_prefect(directory: Path, **settings: str) -> Iterator[PrefectServer]:
         process.wait()
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
             return bool(answer.status == 200)
@@ -298,7 +298,7 @@ class Worker:
         """Start it; its log and working directory are in `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / f"{name}.log"
-        command = [*_guard(), sys.executable, "-m", "prefect", "worker", "start"]
+        command = [*guard(), sys.executable, "-m", "prefect", "worker", "start"]
         command += ["--pool", pool, "--name", name, "--limit", "1"]
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
