@@ -46,11 +46,10 @@ def test_the_page_of_a_comparison(browser: Browser, pages: tuple[str, str], sche
     page = visit.page
     page.wait_for_selector("#sheet .cell img[src^='data:image/webp']")
     assert page.locator("#sheet .cell").count() == 6
-    for direction in (1, -1):
-        changes = [
-            float(text.replace("−", "-")) for text in page.locator("#sheet .value").all_text_contents() if text != "–"
-        ]  # noqa: RUF001
-        assert len(changes) == 5 and changes == sorted(changes, reverse=direction < 0)
+    for worst_first in (True, False):  # of the colour distance, whose small numbers are the good ones
+        texts = [text.replace("\u2212", "-") for text in page.locator("#sheet .value").all_text_contents()]
+        changes = [float(text) for text in texts if text != "\u2013"]
+        assert len(changes) == 5 and changes == sorted(changes, reverse=worst_first)
         page.click("#direction")
     assert accessibility_faults(page) == []
     page.locator("#sheet .cell").first.click()
