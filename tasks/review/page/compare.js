@@ -73,7 +73,7 @@
   };
 
   const sheet = new blora.Sheet(at("sheet"), { has, fill, open, fillHead: () => {} });
-  at("sort").append(...scores.map((score, number) => element("option", { value: number, textContent: blora.words(score.name) })));
+  at("sort").append(...scores.map((score, number) => element("option", { value: number, textContent: blora.words(score.name) + (score.lower ? " ↓" : "") })));
   at("sort").addEventListener("change", (event) => {
     sort = Number(event.target.value);
     update();
