@@ -38,7 +38,7 @@ from flows.console import (
 )
 from flows.params import RunOptions
 from tasks import environment
-from tasks.faults import TaskError
+from tasks.faults import EndedWithFaults, TaskError
 
 if TYPE_CHECKING:
     from manifests.store import Store
@@ -97,6 +97,7 @@ def plan(
     root: Root = "",
     preset: Preset = None,
     set_: Set = None,
+    shards: Shards = "here",
     allow_root: AllowRoot = None,
 ) -> None:
     """Show what a run would do and cost: counts, what the store already has, seconds and bytes. Writes nothing.
@@ -110,7 +111,8 @@ def plan(
     with errors_shown():
         store = open_store(root)
         loaded = load_manifest(manifest, allowed_roots=allow_root or ())
-        draft = make_plan(store, loaded, preset=preset, overrides=parse_overrides(set_))
+        elsewhere = shards == "pool"
+        draft = make_plan(store, loaded, preset=preset, overrides=parse_overrides(set_), elsewhere=elsewhere)
         cost = estimate(store, draft)
     show_faults(draft.plan.run.faults)
     print_pairs(
@@ -118,6 +120,7 @@ def plan(
             "run": draft.plan.run.run_id,
             "base": f"{draft.plan.run.base} @ {draft.plan.run.base_revision[:12]}",
             "adapters": f"{cost.adapters}, of which {cost.adapters_missing} to train in {_missing_packs(draft)} packs",
+            "packs": _packs_said(draft, elsewhere),
             "pictures": f"{cost.samples}, of which {cost.samples_missing} to draw",
             "time": f"{duration(cost.train_seconds)} training + {duration(cost.sample_seconds)} drawing on one slot",
             "gpu hours": f"{(cost.train_seconds + cost.sample_seconds) / 3600:.3f} slot hours",
@@ -201,7 +204,8 @@ def _run_flow(name: str, subject: str, options: dict[str, Any], verbose: bool) -
             flow = flows.stylize if name == "stylize" else flows.rerun
             state = flow(subject, chosen, return_state=True)
         ended = state.result(raise_on_failure=False)
-        error = ended if isinstance(ended, Exception) else None
+        # A run with faults has ended all the same; what it says of itself is read from the store.
+        error = ended if isinstance(ended, Exception) and not isinstance(ended, EndedWithFaults) else None
         if error is None and not bars.run_id:
             error = TaskError(state.message or "the flow did not start")
         if error is not None:
@@ -233,6 +237,16 @@ def _report(store: Store, run_id: str) -> None:
 
 def _missing_packs(draft: Any) -> int:
     return sum(any(a.adapter_id not in draft.held.adapters for a in pack.adapters) for pack in draft.plan.packs)
+
+
+def _packs_said(draft: Any, elsewhere: bool) -> str:
+    """How large the packs are, and who said so."""
+    size = max(len(pack.adapters) for pack in draft.plan.packs)
+    if draft.plan.run.settings.pack_size != "auto":
+        return f"of up to {size}, as pack_size says"
+    if elsewhere and size == 1:
+        return "of 1: what the machines of the pool hold is not known here; --set pack_size=N says it"
+    return f"of up to {size}, by the memory of the machine that planned it; --set pack_size=N says otherwise"
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from flows.console import (
     show_faults,
 )
 from tasks import environment
+from tasks.faults import EndedWithFaults
 
 if TYPE_CHECKING:
     from tasks.nights import Night
@@ -74,9 +75,9 @@ def nightly(
             chosen = NightOptions.model_validate(options)
             environment.devices(chosen.devices)
             ended: Any = flow(chosen, return_state=True).result(raise_on_failure=False)
-            if isinstance(ended, Exception):
+            if isinstance(ended, Exception) and not isinstance(ended, EndedWithFaults):
                 raise ended
-            night = load_night(store, ended["night_id"])
+            night = load_night(store, ended.subject if isinstance(ended, EndedWithFaults) else ended["night_id"])
     _show_night(night)
 
 

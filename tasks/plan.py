@@ -49,6 +49,7 @@ def make_plan(
     preset: str | None = None,
     overrides: dict[str, Any] | None = None,
     on_fault: str | None = None,
+    elsewhere: bool = False,
 ) -> Draft:
     """Work out what a manifest asks for. Writes nothing.
 
@@ -58,6 +59,8 @@ def make_plan(
         preset: replaces the manifest's own.
         overrides: nested settings laid over the manifest's own.
         on_fault: replaces the manifest's own: ``record`` or ``stop``.
+        elsewhere: whether other machines train: what a device there holds cannot be known here, so that an automatic
+            pack size is 1.
 
     Raises:
         RunRefused: nothing usable is left, or there are faults and the policy is to stop.
@@ -92,9 +95,8 @@ def make_plan(
     try:
         plan = replace(load_plan(store, run_id), run=replace(load_run(store, run_id), faults=faults))
     except RunNotFound:
-        plan = Plan(
-            run, _packs(naming.adapters, held, settings, manifest.base), shards_of(naming.samples, held, settings)
-        )
+        packs = _packs(naming.adapters, held, _pack_size(settings, manifest.base, elsewhere))
+        plan = Plan(run, packs, shards_of(naming.samples, held, settings))
     images = tuple({picture.image_id: picture for picture in pictures.values()}.values())
     return Draft(plan, images, held, naming.strips)
 
@@ -124,9 +126,14 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _packs(adapters: Sequence[PlannedAdapter], held: Holdings, settings: Settings, base: str) -> tuple[Pack, ...]:
+def _pack_size(settings: Settings, base: str, elsewhere: bool) -> int:
+    if settings.pack_size != "auto":
+        return settings.pack_size
+    return 1 if elsewhere else auto_pack_size(base, settings.train)
+
+
+def _packs(adapters: Sequence[PlannedAdapter], held: Holdings, size: int) -> tuple[Pack, ...]:
     """Packs of what is missing, then packs of what is there (a rerun may find it gone)."""
-    size = auto_pack_size(base, settings.train) if settings.pack_size == "auto" else settings.pack_size
     groups: list[tuple[PlannedAdapter, ...]] = []
     for there in (False, True):
         some = [a for a in adapters if (a.adapter_id in held.adapters) is there]
