@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from blora.config import RECIPE_VERSION, Settings
+from blora.recolour import RECIPE as COLOUR_RECIPE
 from manifests import ids
 from manifests.images import NormalisedImage
 from manifests.schema import ImageEntry, Manifest, PairEntry
@@ -91,8 +92,13 @@ class Naming:
             "negative_prompt": sample.negative_prompt if pair.negative_prompt is None else pair.negative_prompt,
         }
         told = ids.text_id(prompts["prompt"])
+        if pair.own_style:
+            own = [(entry, adapter, weight * pair.own_style) for entry, adapter, weight in contents]
+        else:
+            own = []
+        colour = _colour(pair)
         content = self._side(contents, pair.content_strength, sample.content_strength)
-        style = self._side(styles, pair.style_strength, sample.style_strength)
+        style = self._side([*styles, *own], pair.style_strength, sample.style_strength)
         sample_id = ids.sample_id(
             content_id=content.side_id,
             style_id=style.side_id,
@@ -102,13 +108,14 @@ class Naming:
             seed=seed,
             sample_settings=sample.identity(),
             base_revision=self._revision,
+            colour=colour and {**colour, "recipe": COLOUR_RECIPE},
         )
         return PlannedSample(
             sample_id=sample_id,
             content_id=content.side_id or told,
             style_id=style.side_id or told,
             content_name=pair.content or pair.prompt or "",
-            style_name=pair.style or pair.prompt or "",
+            style_name=(pair.style or pair.prompt or "") + (f" + own {pair.own_style:.3g}" if own else ""),
             text=_plain_words(pair, [entry for entry, *_ in contents], [entry for entry, *_ in styles]),
             prompt=prompts["prompt"],
             content_prompt=prompts["content_prompt"] or None,
@@ -118,6 +125,7 @@ class Naming:
             seed=seed,
             content_mix=content.mix,
             style_mix=style.mix,
+            **(colour or {}),
         )
 
     def _side(
@@ -151,6 +159,19 @@ class _Side:
     side_id: str | None
     strength: float | None
     mix: tuple[Part, ...] = ()
+
+
+def _colour(pair: PairEntry) -> dict[str, Any] | None:
+    """What is done to the colours of a picture; any of the three fields asks for it, and an amount of 0 does not."""
+    told = (pair.colour_of, pair.colour_by, pair.colour_amount)
+    if told == (None, None, None) or pair.colour_amount == 0:
+        return None
+    amount = 1.0 if pair.colour_amount is None else pair.colour_amount
+    return {
+        "colour_of": pair.colour_of or "content",
+        "colour_by": pair.colour_by or "transfer",
+        "colour_amount": amount,
+    }
 
 
 def _plain_words(pair: PairEntry, contents: Sequence[ImageEntry], styles: Sequence[ImageEntry]) -> str:

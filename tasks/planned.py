@@ -51,6 +51,9 @@ class PlannedSample:
     seed: int
     content_mix: tuple[Part, ...] = ()
     style_mix: tuple[Part, ...] = ()
+    colour_of: str | None = None
+    colour_by: str | None = None
+    colour_amount: float | None = None
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> PlannedSample:
