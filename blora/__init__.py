@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from blora.blocks import BLOCKS
     from blora.config import PRESETS, RECIPE_VERSION, SampleSettings, ScoreSettings, Settings, TrainSettings, resolve
     from blora.errors import BloraError
+    from blora.recolour import Palette, transfer_colours
     from blora.sample import Draw
     from blora.score import ScoreItem, score_samples
     from blora.train import TrainItem, TrainResult, train_images
@@ -37,6 +38,7 @@ _HOME = {
     "Draw": "sample",
     "Factors": "adapter",
     "PRESETS": "config",
+    "Palette": "recolour",
     "RECIPE_VERSION": "config",
     "SampleSettings": "config",
     "ScoreItem": "score",
@@ -45,6 +47,7 @@ _HOME = {
     "TrainItem": "train",
     "TrainResult": "train",
     "TrainSettings": "config",
+    "transfer_colours": "recolour",
     "base_revision": "base",
     "blend": "blend",
     "load_adapter": "adapter",
@@ -64,6 +67,7 @@ __all__ = [
     "BloraError",
     "Draw",
     "Factors",
+    "Palette",
     "SampleSettings",
     "ScoreItem",
     "ScoreSettings",
@@ -79,6 +83,7 @@ __all__ = [
     "score_samples",
     "strength_from_reference",
     "train_images",
+    "transfer_colours",
 ]
 
 

@@ -29,7 +29,7 @@ __all__ = ["MEASURES", "BenchResult", "Rate", "run_bench", "summarise"]
 RESAMPLES: Final = 2000
 LEVEL: Final = 0.95
 RATES: Final = ("style_right", "thing_right", "harmonic_mean")
-MEASURES: Final = (*RATES, "perceptual_distance", "colour_distance", "edge_distance")
+MEASURES: Final = (*RATES, "perceptual_distance", "colour_distance", "edge_distance", "content_colour_distance")
 """What is said of each row: rates from 0 to 1 (high is good), then mean distances (low is good)."""
 
 

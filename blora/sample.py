@@ -30,6 +30,8 @@ from blora.denoise import beside, denoise, fits_device, is_guided, latent_shape,
 from blora.errors import BloraError, SettingFault, SettingsError
 from blora.execution import compiled_blocks
 from blora.packed import Rows, inject, stack
+from blora.recolour import Palette
+from blora.steering import steering_of
 
 __all__ = ["Draw", "SampleReport", "sample", "sample_latents"]
 
@@ -47,6 +49,7 @@ class Draw:
         style_strength: Factor of the style half's weight delta.
         content_prompt: If given, goes into the content block alone, instead of the prompt (complex scenes).
         negative_prompt: What guidance leads away from; empty for the settings' own.
+        palette: Whose colours it gets, if not those that come; see `blora.recolour`.
         whole: Adapter of any layers, used whole, for comparisons; the draws of one batch need the same layers, and
             those may not be in a half that one of them uses, too.
     """
@@ -59,6 +62,7 @@ class Draw:
     style_strength: float = 1.0
     content_prompt: str | None = None
     negative_prompt: str = ""
+    palette: Palette | None = None
     whole: Adapter | None = None
 
 
@@ -106,7 +110,8 @@ def sample(
         BloraError: A picture came out not finite.
     """
     latents = sample_latents(base, draws, settings, on_step=on_step)
-    return [base.decode(one[None])[0] for one in latents]
+    pictures = [base.decode(one[None])[0] for one in latents]
+    return [draw.palette.applied(one) if draw.palette else one for draw, one in zip(draws, pictures, strict=True)]
 
 
 def sample_latents(
@@ -116,7 +121,10 @@ def sample_latents(
     *,
     on_step: Callable[[SampleReport], None] | None = None,
 ) -> Tensor:
-    """Draw pictures as `sample` does, but leave them as latents, (draws, channels, height, width) fp32."""
+    """Draw pictures as `sample` does, but leave them as latents, (draws, channels, height, width) fp32.
+
+    Colours are not transferred, which is done on pictures; guidance towards a palette is.
+    """
     _check(base, draws, settings)
     progress = _Progress(len(draws), -(-len(draws) // settings.batch_size), on_step)
     latents = [torch.empty(0, *latent_shape(base, settings), device=base.device)]
@@ -164,7 +172,8 @@ def _denoise(base: Base, draws: Sequence[Draw], settings: SampleSettings, progre
         _inject(changes, base, tuple(named), wholes, [1.0] * len(draws), adapted)
         if settings.execution == "compiled":
             changes.enter_context(compiled_blocks(base.unet))
-        return denoise(base, hidden, pooled, [draw.seed for draw in draws], settings, step, hidden_by_block)
+        steer = steering_of(base, [draw.palette for draw in draws], settings)
+        return denoise(base, hidden, pooled, [draw.seed for draw in draws], settings, step, hidden_by_block, steer)
 
 
 def _embed(base: Base, draws: Sequence[Draw], settings: SampleSettings) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -231,6 +240,9 @@ def _check(base: Base, draws: Sequence[Draw], settings: SampleSettings) -> None:
             if not np.isfinite(getattr(draw, name)):
                 received = str(getattr(draw, name))
                 faults.append(SettingFault(f"draws[{number}].{name}", "not finite", received, "a finite number"))
+        if draw.palette and not 0 <= draw.palette.amount <= 1:
+            received = str(draw.palette.amount)
+            faults.append(SettingFault(f"draws[{number}].palette.amount", "out of range", received, "0 to 1"))
     if faults:
         raise SettingsError(faults)
 

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import diffusers
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,6 +51,12 @@ class Sampler:
         """Scale latents to what the UNet expects at this timestep."""
         scaled: Tensor = self._scheduler.scale_model_input(latents, timestep)
         return scaled
+
+    def signal(self, timestep: Tensor) -> float:
+        """Share of signal in what the UNet sees at this timestep, 0 to 1; between two timesteps, by their sigmas."""
+        shares = self._scheduler.alphas_cumprod.double().cpu().numpy()
+        sigmas = np.sqrt((1 - shares) / np.maximum(shares, 1e-12))
+        return float(1 / (1 + np.interp(float(timestep), np.arange(len(sigmas)), sigmas) ** 2))
 
     def step(
         self, prediction: Tensor, timestep: Tensor, latents: Tensor, generators: Sequence[torch.Generator]

@@ -21,6 +21,11 @@ MAX_PAIRS = 200_000
 MAX_SAMPLES = 1_000_000
 """Samples of one manifest: the seeds of all pairs."""
 
+_SAID_ONCE = (
+    *("content_prompt", "negative_prompt", "content_strength", "style_strength"),
+    *("own_style", "colour_of", "colour_by", "colour_amount"),
+)
+
 _MOST_SUGGESTIONS = 1000  # looking for what a name is close to takes time; after so many faults nobody reads them
 
 NO_DEFAULTS = PairFields()
@@ -206,6 +211,12 @@ class Draft:
 
     def _is_whole(self, pair: PairEntry) -> bool:
         """Tell whether a prompt stands for the side that a pair lacks, adding a fault if not."""
+        colours = pair.colour_of or ("content" if pair.colour_by or pair.colour_amount else "")
+        if colours and not getattr(pair, colours):
+            received, accepted = f"the colours of a {colours}", "those of a picture of the pair"
+            hint = f"correct colour_of, or add a {colours}"
+            self._faults.add("colours of nothing", received, accepted, hint, row=pair.row, field="pairs.colour_of")
+            return False
         if pair.content and pair.style:
             return True
         missing = "style" if pair.content else "content"
@@ -219,7 +230,8 @@ class Draft:
 
     def _is_new(self, pair: PairEntry) -> bool:
         texts = (pair.prompt, pair.content_prompt, pair.negative_prompt)
-        strengths = (pair.content_strength, pair.style_strength)
+        colour = (pair.own_style, pair.colour_of, pair.colour_by, pair.colour_amount)
+        strengths = (pair.content_strength, pair.style_strength, *colour)
         drawn = self._drawn.setdefault(
             (pair.content, pair.style, pair.content_mix, pair.style_mix, *texts, *strengths), {}
         )
@@ -237,7 +249,7 @@ class Draft:
 def _merged(fields: PairFields, defaults: PairFields) -> list[dict[str, Any]]:
     """Return what a pair says, else what is said for all pairs, else nothing: once for each prompt."""
     said: dict[str, Any] = {"seeds": fields.all_seeds() or defaults.all_seeds()}
-    for name in ("content_prompt", "negative_prompt", "content_strength", "style_strength"):
+    for name in _SAID_ONCE:
         own = getattr(fields, name)
         said[name] = getattr(defaults, name) if own is None else own
     given = {name: value for name, value in said.items() if value is not None}

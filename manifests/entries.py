@@ -43,6 +43,12 @@ class PairEntry(_Entry):
     negative_prompt: str | None = Field(default=None, description="what to stay away from")
     content_strength: float | None = Field(default=None, description="the dial of the content; 1 is as trained")
     style_strength: float | None = Field(default=None, description="the dial of the style; 1 is as trained")
+    own_style: float | None = Field(default=None, description="weight of the content's own style beside the style's 1")
+    colour_of: Literal["content", "style"] | None = Field(default=None, description="whose colours the picture gets")
+    colour_by: Literal["transfer", "subject", "guidance"] | None = Field(
+        default=None, description="on the result, on its subject alone, or while it is drawn"
+    )
+    colour_amount: float | None = Field(default=None, description="how far, 0 (off) to 1")
     seeds: tuple[int, ...] = Field(default=(0,), description="one sample for each")
     sweep: str = Field(default="", description="what it is a step of, in words; empty for nothing")
     step: str = Field(default="", description="which step of the sweep, in words")

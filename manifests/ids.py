@@ -139,6 +139,7 @@ def sample_id(
     seed: int,
     sample_settings: Mapping[str, Json],
     base_revision: str,
+    colour: Json = None,
 ) -> str:
     """Name the picture that this drawing makes.
 
@@ -151,6 +152,7 @@ def sample_id(
         seed: The user's seed.
         sample_settings: The settings that change the picture, and no others (no batch size).
         base_revision: The pinned revision of the base model.
+        colour: What is done to its colours, and the version of that; None for nothing, which leaves the id as it was.
 
     Raises:
         ValueError: A strength or a setting is NaN or infinite.
@@ -158,7 +160,8 @@ def sample_id(
     """
     # `float` and `+ 0.0`: 1 and 1.0, and -0.0 and 0.0, draw the same picture and so must have the same id.
     strengths = [None if one is None else float(one) + 0.0 for one in (content_strength, style_strength)]
-    return digest("sample", content_id, style_id, strengths, prompts, seed, sample_settings, base_revision)
+    more = [] if colour is None else [colour]
+    return digest("sample", content_id, style_id, strengths, prompts, seed, sample_settings, base_revision, *more)
 
 
 def slug(name: str, max_length: int = 40) -> str:

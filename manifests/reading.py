@@ -11,11 +11,12 @@ from typing import Any
 from manifests.addresses import AddressError, Roots
 from manifests.assembly import NO_DEFAULTS, Draft, Side, default_name, stands_for
 from manifests.entries import ImageEntry, Manifest
+from manifests.fields import MAX_PHOTOS
 from manifests.parsing.faultlist import FaultList, shown
 from manifests.parsing.nodes import Node
 from manifests.parsing.records import Record
 from manifests.rowreader import read_row
-from manifests.rows import LISTS, MAX_PHOTOS, DocumentRow, ImageRow, PairFields, PairRow, TableRow
+from manifests.rows import LISTS, DocumentRow, ImageRow, PairFields, PairRow, TableRow
 from manifests.sweeps import parts_of
 
 _HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+@\S*", re.ASCII)

@@ -3,101 +3,29 @@
 from __future__ import annotations
 
 import math
-import re
-import unicodedata
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    field_validator,
-    model_validator,
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from manifests.fields import (
+    MAX_NAME_CHARS,
+    MAX_PHOTOS,
+    MAX_PROMPT_CHARS,
+    MAX_PROMPTS,
+    MAX_SEEDS,
+    MAX_STEPS,
+    MAX_STRENGTH,
+    Amount,
+    Name,
+    Prompt,
+    Seed,
+    SideNames,
+    Strength,
+    Strengths,
+    lines,
+    number,
+    several,
 )
-
-from manifests.parsing.faultlist import shown
-
-MAX_NAME_CHARS = 300
-"""Characters of a name; file names made of it are shortened by `manifests.ids.slug`."""
-
-MAX_PROMPT_CHARS = 2000
-"""Characters of a prompt; the text encoders read 77 tokens of it."""
-
-MAX_PHOTOS = 32
-"""Photos of one object."""
-
-MAX_SEEDS = 1000
-"""Samples of one pair."""
-
-MAX_PROMPTS = 1000
-"""Prompts of one pair."""
-
-MAX_PARTS = 16
-"""Contents, or styles, in one mix."""
-
-MAX_STEPS = 100
-"""Values of one axis of a sweep; all axes together make at most `MAX_SEEDS` pairs."""
-
-MAX_STRENGTH = 10.0
-"""The dial's end; 1 is as trained, and pictures fall apart well below this."""
-
-_LONGEST_TEXT = 2 * MAX_PROMPT_CHARS  # characters before runs of spaces become one
-
-
-def _clean(text: str) -> str:
-    """Return the text in Unicode's composed form with single spaces, so that equal looks are equal names."""
-    if len(text) > _LONGEST_TEXT:  # composing takes time that grows with the square of the length
-        raise ValueError(f"a text of {len(text):,} characters")
-    text = unicodedata.normalize("NFC", " ".join(text.split()))
-    if stray := next((character for character in text if unicodedata.category(character) in ("Cc", "Cs")), None):
-        raise ValueError(f"the character {shown(stray)} in a text")
-    return text
-
-
-def _number(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError("true or false instead of a number")
-    return value
-
-
-def _several(value: object) -> object:
-    """Read "0|1|2" (also with commas or spaces) and a single number as a list."""
-    if isinstance(value, str):
-        if len(value) > MAX_SEEDS * 30:
-            raise ValueError(f"a text of {len(value):,} characters")
-        return [part for part in re.split(r"[|,\s]+", value) if part]
-    return value if isinstance(value, list | tuple) else [value]
-
-
-def _lines(value: object) -> object:
-    """Read "one prompt | another" and a single text as a list."""
-    return [part.strip() for part in value.split("|") if part.strip()] if isinstance(value, str) else value
-
-
-Text = Annotated[str, AfterValidator(_clean)]
-Name = Annotated[Text, Field(min_length=1, max_length=MAX_NAME_CHARS)]
-Prompt = Annotated[Text, Field(max_length=MAX_PROMPT_CHARS)]
-Strength = Annotated[float, BeforeValidator(_number), Field(ge=0, le=MAX_STRENGTH, allow_inf_nan=False)]
-Seed = Annotated[int, BeforeValidator(_number), Field(ge=0, lt=2**63)]
-Strengths = Annotated[tuple[Strength, ...], Field(min_length=1, max_length=MAX_STEPS)]
-
-
-def _form(value: object) -> str:
-    """Which of the forms of a side a value has, so that a wrong one gives one fault and not one a form."""
-    return "weights" if isinstance(value, dict) else "names" if isinstance(value, list | tuple) else "name"
-
-
-SideNames = Annotated[
-    Annotated[Name, Tag("name")]
-    | Annotated[tuple[Name, ...], Field(min_length=2, max_length=MAX_PARTS), Tag("names")]
-    | Annotated[dict[Name, Strength], Field(min_length=1, max_length=MAX_PARTS), Tag("weights")],
-    Discriminator(_form),
-]
-"""One name, several in equal parts, or weights by name."""
 
 _A_NAME = f"a text of 1 to {MAX_NAME_CHARS} characters"
 _A_PROMPT = f"a text of at most {MAX_PROMPT_CHARS} characters"
@@ -117,7 +45,7 @@ class PairFields(_Row):
     prompts: (
         Annotated[
             tuple[Annotated[Prompt, Field(min_length=1)], ...],
-            BeforeValidator(_lines),
+            BeforeValidator(lines),
             Field(min_length=1, max_length=MAX_PROMPTS),
         ]
         | None
@@ -126,10 +54,16 @@ class PairFields(_Row):
     negative_prompt: Prompt | None = Field(default=None, description=_A_PROMPT)
     content_strength: Strength | None = Field(default=None, description=_A_STRENGTH)
     style_strength: Strength | None = Field(default=None, description=_A_STRENGTH)
-    seeds: Annotated[tuple[Seed, ...], BeforeValidator(_several), Field(min_length=1, max_length=MAX_SEEDS)] | None = (
+    own_style: Strength | None = Field(default=None, description=f"{_A_STRENGTH}, of the content's own style")
+    colour_of: Literal["content", "style"] | None = Field(default=None, description="content or style")
+    colour_by: Literal["transfer", "subject", "guidance"] | None = Field(
+        default=None, description="transfer, subject or guidance"
+    )
+    colour_amount: Amount | None = Field(default=None, description="a number from 0 (off) to 1")
+    seeds: Annotated[tuple[Seed, ...], BeforeValidator(several), Field(min_length=1, max_length=MAX_SEEDS)] | None = (
         Field(default=None, description=f"1 to {MAX_SEEDS} distinct whole numbers from 0 to 2^63 - 1")
     )
-    samples: Annotated[int, BeforeValidator(_number), Field(ge=1, le=MAX_SEEDS)] | None = Field(
+    samples: Annotated[int, BeforeValidator(number), Field(ge=1, le=MAX_SEEDS)] | None = Field(
         default=None, description=f"a whole number from 1 to {MAX_SEEDS}, which means the seeds 0 to one less"
     )
 
@@ -164,20 +98,28 @@ class PairFields(_Row):
         return self.seeds if self.samples is None else tuple(range(self.samples))
 
 
+AXES = ("content_strength", "style_strength", "own_style", "colour_amount")
+"""What a sweep gives values for, in the order in which its steps are drawn; ``mix`` comes last."""
+
+
 class Sweep(_Row):
     """Values that a pair is drawn with, each with each."""
 
     content_strength: Strengths | None = Field(default=None, description=f"1 to {MAX_STEPS} strengths")
     style_strength: Strengths | None = Field(default=None, description=f"1 to {MAX_STEPS} strengths")
-    mix: Annotated[int, BeforeValidator(_number), Field(ge=2, le=MAX_STEPS)] | None = Field(
+    own_style: Strengths | None = Field(default=None, description=f"1 to {MAX_STEPS} weights")
+    colour_amount: Annotated[tuple[Amount, ...], Field(min_length=1, max_length=MAX_STEPS)] | None = Field(
+        default=None, description=f"1 to {MAX_STEPS} numbers from 0 to 1"
+    )
+    mix: Annotated[int, BeforeValidator(number), Field(ge=2, le=MAX_STEPS)] | None = Field(
         default=None, description=f"2 to {MAX_STEPS} steps from the first of two to the second"
     )
 
     @model_validator(mode="after")
     def _some_axis(self) -> Sweep:
-        lengths = [len(axis) for axis in (self.content_strength, self.style_strength) if axis is not None]
+        lengths = [len(values) for name in AXES if (values := getattr(self, name)) is not None]
         if not lengths and self.mix is None:
-            raise ValueError("a sweep over nothing: give it content_strength, style_strength or mix")
+            raise ValueError(f"a sweep over nothing: give it {', '.join(AXES)} or mix")
         if math.prod(lengths) * (self.mix or 1) > MAX_SEEDS:
             raise ValueError(f"a sweep of more than {MAX_SEEDS} pairs")
         return self
@@ -215,7 +157,7 @@ def _check_sides(fields: PairFields, has_content: bool, has_style: bool) -> None
     """
     if not has_style and fields.style_strength is not None:
         raise ValueError("style_strength without style")
-    for name in ("content_strength", "content_prompt"):
+    for name in ("content_strength", "content_prompt", "own_style"):
         if not has_content and getattr(fields, name) is not None:
             raise ValueError(f"{name} without content")
 

@@ -41,13 +41,14 @@ from manifests.addresses import AddressError, Roots, folder_of, shown_address
 from manifests.entries import ImageEntry, Manifest, PairEntry
 from manifests.errors import StoreError
 from manifests.faults import Fault
+from manifests.fields import MAX_NAME_CHARS
 from manifests.parsing.faultlist import FaultList, Refused, shown
 from manifests.parsing.json_text import parse_json
 from manifests.parsing.nodes import Node, decode_text, from_mapping
 from manifests.parsing.records import Record, read_csv, read_parquet
 from manifests.parsing.yaml_text import parse_yaml
 from manifests.reading import from_document, from_records
-from manifests.rows import MAX_NAME_CHARS, TableRow
+from manifests.rows import TableRow
 from manifests.sniff import kind_of
 from manifests.store import read_address
 
@@ -78,6 +79,8 @@ MANIFEST_FORMATS: dict[str, Format] = {
 _COLUMNS = {name: "text" for name in TableRow.model_fields} | {
     "content_strength": "number",
     "style_strength": "number",
+    "own_style": "number",
+    "colour_amount": "number",
     "samples": "number",
     "seeds": "integers",
 }

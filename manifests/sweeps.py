@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 from manifests.entries import PairEntry, Part
-from manifests.rows import Sweep
+from manifests.rows import AXES, Sweep
 
 Parts: TypeAlias = tuple[Part, ...]
 
@@ -42,13 +42,14 @@ def style_parts(pair: PairEntry) -> Parts:
 
 def fault_of(sweep: Sweep, content: Parts, style: Parts, said: Mapping[str, Any]) -> str:
     """Return what keeps a pair from being swept so; empty for nothing."""
-    for name, parts in (("content_strength", content), ("style_strength", style)):
+    needs = {"content_strength": content, "own_style": content, "style_strength": style}
+    for name in AXES:
         if getattr(sweep, name) is None:
             continue
         if name in said:
             return f"{name} is both fixed and swept"
-        if not parts:
-            return f"sweep over {name} without {name.partition('_')[0]}"
+        if not needs.get(name, True):
+            return f"sweep over {name} without {'style' if name == 'style_strength' else 'content'}"
     if sweep.mix is not None and not any(len(parts) == 2 for parts in (content, style)):
         return "sweep over a mix, but neither side is a mix of two"
     return ""
@@ -57,7 +58,7 @@ def fault_of(sweep: Sweep, content: Parts, style: Parts, said: Mapping[str, Any]
 def expanded(content: Parts, style: Parts, sweep: Sweep | None) -> Iterator[dict[str, Any]]:
     """Yield the fields of `PairEntry` that say the sides, and those that a sweep adds, for each step."""
     axes: dict[str, list[float]] = {}
-    for name in ("content_strength", "style_strength") if sweep else ():
+    for name in AXES if sweep else ():
         if (values := getattr(sweep, name)) is not None:
             axes[name] = list(values)
     if sweep and sweep.mix:

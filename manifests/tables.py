@@ -61,6 +61,11 @@ _MIXES = (
     _may("content_mix", _PARTS, "what the content is mixed of, weights before content_strength; null: one adapter"),
     _may("style_mix", _PARTS, "what the style is mixed of, weights before style_strength; null: one adapter"),
 )
+_COLOURS = (
+    _may("colour_of", pa.string(), "whose colours the picture has been given: content or style; null: those that came"),
+    _may("colour_by", pa.string(), "how: transfer, subject or guidance; null for none"),
+    _may("colour_amount", pa.float64(), "how far, 0 to 1; null for none"),
+)
 _PROMPTS = (
     _may("prompt", pa.string(), "the prompt as given to the text encoders"),
     _may("content_prompt", pa.string(), "prompt for the content block alone; null: the same as prompt"),
@@ -90,6 +95,7 @@ PLAN = _schema(
     *_PROMPTS,
     *_STRENGTHS,
     *_MIXES,
+    *_COLOURS,
     version=2,
 )
 """One row per adapter to train and per picture to draw; what the end of a run is compared with."""
@@ -124,6 +130,7 @@ SAMPLES = _schema(
     *_PROMPTS,
     *_STRENGTHS,
     *_MIXES,
+    *_COLOURS,
     _need("key", pa.string(), "object key of the picture below the store's root"),
     _may("width_px", pa.int32(), "width of the picture, pixels; null while it is missing"),
     _may("height_px", pa.int32(), "height of the picture, pixels; null while it is missing"),
@@ -209,7 +216,7 @@ FAULTS = _schema(
 
 BENCH = _schema(
     "bench",
-    _need("row", pa.string(), "the method: blora, swapped, w2, all_attention, prompt, magenta, content, style or real"),
+    _need("row", pa.string(), "the method, as blora.rivals names them; rows of colour with their amount"),
     _need("pair", pa.int32(), "number of the pair, from 0; the same in all rows"),
     _need("split", pa.string(), "validation or test: which things were drawn"),
     _need("thing_code", pa.string(), "code point of the thing asked for"),
@@ -229,6 +236,10 @@ BENCH = _schema(
     _need("base", pa.string(), "the base model as asked for"),
     _need("base_revision", pa.string(), "pinned revision of the base model"),
     _need("judge_version", pa.string(), "of the judges' network, code and features"),
+    _may(
+        "content_colour_distance", pa.float64(), "from the content picture's palette, about CIE76; 0 keeps its colours"
+    ),
+    version=2,
 )
 """One row per pair and method of the paired benchmark."""
 

@@ -154,6 +154,7 @@ def _picture_rows(found: Found) -> Iterator[dict[str, object]]:
                 "perceptual_distance": verdict.perceptual_distance,
                 "colour_distance": verdict.colour_distance,
                 "edge_distance": verdict.edge_distance,
+                "content_colour_distance": verdict.content_colour_distance,
                 "base": found.base,
                 "base_revision": found.base_revision,
                 "judge_version": found.result.judge,

@@ -21,10 +21,20 @@ WORDS = {
     "all_attention": "all attention",
     "prompt": "words alone",
     "magenta": "Magenta",
+    "own_style": "own style half",
+    "transfer": "colour transfer",
+    "subject": "transfer, subject",
+    "guidance": "palette guidance",
     "content": "unchanged content",
     "style": "unchanged style",
     "real": "the real drawing",
 }
+
+
+def title_of(row: str) -> str:
+    """What people call a row, with the amount that it names."""
+    name, _, amount = row.partition(":")
+    return " ".join((WORDS[name], amount)).strip()
 
 
 def report(
@@ -34,14 +44,16 @@ def report(
     by_row: dict[str, dict[str, Rate]] = {}
     for rate in rates:
         by_row.setdefault(rate.row, {})[rate.measure] = rate
-    head = "| row | style named | thing found | harmonic mean | of real | perceptual | colour | edges | train, s | MB |"
+    head = "| row | style named | thing found | harmonic mean | of real | perceptual | colour | kept | edges "
+    head += "| train, s | MB |"
     lines = [head, "|" + "---|" * (head.count("|") - 1)]
     for row, of in by_row.items():
         shares = of["harmonic_mean"].of_real
         drawn = result.drawn[row]
-        cells = [WORDS[row], *(_with_interval(of[name]) for name in ("style_right", "thing_right", "harmonic_mean"))]
+        cells = [title_of(row), *(_with_interval(of[name]) for name in ("style_right", "thing_right", "harmonic_mean"))]
         cells += [f"{100 * (shares or 0):.0f} %", f"{of['perceptual_distance'].value:.3f}"]
-        cells += [f"{of['colour_distance'].value:.1f}", f"{of['edge_distance'].value:.2f}"]
+        cells += [f"{of['colour_distance'].value:.1f}", f"{of['content_colour_distance'].value:.1f}"]
+        cells += [f"{of['edge_distance'].value:.2f}"]
         cells += [f"{drawn.train_seconds:.1f}", f"{drawn.adapter_bytes / 1e6:.2f}"]
         lines.append(f"| {' | '.join(cells)} |")
     lines += [f"\nLeft out: {row}: {reason}" for row, reason in result.left_out.items()]
@@ -53,7 +65,8 @@ def report(
         f"Base `{base}` @ `{revision[:12]}`; judges `{result.judge}`.",
         table,
         "Rates are shares of right answers; brackets are 95 % bootstrap intervals over content pictures. Distances are "
-        "to the real drawing, 0 is best. *Of real* is the harmonic mean's share of the real drawings' own. Seconds are "
+        "to the real drawing, 0 is best; *kept* is the distance to the content picture's palette. "
+        "*Of real* is the harmonic mean's share of the real drawings' own. Seconds are "
         "one adapter's training in its pack, MB its weights in fp16.",
         "![pictures](sheet.png)",
         f"```json\n{json.dumps(settings, indent=1)}\n```",
@@ -70,7 +83,7 @@ def sheet(paired: PairedSet, result: BenchResult, shown: Sequence[int]) -> bytes
         A PNG.
     """
     rivals = [row for row in result.drawn if row not in ("content", "style", "real")]
-    titles = ["content", "style", "real drawing", *(WORDS[row] for row in rivals)]
+    titles = ["content", "style", "real drawing", *(title_of(row) for row in rivals)]
     pitch, font = CELL_PX + GAP_PX, ImageFont.load_default(size=11)
     page = Image.new("RGB", (SIDE_PX + len(titles) * pitch, HEAD_PX + len(shown) * (pitch + 8)), "white")
     draw = ImageDraw.Draw(page)

@@ -13,7 +13,7 @@ import json
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -21,6 +21,7 @@ from PIL.PngImagePlugin import PngInfo
 from blora.adapter import Adapter
 from blora.blend import blend
 from blora.blocks import Half
+from blora.recolour import Method, Palette
 from blora.sample import Draw, sample
 from manifests import layout
 from manifests.store import Missing
@@ -29,6 +30,10 @@ from tasks.runs import PlannedSample, RunInfo
 
 WRITERS = 2
 """Threads that encode and write pictures of one batch, and load the adapters of the next, while a batch is drawn."""
+
+
+NEWER = ("content_mix", "style_mix", "colour_of", "colour_by", "colour_amount")
+"""Facts that a picture states only where they are used, so that the bytes of other pictures stay as they were."""
 
 
 def generate_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
@@ -59,10 +64,11 @@ def generate_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any
     writes: list[Future[str | None]] = []
     started, busy_seconds = time.monotonic(), 0.0
     with ThreadPoolExecutor(WRITERS) as threads:
-        loads = deque(threads.submit(_draws, resident, batch) for batch, _ in todo[:1])
+        loads = deque(threads.submit(_draws, resident, batch, plan.run.run_id) for batch, _ in todo[:1])
         for number, (batch, missing) in enumerate(todo):
             draws, lost = loads.popleft().result()
-            loads += [threads.submit(_draws, resident, following) for following, _ in todo[number + 1 : number + 2]]
+            for following, _ in todo[number + 1 : number + 2]:
+                loads.append(threads.submit(_draws, resident, following, plan.run.run_id))
             orphans += [one.sample_id for one in missing if one.sample_id in lost]
             wanted = {one.sample_id for one in missing} - lost
             if wanted:
@@ -88,9 +94,9 @@ def generate_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any
     }
 
 
-def _draws(resident: Resident, batch: tuple[PlannedSample, ...]) -> tuple[list[Draw], set[str]]:
+def _draws(resident: Resident, batch: tuple[PlannedSample, ...], run_id: str) -> tuple[list[Draw], set[str]]:
     """The draws of a batch, and the ids of those without an adapter, which only keep their place."""
-    found = [(planned, _draw(resident, planned)) for planned in batch]
+    found = [(planned, _draw(resident, planned, run_id)) for planned in batch]
     lost = {planned.sample_id for planned, draw in found if draw is None}
     return [draw or Draw(None, None, planned.prompt, planned.seed) for planned, draw in found], lost
 
@@ -111,7 +117,7 @@ def _written(writes: list[Future[str | None]]) -> list[str]:
     return [sample_id for write in writes if (sample_id := write.result())]
 
 
-def _draw(resident: Resident, planned: PlannedSample) -> Draw | None:
+def _draw(resident: Resident, planned: PlannedSample, run_id: str) -> Draw | None:
     """The draw of a planned sample; None when one of its adapters does not exist."""
     try:
         content, style = _half(resident, planned, "content"), _half(resident, planned, "style")
@@ -126,7 +132,18 @@ def _draw(resident: Resident, planned: PlannedSample) -> Draw | None:
         style_strength=planned.style_strength or 0.0,
         content_prompt=planned.content_prompt,
         negative_prompt=planned.negative_prompt,
+        palette=_palette(resident, planned, run_id),
     )
+
+
+def _palette(resident: Resident, planned: PlannedSample, run_id: str) -> Palette | None:
+    """Whose colours a picture gets: of several pictures, those of the one with the largest weight."""
+    if planned.colour_of is None or planned.colour_by is None or planned.colour_amount is None:
+        return None
+    heaviest = max(planned.parts(cast("Half", planned.colour_of)), key=lambda part: part.weight)
+    image_id = resident.plan(run_id).adapter(heaviest.adapter_id).image_ids[0]
+    picture = resident.picture(layout.image_key(image_id))
+    return Palette(picture, cast("Method", planned.colour_by), planned.colour_amount)
 
 
 def _half(resident: Resident, planned: PlannedSample, half: Half) -> Adapter | None:
@@ -138,7 +155,7 @@ def _half(resident: Resident, planned: PlannedSample, half: Half) -> Adapter | N
 def encode_png(pixels: Pixels, planned: PlannedSample, run: RunInfo) -> bytes:
     """A PNG that explains itself: ids, prompts, strengths, seed, settings, base; no time, so that its bytes repeat."""
     told = {key: value for key, value in planned.columns().items() if not key.endswith(("_name", "text"))}
-    facts = {key: value for key, value in told.items() if value is not None or not key.endswith("_mix")}
+    facts = {key: value for key, value in told.items() if value is not None or key not in NEWER}
     facts |= {"base": run.base, "base_revision": run.base_revision, "settings": run.settings.sample.identity()}
     text = PngInfo()
     text.add_itxt("blora", json.dumps(facts, sort_keys=True, ensure_ascii=False))

@@ -91,24 +91,18 @@ class Naming:
             "negative_prompt": sample.negative_prompt if pair.negative_prompt is None else pair.negative_prompt,
         }
         told = ids.text_id(prompts["prompt"])
+        if pair.own_style:
+            own = [(entry, adapter, weight * pair.own_style) for entry, adapter, weight in contents]
+        else:
+            own = []
         content = self._side(contents, pair.content_strength, sample.content_strength)
-        style = self._side(styles, pair.style_strength, sample.style_strength)
-        sample_id = ids.sample_id(
-            content_id=content.side_id,
-            style_id=style.side_id,
-            content_strength=content.strength,
-            style_strength=style.strength,
-            prompts=prompts,
-            seed=seed,
-            sample_settings=sample.identity(),
-            base_revision=self._revision,
-        )
-        return PlannedSample(
-            sample_id=sample_id,
+        style = self._side([*styles, *own], pair.style_strength, sample.style_strength)
+        drawn = PlannedSample(
+            sample_id="",
             content_id=content.side_id or told,
             style_id=style.side_id or told,
             content_name=pair.content or pair.prompt or "",
-            style_name=pair.style or pair.prompt or "",
+            style_name=(pair.style or pair.prompt or "") + (f" + own {pair.own_style:.3g}" if own else ""),
             text=_plain_words(pair, [entry for entry, *_ in contents], [entry for entry, *_ in styles]),
             prompt=prompts["prompt"],
             content_prompt=prompts["content_prompt"] or None,
@@ -118,7 +112,9 @@ class Naming:
             seed=seed,
             content_mix=content.mix,
             style_mix=style.mix,
+            **_colour(pair),
         )
+        return drawn.named(sample.identity(), self._revision)
 
     def _side(
         self, parts: list[tuple[ImageEntry, PlannedAdapter, float]], said: float | None, otherwise: float
@@ -151,6 +147,19 @@ class _Side:
     side_id: str | None
     strength: float | None
     mix: tuple[Part, ...] = ()
+
+
+def _colour(pair: PairEntry) -> dict[str, Any]:
+    """What is done to the colours of a picture, if any field asks for it and the amount is not 0."""
+    told = (pair.colour_of, pair.colour_by, pair.colour_amount)
+    if told == (None, None, None) or pair.colour_amount == 0:
+        return {}
+    amount = 1.0 if pair.colour_amount is None else pair.colour_amount
+    return {
+        "colour_of": pair.colour_of or "content",
+        "colour_by": pair.colour_by or "transfer",
+        "colour_amount": amount,
+    }
 
 
 def _plain_words(pair: PairEntry, contents: Sequence[ImageEntry], styles: Sequence[ImageEntry]) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 from blora.blocks import Half
+from blora.recolour import RECIPE as COLOUR_RECIPE
 from manifests import ids, layout
 
 
@@ -51,6 +52,9 @@ class PlannedSample:
     seed: int
     content_mix: tuple[Part, ...] = ()
     style_mix: tuple[Part, ...] = ()
+    colour_of: str | None = None
+    colour_by: str | None = None
+    colour_amount: float | None = None
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> PlannedSample:
@@ -73,6 +77,26 @@ class PlannedSample:
             else (self.style_id, self.style_name, self.style_mix)
         )
         return mix or (() if ids.is_text(side) else (Part(side, name, 1.0),))
+
+    def named(self, sample_settings: Mapping[str, Any], base_revision: str) -> PlannedSample:
+        """The sample under the id that all that shapes it gives; see `ids.sample_id`."""
+        colour = {"colour_of": self.colour_of, "colour_by": self.colour_by, "colour_amount": self.colour_amount}
+        sample_id = ids.sample_id(
+            content_id=None if ids.is_text(self.content_id) else self.content_id,
+            style_id=None if ids.is_text(self.style_id) else self.style_id,
+            content_strength=self.content_strength,
+            style_strength=self.style_strength,
+            prompts={
+                "prompt": self.prompt,
+                "content_prompt": self.content_prompt or "",
+                "negative_prompt": self.negative_prompt,
+            },
+            seed=self.seed,
+            sample_settings=sample_settings,
+            base_revision=base_revision,
+            colour={**colour, "recipe": COLOUR_RECIPE} if self.colour_of else None,
+        )
+        return replace(self, sample_id=sample_id)
 
     @property
     def adapter_ids(self) -> frozenset[str]:

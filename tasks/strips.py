@@ -41,17 +41,18 @@ class Strip:
 
 def strips_of(drawn: Sequence[tuple[PairEntry, PlannedSample]]) -> tuple[Strip, ...]:
     """Gather the sweeps of a manifest, by what it says of its pairs."""
-    rows: dict[str, list[Step]] = {}
+    rows: dict[tuple[int | None, str], list[Step]] = {}
     for pair, sample in drawn:
-        if pair.sweep:
-            words = [
-                pair.sweep,
-                pair.prompt if pair.prompt else "",
-                f"seed {sample.seed}" if len(pair.seeds) > 1 else "",
-            ]
-            label = ", ".join(word for word in words if word)
-            rows.setdefault(label, []).append(Step(pair.step, sample.sample_id, sample.key))
-    return tuple(Strip(label, tuple(steps)) for label, steps in rows.items())
+        if not pair.sweep:
+            continue
+        words = [pair.sweep, pair.prompt or ""]
+        if pair.colour_of or pair.colour_by:
+            words.append(f"colours of {pair.colour_of or 'content'} by {pair.colour_by or 'transfer'}")
+        if len(pair.seeds) > 1:
+            words.append(f"seed {sample.seed}")
+        label = ", ".join(word for word in words if word)
+        rows.setdefault((pair.row, label), []).append(Step(pair.step, sample.sample_id, sample.key))
+    return tuple(Strip(label, tuple(steps)) for (_, label), steps in rows.items())
 
 
 def write_strips(store: Store, run_id: str, strips: Sequence[Strip]) -> None:

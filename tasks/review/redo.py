@@ -48,12 +48,11 @@ def record_review(store: Store, plan: Plan, marks: Sequence[Mark]) -> list[Plann
             kept.append(mark)
             continue
         sample = samples[mark.sample_id]
-        if _name(plan, sample) != sample.sample_id:
+        if _named(plan, sample) != sample:
             faults.append(_renamed(sample))
             continue
         seed = ids.seed_for("redo", sample.sample_id, mark.decided_at.isoformat()) % _SEEDS
-        other = replace(sample, seed=seed)
-        other = replace(other, sample_id=_name(plan, other))
+        other = _named(plan, replace(sample, seed=seed))
         kept.append(with_redo(mark, other.sample_id))
         if other.sample_id not in samples:
             added[other.sample_id] = other
@@ -74,22 +73,8 @@ def _extend(store: Store, plan: Plan, samples: Sequence[PlannedSample]) -> None:
     store.write_once(layout.redo_prefix(plan.run.run_id) + name, to_parquet_bytes(to_table(rows, PLAN)))
 
 
-def _name(plan: Plan, sample: PlannedSample) -> str:
-    """The id of a sample, from all that shapes it."""
-    return ids.sample_id(
-        content_id=None if ids.is_text(sample.content_id) else sample.content_id,
-        style_id=None if ids.is_text(sample.style_id) else sample.style_id,
-        content_strength=sample.content_strength,
-        style_strength=sample.style_strength,
-        prompts={
-            "prompt": sample.prompt,
-            "content_prompt": sample.content_prompt or "",
-            "negative_prompt": sample.negative_prompt,
-        },
-        seed=sample.seed,
-        sample_settings=plan.run.settings.sample.identity(),
-        base_revision=plan.run.base_revision,
-    )
+def _named(plan: Plan, sample: PlannedSample) -> PlannedSample:
+    return sample.named(plan.run.settings.sample.identity(), plan.run.base_revision)
 
 
 def _renamed(sample: PlannedSample) -> Fault:

@@ -109,7 +109,7 @@ def test_intervals_hold_the_value_and_shrink_with_agreement(pairs: list[Pair]) -
     many = [Pair(thing, 0, 99, style) for thing in range(10) for style in (1, 2, 3)]
 
     def verdicts(right: list[bool]) -> list[Verdict]:
-        return [Verdict(0, one, 0, True, 0.5, 1.0, 0.25) for one in right]
+        return [Verdict(0, one, 0, True, 0.5, 1.0, 0.25, 2.0) for one in right]
 
     mixed = verdicts([thing % 2 == 0 for thing in range(10) for _ in range(3)])
     nothing = Drawn([], 0.0, 0.0, 0)

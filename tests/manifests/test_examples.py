@@ -23,6 +23,7 @@ EXAMPLES = Path(__file__).parents[2] / "manifests" / "examples"
         ("pairs.csv", 3),
         ("words.yaml", 12),
         ("mixes.yaml", 24),
+        ("colour.yaml", 17),
     ],
 )
 def test_an_example_has_no_fault(name: str, pairs: int) -> None:

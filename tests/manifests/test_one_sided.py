@@ -98,3 +98,25 @@ def test_the_same_words_twice_are_one_sample_too_many(tmp_path: Path) -> None:
     loaded = load(tmp_path, text, "m.csv")
     assert [(fault.row, fault.what) for fault in loaded.faults] == [(3, "sample drawn twice")]
     assert told(loaded) == [("a", None, "ice"), (None, "a", "ice")]
+
+
+@pytest.mark.parametrize(
+    ("pair", "field", "word"),
+    [
+        ({"content": "a", "prompt": "x", "colour_of": "style"}, "pairs.colour_of", "colours of nothing"),
+        ({"style": "s", "prompt": "x", "colour_by": "guidance"}, "pairs.colour_of", "colours of nothing"),
+        ({"style": "s", "prompt": "x", "own_style": 0.4}, "pairs", "own_style without content"),
+        ({"content": "a", "style": "s", "colour_of": "blue"}, "pairs.colour_of", "'content' or 'style'"),
+        ({"content": "a", "style": "s", "colour_amount": 1.5}, "pairs.colour_amount", "less than or equal to 1"),
+    ],
+)
+def test_colours_that_cannot_be_had(tmp_path: Path, pair: dict[str, Any], field: str, word: str) -> None:
+    loaded = load(tmp_path, SMALL | {"pairs": [pair, {"content": "b", "style": "t"}]}, "m.json")
+    assert places(loaded) == [(1, field)] and word in loaded.faults[0].what
+    assert told(loaded) == [("b", "t", None)]
+
+
+def test_a_table_says_colours_in_columns(tmp_path: Path) -> None:
+    text = "content,style,own_style,colour_of,colour_by,colour_amount\na.png,s.png,0.45,content,subject,0.8\n"
+    (pair,) = good(load(tmp_path, text, "m.csv")).pairs
+    assert (pair.own_style, pair.colour_of, pair.colour_by, pair.colour_amount) == (0.45, "content", "subject", 0.8)

@@ -54,6 +54,14 @@ def test_axes_are_drawn_each_with_each_and_the_last_runs_along_the_strip(tmp_pat
     assert pairs[1].step == "style_strength 0.8"
 
 
+def test_own_style_and_colours_can_be_swept_too(tmp_path: Path) -> None:
+    colours = {"colour_of": "content", "sweep": {"own_style": [0, 0.45], "colour_amount": [0, 1]}}
+    pairs = pairs_of(tmp_path, {"content": "a", "style": "s"} | colours)
+    assert [(pair.own_style, pair.colour_amount, pair.step) for pair in pairs] == [
+        (own, amount, f"colour_amount {amount}") for own in (0, 0.45) for amount in (0, 1)
+    ]
+
+
 def test_a_sweep_of_the_head_is_a_sweep_of_the_grid(tmp_path: Path) -> None:
     loaded = load(tmp_path, SMALL | {"sweep": {"style_strength": [0.5, 1]}, "prompts": ["x", "y"]}, "m.json")
     assert len(good(loaded).pairs) == 2 * 2 * 2 * 2
@@ -74,6 +82,8 @@ def test_a_sweep_of_the_head_is_a_sweep_of_the_grid(tmp_path: Path) -> None:
         ({"content": "a", "style": "s", "sweep": {"mix": 3}}, "impossible sweep"),
         ({"content": "a", "style": "s", "sweep": {"style_strength": [1]}, "style_strength": 1}, "impossible sweep"),
         ({"content": "a", "prompt": "x", "sweep": {"style_strength": [1]}}, "impossible sweep"),
+        ({"style": "s", "prompt": "x", "sweep": {"own_style": [1]}}, "impossible sweep"),
+        ({"content": "a", "style": "s", "sweep": {"colour_amount": [1.1]}}, "less than or equal to 1"),
         ({"content": "a", "style": "s", "sweep": {}}, "sweep over nothing"),
         ({"content": "a", "style": "s", "sweep": {"style": [1]}}, "unknown key 'style'"),
         ({"content": "a", "style": "s", "sweep": {"style_strength": [1, 11]}}, "less than or equal to 10"),

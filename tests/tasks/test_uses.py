@@ -121,6 +121,16 @@ def test_the_ends_of_a_sweep_are_the_pictures_that_plain_pairs_ask_for(tmp_path:
     assert [step.label for step in three.steps] == ["mix 0", "mix 0.25", "mix 0.5", "mix 0.75", "mix 1"]
 
 
+def test_two_sweeps_of_one_pair_are_two_strips(tmp_path: Path) -> None:
+    pair = {"content": "owl", "style": "night", "sweep": {"colour_amount": [0.5, 1]}}
+    samples(tmp_path, [pair | {"colour_by": "subject"}, pair | {"colour_by": "guidance", "colour_of": "style"}])
+    strips = naming(tmp_path / "m.json").strips
+    assert [(strip.label, len(strip.steps)) for strip in strips] == [
+        ("owl x night, colours of content by subject", 2),
+        ("owl x night, colours of style by guidance", 2),
+    ]
+
+
 def test_a_plan_of_the_version_before_mixes_is_still_read(tmp_path: Path) -> None:
     (sample,) = samples(tmp_path, [{"content": "owl", "style": "night"}])
     row = dict.fromkeys(PLAN.names) | sample.columns()
@@ -129,3 +139,36 @@ def test_a_plan_of_the_version_before_mixes_is_still_read(tmp_path: Path) -> Non
     old = to_parquet_bytes(table.replace_schema_metadata({"table": "plan", "schema_version": "1"}))
     (read,) = from_parquet_bytes(old, PLAN).to_pylist()
     assert PlannedSample.of(read) == sample
+
+
+def test_the_contents_own_style_is_mixed_in_beside_the_styles(tmp_path: Path) -> None:
+    own, mixed, alone = samples(
+        tmp_path,
+        [
+            {"content": "owl", "style": "night", "own_style": 0.45},
+            {"content": {"owl": 0.5, "apple": 0.5}, "style": "coral", "own_style": 0.4},
+            {"content": "owl", "prompt": "Watercolour of [c]", "own_style": 0.5},
+        ],
+    )
+    assert {part.name: part.weight for part in own.style_mix} == {"night": 1.0, "owl": 0.45}
+    assert (own.style_name, own.content_mix, own.text) == ("night + own 0.45", (), "a owlish in nightish style")
+    assert {part.name: part.weight for part in mixed.style_mix} == {"coral": 1.0, "owl": 0.2, "apple": 0.2}
+    assert (alone.style_id, alone.style_strength, alone.style_mix) == (own.content_id, 0.6, ())
+
+
+def test_colours_are_part_of_an_id_only_where_they_are_used(tmp_path: Path) -> None:
+    pair = {"content": "owl", "style": "night"}
+    plain, by_style, half, guided, off = (
+        samples(tmp_path, [pair | more])[0]
+        for more in (
+            {},
+            {"colour_of": "style"},
+            {"colour_amount": 0.5},
+            {"colour_by": "guidance", "colour_amount": 0.3},
+            {"colour_of": "content", "colour_by": "subject", "colour_amount": 0},
+        )
+    )
+    assert off == plain and plain.colour_of is None
+    assert (by_style.colour_of, by_style.colour_by, by_style.colour_amount) == ("style", "transfer", 1.0)
+    assert (half.colour_of, half.colour_by, half.colour_amount) == ("content", "transfer", 0.5)
+    assert len({one.sample_id for one in (plain, by_style, half, guided)}) == 4
