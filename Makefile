@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := demo
-DEBIAN := postgresql redis-server libfaketime
+DEBIAN := postgresql redis-server
 
 .PHONY: help demo servers test check format clean
 
@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## train B-LoRAs from real pictures, draw every combination, score them (CPU, no server, no bucket)
 	$(BIN)/blora run manifests/examples/demo.yaml --root $(DEMO)
 
-servers: ## for some tests: Postgres, Redis and a library that shifts clocks, from Debian (as root); without, they are skipped
+servers: ## for some tests: Postgres and Redis, from Debian (as root); without them, those tests are skipped
 	apt-get update --quiet --quiet
 	DEBIAN_FRONTEND=noninteractive apt-get install --quiet --quiet --yes --no-install-recommends $(DEBIAN)
 

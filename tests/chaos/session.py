@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,12 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON, with the sums."""
-        sums = {"kills": sum(self.kills.values()), "by_target": self.kills, "in_flight": self.hit}
-        return sums | asdict(self)
+        sums = {"kills": sum(self.kills.values()), "by_target": dict(self.kills), "in_flight": dict(self.hit)}
+        results = [
+            vars(result) | {"kills": dict(result.kills), "hit": dict(result.hit), "trainings": vars(result.trainings)}
+            for result in self.results
+        ]
+        return sums | vars(self) | {"results": results}
 
     @property
     def kills(self) -> Counter[str]:

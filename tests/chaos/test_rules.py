@@ -12,8 +12,10 @@ import pytest
 from manifests import layout
 from manifests.store import Store
 from tests.chaos.checks import Truth, Watch, held_by_the_living
+from tests.chaos.episode import Result
 from tests.chaos.ledger import Entry, count_trainings, in_flight, read_ledger
 from tests.chaos.schedule import SERVER_PARTS, plan_episode
+from tests.chaos.session import Summary
 
 
 def test_a_seed_fixes_every_episode_and_another_seed_gives_others() -> None:
@@ -29,6 +31,14 @@ def test_a_seed_fixes_every_episode_and_another_seed_gives_others() -> None:
 def test_without_workers_or_a_server_in_parts_neither_is_hit() -> None:
     faults = [fault for number in range(40) for fault in plan_episode(7, number, False, False).faults]
     assert {fault.target for fault in faults} == {"slot", "parent"}
+
+
+def test_a_summary_adds_up_and_can_be_written_down() -> None:
+    results = [Result(number, Counter(slot=2, parent=1), Counter(train=number)) for number in (1, 2)]
+    figures = json.loads(json.dumps(Summary(7, results).to_dict()))
+    assert figures["kills"] == 6 and figures["by_target"] == {"slot": 4, "parent": 2}
+    assert figures["in_flight"] == {"train": 3}
+    assert figures["results"][1]["trainings"]["begun"] == 0
 
 
 def train(at: float, process_id: int, event: str, item: str = "a") -> Entry:
