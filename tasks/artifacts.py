@@ -61,7 +61,7 @@ def _night_text(store: Store, night: Night) -> str:
                 lines += [
                     "",
                     f"Everything lies under `{_plain(store.root)}/runs/{entry.run_id}/`. Mend the cause; the next",
-                    f"night looks again. Sooner: `blora rerun {entry.run_id}`, which does not look at refused rows again.",
+                    f"night looks again. Sooner: `blora rerun {entry.run_id}`, which leaves refused rows out.",
                     "",
                 ]
             else:
