@@ -52,7 +52,7 @@ def nightly(options: NightOptions | None = None) -> State[Any]:
     with slots(store, environment.devices(options.devices)):
         for dropped in look(store, [options.preset, options.overrides]):
             entry = _work_off(store, dropped, options) if time.monotonic() < deadline else _left(dropped)
-            log.info("%s: %s %s", entry.manifest, entry.state, entry.sentence)
+            log.info("%s: %s: %s", entry.manifest, entry.state, entry.sentence)
             night = night.add(entry)
             write_night(store, night)
     night = night.end()
