@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import io
-import itertools
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from blora.colour import colour_distance
 from flows.stylize import rerun, stylize
 from manifests.tables import ADAPTERS, FAULTS, SAMPLES, SCORES
 from tasks.export import human_names
@@ -90,27 +87,3 @@ def test_mixes_and_sweeps_leave_strips_and_weighted_scores(work: Work, project: 
     work.store.delete(half["key"])
     assert work(rerun, work.run_id).is_completed()
     assert work.objects("samples/") == before
-
-
-def test_colours_and_a_prompt_for_the_content_block_change_the_picture_that_asks_for_them(
-    work: Work, project: Project
-) -> None:
-    ways: list[dict[str, Any]] = [
-        {},
-        {"own_style": 0.45},
-        {"colour_by": "transfer"},
-        {"colour_of": "style", "colour_by": "subject"},
-        {"colour_by": "guidance", "colour_amount": 0.5},
-        {"content_prompt": "A [c] alone"},
-    ]
-    project.write(pairs=[{"content": "c0", "style": "s0"} | way for way in ways], grid=None)
-    assert work(stylize, str(project.path)).is_completed()
-    assert work.json("run.json")["sentence"] == "6 of 6 pictures, 2 of 2 adapters"
-    rows = work.rows("samples", SAMPLES)
-    drawn = [pixels(work, row["key"]) for row in rows]
-    assert all(not np.array_equal(one, other) for one, other in itertools.combinations(drawn, 2))
-    content = np.asarray(Image.open(project.folder / "c0.png").convert("RGB"))
-    (plain,) = (i for i, row in enumerate(rows) if not (row["colour_by"] or row["content_prompt"] or row["style_mix"]))
-    (kept,) = (i for i, row in enumerate(rows) if row["colour_by"] == "transfer")
-    assert colour_distance(drawn[kept], content) < 0.8 * colour_distance(drawn[plain], content)
-    assert {row["colour_of"] for row in rows} == {None, "content", "style"}

@@ -1,0 +1,51 @@
+"""What the forms of a manifest draw, in this process without Prefect: each changes the picture that asks for it."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from blora.colour import colour_distance
+from manifests.schema import load_manifest
+from manifests.store import Store
+from tasks.generate import generate_shard
+from tasks.plan import make_plan, publish
+from tasks.resident import Resident
+from tasks.train import train_pack
+from tests.flows.conftest import Project
+from tests.tiny import save_tiny_base
+
+
+def test_colours_and_a_prompt_for_the_content_block_change_the_picture_that_asks_for_them(tmp_path: Path) -> None:
+    ways: list[dict[str, Any]] = [
+        {},
+        {"own_style": 0.45},
+        {"colour_by": "transfer"},
+        {"colour_of": "style", "colour_by": "subject"},
+        {"colour_by": "guidance", "colour_amount": 0.5},
+        {"content_prompt": "A [c] alone"},
+    ]
+    project = Project(tmp_path / "project", save_tiny_base(tmp_path / "tiny"))
+    project.write(pairs=[{"content": "c0", "style": "s0"} | way for way in ways], grid=None)
+    loaded = load_manifest(str(project.path), allowed_roots=[str(project.base)])
+    assert loaded.manifest is not None and loaded.faults == ()
+    store = Store.open(str(tmp_path / "store"))
+    plan = publish(store, make_plan(store, loaded), loaded.manifest)
+    resident = Resident("cpu", store, lambda event: None)
+    for pack in plan.packs:
+        assert train_pack(resident, {"run_id": plan.run.run_id, "pack_id": pack.pack_id})["faults"] == []
+    for shard in plan.shards:
+        generate_shard(resident, {"run_id": plan.run.run_id, "shard_id": shard.shard_id})
+    drawn = [np.asarray(Image.open(io.BytesIO(store.read(sample.key)))) for sample in plan.samples]
+    assert len(drawn) == 6
+    assert all(not np.array_equal(one, other) for one, other in itertools.combinations(drawn, 2))
+    by_way = {(sample.colour_by, bool(sample.style_mix), sample.content_prompt): one
+              for sample, one in zip(plan.samples, drawn, strict=True)}  # fmt: skip
+    content = np.asarray(Image.open(project.folder / "c0.png").convert("RGB"))
+    plain, kept = by_way[None, False, None], by_way["transfer", False, None]
+    assert colour_distance(kept, content) < 0.8 * colour_distance(plain, content)
