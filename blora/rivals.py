@@ -56,7 +56,7 @@ Tell = Callable[[str, int, int], None]
 CONTENT_PROBE: Final = "down_blocks.2.attentions.1"
 """W2: the other block that the paper's probe finds content in."""
 ROWS: Final = ("blora", "swapped", "w2", "all_attention", "prompt", "magenta", "content", "style", "real")
-COLOUR_ROWS: Final[Mapping[str, float]] = {"own_style": 0.45, "transfer": 1.0, "subject": 1.0, "guidance": 0.3}
+COLOUR_ROWS: Final[Mapping[str, float]] = {"own_style": 0.45, "transfer": 1.0, "subject": 1.0, "guidance": 0.1}
 """Ways to keep the content's colours, each with its amount where a row names none."""
 TRAINS: Final[Mapping[str, str]] = {
     "blora": "halves",
