@@ -7,7 +7,7 @@ no store). Heavy imports happen inside the commands: `blora --help` and `blora v
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -34,12 +34,11 @@ from flows.console import (
     out,
     parse_overrides,
     print_pairs,
-    print_table,
     show_faults,
 )
 from flows.params import RunOptions
 from tasks import environment
-from tasks.faults import TaskError
+from tasks.faults import EndedWithFaults, TaskError
 
 if TYPE_CHECKING:
     from manifests.store import Store
@@ -98,6 +97,7 @@ def plan(
     root: Root = "",
     preset: Preset = None,
     set_: Set = None,
+    shards: Shards = "here",
     allow_root: AllowRoot = None,
 ) -> None:
     """Show what a run would do and cost: counts, what the store already has, seconds and bytes. Writes nothing.
@@ -111,7 +111,8 @@ def plan(
     with errors_shown():
         store = open_store(root)
         loaded = load_manifest(manifest, allowed_roots=allow_root or ())
-        draft = make_plan(store, loaded, preset=preset, overrides=parse_overrides(set_))
+        elsewhere = shards == "pool"
+        draft = make_plan(store, loaded, preset=preset, overrides=parse_overrides(set_), elsewhere=elsewhere)
         cost = estimate(store, draft)
     show_faults(draft.plan.run.faults)
     print_pairs(
@@ -119,6 +120,7 @@ def plan(
             "run": draft.plan.run.run_id,
             "base": f"{draft.plan.run.base} @ {draft.plan.run.base_revision[:12]}",
             "adapters": f"{cost.adapters}, of which {cost.adapters_missing} to train in {_missing_packs(draft)} packs",
+            "packs": _packs_said(draft, elsewhere),
             "pictures": f"{cost.samples}, of which {cost.samples_missing} to draw",
             "time": f"{duration(cost.train_seconds)} training + {duration(cost.sample_seconds)} drawing on one slot",
             "gpu hours": f"{(cost.train_seconds + cost.sample_seconds) / 3600:.3f} slot hours",
@@ -176,87 +178,6 @@ def rerun(
     _run_flow("rerun", run_id, options, verbose)
 
 
-@app.command()
-def status(run_id: Annotated[str, typer.Argument(help="Run id; none lists all runs.")] = "", root: Root = "") -> None:
-    """How runs stand, by what the store holds: who is at work where, what is left, what failed and why, and its log.
-
-    Examples: `blora status` · `blora status demo-3f2a9c01d4e5 --root demo`
-    """
-    from tasks.status import full_status, list_runs
-
-    with errors_shown():
-        store = open_store(root)
-        if not run_id:
-            print_table(("run", "state", "created", "outcome"), list_runs(store))
-            raise typer.Exit(OK)
-        status = full_status(store, run_id)
-    stand = status.outcome
-    print_pairs(
-        {
-            "run": stand.run_id,
-            "state": status.state,
-            "outcome": stand.sentence,
-            "left": str(status.left),
-            "everything": f"{store.root}/runs/{stand.run_id}/",
-        }
-    )
-    for one in status.at_work:
-        print_pairs({"at work": f"{one.what}: {one.who}"})
-    for fault in stand.faults:
-        show_faults([fault])
-        if fault.item in status.logs:
-            err.print(f"  log: {status.logs[fault.item]}", style="yellow", markup=False, highlight=False)
-    raise typer.Exit(OK if stand.complete else FAULTS)
-
-
-@app.command()
-def scores(
-    run_id: RunArgument,
-    root: Root = "",
-    sort: Annotated[str, typer.Option(help="Score to sort by.")] = "transfer",
-    best: Annotated[bool, typer.Option("--best", help="Best rows first; worst first otherwise.")] = False,
-    where: Annotated[
-        list[str] | None, typer.Option(help="content=NAME, style=NAME, seed=N, a score with < or >.")
-    ] = None,
-    top: Annotated[int, typer.Option(min=0, help="Rows to show; 0 shows all.")] = 0,
-    format_: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
-) -> None:
-    """The score table of a run.
-
-    Examples: `blora scores RUN --best --top 10` · `blora scores RUN --where style=wave --where "leakage_lite0>0.6"
-    --format csv`
-    """
-    from tasks.runs import load_plan
-    from tasks.score_table import render, score_table
-
-    with errors_shown():
-        store = open_store(root)
-        kept = load_plan(store, run_id)
-        rows = score_table(store, kept, sort=sort, best_first=best, where=where or ())
-        text = render(rows[: top or None], format_)
-    sys.stdout.write(text)
-    raise typer.Exit(OK)
-
-
-@app.command()
-def export(
-    run_id: RunArgument, folder: Annotated[str, typer.Argument(help="Folder to write to.")], root: Root = ""
-) -> None:
-    """Copy a run's pictures out under names a person reads (content__style__seed.png), with tables and contact sheet.
-
-    Examples: `blora export demo-3f2a9c01d4e5 ./pictures` · `blora export RUN ./pictures --root s3://bucket/art`
-    """
-    from tasks.export import export_run
-
-    with errors_shown():
-        count, missing = export_run(open_store(root), run_id, folder)
-    out.print(
-        f"{count} pictures in {folder}" + (f"; {missing} are missing: blora rerun {run_id}" if missing else ""),
-        highlight=False,
-    )
-    raise typer.Exit(FAULTS if missing else OK)
-
-
 app.add_typer(cli_operate.app)
 app.add_typer(cli_measure.app)
 
@@ -282,7 +203,8 @@ def _run_flow(name: str, subject: str, options: dict[str, Any], verbose: bool) -
             flow = flows.stylize if name == "stylize" else flows.rerun
             state = flow(subject, chosen, return_state=True)
         ended = state.result(raise_on_failure=False)
-        error = ended if isinstance(ended, Exception) else None
+        # A run with faults has ended all the same; what it says of itself is read from the store.
+        error = ended if isinstance(ended, Exception) and not isinstance(ended, EndedWithFaults) else None
         if error is None and not bars.run_id:
             error = TaskError(state.message or "the flow did not start")
         if error is not None:
@@ -313,6 +235,16 @@ def _report(store: Store, run_id: str) -> None:
 
 def _missing_packs(draft: Any) -> int:
     return sum(any(a.adapter_id not in draft.held.adapters for a in pack.adapters) for pack in draft.plan.packs)
+
+
+def _packs_said(draft: Any, elsewhere: bool) -> str:
+    """How large the packs are, and who said so."""
+    size = max(len(pack.adapters) for pack in draft.plan.packs)
+    if draft.plan.run.settings.pack_size != "auto":
+        return f"of up to {size}, as pack_size says"
+    if elsewhere and size == 1:
+        return "of 1: what the machines of the pool hold is not known here; --set pack_size=N says it"
+    return f"of up to {size}, by the memory of the machine that planned it; --set pack_size=N says otherwise"
 
 
 if __name__ == "__main__":

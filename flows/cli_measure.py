@@ -1,7 +1,8 @@
-"""Commands that measure: the block probe of a base, and the paired benchmark."""
+"""Commands that measure: the scores of a run, the block probe of a base, and the paired benchmark."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from flows.console import (
     Devices,
     Preset,
     Root,
+    RunArgument,
     Set,
     Verbose,
     err,
@@ -108,6 +110,35 @@ def bench(
         write_tables(place, found)
         written = write_report(place, found)
     out.print(written, markup=False, highlight=False)
+    raise typer.Exit(OK)
+
+
+@app.command()
+def scores(
+    run_id: RunArgument,
+    root: Root = "",
+    sort: Annotated[str, typer.Option(help="Score to sort by.")] = "transfer",
+    best: Annotated[bool, typer.Option("--best", help="Best rows first; worst first otherwise.")] = False,
+    where: Annotated[
+        list[str] | None, typer.Option(help="content=NAME, style=NAME, seed=N, a score with < or >.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=0, help="Rows to show; 0 shows all.")] = 0,
+    format_: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
+) -> None:
+    """The score table of a run.
+
+    Examples: `blora scores RUN --best --top 10` · `blora scores RUN --where style=wave --where "leakage_lite0>0.6"
+    --format csv`
+    """
+    from tasks.runs import load_plan
+    from tasks.score_table import render, score_table
+
+    with errors_shown():
+        store = open_store(root)
+        kept = load_plan(store, run_id)
+        rows = score_table(store, kept, sort=sort, best_first=best, where=where or ())
+        text = render(rows[: top or None], format_)
+    sys.stdout.write(text)
     raise typer.Exit(OK)
 
 

@@ -1,4 +1,4 @@
-"""Commands of an operator: the night, what a server must hold for it, and housekeeping."""
+"""Commands of an operator: how runs stand, their pictures, the night, what a server must hold, housekeeping."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from flows.console import (
     Devices,
     Preset,
     Root,
+    RunArgument,
     Set,
     Shards,
     Verbose,
@@ -22,9 +23,12 @@ from flows.console import (
     open_store,
     out,
     parse_overrides,
+    print_pairs,
     print_table,
+    show_faults,
 )
 from tasks import environment
+from tasks.faults import EndedWithFaults
 
 if TYPE_CHECKING:
     from tasks.nights import Night
@@ -72,9 +76,9 @@ def nightly(
             chosen = NightOptions.model_validate(options)
             environment.devices(chosen.devices)
             ended: Any = flow(chosen, return_state=True).result(raise_on_failure=False)
-            if isinstance(ended, Exception):
+            if isinstance(ended, Exception) and not isinstance(ended, EndedWithFaults):
                 raise ended
-            night = load_night(store, ended["night_id"])
+            night = load_night(store, ended.subject if isinstance(ended, EndedWithFaults) else ended["night_id"])
     _show_night(night)
 
 
@@ -149,6 +153,58 @@ def gc(
         gone = sum(number for _, number in delete_waste(store, found))
     out.print(f"{gone} objects deleted", highlight=False)
     raise typer.Exit(OK)
+
+
+@app.command()
+def status(run_id: Annotated[str, typer.Argument(help="Run id; none lists all runs.")] = "", root: Root = "") -> None:
+    """How runs stand, by what the store holds: who is at work where, what is left, what failed and why, and its log.
+
+    Examples: `blora status` · `blora status demo-3f2a9c01d4e5 --root demo`
+    """
+    from tasks.status import full_status, list_runs
+
+    with errors_shown():
+        store = open_store(root)
+        if not run_id:
+            print_table(("run", "state", "created", "outcome"), list_runs(store))
+            raise typer.Exit(OK)
+        status = full_status(store, run_id)
+    stand = status.outcome
+    print_pairs(
+        {
+            "run": stand.run_id,
+            "state": status.state,
+            "outcome": stand.sentence,
+            "left": str(status.left),
+            "everything": f"{store.root}/runs/{stand.run_id}/",
+        }
+    )
+    for one in status.at_work:
+        print_pairs({"at work": f"{one.what}: {one.who}"})
+    for fault in stand.faults:
+        show_faults([fault])
+        if fault.item in status.logs:
+            err.print(f"  log: {status.logs[fault.item]}", style="yellow", markup=False, highlight=False)
+    raise typer.Exit(OK if stand.complete else FAULTS)
+
+
+@app.command()
+def export(
+    run_id: RunArgument, folder: Annotated[str, typer.Argument(help="Folder to write to.")], root: Root = ""
+) -> None:
+    """Copy a run's pictures out under names a person reads (content__style__seed.png), with tables and contact sheet.
+
+    Examples: `blora export demo-3f2a9c01d4e5 ./pictures` · `blora export RUN ./pictures --root s3://bucket/art`
+    """
+    from tasks.export import export_run
+
+    with errors_shown():
+        count, missing = export_run(open_store(root), run_id, folder)
+    out.print(
+        f"{count} pictures in {folder}" + (f"; {missing} are missing: blora rerun {run_id}" if missing else ""),
+        highlight=False,
+    )
+    raise typer.Exit(FAULTS if missing else OK)
 
 
 def _show_night(night: Night) -> None:

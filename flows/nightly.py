@@ -25,8 +25,9 @@ from flows.stylize import stylize
 from manifests.store import Store
 from tasks import environment, progress
 from tasks.artifacts import publish_night
-from tasks.faults import RunRefused
+from tasks.faults import EndedWithFaults, RunRefused
 from tasks.inbox import Dropped, look, write_receipt
+from tasks.kin import cancel_shards
 from tasks.nights import FAULTS_SHOWN, EntryState, Night, NightEntry, write_night
 from tasks.status import run_status
 
@@ -36,7 +37,7 @@ def night_name() -> str:
     return f"night of {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
 
 
-@flow(name="nightly", flow_run_name=night_name, persist_result=False, validate_parameters=True)
+@flow(name="nightly", flow_run_name=night_name, persist_result=False, on_cancellation=[cancel_shards])
 def nightly(options: NightOptions | None = None) -> State[Any]:
     """Work off every manifest of the inbox that has no finished run.
 
@@ -51,14 +52,15 @@ def nightly(options: NightOptions | None = None) -> State[Any]:
     with slots(store, environment.devices(options.devices)):
         for dropped in look(store, [options.preset, options.overrides]):
             entry = _work_off(store, dropped, options) if time.monotonic() < deadline else _left(dropped)
-            log.info("%s: %s %s", entry.manifest, entry.state, entry.sentence)
+            log.info("%s: %s: %s", entry.manifest, entry.state, entry.sentence)
             night = night.add(entry)
             write_night(store, night)
     night = night.end()
     write_night(store, night)
     publish_night(store, night)
-    data = {"night_id": night.night_id, "sentence": night.sentence}
-    return (Failed if night.failed else Completed)(message=night.sentence, data=data)
+    if night.failed:
+        return Failed(message=night.sentence, data=EndedWithFaults(night.night_id, night.sentence))
+    return Completed(message=night.sentence, data={"night_id": night.night_id})
 
 
 def _left(dropped: Dropped) -> NightEntry:
@@ -93,7 +95,7 @@ def _work_off(store: Store, dropped: Dropped, options: NightOptions) -> NightEnt
     if isinstance(error, RunRefused):
         lines = tuple(str(fault) for fault in error.faults) or (str(error),)
         return NightEntry(dropped.key, "refused", "", str(error), _shorten(lines), seconds)
-    if isinstance(error, Exception):
+    if isinstance(error, Exception) and not isinstance(error, EndedWithFaults):
         run_id = run_ids[0] if run_ids else ""
         sentence = f"{type(error).__name__}: {error}"
         return NightEntry(dropped.key, "faults" if run_id else "refused", run_id, sentence, (sentence,), seconds)

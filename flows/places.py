@@ -58,7 +58,7 @@ class Answer:
         failed: why the whole batch failed; empty if it did not.
         transient: whether another try can help, now or some other time, if it failed.
         lost: whether whoever had it is gone, so that another is to take it.
-        scored: whether drawing included scoring.
+        elsewhere: whether it was done on another machine, where drawing includes scoring and nobody here saw the steps.
     """
 
     spent: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class Answer:
     failed: str = ""
     transient: bool = False
     lost: bool = False
-    scored: bool = False
+    elsewhere: bool = False
 
 
 SHARED_FROM, SHARE_MOST = 250, 16
@@ -137,10 +137,9 @@ class Slots:
         if not isinstance(said, dict):
             message = str(said or future.state.message or future.state.name)
             return Answer(failed=message, transient=isinstance(said, BaseException) and may_pass(said))
-        spent = {name: float(value) for name, value in said.items() if name.endswith("_seconds")}
-        spent |= {name: float(len(said[name])) for name in ("trained", "drawn", "scored") if name in said}
-        faults = tuple(Fault(**fault) for fault in said.get("faults", ()))
-        return Answer({said["slot"]: spent}, faults, failed_items=said.get("failed", {}))
+        faults = tuple(Fault(**fault) for made in said["slots"].values() for fault in made.get("faults", ()))
+        spent = {slot: _spent(made) for slot, made in said["slots"].items()}
+        return Answer(spent, faults, failed_items=said.get("failed", {}))
 
 
 class Pool:
@@ -175,7 +174,7 @@ class Pool:
             if attempt is None:
                 answer = Answer(failed=outcome.reason, transient=True, lost=not outcome.cancelled)
             else:
-                answer = Answer(attempt.spent, attempt.faults, scored=True)
+                answer = Answer(attempt.spent, attempt.faults, elsewhere=True)
             ended(lambda: answer)
 
         self._fleet.watch(name, finish)
@@ -209,6 +208,12 @@ def join(names: Sequence[str], most: int = 4) -> str:
     """Some names for a person, the first few and how many there are beyond."""
     shown = [name if len(name) <= 32 else name[:31] + "…" for name in names[:most]]
     return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _spent(made: Mapping[str, Any]) -> dict[str, float]:
+    """Of what a slot answered: its seconds by kind of work, and how many items it made."""
+    seconds = {name: float(value) for name, value in made.items() if name.endswith("_seconds")}
+    return seconds | {name: float(len(made[name])) for name in ("trained", "drawn", "scored") if name in made}
 
 
 def _as_task(batch: Batch, run_id: str) -> PrefectFuture[Any]:

@@ -15,6 +15,7 @@ from typing import Any
 from flows.places import Answer, Batch, Finish, Job, Place, item_id
 from manifests.faults import Fault
 from manifests.store import Store
+from tasks import progress
 from tasks.runs import Pack, Plan, Shard
 from tasks.selection import Selection
 from tasks.slots import slot_figures
@@ -149,11 +150,21 @@ class Board:
             why = answer.failed or answer.failed_items.get(item_id(item), "")
             if why:
                 self._fail(batch.job, item, why, answer.transient)
+        if answer.elsewhere:
+            self._tell(batch)
         if batch.job == "train":
             for item in batch.items:
                 self._release(_members(item))
-        elif batch.job == "generate" and not answer.failed and not answer.scored:
+        elif batch.job == "generate" and not answer.failed and not answer.elsewhere:
             self._to_score.extend(item for item in batch.items if isinstance(item, Shard))
+
+    def _tell(self, batch: Batch) -> None:
+        """Publish the progress of work elsewhere, whose steps nobody here has seen: all of an item at its end."""
+        for item in batch.items:
+            kinds = ("train",) if isinstance(item, Pack) else ("sample", "score")
+            total = self.plan.run.settings.train.steps if isinstance(item, Pack) else len(item.samples)
+            for kind in kinds:
+                progress.publish({"kind": kind, "id": item_id(item), "done": total, "total": total})
 
     def _hand_back(self, batch: Batch) -> bool:
         """Put items whose holder is gone back in front; False once they have been handed over often enough."""

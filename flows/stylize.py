@@ -28,7 +28,9 @@ from manifests.store import Store
 from tasks import environment, progress
 from tasks.artifacts import publish_artifacts
 from tasks.collect import Outcome, collect
+from tasks.faults import EndedWithFaults
 from tasks.fleet import Fleet
+from tasks.kin import cancel_shards
 from tasks.plan import make_plan, publish
 from tasks.presence import at_work
 from tasks.runs import Plan, load_plan
@@ -47,7 +49,7 @@ def run_name() -> str:
     return f"stylize {(manifest.name if isinstance(manifest, InlineManifest) else manifest.get('name')) or 'inline'}"
 
 
-@flow(name="stylize", flow_run_name=run_name, persist_result=False, validate_parameters=True)
+@flow(name="stylize", flow_run_name=run_name, persist_result=False, on_cancellation=[cancel_shards])
 def stylize(manifest: str | InlineManifest, options: RunOptions | None = None) -> State[Any]:
     """Train, draw and score what a manifest asks for.
 
@@ -60,12 +62,19 @@ def stylize(manifest: str | InlineManifest, options: RunOptions | None = None) -
     loaded = read_manifest(manifest, options)
     for fault in loaded.faults:
         get_run_logger().error("%s", fault)
-    draft = make_plan(store, loaded, preset=options.preset, overrides=options.overrides, on_fault=options.on_fault)
+    draft = make_plan(
+        store,
+        loaded,
+        preset=options.preset,
+        overrides=options.overrides,
+        on_fault=options.on_fault,
+        elsewhere=options.shards == "pool",
+    )
     assert loaded.manifest is not None  # make_plan refused it otherwise
     return _work_off(store, publish(store, draft, loaded.manifest), options)
 
 
-@flow(name="rerun", flow_run_name=run_name, persist_result=False, validate_parameters=True)
+@flow(name="rerun", flow_run_name=run_name, persist_result=False, on_cancellation=[cancel_shards])
 def rerun(run_id: str, options: RunOptions | None = None) -> State[Any]:
     """Do what a run still lacks, from its kept plan; the manifest and its pictures are not needed any more.
 
@@ -123,7 +132,6 @@ def _work_on_pool(store: Store, plan: Plan, selection: Selection, options: RunOp
 
 def _final_state(outcome: Outcome) -> State[Any]:
     """A run with faults ends visibly as such, whatever its tasks said."""
-    data = {"run_id": outcome.run_id, "sentence": outcome.sentence}
     if outcome.complete:
-        return Completed(message=outcome.sentence, data=data)
-    return Failed(message=outcome.sentence, data=data)
+        return Completed(message=outcome.sentence)
+    return Failed(message=outcome.sentence, data=EndedWithFaults(outcome.run_id, outcome.sentence))

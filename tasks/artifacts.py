@@ -42,7 +42,7 @@ def publish_night(store: Store, night: Night) -> None:
                 "state": entry.state,
                 "run": entry.run_id,
                 "outcome": _plain(entry.sentence),
-                "first fault": _plain(entry.faults[0]) if entry.faults else "",
+                "first fault": _plain(_within(store, entry.faults[0])) if entry.faults else "",
                 "seconds": entry.seconds,
             }
             for entry in entries[:TABLE_ROWS]
@@ -56,18 +56,24 @@ def _night_text(store: Store, night: Night) -> str:
     for entry in night.entries:
         if entry.state in ("refused", "faults"):
             lines += [f"## {_plain(entry.manifest)}: {entry.state}", "", _plain(entry.sentence), ""]
-            lines += [f"- {_plain(fault)}" for fault in entry.faults]
+            lines += [f"- {_plain(_within(store, fault))}" for fault in entry.faults]
             if entry.run_id:
                 lines += [
                     "",
-                    f"Everything lies under `{_plain(store.root)}/runs/{entry.run_id}/`. Mend the cause, then",
+                    f"Everything lies under `{_plain(store.root)}/runs/{entry.run_id}/`. Mend the cause; the next",
+                    f"night looks again. Sooner: `blora rerun {entry.run_id}`, which leaves refused rows out.",
+                    "",
                 ]
-                lines += [f"`blora rerun {entry.run_id}`, or leave it to the next night.", ""]
             else:
                 lines += ["", "Correct the manifest and drop it again.", ""]
     if not night.failed:
         lines.append("Nothing needs a person.")
     return "\n".join(lines)
+
+
+def _within(store: Store, text: str) -> str:
+    """A text about things in the store, without the store's own address, which would fill the cell."""
+    return text.replace(f"{store.root}/", "")
 
 
 def _table_row(store: Store, row: ScoreRow, with_picture: bool) -> dict[str, Any]:

@@ -19,22 +19,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
-from prefect.client.schemas.objects import StateType
-from prefect.events.actions import ChangeFlowRunState, SendNotification
-from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
-from prefect.events.schemas.events import ResourceSpecification
+from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 from prefect.types import SecretDict
 
 from tasks import environment
+from tasks.automations import alert, zombies
 from tasks.faults import TaskError
 
 PoolType = Literal["process", "kubernetes"]
@@ -42,13 +39,6 @@ PoolType = Literal["process", "kubernetes"]
 CONTROL_POOL, GPU_POOL = "blora-control", "blora-gpu"
 QUEUES = {"on-demand": 1, "nightly": 2}
 WEBHOOK_BLOCK = "blora-webhook"
-TAG, ENTRY_TAG = "blora", "blora-entry"
-"""The first is on every deployment, the second on those that a person or a schedule starts: a shard's failure is its
-parent's business."""
-
-ALERT, ZOMBIES = "blora: tell that a run failed or crashed", "blora: a run without heartbeats has crashed"
-_ENDED = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Crashed", "Cancelled", "Paused", "Suspended")}
-_HEARTBEAT = "prefect.flow-run.heartbeat"
 
 
 @dataclass(frozen=True)
@@ -108,8 +98,9 @@ def deploy(
         webhook = environment.webhook_url()
         if webhook:
             yield _block(webhook)
-            yield _automation(client, _alert(client))
-        yield _automation(client, _zombies(zombie_seconds))
+            block_id = client.read_block_document_by_name(WEBHOOK_BLOCK, "custom-webhook").id
+            yield _automation(client, alert(block_id))
+        yield _automation(client, zombies(zombie_seconds))
     yield _deployments(prefect_file, {"BLORA_ROOT": root, "BLORA_NIGHT_CRON": cron, "BLORA_NIGHT_TIMEZONE": timezone})
 
 
@@ -162,61 +153,6 @@ def _block(url: str) -> Step:
             return Step("block", WEBHOOK_BLOCK, "as it was")
     block.save(WEBHOOK_BLOCK, overwrite=True)
     return Step("block", WEBHOOK_BLOCK, "created" if known is None else "changed")
-
-
-def _alert(client: SyncPrefectClient) -> AutomationCore:
-    """A run that a person or a schedule started has failed or crashed: say so, with its outcome and its address."""
-    block_id = client.read_block_document_by_name(WEBHOOK_BLOCK, "custom-webhook").id
-    return AutomationCore(
-        name=ALERT,
-        description="Deployed by `blora deploy`.",
-        trigger=EventTrigger(
-            match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
-            match_related=ResourceSpecification(
-                {"prefect.resource.id": f"prefect.tag.{ENTRY_TAG}", "prefect.resource.role": "tag"}
-            ),
-            expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
-            for_each={"prefect.resource.id"},
-            posture=Posture.Reactive,
-            threshold=1,
-            within=timedelta(0),
-        ),
-        actions=[
-            SendNotification(
-                block_document_id=block_id,
-                subject="{{ flow.name }}: {{ flow_run.name }} {{ flow_run.state.name }}",
-                body="{{ flow_run.state.message }}\n{{ flow_run|ui_url }}",
-            )
-        ],
-    )
-
-
-def _zombies(after_seconds: int) -> AutomationCore:
-    """A run that began and gives no heartbeats (any more) has crashed, whatever its last state says."""
-    return AutomationCore(
-        name=ZOMBIES,
-        description="Deployed by `blora deploy`.",
-        trigger=EventTrigger(
-            match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
-            match_related=ResourceSpecification(
-                {"prefect.resource.id": f"prefect.tag.{TAG}", "prefect.resource.role": "tag"}
-            ),
-            # Running, too: a machine may be lost before the first heartbeat has left it.
-            after={_HEARTBEAT, "prefect.flow-run.Running"},
-            expect={_HEARTBEAT, *_ENDED},
-            for_each={"prefect.resource.id"},
-            posture=Posture.Proactive,
-            threshold=1,
-            within=timedelta(seconds=after_seconds),
-        ),
-        actions=[
-            ChangeFlowRunState(
-                state=StateType.CRASHED,
-                message=f"no heartbeat for {after_seconds} s: its machine or process is gone. What it had "
-                "done is in the store; its parent, the next night or `blora rerun` goes on from there.",
-            )
-        ],
-    )
 
 
 def _automation(client: SyncPrefectClient, wanted: AutomationCore) -> Step:

@@ -7,7 +7,8 @@ The error tree of this room::
     ├── SlotStalled      the child gave no sign of life for the stall timeout and was ended       (transient)
     ├── JobFailed        a job raised inside a slot; carries the class name, message and verdict
     ├── RunNotFound      no such run in this store                                                (permanent)
-    └── RunRefused       the manifest holds nothing that can be worked off                        (permanent)
+    ├── RunRefused       the manifest holds nothing that can be worked off                        (permanent)
+    └── EndedWithFaults  a run or a night came to its end, and what it lacks is recorded          (permanent)
 """
 
 from __future__ import annotations
@@ -74,6 +75,24 @@ class RunRefused(TaskError):
 
     def __str__(self) -> str:
         return self.message
+
+
+class EndedWithFaults(TaskError):
+    """A run or a night came to its end without all that was asked for. Its record says what is missing, and why.
+
+    What a failed state carries: Prefect raises it where a flow ends its process, and its log then says this.
+
+    Args:
+        subject: the run's or the night's id.
+        sentence: the outcome in a line.
+    """
+
+    def __init__(self, subject: str, sentence: str) -> None:
+        super().__init__(subject, sentence)
+        self.subject, self.sentence = subject, sentence
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.sentence}"
 
 
 def is_transient(error: BaseException) -> bool:

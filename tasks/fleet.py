@@ -17,10 +17,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, TypeVar
+from uuid import UUID
 
 import httpx
+from prefect import runtime
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterState, FlowRunFilterTags
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.deployments import run_deployment
 from prefect.exceptions import PrefectHTTPStatusError
@@ -30,6 +32,7 @@ from manifests import ids, layout
 from manifests.store import Store, StoreError
 from tasks import environment
 from tasks.attempts import Attempt, read_attempt
+from tasks.kin import PAGE, mark_parent, run_tag, shards_of
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +44,6 @@ PATIENCE_SECONDS = 900.0
 """How long a server may be away before a run gives up; what was made until then stays."""
 
 _BUSY = (429, 500, 502, 503, 504)
-_PAGE = 200  # flow runs that the server gives at once
-_LIVE = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING, StateType.PAUSED)
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Fleet:
     def __init__(self, store: Store, run_id: str, queue: str) -> None:
         """Hand over to the queue of that name."""
         self._store, self._run_id, self._queue = store, run_id, queue
+        self._tag = run_tag(store.root, run_id)
         self._pass = secrets.token_hex(4)
         self._started = 0
         self._watched: dict[str, _Watched] = {}
@@ -82,6 +84,14 @@ class Fleet:
         self._thread = threading.Thread(target=self._poll_until_over, name=f"fleet {run_id}", daemon=True)
 
     def __enter__(self) -> Fleet:
+        """Have the flow run that all this is part of found by the run, and begin to ask."""
+        flow_run_id = runtime.flow_run.root_flow_run_id
+
+        def mark() -> None:
+            with get_client(sync_client=True) as client:
+                mark_parent(client, UUID(flow_run_id), self._tag)
+
+        patiently(mark)
         self._thread.start()
         return self
 
@@ -114,7 +124,7 @@ class Fleet:
                 parameters=parameters,
                 flow_run_name=name[:200],
                 timeout=0,
-                tags=[_tag(self._run_id)],
+                tags=[self._tag],
                 idempotency_key=key,
                 work_queue_name=self._queue,
             )
@@ -123,21 +133,14 @@ class Fleet:
 
     def going_on(self) -> Mapping[str, frozenset[str]]:
         """Flow runs of this run that have not ended: ids of their packs or shards by flow run id."""
-        wanted = FlowRunFilter(
-            tags=FlowRunFilterTags(all_=[_tag(self._run_id)]),
-            state=FlowRunFilterState.model_validate({"type": {"any_": _LIVE}}),
-        )
 
         def ask() -> dict[str, frozenset[str]]:
-            found: dict[str, frozenset[str]] = {}
             with get_client(sync_client=True) as client:
-                while page := client.read_flow_runs(flow_run_filter=wanted, limit=_PAGE, offset=len(found)):
-                    for flow_run in page:
-                        given = flow_run.parameters
-                        found[str(flow_run.id)] = frozenset([*given.get("packs", ()), *given.get("shards", ())])
-                    if len(page) < _PAGE:
-                        break
-            return found
+                found = shards_of(client, self._tag, going_on=True)
+            return {
+                str(one.id): frozenset([*one.parameters.get("packs", ()), *one.parameters.get("shards", ())])
+                for one in found
+            }
 
         return patiently(ask)
 
@@ -160,10 +163,10 @@ class Fleet:
     def _poll(self, client: SyncPrefectClient) -> None:
         with self._lock:
             known = list(self._watched)
-        for start in range(0, len(known), _PAGE):
-            page = known[start : start + _PAGE]
+        for start in range(0, len(known), PAGE):
+            page = known[start : start + PAGE]
             wanted = FlowRunFilter(id=FlowRunFilterId(any_=page))
-            found = {str(one.id): one for one in client.read_flow_runs(flow_run_filter=wanted, limit=_PAGE)}
+            found = {str(one.id): one for one in client.read_flow_runs(flow_run_filter=wanted, limit=PAGE)}
             for flow_run_id in page:
                 outcome = self._look_at(client, flow_run_id, found.get(flow_run_id))
                 if outcome is not None:
@@ -232,14 +235,3 @@ def patiently(ask: Callable[[], T]) -> T:
             log.warning("the Prefect server does not answer (%s); it is asked again", type(error).__name__)
         time.sleep(pause * random.uniform(0.5, 1.5))
         pause = min(2 * pause, 30.0)
-
-
-def _tag(run_id: str) -> str:
-    return f"run:{run_id}"
-
-
-def flow_runs_of(client: SyncPrefectClient, run_id: str, limit: int = _PAGE) -> list[FlowRun]:
-    """The newest flow runs on the work pool for a run, ended or not."""
-    wanted = FlowRunFilter(tags=FlowRunFilterTags(all_=[_tag(run_id)]))
-    found: list[Any] = client.read_flow_runs(flow_run_filter=wanted, limit=limit)
-    return sorted(found, key=lambda one: str(one.created), reverse=True)

@@ -85,7 +85,8 @@ class Night:
     @property
     def sentence(self) -> str:
         """The night in one line, for states, lists and alerts."""
-        parts = [f"{self.count('finished')} manifests finished"]
+        finished = self.count("finished")
+        parts = [f"{finished} manifest{'' if finished == 1 else 's'} finished"]
         named: dict[EntryState, str] = {
             "faults": "with faults",
             "refused": "refused",

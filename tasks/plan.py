@@ -9,7 +9,7 @@ Making a plan reads; only `publish` writes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -25,7 +25,7 @@ from tasks.bases import revision_of
 from tasks.cost import auto_pack_size
 from tasks.faults import RunNotFound, RunRefused
 from tasks.naming import Naming
-from tasks.runs import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard, load_plan, load_run, plan_rows
+from tasks.runs import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard, load_plan, load_run
 from tasks.stock import Holdings, holdings, in_parallel
 
 Item = TypeVar("Item")
@@ -47,6 +47,7 @@ def make_plan(
     preset: str | None = None,
     overrides: dict[str, Any] | None = None,
     on_fault: str | None = None,
+    elsewhere: bool = False,
 ) -> Draft:
     """Work out what a manifest asks for. Writes nothing.
 
@@ -56,6 +57,8 @@ def make_plan(
         preset: replaces the manifest's own.
         overrides: nested settings laid over the manifest's own.
         on_fault: replaces the manifest's own: ``record`` or ``stop``.
+        elsewhere: whether other machines train: what a device there holds cannot be known here, so that an automatic
+            pack size is 1.
 
     Raises:
         RunRefused: nothing usable is left, or there are faults and the policy is to stop.
@@ -90,9 +93,8 @@ def make_plan(
     try:
         plan = replace(load_plan(store, run_id), run=replace(load_run(store, run_id), faults=faults))
     except RunNotFound:
-        plan = Plan(
-            run, _packs(naming.adapters, held, settings, manifest.base), _shards(naming.samples, held, settings)
-        )
+        packs = _packs(naming.adapters, held, _pack_size(settings, manifest.base, elsewhere))
+        plan = Plan(run, packs, _shards(naming.samples, held, settings))
     return Draft(plan, tuple({picture.image_id: picture for picture in pictures.values()}.values()), held)
 
 
@@ -120,9 +122,14 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _packs(adapters: Sequence[PlannedAdapter], held: Holdings, settings: Settings, base: str) -> tuple[Pack, ...]:
+def _pack_size(settings: Settings, base: str, elsewhere: bool) -> int:
+    if settings.pack_size != "auto":
+        return settings.pack_size
+    return 1 if elsewhere else auto_pack_size(base, settings.train)
+
+
+def _packs(adapters: Sequence[PlannedAdapter], held: Holdings, size: int) -> tuple[Pack, ...]:
     """Packs of what is missing, then packs of what is there (a rerun may find it gone)."""
-    size = auto_pack_size(base, settings.train) if settings.pack_size == "auto" else settings.pack_size
     groups: list[tuple[PlannedAdapter, ...]] = []
     for there in (False, True):
         some = [a for a in adapters if (a.adapter_id in held.adapters) is there]
@@ -144,6 +151,40 @@ def _shards(samples: Sequence[PlannedSample], held: Holdings, settings: Settings
         Shard(ids.digest("shard", [s.sample_id for s in g]), i, tuple(_chunks(g, settings.sample.batch_size)))
         for i, g in enumerate(groups)
     )
+
+
+def plan_rows(plan: Plan) -> Iterable[dict[str, Any]]:
+    """The plan as rows of the PLAN table."""
+    blank: dict[str, Any] = dict.fromkeys(PLAN.names)
+    for pack in plan.packs:
+        for position, adapter in enumerate(pack.adapters):
+            yield blank | {
+                "run_id": plan.run.run_id,
+                "kind": "adapter",
+                "group_id": pack.pack_id,
+                "group_index": pack.index,
+                "batch_index": 0,
+                "position": position,
+                "adapter_id": adapter.adapter_id,
+                "name": adapter.name,
+                "word": adapter.word,
+                "image_ids": list(adapter.image_ids),
+            }
+    for shard in plan.shards:
+        for number, batch in enumerate(shard.batches):
+            for position, sample in enumerate(batch):
+                yield (
+                    blank
+                    | vars(sample)
+                    | {
+                        "run_id": plan.run.run_id,
+                        "kind": "sample",
+                        "group_id": shard.shard_id,
+                        "group_index": shard.index,
+                        "batch_index": number,
+                        "position": position,
+                    }
+                )
 
 
 def _chunks(items: Sequence[Item], size: int) -> list[tuple[Item, ...]]:

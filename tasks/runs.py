@@ -6,7 +6,7 @@ What every other module of this room works from: packs of adapters, shards of sa
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -246,37 +246,3 @@ def scores_key(plan: Plan, shard: Shard) -> str:
 def published_scores_key(run: RunInfo) -> str:
     """Where all scores of a run lie once it was closed: under the date on which it was first planned."""
     return layout.scores_part_key(run.created_at.date(), run.run_id, "0")
-
-
-def plan_rows(plan: Plan) -> Iterable[dict[str, Any]]:
-    """The plan as rows of the PLAN table."""
-    blank: dict[str, Any] = dict.fromkeys(PLAN.names)
-    for pack in plan.packs:
-        for position, adapter in enumerate(pack.adapters):
-            yield blank | {
-                "run_id": plan.run.run_id,
-                "kind": "adapter",
-                "group_id": pack.pack_id,
-                "group_index": pack.index,
-                "batch_index": 0,
-                "position": position,
-                "adapter_id": adapter.adapter_id,
-                "name": adapter.name,
-                "word": adapter.word,
-                "image_ids": list(adapter.image_ids),
-            }
-    for shard in plan.shards:
-        for number, batch in enumerate(shard.batches):
-            for position, sample in enumerate(batch):
-                yield (
-                    blank
-                    | vars(sample)
-                    | {
-                        "run_id": plan.run.run_id,
-                        "kind": "sample",
-                        "group_id": shard.shard_id,
-                        "group_index": shard.index,
-                        "batch_index": number,
-                        "position": position,
-                    }
-                )

@@ -176,12 +176,14 @@ class SlotPool:
         slots: all of them.
         beside: how many of them serve scoring alone, on the CPU, so that no GPU waits for it: one where there are
             GPUs, none elsewhere.
+        unclaimed: answers of items of tasks that have not ended, by task run and slot; else a retry would lose them.
     """
 
     def __init__(self, devices: Sequence[str], store_root: str, stall_timeout_seconds: float = 1800.0) -> None:
         """Make a slot per device; children start on first use."""
         self.devices, self.store_root = tuple(devices), store_root
         self.slots = [Slot(device, store_root, stall_timeout_seconds) for device in devices]
+        self.unclaimed: dict[str, dict[str, list[dict[str, Any]]]] = {}
         self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         self._free_beside: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         for number, slot in enumerate(self.slots):

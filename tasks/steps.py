@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
-from prefect import task
+from prefect import runtime, task
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Failed
 from prefect.tasks import Task, exponential_backoff
@@ -51,23 +51,26 @@ def _in_slot(job: str, payloads: Mapping[str, dict[str, Any]], *, beside: bool =
         beside: whether a slot beside the GPUs will do, where there is one.
 
     Returns:
-        The answers as one, with the name of the ``slot``; a failed state with them, and with ``failed`` (item id:
-        why), if not all went well.
+        ``slots``: by the name of a slot, its answers as one, those of an earlier try of the same task included; a
+        failed state with that, and with ``failed`` (item id: why), if not all went well.
     """
-    answers: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
-    with POOL.get().borrow(beside=beside) as slot:
+    pool, task_run_id = POOL.get(), str(runtime.task_run.id)
+    # A retry asks for all items again; what those that an earlier try finished have cost is known here alone.
+    answers = pool.unclaimed.setdefault(task_run_id, {})
+    with pool.borrow(beside=beside) as slot:
         for item, payload in payloads.items():
             try:
-                answers.append(slot.call(job, payload, progress.publish))
+                answers.setdefault(slot.name, []).append(slot.call(job, payload, progress.publish))
             except JobFailed as error:
                 if may_pass(error) or len(payloads) == 1:
                     raise
                 failed[item] = str(error)
-    merged = _merged(answers) | {"slot": slot.name}
+    del pool.unclaimed[task_run_id]
+    said: dict[str, Any] = {"slots": {name: _merged(some) for name, some in answers.items()}}
     if not failed:
-        return merged
-    return Failed(message=f"{len(failed)} of {len(payloads)} items failed", data=merged | {"failed": failed})
+        return said
+    return Failed(message=f"{len(failed)} of {len(payloads)} items failed", data=said | {"failed": failed})
 
 
 def _merged(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:

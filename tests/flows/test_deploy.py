@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId, FlowRunFilterState
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -86,6 +88,21 @@ def test_pools_queues_and_deployments_are_there(
         deployment = client.read_deployment_by_name(name)
         assert "blora" in deployment.tags
         assert ("blora-entry" in deployment.tags) == (name != "shard/shard")
+
+
+def test_the_server_schedules_the_nights(client: SyncPrefectClient) -> None:
+    """Prefect's scheduler is a service of its own, which fails without anybody being told."""
+    nightly = client.read_deployment_by_name("nightly/nightly")
+
+    def scheduled() -> list[Any]:
+        ours = FlowRunFilter(
+            deployment_id=FlowRunFilterDeploymentId(any_=[nightly.id]),
+            state=FlowRunFilterState.model_validate({"type": {"any_": [StateType.SCHEDULED]}}),
+        )
+        return list(client.read_flow_runs(flow_run_filter=ours))
+
+    first = min(wait_for(scheduled, 240, "night"), key=lambda one: one.expected_start_time)
+    assert first.expected_start_time.astimezone(ZoneInfo("Europe/London")).strftime("%H:%M") == "02:00"
 
 
 def test_the_form_takes_an_address_or_a_small_manifest_and_explains_itself(client: SyncPrefectClient) -> None:

@@ -20,7 +20,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from manifests import layout
 from manifests.store import Store
 from manifests.tables import SLOTS, from_parquet_bytes
-from tasks.fleet import flow_runs_of
+from tasks.kin import run_tag, shards_of
 from tasks.runs import load_plan
 from tasks.status import run_status
 from tests.flows.conftest import SETTINGS, Project, live_leases
@@ -62,7 +62,7 @@ class Fleet:
 
     def flow_runs(self) -> list[FlowRun]:
         with temporary_settings({PREFECT_API_URL: self.server.api_url}), get_client(sync_client=True) as client:
-            return flow_runs_of(client, self.run_id())
+            return shards_of(client, run_tag(self.root, self.run_id()))
 
     def busy(self) -> list[Worker]:
         """Workers that have taken a flow run."""

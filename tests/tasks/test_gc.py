@@ -12,7 +12,8 @@ from manifests import layout
 from manifests.store import Store
 from manifests.tables import PLAN, to_parquet_bytes, to_table
 from tasks import gc
-from tasks.runs import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard, plan_rows
+from tasks.plan import plan_rows
+from tasks.runs import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard
 
 DAY = timedelta(days=1)
 

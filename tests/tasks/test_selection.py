@@ -13,7 +13,8 @@ from manifests.faults import Fault
 from manifests.store import Store
 from manifests.tables import FAULTS, PLAN, to_parquet_bytes, to_table
 from tasks.faults import fault_row
-from tasks.runs import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard, plan_rows
+from tasks.plan import plan_rows
+from tasks.runs import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard
 from tasks.selection import given_up, select
 from tasks.status import full_status
 

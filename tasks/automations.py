@@ -1,0 +1,73 @@
+"""What the server does by itself: tells a webhook that a run failed, and takes a run without heartbeats for crashed."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import ChangeFlowRunState, SendNotification
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
+
+TAG, ENTRY_TAG = "blora", "blora-entry"
+"""The first is on every deployment, the second on those that a person or a schedule starts: a shard's failure is its
+parent's business."""
+
+ALERT, ZOMBIES = "blora: tell that a run failed or crashed", "blora: a run without heartbeats has crashed"
+_ENDED = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Crashed", "Cancelled", "Paused", "Suspended")}
+_HEARTBEAT = "prefect.flow-run.heartbeat"
+
+
+def alert(block_id: UUID) -> AutomationCore:
+    """A run that a person or a schedule started has failed or crashed: the block says so, with outcome and address."""
+    return AutomationCore(
+        name=ALERT,
+        description="Deployed by `blora deploy`.",
+        trigger=EventTrigger(
+            match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
+            match_related=ResourceSpecification(
+                {"prefect.resource.id": f"prefect.tag.{ENTRY_TAG}", "prefect.resource.role": "tag"}
+            ),
+            expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
+            for_each={"prefect.resource.id"},
+            posture=Posture.Reactive,
+            threshold=1,
+            within=timedelta(0),
+        ),
+        actions=[
+            SendNotification(
+                block_document_id=block_id,
+                subject="{{ flow.name }}: {{ flow_run.name }} {{ flow_run.state.name }}",
+                body="{{ flow_run.state.message }}\n{{ flow_run|ui_url }}",
+            )
+        ],
+    )
+
+
+def zombies(after_seconds: int) -> AutomationCore:
+    """A run that began and gives no heartbeats (any more) has crashed, whatever its last state says."""
+    return AutomationCore(
+        name=ZOMBIES,
+        description="Deployed by `blora deploy`.",
+        trigger=EventTrigger(
+            match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
+            match_related=ResourceSpecification(
+                {"prefect.resource.id": f"prefect.tag.{TAG}", "prefect.resource.role": "tag"}
+            ),
+            # Running, too: a machine may be lost before the first heartbeat has left it.
+            after={_HEARTBEAT, "prefect.flow-run.Running"},
+            expect={_HEARTBEAT, *_ENDED},
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(seconds=after_seconds),
+        ),
+        actions=[
+            ChangeFlowRunState(
+                state=StateType.CRASHED,
+                message=f"no heartbeat for {after_seconds} s: its machine or process is gone. What it had "
+                "done is in the store; its parent, the next night or `blora rerun` goes on from there.",
+            )
+        ],
+    )

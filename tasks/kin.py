@@ -1,0 +1,64 @@
+"""Which flow runs belong to a run: its parents and its shards carry a tag of it, by which the server finds them.
+
+A parent that is cancelled takes its shards with it (`cancel_shards`, a hook of the flows that hand shards over). One
+that dies leaves them going on, since whoever takes up the run adopts them.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterState, FlowRunFilterTags
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.flows import Flow
+from prefect.states import Cancelling
+
+from manifests import ids
+
+log = logging.getLogger(__name__)
+
+PAGE = 200  # flow runs that the server gives at once
+SHARD_TAG = "blora-shard"
+"""Of the deployment of shards, and so of its flow runs."""
+
+GOING_ON = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED)
+_TAG = "run:"
+
+
+def run_tag(store_root: str, run_id: str) -> str:
+    """The tag of a run's flow runs; the same run in another store, on the same server, has another one."""
+    return f"{_TAG}{run_id}@{ids.digest(store_root)[:8]}"
+
+
+def shards_of(client: SyncPrefectClient, tag: str, *, going_on: bool = False) -> list[FlowRun]:
+    """The flow runs on the work pool for a run, newest first; all, or those that have not ended and are to go on."""
+    state = FlowRunFilterState.model_validate({"type": {"any_": GOING_ON}}) if going_on else None
+    wanted = FlowRunFilter(tags=FlowRunFilterTags(all_=[tag, SHARD_TAG]), state=state)
+    found: list[Any] = []
+    while page := client.read_flow_runs(flow_run_filter=wanted, limit=PAGE, offset=len(found)):
+        found += page
+        if len(page) < PAGE:
+            break
+    return sorted(found, key=lambda one: str(one.created), reverse=True)
+
+
+def mark_parent(client: SyncPrefectClient, flow_run_id: UUID, tag: str) -> None:
+    """Give a flow run the tag of a run whose shards it hands over."""
+    known = client.read_flow_run(flow_run_id).tags
+    if tag not in known:
+        client.update_flow_run(flow_run_id, tags=[*known, tag])
+
+
+def cancel_shards(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Prefect's hook for a cancelled flow: end the shards that it has handed over, of every run that it worked at."""
+    with get_client(sync_client=True) as client:
+        # Read anew: what a hook is given is as old as the flow run's start.
+        (parent,) = client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id])))
+        for tag in parent.tags:
+            if tag.startswith(_TAG):
+                for shard in shards_of(client, tag, going_on=True):
+                    log.warning("%s was cancelled: its shard %s is cancelled, too", parent.name, shard.name)
+                    client.set_flow_run_state(shard.id, Cancelling(message=f"{parent.name} was cancelled"))

@@ -1,0 +1,31 @@
+"""Several items in one task: what the items before an accident have cost is not lost when the task is retried."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.faults import SlotDied
+from tasks.slots import SlotPool
+from tasks.steps import POOL, _in_slot
+
+
+def test_a_retried_task_counts_what_it_made_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BLORA_SLOT_MODULE", "tests.forgetful_slot")
+    payloads: dict[str, dict[str, Any]] = {name: {"pack_id": name} for name in ("a", "b", "c")}
+    with SlotPool(["cpu", "cpu"], str(tmp_path)) as pool:
+        token = POOL.set(pool)
+        try:
+            with pytest.raises(SlotDied):
+                _in_slot("train_pack", payloads)
+            said: Any = _in_slot("train_pack", payloads)
+            again: Any = _in_slot("train_pack", payloads)
+        finally:
+            POOL.reset(token)
+    assert said["slots"] == {
+        "0 cpu": {"trained": ["a"], "train_seconds": 2.0},
+        "1 cpu": {"trained": ["b", "c"], "train_seconds": 4.0},
+    }
+    assert again["slots"] == {"0 cpu": {"trained": [], "train_seconds": 0.0}}, "counted twice"
