@@ -63,7 +63,7 @@ def review(
     Of several marks on one picture the last one counts. For each picture to be redone the run gets a further one of the
     same pair with another seed, which `blora rerun` draws; the old picture stays.
 
-    Examples: `blora review RUN RUN.decisions.json` · `blora export RUN ./delivery --kept`
+    Examples: `blora review RUN RUN.decisions.json` · `blora review RUN ./ada.json --root s3://bucket/art`
     """
     from tasks.review.decisions import load_marks, read_marks
     from tasks.review.redo import record_review

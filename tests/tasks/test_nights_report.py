@@ -79,7 +79,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         )
         level = 0.2 if last else 0.5 + 0.01 * (night % 3)
         finish(
-            store, plan, scorer=lambda s, n, level=level: {"transfer": level + n / 1000}, missing=[9] if last else ()
+            store, plan, scorer=lambda s, n, level=level: {"transfer": level + n / 1000}, missing=[2] if last else ()
         )  # type: ignore[misc]
         dated(store, plan.run.run_id, FIRST + timedelta(days=night))
         if last:
