@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from PIL import Image
 
 from manifests import layout
 from manifests.faults import Fault
-from manifests.store import Missing, Store
+from manifests.store import Missing, Store, StoreError
 from manifests.tables import ADAPTERS, FAULTS, SAMPLES, SCORES, SLOTS, to_parquet_bytes, to_table
 from tasks.compaction import publish_scores
 from tasks.contact_sheet import contact_sheet, sliced
@@ -26,6 +27,8 @@ from tasks.review.report import write_report
 from tasks.runs import Part, Plan, PlannedSample
 from tasks.stock import Stock, in_parallel, list_pictures, take_stock
 from tasks.strips import draw_strips
+
+log = logging.getLogger(__name__)
 
 SHEET_MOST = 12  # contents and styles on the contact sheet; larger grids are for the report page
 
@@ -113,7 +116,10 @@ def collect(store: Store, plan: Plan, failures: Sequence[Fault] = (), timings: d
         "timings": timings or _old_timings(store, run_id),
     }
     store.replace(layout.run_key(run_id, "run.json"), plan.run.to_json(**ended))
-    write_report(store, plan, stock)
+    try:
+        write_report(store, plan, stock)
+    except StoreError as error:  # a page is for looking, and no reason for a run to be taken as not ended
+        log.warning("%s: its page could not be written (%s); blora report %s does it", run_id, error, run_id)
     return outcome
 
 
