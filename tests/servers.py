@@ -304,7 +304,13 @@ class Worker:
             self.process = subprocess.Popen(
                 command,
                 cwd=folder,
-                env={**os.environ, "PREFECT_WORKER_QUERY_SECONDS": "1", "PYTHONPATH": os.getcwd(), **environment},
+                env={
+                    **os.environ,
+                    "PREFECT_LOGGING_LEVEL": "INFO",  # tests read its log, whatever `blora` set in this process
+                    "PREFECT_WORKER_QUERY_SECONDS": "1",
+                    "PYTHONPATH": os.getcwd(),
+                    **environment,
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
