@@ -21,7 +21,8 @@ from manifests.tables import PLAN, SCORES, to_parquet_bytes, to_table
 from tasks import gc
 from tasks.collect import collect
 from tasks.compaction import publish_scores
-from tasks.runs import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard, plan_rows, scores_key
+from tasks.plan import plan_rows
+from tasks.runs import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard, scores_key
 from tasks.stock import read_scores
 
 SHARDS = 6
