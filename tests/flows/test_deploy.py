@@ -157,7 +157,8 @@ def test_a_run_without_heartbeats_is_marked_crashed_and_told(
         wait_for(lambda: _state(client, dead) == StateType.CRASHED, 420, "crash noticed")
         assert _state(client, alive) == StateType.RUNNING
         assert "no heartbeat for 60 s" in (client.read_flow_run(dead).state.message or "")  # type: ignore[union-attr]
-        assert "Crashed" in json.loads(wait_for(lambda: _next(messages), 60, "message"))["text"]
+        # What other runs were told about may still come in between.
+        wait_for(lambda: "Crashed" in (_next(messages) or ""), 240, "message of the crash")
     finally:
         for worker in workers:
             worker.kill()
