@@ -242,9 +242,8 @@ def _packs_said(draft: Any, elsewhere: bool) -> str:
     size = max(len(pack.adapters) for pack in draft.plan.packs)
     if draft.plan.run.settings.pack_size != "auto":
         return f"of up to {size}, as pack_size says"
-    if elsewhere and size == 1:
-        return "of 1: what the machines of the pool hold is not known here; --set pack_size=N says it"
-    return f"of up to {size}, by the memory of the machine that planned it; --set pack_size=N says otherwise"
+    known = "not known for machines of a pool" if elsewhere and size == 1 else "of the machine that planned it"
+    return f"of up to {size}, by the memory ({known}); --set pack_size=N says otherwise"
 
 
 if __name__ == "__main__":
