@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from blora.adapter import Adapter, Factors, load_adapter, strength_from_reference
     from blora.base import Base, base_revision, load_base
-    from blora.blend import blend
+    from blora.blend import blend_adapters
     from blora.blocks import BLOCKS
     from blora.config import PRESETS, RECIPE_VERSION, SampleSettings, ScoreSettings, Settings, TrainSettings, resolve
     from blora.errors import BloraError
@@ -49,7 +49,7 @@ _HOME = {
     "TrainSettings": "config",
     "transfer_colours": "recolour",
     "base_revision": "base",
-    "blend": "blend",
+    "blend_adapters": "blend",
     "load_adapter": "adapter",
     "load_base": "base",
     "resolve": "config",
@@ -76,7 +76,7 @@ __all__ = [
     "TrainResult",
     "TrainSettings",
     "base_revision",
-    "blend",
+    "blend_adapters",
     "load_adapter",
     "load_base",
     "resolve",

@@ -1,6 +1,6 @@
 """Several adapters by weight as one: the sum of their weight deltas, exactly.
 
-    half_and_half = blend([(wave.style, 0.5), (gold.style, 0.5)])
+    half_and_half = blend_adapters([(wave.style, 0.5), (gold.style, 0.5)])
 
 With factors ``up_i @ down_i`` side by side along the rank, ``[w_1 up_1, w_2 up_2, …] @ [down_1; down_2; …]`` is
 ``sum_i w_i (up_i @ down_i)``: the mix is linear in the weight deltas, which a mean of the factors would not be. A blend
@@ -16,10 +16,10 @@ import torch
 from blora.adapter import Adapter, Factors
 from blora.errors import KeyMismatchError
 
-__all__ = ["blend"]
+__all__ = ["blend_adapters"]
 
 
-def blend(parts: Sequence[tuple[Adapter, float]]) -> Adapter:
+def blend_adapters(parts: Sequence[tuple[Adapter, float]]) -> Adapter:
     """Return the adapter whose weight deltas are the weighted sum of others'.
 
     Args:
@@ -31,9 +31,9 @@ def blend(parts: Sequence[tuple[Adapter, float]]) -> Adapter:
         KeyMismatchError: The adapters have different layers, or layers of different shapes.
     """
     if not parts:
-        raise ValueError("blend: received no adapter; accepted one or several with a weight each")
+        raise ValueError("blend_adapters: received no adapter; accepted one or several with a weight each")
     if any(not abs(weight) < float("inf") for _, weight in parts):
-        raise ValueError(f"blend: received the weights {[weight for _, weight in parts]}; accepted finite numbers")
+        raise ValueError(f"blend_adapters: received weights {[weight for _, weight in parts]}; accepted finite numbers")
     names = parts[0][0].layers.keys()
     for number, (adapter, _) in enumerate(parts):
         if adapter.layers.keys() != names:

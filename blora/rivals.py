@@ -36,7 +36,7 @@ from PIL import Image
 
 from blora.adapter import Adapter, Factors
 from blora.base import Base
-from blora.blend import blend
+from blora.blend import blend_adapters
 from blora.blocks import BLOCKS, attention_layers
 from blora.config import RECIPE_VERSION, Settings
 from blora.errors import SettingFault, SettingsError
@@ -180,13 +180,13 @@ class Workshop:
         if row == "w2":
             layers = {**_under(content, CONTENT_PROBE), **_under(style_adapter, BLOCKS["style"])}
             return Draw(None, None, told, pair.seed, whole=Adapter(layers))
-        return Draw(None, None, told, pair.seed, whole=blend([(content, 1.0), (style_adapter, 1.0)]))
+        return Draw(None, None, told, pair.seed, whole=blend_adapters([(content, 1.0), (style_adapter, 1.0)]))
 
     def _coloured(self, way: str, amount: float, pair: Pair, draw: Draw) -> Draw:
         """The same draw with the content's colours kept in one of the ways."""
         if way == "own_style":
             assert draw.content is not None and draw.style is not None  # `_compose` gives both
-            return replace(draw, style=blend([(draw.style.style, 1.0), (draw.content.style, amount)]))
+            return replace(draw, style=blend_adapters([(draw.style.style, 1.0), (draw.content.style, amount)]))
         palette = Palette(self.paired.pictures[pair.content], cast("Method", way), amount)
         return replace(draw, palette=palette)
 

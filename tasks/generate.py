@@ -19,7 +19,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from blora.adapter import Adapter
-from blora.blend import blend
+from blora.blend import blend_adapters
 from blora.blocks import Half
 from blora.recolour import Method, Palette
 from blora.sample import Draw, sample
@@ -149,7 +149,7 @@ def _palette(resident: Resident, planned: PlannedSample, run_id: str) -> Palette
 def _half(resident: Resident, planned: PlannedSample, half: Half) -> Adapter | None:
     """A side's adapter, several of a mix as one; None where the prompt says the side."""
     parts = [(resident.half(part.adapter_id, half), part.weight) for part in planned.parts(half)]
-    return parts[0][0] if len(parts) == 1 else blend(parts) if parts else None
+    return parts[0][0] if len(parts) == 1 else blend_adapters(parts) if parts else None
 
 
 def encode_png(pixels: Pixels, planned: PlannedSample, run: RunInfo) -> bytes:

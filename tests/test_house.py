@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import blora
+
 ROOT = Path(__file__).parent.parent
 FORBIDDEN = {
     "blora": {"manifests", "tasks", "flows", "prefect", "fsspec", "s3fs"},
@@ -87,6 +89,12 @@ def test_importing_stays_light(module: str, absent: tuple[str, ...]) -> None:
     code = f"import sys, {module}; print(*[name for name in {absent!r} if name in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert loaded.stdout.strip() == ""
+
+
+def test_no_public_name_of_the_library_is_hidden_by_a_module() -> None:
+    """Importing ``blora.x`` binds ``x`` on the package: a function of that name would be there only until then."""
+    modules = {path.stem for path in (ROOT / "blora").glob("*.py")}
+    assert modules.isdisjoint(blora.__all__)
 
 
 def test_only_one_module_of_ours_reads_the_environment() -> None:

@@ -31,7 +31,7 @@ def adapters(base: Base) -> list[Adapter]:
 def test_a_blend_is_linear_in_the_weight_deltas(adapters: list[Adapter]) -> None:
     weights = (0.7, -0.25, 1.6)
     halves = [adapter.style for adapter in adapters]
-    mixed = blora.blend(list(zip(halves, weights, strict=True)))
+    mixed = blora.blend_adapters(list(zip(halves, weights, strict=True)))
     assert mixed.layers.keys() == halves[0].layers.keys() and mixed.rank == 3 + 4 + 7
     for name, factors in mixed.layers.items():
         wanted = sum(weight * half.layers[name].delta for half, weight in zip(halves, weights, strict=True))
@@ -49,8 +49,8 @@ def test_one_batch_holds_different_mixes_and_each_is_its_explicit_delta(base: Ba
     ]
     draws = [
         Draw(
-            blora.blend([(adapter.content, weight) for adapter, weight in content]),
-            blora.blend([(adapter.style, weight) for adapter, weight in style]),
+            blora.blend_adapters([(adapter.content, weight) for adapter, weight in content]),
+            blora.blend_adapters([(adapter.style, weight) for adapter, weight in style]),
             "A [c] in [s] style",
             seed=number,
             content_strength=0.9,
@@ -76,7 +76,7 @@ def test_one_batch_holds_different_mixes_and_each_is_its_explicit_delta(base: Ba
 
 def test_the_ends_of_an_interpolation_are_the_adapters_themselves(base: Base, adapters: list[Adapter]) -> None:
     one, two = adapters[0].style, adapters[1].style
-    ends = [Draw(None, blora.blend([(one, 1 - t), (two, t)]), "a", 0) for t in (0.0, 1.0)]
+    ends = [Draw(None, blora.blend_adapters([(one, 1 - t), (two, t)]), "a", 0) for t in (0.0, 1.0)]
     alone = [Draw(None, one, "a", 0), Draw(None, two, "a", 0)]
     torch.testing.assert_close(
         sample_latents(base, ends, QUICK), sample_latents(base, alone, QUICK), atol=AGAINST_EXPLICIT, rtol=0
@@ -85,8 +85,8 @@ def test_the_ends_of_an_interpolation_are_the_adapters_themselves(base: Base, ad
 
 def test_what_cannot_be_mixed_is_refused(adapters: list[Adapter]) -> None:
     with pytest.raises(ValueError, match="no adapter"):
-        blora.blend([])
+        blora.blend_adapters([])
     with pytest.raises(ValueError, match="finite"):
-        blora.blend([(adapters[0], float("nan"))])
+        blora.blend_adapters([(adapters[0], float("nan"))])
     with pytest.raises(KeyMismatchError, match="different layers"):
-        blora.blend([(adapters[0].content, 0.5), (adapters[1].style, 0.5)])
+        blora.blend_adapters([(adapters[0].content, 0.5), (adapters[1].style, 0.5)])
