@@ -57,11 +57,11 @@ class Board:
         """Shards that wait for an adapter, by the adapter's id."""
         self._attempts: Counter[str] = Counter()
         possible = stock.adapters | coming
-        unscored = stock.samples - stock.scored
+        unscored = stock.pictures.keys() - stock.scored
         for shard in self.plan.shards:
             wanted = [sample for sample in shard.samples if sample.sample_id in self.selection.samples]
             to_draw = [
-                sample for sample in wanted if sample.sample_id not in stock.samples and sample.adapter_ids <= possible
+                sample for sample in wanted if sample.sample_id not in stock.pictures and sample.adapter_ids <= possible
             ]
             awaited = {adapter_id for sample in to_draw for adapter_id in sample.adapter_ids} & coming
             if awaited:

@@ -64,7 +64,7 @@ class Bars(_Shown):
     def _begin(self, plan: Plan) -> None:
         stock = take_stock(self._store, plan)
         packs = [p for p in plan.packs if any(a.adapter_id not in stock.adapters for a in p.adapters)]
-        shards = [s for s in plan.shards if any(x.sample_id not in stock.samples for x in s.samples)]
+        shards = [s for s in plan.shards if any(x.sample_id not in stock.pictures for x in s.samples)]
         unscored = [s for s in plan.shards if any(x.sample_id not in stock.scored for x in s.samples)]
         pictures, scores = sum(len(s.samples) for s in shards), sum(len(s.samples) for s in unscored)
         self._already = {"train": 0, "sample": len(plan.samples) - pictures, "score": len(plan.samples) - scores}

@@ -153,6 +153,15 @@ def report_prefix(run_id: str) -> str:
     return run_key(run_id, "report") + "/"
 
 
+def thumbnails_prefix(run_id: str) -> str:
+    """Return the folder of the thumbnails of a run's page.
+
+    Raises:
+        InvalidId: `run_id` is not a plain word.
+    """
+    return f"{report_prefix(run_id)}thumbnails/"
+
+
 def decisions_prefix(run_id: str) -> str:
     """Return the folder of what reviewers said about a run.
 

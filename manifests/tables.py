@@ -384,11 +384,19 @@ def to_table(rows: Iterable[Mapping[str, object]], schema: pa.Schema) -> pa.Tabl
     return pa.table([_column(table, field, [row[field.name] for row in kept]) for field in schema], schema=schema)
 
 
-def to_parquet_bytes(table: pa.Table) -> bytes:
-    """Return the table as a Parquet file; the same table gives the same bytes."""
+def to_parquet_bytes(table: pa.Table, notes: Mapping[str, str] | None = None) -> bytes:
+    """Return the table as a Parquet file, `notes` in its metadata; the same table gives the same bytes."""
+    if notes:
+        table = table.replace_schema_metadata({**table.schema.metadata, **notes})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     return bytes(sink.getvalue())
+
+
+def read_note(data: bytes, name: str) -> str | None:
+    """Return what `to_parquet_bytes` noted under a name in a file; None where it noted nothing."""
+    found = (pq.read_schema(pa.BufferReader(data)).metadata or {}).get(name.encode())
+    return None if found is None else found.decode()
 
 
 def from_parquet_bytes(data: bytes, schema: pa.Schema) -> pa.Table:

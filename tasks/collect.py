@@ -19,13 +19,14 @@ from PIL import Image
 from manifests import layout
 from manifests.faults import Fault
 from manifests.store import Missing, Store, StoreError
-from manifests.tables import ADAPTERS, FAULTS, SAMPLES, SCORES, SLOTS, to_parquet_bytes, to_table
+from manifests.tables import ADAPTERS, FAULTS, SAMPLES, SLOTS, to_parquet_bytes, to_table
 from tasks.compaction import publish_scores
 from tasks.contact_sheet import contact_sheet, sliced
 from tasks.faults import fault_row
+from tasks.parallel import in_parallel
 from tasks.review.report import write_report
 from tasks.runs import Part, Plan, PlannedSample
-from tasks.stock import Stock, in_parallel, list_pictures, take_stock
+from tasks.stock import Stock, take_stock
 from tasks.strips import draw_strips
 
 log = logging.getLogger(__name__)
@@ -62,9 +63,9 @@ class Outcome:
             plan.run.run_id,
             len(stock.adapters),
             len(plan.adapters),
-            len(stock.samples),
+            len(stock.pictures),
             len(plan.samples),
-            len(stock.scored & stock.samples),
+            len(stock.scored & stock.pictures.keys()),
             tuple(faults),
         )
 
@@ -94,8 +95,8 @@ def collect(store: Store, plan: Plan, failures: Sequence[Fault] = (), timings: d
     faults = (*plan.run.faults, *_item_faults(plan, stock, failures))
     names = _names(plan)
     tables = {
-        "samples.parquet": to_table(_sample_rows(store, plan), SAMPLES),
-        "scores.parquet": to_table(stock.scores, SCORES),
+        "samples.parquet": to_table(_sample_rows(plan, stock), SAMPLES),
+        "scores.parquet": stock.scores.table,
         "adapters.parquet": to_table(_adapter_rows(store, plan, stock.adapters), ADAPTERS),
         "faults.parquet": to_table([fault_row(f, run_id, names.get(f.item, "")) for f in faults], FAULTS),
     }
@@ -104,7 +105,7 @@ def collect(store: Store, plan: Plan, failures: Sequence[Fault] = (), timings: d
     for name, table in tables.items():
         store.replace(layout.run_key(run_id, name), to_parquet_bytes(table))
     publish_scores(store, plan.run, stock.scores)
-    if stock.samples:
+    if stock.pictures:
         store.replace(layout.run_key(run_id, "report/contact_sheet.png"), draw_sheet(store, plan))
     if strips := draw_strips(store, run_id):
         store.replace(layout.run_key(run_id, "report/strips.png"), strips)
@@ -163,7 +164,7 @@ def _item_faults(plan: Plan, stock: Stock, failures: Sequence[Fault]) -> list[Fa
         name = f"{sample.content_name} x {sample.style_name}, seed {sample.seed}"
         if not sample.adapter_ids <= stock.adapters:
             continue  # its adapter's fault says it all
-        if sample.sample_id not in stock.samples:
+        if sample.sample_id not in stock.pictures:
             faults.append(reasons.get(sample.sample_id) or _unexplained("sample", sample.sample_id, name))
         elif sample.sample_id not in stock.scored:
             faults.append(reasons.get(sample.sample_id) or _unexplained("score", sample.sample_id, name))
@@ -187,12 +188,11 @@ def _names(plan: Plan) -> dict[str, str]:
     return named | {s.sample_id: f"{s.content_name} x {s.style_name}" for s in plan.samples}
 
 
-def _sample_rows(store: Store, plan: Plan) -> list[dict[str, Any]]:
-    there = list_pictures(store, (sample.content_id for sample in plan.samples))
+def _sample_rows(plan: Plan, stock: Stock) -> list[dict[str, Any]]:
     width_px, height_px = plan.run.settings.sample.width_px, plan.run.settings.sample.height_px
     rows: list[dict[str, Any]] = []
     for sample in plan.samples:
-        entry = there.get(sample.key)
+        entry = stock.pictures.get(sample.sample_id)
         rows.append(
             {name: value for name, value in sample.columns().items() if name != "text"}
             | {

@@ -25,8 +25,9 @@ from tasks.bases import revision_of
 from tasks.cost import auto_pack_size
 from tasks.faults import RunNotFound, RunRefused
 from tasks.naming import Naming
+from tasks.parallel import in_parallel
 from tasks.runs import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard, load_plan, load_run
-from tasks.stock import Holdings, holdings, in_parallel
+from tasks.stock import Holdings, holdings
 from tasks.strips import Strip, write_strips
 
 Item = TypeVar("Item")
@@ -149,7 +150,7 @@ def shards_of(samples: Sequence[PlannedSample], held: Holdings, settings: Settin
     groups: list[tuple[PlannedSample, ...]] = []
     for row in rows.values():
         for there in (False, True):
-            some = [s for s in row if (s.sample_id in held.samples) is there]
+            some = [s for s in row if (s.sample_id in held.pictures) is there]
             groups += _chunks(some, settings.shard_size)
     return tuple(
         Shard(ids.digest("shard", [s.sample_id for s in g]), i, tuple(_chunks(g, settings.sample.batch_size)))

@@ -9,12 +9,15 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from PIL import Image
+
 from blora.blocks import Half
 from blora.score import Scored, ScoreItem, Scorer, score_samples
 from manifests import layout
 from manifests.store import Missing
 from manifests.tables import SCORES, from_parquet_bytes, to_parquet_bytes, to_table
 from tasks.resident import Pixels, Resident
+from tasks.review.thumbnails import write_shard_thumbnails
 from tasks.runs import Plan, PlannedSample, scores_key
 
 READERS = 4  # pictures read and decoded at once
@@ -46,9 +49,11 @@ def score_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
     unscored = [sample for sample in shard.samples if sample.sample_id not in known]
     with ThreadPoolExecutor(READERS) as threads:
         pictures = list(threads.map(lambda sample: _picture(resident, sample), unscored))
+    shown: dict[str, Image.Image | None] = dict.fromkeys(known)
     for sample, picture in zip(unscored, pictures, strict=True):
         if picture is None:
             continue
+        shown[sample.sample_id] = Image.fromarray(picture)
         planned.append(sample)
         items.append(_items(resident, picture, sample, plan))
     busy_seconds = 0.0
@@ -70,6 +75,7 @@ def score_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
                 )
         busy_seconds = time.monotonic() - began
         resident.store.replace(key, to_parquet_bytes(to_table(rows, SCORES)))
+        write_shard_thumbnails(resident.store, plan.run.run_id, shard.samples, shown)
     resident.emit({"kind": "score", "id": shard.shard_id, "done": len(shard.samples), "total": len(shard.samples)})
     return {
         "scored": [sample.sample_id for sample in planned],

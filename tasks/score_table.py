@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from manifests.store import Store
+from tasks.compaction import read_scores
 from tasks.runs import Plan
-from tasks.stock import read_scores
 
 PREFERRED = ("transfer", "text_clip", "style_lite0", "content_lite0", "style_clip", "content_clip")
 """What rows are sorted by where nothing is said: the first of these that any picture has."""
@@ -54,8 +54,8 @@ def score_table(
         ValueError: a condition that cannot be read, or an unknown column.
     """
     rows = {s.sample_id: ScoreRow(s.sample_id, s.content_name, s.style_name, s.seed, s.key) for s in plan.samples}
-    for record in read_scores(store, plan):
-        rows[record["sample_id"]].scores[record["score"]] = record["value"]
+    for sample_id, name, value in read_scores(store, plan).columns("sample_id", "score", "value"):
+        rows[sample_id].scores[name] = value
     scored = [row for row in rows.values() if row.scores]
     names = sorted({name for row in scored for name in row.scores})
     sort = sort or default_sort(names)

@@ -137,8 +137,8 @@ def what_is_left(plan: Plan, stock: Stock) -> Left:
     """Compare a plan with what the store holds of it."""
     return Left(
         tuple(adapter.name for adapter in plan.adapters if adapter.adapter_id not in stock.adapters),
-        len(plan.samples) - len(stock.samples),
-        len(stock.samples - stock.scored),
+        len(plan.samples) - len(stock.pictures),
+        len(stock.pictures.keys() - stock.scored),
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from manifests import layout
@@ -95,6 +96,19 @@ def finish(store: Store, plan: Plan, *, scorer: Scorer = made_scores, missing: S
     count = len(plan.samples)
     timings = {"trained": len(plan.adapters), "train_seconds": 12.0, "drawn": count, "sample_seconds": 3.5}
     return collect(store, plan, (), timings | {"scored": count, "score_seconds": 0.5})
+
+
+def record_reads(monkeypatch: pytest.MonkeyPatch, store: Store) -> list[str]:
+    """The keys that a store is asked to read from now on."""
+    keys: list[str] = []
+    read = store.read
+
+    def recorded(key: str, *args: Any, **kwargs: Any) -> bytes:
+        keys.append(key)
+        return read(key, *args, **kwargs)
+
+    monkeypatch.setattr(store, "read", recorded)
+    return keys
 
 
 def _row(plan: Plan, sample: PlannedSample, name: str, value: float, now: datetime) -> dict[str, Any]:

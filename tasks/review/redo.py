@@ -66,7 +66,7 @@ def record_review(store: Store, plan: Plan, marks: Sequence[Mark]) -> list[Plann
 
 
 def _extend(store: Store, plan: Plan, samples: Sequence[PlannedSample]) -> None:
-    shards = shards_of(samples, Holdings(frozenset(), frozenset()), plan.run.settings)
+    shards = shards_of(samples, Holdings(), plan.run.settings)
     shards = tuple(replace(shard, index=len(plan.shards) + shard.index) for shard in shards)
     rows = plan_rows(Plan(plan.run, (), shards))
     name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{ids.digest('redo', [s.sample_id for s in samples])}.parquet"
