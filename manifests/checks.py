@@ -1,4 +1,4 @@
-"""The pictures that a manifest names, read and normalised: the second half of checking a manifest.
+"""The pictures that a manifest names, read and looked at: the second half of checking a manifest.
 
 | what arrives | outcome |
 |---|---|
@@ -12,30 +12,39 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from manifests.entries import ImageEntry, Manifest
 from manifests.errors import ManifestsError
 from manifests.faults import Fault
-from manifests.images import MAX_FILE_BYTES, NormalisedImage, normalise
+from manifests.images import MAX_FILE_BYTES, IdentifiedImage, identify
 from manifests.store import read_address
+
+Picture = TypeVar("Picture", bound=IdentifiedImage)
 
 _READ_AHEAD = 8  # files; a bucket answers many readers as fast as one, and 8 whole files fit into memory
 
 
-def read_images(entries: Iterable[ImageEntry]) -> Iterator[tuple[str, NormalisedImage | ManifestsError]]:
-    """Read and normalise the pictures of some entries, each address once, in order; little is held at any time.
+def read_images(
+    addresses: Iterable[str], turn: Callable[[bytes], Picture]
+) -> Iterator[tuple[str, Picture | ManifestsError]]:
+    """Read some pictures, each address once, in order; little is held at any time.
+
+    Args:
+        addresses: Where they lie.
+        turn: What is made of the bytes of each, such as `normalise`.
 
     Yields:
         The address, and the picture or why there is none.
     """
-    addresses = iter(dict.fromkeys(address for entry in entries for address in entry.images))
+    addresses = iter(dict.fromkeys(addresses))
     with ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="read-images") as readers:
         while batch := list(itertools.islice(addresses, _READ_AHEAD)):
             # Decoding stays in this thread: one picture being decoded may take most of a gigabyte.
             for address, read in zip(batch, readers.map(_read, batch), strict=True):
-                yield address, read if isinstance(read, ManifestsError) else _normalise(read)
+                yield address, read if isinstance(read, ManifestsError) else _turned(read, turn)
 
 
 def _read(address: str) -> bytes | ManifestsError:
@@ -45,26 +54,25 @@ def _read(address: str) -> bytes | ManifestsError:
         return error
 
 
-def _normalise(data: bytes) -> NormalisedImage | ManifestsError:
+def _turned(data: bytes, turn: Callable[[bytes], Picture]) -> Picture | ManifestsError:
     try:
-        return normalise(data)
+        return turn(data)
     except ManifestsError as error:
         return error
 
 
-def check_images(manifest: Manifest) -> tuple[dict[str, NormalisedImage], tuple[Fault, ...]]:
-    """Read and normalise every picture of a manifest; an entry is good if all its addresses are in the result.
-
-    Holds every normalised picture in memory; `read_images` hands them out one by one.
+def check_images(manifest: Manifest) -> tuple[dict[str, IdentifiedImage], tuple[Fault, ...]]:
+    """Read and identify every picture of a manifest; an entry is good if all its addresses are in the result.
 
     Returns:
-        The pictures by address, and a fault for each row and picture that cannot be used, in the order of the rows.
+        What is known of the pictures by address, and a fault for each row and picture that cannot be used, in the
+        order of the rows.
     """
     entries = (*manifest.contents, *manifest.styles)
-    pictures: dict[str, NormalisedImage] = {}
+    pictures: dict[str, IdentifiedImage] = {}
     errors: dict[str, ManifestsError] = {}
     first_address: dict[str, str] = {}
-    for address, found in read_images(entries):
+    for address, found in read_images((address for entry in entries for address in entry.images), identify):
         if isinstance(found, ManifestsError):
             errors[address] = found
             continue

@@ -8,7 +8,7 @@ from typing import Any
 
 from blora.config import RECIPE_VERSION, Settings
 from manifests import ids
-from manifests.images import NormalisedImage
+from manifests.images import IdentifiedImage
 from manifests.schema import ImageEntry, Manifest, PairEntry
 from manifests.sweeps import content_parts, style_parts
 from tasks.runs import Part, PlannedAdapter, PlannedSample
@@ -25,7 +25,7 @@ class Naming:
     """
 
     def __init__(
-        self, manifest: Manifest, pictures: Mapping[str, NormalisedImage], settings: Settings, revision: str
+        self, manifest: Manifest, pictures: Mapping[str, IdentifiedImage], settings: Settings, revision: str
     ) -> None:
         """Name everything.
 
@@ -60,7 +60,7 @@ class Naming:
     def _name_entries(
         self,
         entries: tuple[ImageEntry, ...],
-        pictures: Mapping[str, NormalisedImage],
+        pictures: Mapping[str, IdentifiedImage],
         known: dict[str, PlannedAdapter],
     ) -> dict[str, tuple[ImageEntry, PlannedAdapter]]:
         """Entry and adapter by the entry's name; two names of one picture share one adapter."""

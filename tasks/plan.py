@@ -9,15 +9,19 @@ Making a plan reads; only `publish` writes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from blora.config import Settings, resolve
 from manifests import ids, layout
-from manifests.checks import check_images
-from manifests.images import NormalisedImage
+from manifests.checks import check_images, read_images
+from manifests.errors import ManifestsError
+from manifests.faults import Fault
+from manifests.images import NormalisedImage, normalise
 from manifests.schema import Loaded, Manifest
 from manifests.store import Store
 from manifests.tables import PLAN, to_parquet_bytes, to_table
@@ -25,7 +29,7 @@ from tasks.bases import revision_of
 from tasks.cost import auto_pack_size
 from tasks.faults import RunNotFound, RunRefused
 from tasks.naming import Naming
-from tasks.parallel import in_parallel
+from tasks.parallel import REQUESTS_AT_ONCE, in_parallel
 from tasks.runs import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard, load_plan, load_run
 from tasks.stock import Holdings, holdings
 from tasks.strips import Strip, write_strips
@@ -35,10 +39,10 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Draft:
-    """A plan that is not published yet, with the pictures that publishing writes."""
+    """A plan that is not published yet, with the address of each of its pictures by image_id."""
 
     plan: Plan
-    images: tuple[NormalisedImage, ...]
+    images: Mapping[str, str]
     held: Holdings
     strips: tuple[Strip, ...] = ()
 
@@ -98,7 +102,7 @@ def make_plan(
     except RunNotFound:
         packs = _packs(naming.adapters, held, _pack_size(settings, manifest.base, elsewhere))
         plan = Plan(run, packs, shards_of(naming.samples, held, settings))
-    images = tuple({picture.image_id: picture for picture in pictures.values()}.values())
+    images = {picture.image_id: address for address, picture in pictures.items()}
     return Draft(plan, images, held, naming.strips)
 
 
@@ -106,16 +110,46 @@ def publish(store: Store, draft: Draft, manifest: Manifest) -> Plan:
     """Write a plan and its input pictures; the plan that is in the store afterwards wins, also over a racing twin.
 
     Order: pictures, manifest, run.json, and the plan last, because the plan is the marker.
+
+    Raises:
+        RunRefused: a picture has changed since the plan was made.
     """
     plan = draft.plan
     run_id = plan.run.run_id
-    pictures = {layout.image_key(picture.image_id): picture.png for picture in draft.images}
-    in_parallel(lambda key: store.write_once(key, pictures[key]), list(pictures))
+    _write_pictures(store, draft.images)
     store.write_once(layout.run_key(run_id, "manifest.json"), manifest.model_dump_json(indent=2).encode())
     write_strips(store, run_id, draft.strips)
     store.write_once(layout.run_key(run_id, "run.json"), plan.run.to_json(state="planned"))
     store.write_once(layout.run_key(run_id, "plan.parquet"), to_parquet_bytes(to_table(plan_rows(plan), PLAN)))
     return replace(load_plan(store, run_id), run=plan.run)
+
+
+def _write_pictures(store: Store, images: Mapping[str, str]) -> None:
+    """Normalise and write those that the store lacks, a few at a time: thousands of them do not fit into memory."""
+    there = store.list(layout.IMAGES_PREFIX)
+    wanted = {address: image_id for image_id, address in images.items() if layout.image_key(image_id) not in there}
+    changed: list[Fault] = []
+    read = read_images(wanted, normalise)
+    while some := list(itertools.islice(read, REQUESTS_AT_ONCE)):
+        good: dict[str, NormalisedImage] = {}
+        for address, found in some:
+            if isinstance(found, ManifestsError) or found.image_id != wanted[address]:
+                changed.append(_changed(address, found))
+            else:
+                good[found.image_id] = found
+        in_parallel(partial(_write_picture, store, good), list(good))
+    if changed:
+        raise RunRefused(f"{len(changed)} pictures changed while the run was being planned", changed)
+
+
+def _write_picture(store: Store, pictures: Mapping[str, NormalisedImage], image_id: str) -> None:
+    store.write_once(layout.image_key(image_id), pictures[image_id].png)
+
+
+def _changed(address: str, found: NormalisedImage | ManifestsError) -> Fault:
+    received = str(found) if isinstance(found, ManifestsError) else "another picture"
+    hint = "run the manifest again once nobody writes to its pictures"
+    return Fault("image", f"{address} changed while the run was being planned", received, "the picture as it was", hint)
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
