@@ -28,9 +28,10 @@ from pathlib import Path
 from typing import Any
 
 import botocore.session
-import psutil
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+
+from tests.processes import kill_family
 
 START_SECONDS = 60
 """How long a server may take to answer; it needs about one second on an idle machine."""
@@ -319,13 +320,4 @@ class Worker:
 
     def kill(self) -> None:
         """End it and all its children at once, as when a machine loses power."""
-        family = []
-        with contextlib.suppress(psutil.NoSuchProcess):
-            family = psutil.Process(self.process.pid).children(recursive=True)
-        with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
-        for member in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                member.kill()
-        self.process.wait()
-        psutil.wait_procs(family, timeout=20)
+        kill_family(self.process)

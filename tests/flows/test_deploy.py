@@ -8,8 +8,7 @@ import queue
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -21,6 +20,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymen
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from tests.processes import wait_for
 from tests.servers import PrefectServer, Worker, webhook_receiver
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -60,14 +60,6 @@ def deployed(
 def client(deployed: tuple[PrefectServer, Any, str, str]) -> Iterator[SyncPrefectClient]:
     with temporary_settings({PREFECT_API_URL: deployed[0].api_url}), get_client(sync_client=True) as one:
         yield one
-
-
-def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"no {what} in {seconds:g} s"
-        time.sleep(0.5)
-    return value
 
 
 def test_pools_queues_and_deployments_are_there(

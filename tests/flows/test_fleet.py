@@ -8,9 +8,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -24,6 +23,7 @@ from tasks.kin import run_tag, shards_of
 from tasks.runs import load_plan
 from tasks.status import run_status
 from tests.flows.conftest import SETTINGS, Project, live_leases
+from tests.processes import wait_for
 from tests.servers import PrefectServer, Worker
 from tests.stub_slot import adapter_bytes, picture_of
 
@@ -70,14 +70,6 @@ class Fleet:
 
     def logs(self) -> str:
         return "\n".join(f"{path.name}: {path.read_text()[-1500:]}" for path in sorted(self.scratch.glob("*.log")))
-
-
-def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"no {what} in {seconds:g} s"
-        time.sleep(0.2)
-    return value
 
 
 def items(flow_run: FlowRun) -> list[str]:

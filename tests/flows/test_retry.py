@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -24,15 +24,10 @@ from manifests.store import Store
 from tasks.kin import run_tag, shards_of
 from tasks.runs import load_plan
 from tests.flows.conftest import SETTINGS, Project, live_leases
+from tests.processes import wait_for
 from tests.servers import PrefectServer, Worker
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-
-pytestmark = pytest.mark.xfail(
-    strict=False,
-    reason="a worker of Prefect 3.8 dies of a run that is retried before it has let go of it; the wait for that is new",
-)
 
 
 class Site:
@@ -114,14 +109,6 @@ class Site:
         ours = {adapter.adapter_id for adapter in plan.adapters}
         entries = {**self.store.list("samples/"), **self.store.list("adapters/")}
         return {key: entry.modified for key, entry in entries.items() if key.split("/")[1] in ours}
-
-
-def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"no {what} in {seconds:g} s"
-        time.sleep(0.5)
-    return value
 
 
 @pytest.fixture(scope="module")
