@@ -6,14 +6,12 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import psutil
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
@@ -46,7 +44,7 @@ class Site:
         }
         self.command("flows.cli", "deploy", "--root", self.store.root)
         pools = {"control": "blora-control", "gpu-0": "blora-gpu", "gpu-1": "blora-gpu"}
-        self.workers = [Worker(pool, name, folder, self.environment) for name, pool in pools.items()]
+        self.workers = [Worker(pool, name, folder, self.environment, supervised=True) for name, pool in pools.items()]
 
     def tell(self, *refuse: str, seconds: float = 0) -> None:
         self.told.write_text(json.dumps({"refuse": refuse, "seconds": seconds}))
@@ -77,14 +75,8 @@ class Site:
             return flow_run if final and flow_run.run_count >= attempt else None
 
         flow_run: FlowRun = wait_for(ended, 420, f"end of attempt {attempt}")
-        wait_for(lambda: not self.engines(), 60, "end of its process")
-        time.sleep(2)  # Prefect 3.8's worker dies of a run that comes back before it has let go of it
+        wait_for(lambda: not self.workers[0].engines(), 60, "end of its process")
         return flow_run
-
-    def engines(self) -> list[psutil.Process]:
-        """The processes of flow runs that the worker which plans has started and that have not ended."""
-        children = psutil.Process(self.workers[0].process.pid).children(recursive=True)
-        return [one for one in children if one.status() != "zombie" and "prefect.engine" in one.cmdline()]
 
     def run_id(self, name: str) -> str:
         def ids() -> set[str]:
