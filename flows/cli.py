@@ -199,7 +199,7 @@ def _run_flow(name: str, subject: str, options: dict[str, Any], verbose: bool) -
         chosen = RunOptions.model_validate(options)
         store = open_store(chosen.root)
         environment.devices(chosen.devices)
-        bars = Bars(err, store)
+        bars = Bars(err)
         with progress.watching(bars), bars:
             flow = flows.stylize if name == "stylize" else flows.rerun
             state = flow(subject, chosen, return_state=True)
@@ -215,12 +215,12 @@ def _run_flow(name: str, subject: str, options: dict[str, Any], verbose: bool) -
 
 def _report(store: Store, run_id: str) -> None:
     """What a run leaves on the terminal: scores, faults, where everything lies; ends the command."""
-    from tasks.runs import load_plan
+    from tasks.runs import load_run
     from tasks.score_table import render, score_table
-    from tasks.status import run_status
+    from tasks.status import last_end
 
-    _, stand = run_status(store, run_id)
-    rows = score_table(store, load_plan(store, run_id))
+    stand = last_end(store, run_id)
+    rows = score_table(store, load_run(store, run_id))
     if rows:
         sys.stdout.write(render(rows[:40], "table"))
     show_faults(stand.faults)

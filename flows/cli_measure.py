@@ -130,13 +130,12 @@ def scores(
     Examples: `blora scores RUN --best --top 10` · `blora scores RUN --where style=wave --where "leakage_lite0>0.6"
     --format csv`
     """
-    from tasks.runs import load_plan
+    from tasks.runs import load_run
     from tasks.score_table import render, score_table
 
     with errors_shown():
         store = open_store(root)
-        kept = load_plan(store, run_id)
-        rows = score_table(store, kept, sort=sort, best_first=best, where=where or ())
+        rows = score_table(store, load_run(store, run_id), sort=sort, best_first=best, where=where or ())
         text = render(rows[: top or None], format_)
     sys.stdout.write(text)
     raise typer.Exit(OK)

@@ -21,6 +21,8 @@ SCHEMA_VERSION = 1
 A column that is added later may be null, and is null where an older file is read.
 """
 
+_SCALARS = (str, bool, int, float, type(None))  # whether they fit a column, their type says
+
 _INSTANT = pa.timestamp("us", tz="UTC")
 _TEXTS = pa.list_(pa.field("element", pa.string(), nullable=False))
 
@@ -361,10 +363,23 @@ def _fits(value: object, kind: pa.DataType) -> bool:
     return isinstance(value, list | tuple) and all(_fits(item, kind.value_type) for item in value)
 
 
+def _first_misfit(field: pa.Field, values: list[object]) -> int | None:
+    """The number of the first value that is none of the field's. Of scalars one of each type is looked at."""
+    fitting: set[type] = set()
+    for number, value in enumerate(values):
+        if type(value) in fitting:
+            continue
+        if not (_fits(value, field.type) or (value is None and field.nullable)):
+            return number
+        if isinstance(value, _SCALARS):
+            fitting.add(type(value))
+    return None
+
+
 def _column(table: str, field: pa.Field, values: list[object]) -> pa.Array:
-    for number, value in enumerate(values, start=1):
-        if not _fits(value, field.type) and not (value is None and field.nullable):
-            raise TableError(f"{table}, row {number}, {field.name}", repr(value)[:200], f"a value of type {field.type}")
+    if (number := _first_misfit(field, values)) is not None:
+        received = repr(values[number])[:200]
+        raise TableError(f"{table}, row {number + 1}, {field.name}", received, f"a value of type {field.type}")
     try:
         return pa.array(values, type=field.type)
     except (pa.ArrowException, OverflowError, UnicodeError) as error:
@@ -378,9 +393,10 @@ def to_table(rows: Iterable[Mapping[str, object]], schema: pa.Schema) -> pa.Tabl
         TableError: A row has an unknown column or lacks one (null is a value: give None), or a value does not fit.
     """
     table, _ = _label(schema)
-    kept = list(rows)
+    kept, names = list(rows), set(schema.names)
     for number, row in enumerate(kept, start=1):
-        _check_columns(table, row, schema, f", row {number}")
+        if row.keys() != names:
+            _check_columns(table, row, schema, f", row {number}")
     return pa.table([_column(table, field, [row[field.name] for row in kept]) for field in schema], schema=schema)
 
 

@@ -26,7 +26,7 @@ PICTURE_ROWS = 6
 
 def publish_artifacts(store: Store, plan: Plan, outcome: Outcome) -> None:
     """Create the table and the markdown artifact of a run."""
-    rows = score_table(store, plan)
+    rows = score_table(store, plan.run)
     if rows:
         table = [_table_row(store, row, index < 50) for index, row in enumerate(rows[:TABLE_ROWS])]
         create_table_artifact(

@@ -31,6 +31,8 @@ from tasks.strips import draw_strips
 
 log = logging.getLogger(__name__)
 
+TABLES = ("samples.parquet", "scores.parquet", "adapters.parquet", "faults.parquet")
+
 SHEET_MOST = 12  # contents and styles on the contact sheet; larger grids are for the report page
 
 
@@ -81,25 +83,35 @@ class Outcome:
         return text + (f", {len(self.faults)} faults" if self.faults else "")
 
 
-def collect(store: Store, plan: Plan, failures: Sequence[Fault] = (), timings: dict[str, Any] | None = None) -> Outcome:
-    """Write the run's tables and report, and say how it ended.
+def collect(
+    store: Store,
+    plan: Plan,
+    failures: Sequence[Fault] = (),
+    timings: dict[str, Any] | None = None,
+    stock: Stock | None = None,
+) -> Outcome:
+    """Write the run's tables and report, and say how it ended; what says so already is left as it is.
 
     Args:
         store: the store.
         plan: the run's plan.
         failures: what tasks reported, this time or the last; the latest of an item counts, and only if it is missing.
         timings: slot seconds by kind of work, kept in run.json for later estimates; with ``slots``, also a table.
+        stock: what the store has of the plan, where that is known and nothing was done.
     """
     run_id = plan.run.run_id
-    stock = take_stock(store, plan)
+    if stock is not None and _is_told(store, plan, stock):
+        return Outcome.of(plan, stock, ())
+    stock = stock or take_stock(store, plan)
     faults = (*plan.run.faults, *_item_faults(plan, stock, failures))
     names = _names(plan)
-    tables = {
-        "samples.parquet": to_table(_sample_rows(plan, stock), SAMPLES),
-        "scores.parquet": stock.scores.table,
-        "adapters.parquet": to_table(_adapter_rows(store, plan, stock.adapters), ADAPTERS),
-        "faults.parquet": to_table([fault_row(f, run_id, names.get(f.item, "")) for f in faults], FAULTS),
-    }
+    rows = (
+        to_table(_sample_rows(plan, stock), SAMPLES),
+        stock.scores.table,
+        to_table(_adapter_rows(store, plan, stock.adapters), ADAPTERS),
+        to_table([fault_row(f, run_id, names.get(f.item, "")) for f in faults], FAULTS),
+    )
+    tables = dict(zip(TABLES, rows, strict=True))
     if slots := (timings or {}).get("slots"):
         tables["slots.parquet"] = to_table([row | {"run_id": run_id} for row in slots], SLOTS)
     for name, table in tables.items():
@@ -122,6 +134,15 @@ def collect(store: Store, plan: Plan, failures: Sequence[Fault] = (), timings: d
     except StoreError as error:  # a page is for looking, and no reason for a run to be taken as not ended
         log.warning("%s: its page could not be written (%s); blora report %s does it", run_id, error, run_id)
     return outcome
+
+
+def _is_told(store: Store, plan: Plan, stock: Stock) -> bool:
+    """Whether the run is complete and was closed as such."""
+    if plan.run.faults or not Outcome.of(plan, stock, ()).complete:
+        return False
+    told = all(store.exists(layout.run_key(plan.run.run_id, name)) for name in (*TABLES, "report/index.html"))
+    body = json.loads(store.read(layout.run_key(plan.run.run_id, "run.json")))
+    return told and bool(body["state"] == "finished")
 
 
 def draw_sheet(store: Store, plan: Plan) -> bytes:

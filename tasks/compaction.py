@@ -23,7 +23,7 @@ object is read again.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +35,7 @@ from manifests.store import Entry, Missing, Store
 from manifests.tables import SCORES, from_parquet_bytes, read_note, to_parquet_bytes, to_table
 from tasks.faults import RunNotFound
 from tasks.parallel import in_parallel
-from tasks.runs import Plan, RunInfo, load_run, published_scores_key, scores_key
+from tasks.runs import RunInfo, Shard, load_run, published_scores_key, scores_key
 
 _NOTE = "parts"
 
@@ -65,15 +65,18 @@ class RunScores:
 _NOTHING = RunScores(to_table([], SCORES), {})
 
 
-def read_scores(store: Store, plan: Plan) -> RunScores:
+def read_scores(store: Store, run: RunInfo, shards: Iterable[Shard] | None = None) -> RunScores:
     """The scores of a run, those of its last closing and those that came since.
 
-    Of a part of a plan: those of its shards, and what there was of the rest at the last closing.
+    Args:
+        store: the store.
+        run: the run.
+        shards: some of its shards: of the others it is enough to have what there was at the last closing.
     """
-    keys = {scores_key(plan, shard) for shard in plan.shards}
-    listed = store.list(layout.shard_scores_prefix(plan.run.run_id))
-    parts = {key: entry.version for key, entry in listed.items() if key in keys}
-    published = _read_published(store, plan.run)
+    listed = store.list(layout.shard_scores_prefix(run.run_id))
+    keys = listed.keys() if shards is None else {scores_key(run, shard) for shard in shards} & listed.keys()
+    parts = {key: listed[key].version for key in keys}
+    published = _read_published(store, run)
     newer = [key for key, version in parts.items() if published.parts.get(key) != version]
 
     def read(key: str) -> pa.Table | None:
@@ -85,7 +88,7 @@ def read_scores(store: Store, plan: Plan) -> RunScores:
     tables = in_parallel(read, newer)
     there = [table for table in tables if table is not None]
     if len(there) < len(tables):
-        published = _read_published(store, plan.run)
+        published = _read_published(store, run)
     if not there:
         return RunScores(published.table, published.parts)
     rows = pa.concat_tables(there)

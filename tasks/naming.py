@@ -36,6 +36,7 @@ class Naming:
             revision: pinned revision of the base model.
         """
         self._manifest, self._settings, self._revision = manifest, settings, revision
+        self._drawing = ids.canonical(settings.sample.identity())
         known: dict[str, PlannedAdapter] = {}
         self._contents = self._name_entries(manifest.contents, pictures, known)
         self._styles = self._name_entries(manifest.styles, pictures, known)
@@ -90,7 +91,6 @@ class Naming:
             "content_prompt": train.with_tokens(pair.content_prompt or "") if contents else "",
             "negative_prompt": sample.negative_prompt if pair.negative_prompt is None else pair.negative_prompt,
         }
-        told = ids.text_id(prompts["prompt"])
         if pair.own_style:
             own = [(entry, adapter, weight * pair.own_style) for entry, adapter, weight in contents]
         else:
@@ -99,8 +99,8 @@ class Naming:
         style = self._side([*styles, *own], pair.style_strength, sample.style_strength)
         drawn = PlannedSample(
             sample_id="",
-            content_id=content.side_id or told,
-            style_id=style.side_id or told,
+            content_id=content.side_id or ids.text_id(prompts["prompt"]),
+            style_id=style.side_id or ids.text_id(prompts["prompt"]),
             content_name=pair.content or pair.prompt or "",
             style_name=(pair.style or pair.prompt or "") + (f" + own {pair.own_style:.3g}" if own else ""),
             text=_plain_words(pair, [entry for entry, *_ in contents], [entry for entry, *_ in styles]),
@@ -114,7 +114,7 @@ class Naming:
             style_mix=style.mix,
             **_colour(pair),
         )
-        return drawn.named(sample.identity(), self._revision)
+        return drawn.named(self._drawing, self._revision)
 
     def _side(
         self, parts: list[tuple[ImageEntry, PlannedAdapter, float]], said: float | None, otherwise: float

@@ -30,7 +30,7 @@ from tasks.cost import auto_pack_size
 from tasks.faults import RunNotFound, RunRefused
 from tasks.naming import Naming
 from tasks.parallel import REQUESTS_AT_ONCE, in_parallel
-from tasks.runs import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard, load_plan, load_run
+from tasks.runs import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard, load_plan
 from tasks.stock import Holdings, holdings
 from tasks.strips import Strip, write_strips
 
@@ -39,12 +39,13 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Draft:
-    """A plan that is not published yet, with the address of each of its pictures by image_id."""
+    """A plan, with the address of each of its pictures by image_id; `is_kept` if the store has had it before."""
 
     plan: Plan
     images: Mapping[str, str]
     held: Holdings
     strips: tuple[Strip, ...] = ()
+    is_kept: bool = False
 
 
 def make_plan(
@@ -98,12 +99,14 @@ def make_plan(
         faults=faults,
     )
     try:
-        plan = replace(load_plan(store, run_id), run=replace(load_run(store, run_id), faults=faults))
+        kept = load_plan(store, run_id)
+        plan = replace(kept, run=replace(kept.run, faults=faults))
     except RunNotFound:
+        kept = None
         packs = _packs(naming.adapters, held, _pack_size(settings, manifest.base, elsewhere))
         plan = Plan(run, packs, shards_of(naming.samples, held, settings))
     images = {picture.image_id: address for address, picture in pictures.items()}
-    return Draft(plan, images, held, naming.strips)
+    return Draft(plan, images, held, naming.strips, kept is not None)
 
 
 def publish(store: Store, draft: Draft, manifest: Manifest) -> Plan:
@@ -117,6 +120,8 @@ def publish(store: Store, draft: Draft, manifest: Manifest) -> Plan:
     plan = draft.plan
     run_id = plan.run.run_id
     _write_pictures(store, draft.images)
+    if draft.is_kept:
+        return plan
     store.write_once(layout.run_key(run_id, "manifest.json"), manifest.model_dump_json(indent=2).encode())
     write_strips(store, run_id, draft.strips)
     store.write_once(layout.run_key(run_id, "run.json"), plan.run.to_json(state="planned"))

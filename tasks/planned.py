@@ -78,7 +78,7 @@ class PlannedSample:
         )
         return mix or (() if ids.is_text(side) else (Part(side, name, 1.0),))
 
-    def named(self, sample_settings: Mapping[str, Any], base_revision: str) -> PlannedSample:
+    def named(self, sample_settings: Mapping[str, Any] | ids.Canonical, base_revision: str) -> PlannedSample:
         """The sample under the id that all that shapes it gives; see `ids.sample_id`."""
         colour = {"colour_of": self.colour_of, "colour_by": self.colour_by, "colour_amount": self.colour_amount}
         sample_id = ids.sample_id(

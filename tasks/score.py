@@ -37,7 +37,7 @@ def score_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
     """
     plan = resident.plan(payload["run_id"])
     shard = plan.shard(payload["shard_id"])
-    key = scores_key(plan, shard)
+    key = scores_key(plan.run, shard)
     try:
         rows = from_parquet_bytes(resident.store.read(key), SCORES).to_pylist()
     except Missing:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.table import Table
 
+from manifests import layout
 from manifests.store import Store
 from tasks.compaction import read_scores
-from tasks.runs import Plan
+from tasks.runs import RunInfo
 
 PREFERRED = ("transfer", "text_clip", "style_lite0", "content_lite0", "style_clip", "content_clip")
 """What rows are sorted by where nothing is said: the first of these that any picture has."""
@@ -39,13 +40,13 @@ class ScoreRow:
 
 
 def score_table(
-    store: Store, plan: Plan, *, sort: str = "", best_first: bool = False, where: Sequence[str] = ()
+    store: Store, run: RunInfo, *, sort: str = "", best_first: bool = False, where: Sequence[str] = ()
 ) -> list[ScoreRow]:
     """The scored pictures of a run.
 
     Args:
         store: the store.
-        plan: the run's plan.
+        run: the run.
         sort: the score to sort by, or `default_sort`; rows without it come last.
         best_first: worst rows come first unless this is set.
         where: conditions that a row must meet, each ``column=value``, ``score<number`` or ``score>number``.
@@ -53,16 +54,22 @@ def score_table(
     Raises:
         ValueError: a condition that cannot be read, or an unknown column.
     """
-    rows = {s.sample_id: ScoreRow(s.sample_id, s.content_name, s.style_name, s.seed, s.key) for s in plan.samples}
-    for sample_id, name, value in read_scores(store, plan).columns("sample_id", "score", "value"):
+    rows: dict[str, ScoreRow] = {}
+    names: set[str] = set()
+    for sample_id, content_id, style_id, content, style, seed, name, value in read_scores(store, run).columns(
+        "sample_id", "content_id", "style_id", "content_name", "style_name", "seed", "score", "value"
+    ):
+        if sample_id not in rows:
+            key = layout.sample_key(content_id, style_id, sample_id)
+            rows[sample_id] = ScoreRow(sample_id, content, style, seed, key)
         rows[sample_id].scores[name] = value
-    scored = [row for row in rows.values() if row.scores]
-    names = sorted({name for row in scored for name in row.scores})
+        names.add(name)
+    scored = list(rows.values())
     sort = sort or default_sort(names)
     if sort not in names and scored:
-        raise ValueError(f"sort: received {sort!r}; accepted: {', '.join(names)}")
+        raise ValueError(f"sort: received {sort!r}; accepted: {', '.join(sorted(names))}")
     for condition in where:
-        scored = [row for row in scored if _meets(row, condition, names)]
+        scored = [row for row in scored if _meets(row, condition, sorted(names))]
     sign = 1.0 if best_first == lower_is_better(sort) else -1.0
     return sorted(scored, key=lambda row: (sort not in row.scores, sign * row.scores.get(sort, 0.0)))
 

@@ -63,17 +63,27 @@ def full_status(store: Store, run_id: str) -> Status:
     return Status("at work" if who else state, outcome, who, left, training_logs(store, plan, faults))
 
 
-def run_status(store: Store, run_id: str) -> tuple[str, Outcome]:
-    """The state in which a run was last left, and its plan compared with the store now.
+@dataclass(frozen=True)
+class Ended:
+    """How a run stood when it last ended.
 
-    The faults are those recorded when it last ended.
-
-    Raises:
-        RunNotFound: no such run.
+    Attributes:
+        run_id: the run.
+        complete: whether all that was asked for was there.
+        sentence: the outcome in a line.
+        faults: everything refused or failed.
     """
-    plan = load_plan(store, run_id)
-    state = json.loads(store.read(layout.run_key(run_id, "run.json")))["state"]
-    return state, Outcome.of(plan, take_stock(store, plan), recorded_faults(store, run_id))
+
+    run_id: str
+    complete: bool
+    sentence: str
+    faults: tuple[Fault, ...]
+
+
+def last_end(store: Store, run_id: str) -> Ended:
+    """How a run stood when it last ended, as it was recorded then; nothing is counted again."""
+    body = json.loads(store.read(layout.run_key(run_id, "run.json")))
+    return Ended(run_id, body["state"] == "finished", body.get("sentence", ""), recorded_faults(store, run_id))
 
 
 @dataclass(frozen=True)

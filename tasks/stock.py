@@ -74,4 +74,4 @@ def take_stock(store: Store, plan: Plan) -> Stock:
     held = holdings(store, used | {a.adapter_id for a in plan.adapters}, [s.content_id for s in plan.samples])
     planned = {sample.sample_id for sample in plan.samples}
     there = {sample_id: entry for sample_id, entry in held.pictures.items() if sample_id in planned}
-    return Stock(held.adapters, there, read_scores(store, plan))
+    return Stock(held.adapters, there, read_scores(store, plan.run, plan.shards))

@@ -92,7 +92,7 @@ def finish(store: Store, plan: Plan, *, scorer: Scorer = made_scores, missing: S
                 _put(root / sample.key, painted[number % len(painted)])
                 rows += [_row(plan, sample, name, value, now) for name, value in scorer(sample, number).items()]
             number += 1
-        _put(root / scores_key(plan, shard), to_parquet_bytes(to_table(rows, SCORES)))
+        _put(root / scores_key(plan.run, shard), to_parquet_bytes(to_table(rows, SCORES)))
     count = len(plan.samples)
     timings = {"trained": len(plan.adapters), "train_seconds": 12.0, "drawn": count, "sample_seconds": 3.5}
     return collect(store, plan, (), timings | {"scored": count, "score_seconds": 0.5})

@@ -134,7 +134,7 @@ class Stub:
         ]  # fmt: skip
         with logged("score", shard.shard_id):
             time.sleep(SECONDS / 2)
-            self.store.replace(scores_key(plan, shard), to_parquet_bytes(to_table(rows, SCORES)))
+            self.store.replace(scores_key(plan.run, shard), to_parquet_bytes(to_table(rows, SCORES)))
             shown: dict[str, Image.Image | None] = {sample.sample_id: plain_picture(sample) for sample in scored}
             write_shard_thumbnails(self.store, plan.run.run_id, shard.samples, shown)
         return {"scored": [sample.sample_id for sample in scored], "score_seconds": 0.0}

@@ -104,7 +104,7 @@ def compare(store: Store, run_a: str, run_b: str) -> Comparison:
         raise RunRefused(f"compare: received {run_a} twice; accepted: two runs")
     plans = load_plan(store, run_a), load_plan(store, run_b)
     pictures = [_by_key(plan) for plan in plans]
-    scores = [_Scores(read_scores(store, plan)) for plan in plans]
+    scores = [_Scores(read_scores(store, plan.run)) for plan in plans]
     shared = [key for key in pictures[0] if key in pictures[1]]
     if not shared:
         raise RunRefused(

@@ -24,7 +24,7 @@ from manifests.store import Store
 from manifests.tables import SLOTS, from_parquet_bytes
 from tasks.kin import run_tag, shards_of
 from tasks.runs import load_plan
-from tasks.status import run_status
+from tasks.status import full_status
 from tests.flows.conftest import SETTINGS, Project, live_leases
 from tests.networks import Network, missing_networks, open_networks
 from tests.processes import wait_for
@@ -142,8 +142,12 @@ def check_everything_is_there(fleet: Fleet) -> None:
             assert fleet.store.read(key) == adapter_bytes(adapter.adapter_id, half)
     for sample in plan.samples:
         assert fleet.store.read(sample.key) == picture_of(sample)
-    state, stand = run_status(fleet.store, fleet.run_id())
-    assert (state, stand.sentence, stand.scored) == ("finished", "9 of 9 pictures, 6 of 6 adapters", 9)
+    status = full_status(fleet.store, fleet.run_id())
+    assert (status.state, status.outcome.sentence, status.outcome.scored) == (
+        "finished",
+        "9 of 9 pictures, 6 of 6 adapters",
+        9,
+    )
     assert live_leases(fleet.store) == []
     assert set(slots_of(fleet)) <= {f"{host} 0 cpu" for host in fleet.hosts}
 
