@@ -22,7 +22,7 @@ def pytest_configure() -> None:
     os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
     os.environ["DO_NOT_TRACK"] = "1"
-    if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores: threads of one would wait for another's
+    if "PYTEST_XDIST_WORKER" in os.environ:  # processes share the cores: more threads would wait for each other
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     settings.register_profile("any machine", deadline=None)  # how long an example takes says nothing about the code
     settings.load_profile("any machine")
