@@ -40,6 +40,7 @@ def canonical(value: Json) -> Canonical:
 ID_LENGTH = 24
 """Hex digits of an id (96 bits)."""
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 _RUN_DIGITS = 12
 _SLUG_DIGITS = 8
 _SLUG_SHORTEST = 16
@@ -66,7 +67,7 @@ def _plain(value: Json, path: str) -> object:
 def _text(value: Json | Canonical, path: str) -> str:
     if isinstance(value, Canonical):
         return value.text
-    return json.dumps(_plain(value, path), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _ENCODER.encode(_plain(value, path))
 
 
 def _sha256(parts: Sequence[Json | Canonical]) -> bytes:
