@@ -37,6 +37,7 @@ from flows.console import (
     show_faults,
 )
 from flows.params import RunOptions
+from manifests.errors import counted
 from tasks import environment
 from tasks.faults import EndedWithFaults, TaskError
 
@@ -85,7 +86,15 @@ def validate(manifest: ManifestArgument, allow_root: AllowRoot = None, preset: P
     if loaded.manifest is not None:
         good = loaded.manifest
         out.print(
-            f"{len(good.contents)} contents, {len(good.styles)} styles, {len(good.pairs)} pairs, {len(faults)} faults",
+            ", ".join(
+                counted(len(some), noun)
+                for some, noun in (
+                    (good.contents, "content"),
+                    (good.styles, "style"),
+                    (good.pairs, "pair"),
+                    (faults, "fault"),
+                )
+            ),
             highlight=False,
         )
     raise typer.Exit(FAULTS if faults else OK)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.console import FAULTS, OK, Root, RunArgument, err, errors_shown, open_store, out, print_pairs
+from manifests.errors import counted
 
 if TYPE_CHECKING:
     from manifests.store import Store
@@ -82,7 +83,7 @@ def review(
         "standing": f"{standing['keep']} kept, {standing['reject']} rejected, {standing['redo']} redone",
     }
     if added:
-        lines["next"] = f"blora rerun {run_id} draws {len(added)} pictures with new seeds"
+        lines["next"] = f"blora rerun {run_id} draws {counted(len(added), 'picture')} with new seeds"
     print_pairs(lines)
     raise typer.Exit(OK)
 
@@ -103,7 +104,8 @@ def export(
     with errors_shown():
         count, missing = export_run(open_store(root), run_id, folder, kept=kept)
     out.print(
-        f"{count} pictures in {folder}" + (f"; {missing} are missing: blora rerun {run_id}" if missing else ""),
+        f"{counted(count, 'picture')} in {folder}"
+        + (f"; {missing} are missing: blora rerun {run_id}" if missing else ""),
         highlight=False,
     )
     raise typer.Exit(FAULTS if missing else OK)

@@ -17,6 +17,7 @@ from typing import Any
 from PIL import Image
 
 from manifests import layout
+from manifests.errors import counted
 from manifests.faults import Fault
 from manifests.store import Missing, Store, StoreError
 from manifests.tables import ADAPTERS, FAULTS, SAMPLES, SLOTS, to_parquet_bytes, to_table
@@ -80,7 +81,7 @@ class Outcome:
     def sentence(self) -> str:
         """The outcome in one line, for states, lists and alerts."""
         text = f"{self.samples_done} of {self.samples} pictures, {self.adapters_done} of {self.adapters} adapters"
-        return text + (f", {len(self.faults)} faults" if self.faults else "")
+        return text + (f", {counted(len(self.faults), 'fault')}" if self.faults else "")
 
 
 def collect(

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from blora.config import Settings, resolve
 from manifests import ids, layout
 from manifests.checks import check_images, read_images
-from manifests.errors import ManifestsError
+from manifests.errors import ManifestsError, counted
 from manifests.faults import Fault
 from manifests.images import NormalisedImage, normalise
 from manifests.schema import Loaded, Manifest
@@ -74,16 +74,16 @@ def make_plan(
     """
     manifest = loaded.manifest
     if manifest is None:
-        raise RunRefused(f"the manifest was refused: {len(loaded.faults)} faults", loaded.faults)
+        raise RunRefused(f"the manifest was refused: {counted(len(loaded.faults), 'fault')}", loaded.faults)
     settings = resolve(preset or manifest.preset, merge(manifest.settings, overrides or {}))
     pictures, image_faults = check_images(manifest)
     faults = (*loaded.faults, *image_faults)
     if faults and (on_fault or manifest.on_fault) == "stop":
-        raise RunRefused(f"stopped before any work: {len(faults)} faults and on_fault is stop", faults)
+        raise RunRefused(f"stopped before any work: {counted(len(faults), 'fault')} and on_fault is stop", faults)
     revision = revision_of(manifest.base)
     naming = Naming(manifest, pictures, settings, revision)
     if not naming.samples:
-        raise RunRefused(f"no pair of the manifest can be drawn: {len(faults)} faults", faults)
+        raise RunRefused(f"no pair of the manifest can be drawn: {counted(len(faults), 'fault')}", faults)
     run_id = naming.run_id()
     held = holdings(store, [a.adapter_id for a in naming.adapters], [s.content_id for s in naming.samples])
     run = RunInfo(
@@ -144,7 +144,7 @@ def _write_pictures(store: Store, images: Mapping[str, str]) -> None:
                 good[found.image_id] = found
         in_parallel(partial(_write_picture, store, good), list(good))
     if changed:
-        raise RunRefused(f"{len(changed)} pictures changed while the run was being planned", changed)
+        raise RunRefused(f"{counted(len(changed), 'picture')} changed while the run was being planned", changed)
 
 
 def _write_picture(store: Store, pictures: Mapping[str, NormalisedImage], image_id: str) -> None:

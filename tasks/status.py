@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from manifests import layout
+from manifests.errors import counted
 from manifests.faults import Fault
 from manifests.store import Missing, Store
 from manifests.tables import FAULTS, from_parquet_bytes
@@ -139,8 +140,8 @@ class Left:
         if not (self.adapters or self.pictures or self.scores):
             return "nothing"
         names = ", ".join(self.adapters[:8]) + (", ..." if len(self.adapters) > 8 else "")
-        trainings = f"{len(self.adapters)} adapters to train ({names}), " if self.adapters else ""
-        return f"{trainings}{self.pictures} pictures to draw, {self.scores} to score"
+        trainings = f"{counted(len(self.adapters), 'adapter')} to train ({names}), " if self.adapters else ""
+        return f"{trainings}{counted(self.pictures, 'picture')} to draw, {self.scores} to score"
 
 
 def what_is_left(plan: Plan, stock: Stock) -> Left:

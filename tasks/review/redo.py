@@ -16,6 +16,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from manifests import ids, layout
+from manifests.errors import counted
 from manifests.faults import Fault
 from manifests.store import Store
 from manifests.tables import PLAN, to_parquet_bytes, to_table
@@ -57,7 +58,7 @@ def record_review(store: Store, plan: Plan, marks: Sequence[Mark]) -> list[Plann
         if other.sample_id not in samples:
             added[other.sample_id] = other
     if faults:
-        raise RunRefused(f"nothing was recorded: {len(faults)} pictures cannot be drawn again", faults)
+        raise RunRefused(f"nothing was recorded: {counted(len(faults), 'picture')} cannot be drawn again", faults)
     if added:
         _extend(store, plan, list(added.values()))
     if kept:

@@ -118,7 +118,7 @@ def test_the_button_does_only_what_is_missing(site: Site) -> None:
     flow_run_id = site.start("button", "here")
     first = site.wait_for_end(flow_run_id)
     assert first.state is not None and first.state.is_failed()
-    assert first.state.message == "1 of 2 pictures, 2 of 3 adapters, 1 faults"
+    assert first.state.message == "1 of 2 pictures, 2 of 3 adapters, 1 fault"
     made = site.made("button")
     site.tell()
     site.client.set_flow_run_state(flow_run_id, AwaitingRetry())
