@@ -29,6 +29,7 @@ from tasks.bases import located_base
 from tasks.cost import memory_model
 from tasks.probes import is_plain
 from tasks.runs import Plan, load_plan
+from tasks.weights import with_local_weights
 
 Pixels = NDArray[np.uint8]
 
@@ -99,7 +100,8 @@ class Resident:
     def scorers(self, settings: ScoreSettings) -> list[Scorer]:
         """The scorers of these settings, loaded once."""
         if self._scorers is None or self._scorers[0] != settings:
-            self._scorers = (settings, load_scorers(settings, self.device))
+            self._scorers = None
+            self._scorers = (settings, load_scorers(with_local_weights(settings), self.device))
         return self._scorers[1]
 
     def _load_clip(self, architecture: str, pretrained: str) -> Clip:

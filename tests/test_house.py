@@ -25,6 +25,7 @@ IN_SLOT = (
     "train",
     "generate",
     "score",
+    "weights",
     "runs",
     "planned",
     "strips",
