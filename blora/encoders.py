@@ -37,10 +37,7 @@ from blora.errors import ScorerError
 from blora.features import Features
 from blora.weights import Weights
 
-__all__ = ["CLIP", "CSD_TOWER", "DINOV2", "RECIPE", "Encoder", "load_encoder", "version_of"]
-
-RECIPE: Final = 1
-"""Counts changes of this file that alter a feature; part of the version in every row."""
+__all__ = ["CLIP", "CSD_TOWER", "DINOV2", "Encoder", "load_encoder"]
 
 INPUT_PX: Final = 224
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -94,7 +91,7 @@ def load_encoder(kind: str, weights: Weights, device: str = "cpu") -> Encoder | 
         ScorerError: The file is no safetensors, or holds other tensors than the network has.
     """
     tensors = _read(kind, weights.path)
-    version = version_of(weights)
+    version = weights.version
     if kind in CLIP:
         return _clip(kind, version, tensors, device)
     if kind in DINOV2:
@@ -102,11 +99,6 @@ def load_encoder(kind: str, weights: Weights, device: str = "cpu") -> Encoder | 
             kind, version, _preparation(256, IMAGENET_MEAN, IMAGENET_STD), _dinov2(kind, tensors, device), device
         )
     return Encoder(kind, version, _preparation(INPUT_PX, CLIP_MEAN, CLIP_STD), _csd(tensors, device), device)
-
-
-def version_of(weights: Weights) -> str:
-    """The version that scores by these weights carry."""
-    return f"{weights.sha256[:12]}-{RECIPE}"
 
 
 def _dinov2(kind: str, tensors: dict[str, Tensor], device: str) -> Heads:

@@ -31,6 +31,8 @@ from blora.source import HUB, fetch_files
 
 __all__ = ["PUBLISHED", "Published", "ScorerSpec", "Weights", "locate_weights", "parse_scorer"]
 
+RECIPE: Final = 1
+"""Counts changes of `blora.encoders` that alter a feature; part of the version in every row."""
 _CHECKSUM: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _SUFFIX: Final = ".safetensors"
 _PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".tar")
@@ -121,6 +123,11 @@ class Weights:
 
     path: Path
     sha256: str
+
+    @property
+    def version(self) -> str:
+        """The version that scores by these weights carry."""
+        return f"{self.sha256[:12]}-{RECIPE}"
 
 
 def parse_scorer(text: str) -> ScorerSpec:

@@ -15,6 +15,9 @@ So what stands for rows in the data set is one object, always the same:
 
 The product's own reader (`tasks.stock.read_scores`) asks for the parts first and for the object afterwards, and takes
 from it what no part had. As the object is there before the first part goes, it finds every row, once.
+
+Scores by a scorer that came later take the same way, with parts of their own that only the object is made of
+(`tasks.added_scores`).
 """
 
 from __future__ import annotations

@@ -65,9 +65,10 @@ def in_parallel(ask: Callable[[str], Answer], subjects: Sequence[str]) -> list[A
 
 
 def read_scores(store: Store, plan: Plan) -> list[dict[str, Any]]:
-    """All score rows of a run: of its shards' parts, and of its published object where a part is not there (any more).
+    """All score rows of a run: of its shards' parts, and of its published object what no part has (any more).
 
-    In this order: the object is written before parts are deleted (`tasks.compaction`), so it has what they had.
+    In this order: the object is written before parts are deleted (`tasks.compaction`), so it has what they had. Scores
+    by a scorer that came later are in the object alone (`tasks.added_scores`).
     """
 
     def read(key: str) -> list[dict[str, Any]] | None:
@@ -78,12 +79,9 @@ def read_scores(store: Store, plan: Plan) -> list[dict[str, Any]]:
 
     parts = in_parallel(read, [scores_key(plan, shard) for shard in plan.shards])
     rows = [row for part in parts for row in part or ()]
-    without = {
-        s.sample_id for shard, part in zip(plan.shards, parts, strict=True) if part is None for s in shard.samples
-    }
-    if without:
-        rows += [row for row in read(published_scores_key(plan.run)) or () if row["sample_id"] in without]
-    return rows
+    there = {(row["sample_id"], row["score"]) for row in rows}
+    published = read(published_scores_key(plan.run)) or ()
+    return rows + [row for row in published if (row["sample_id"], row["score"]) not in there]
 
 
 @dataclass(frozen=True)

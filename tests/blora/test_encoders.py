@@ -23,7 +23,7 @@ from transformers import Dinov2Config, Dinov2Model
 
 from blora import encoders
 from blora.config import ScoreSettings, resolve
-from blora.encoders import load_encoder, version_of
+from blora.encoders import load_encoder
 from blora.errors import ScorerError, SettingsError
 from blora.score import ScoreItem, load_scorer, load_scorers, score_samples
 from blora.weights import PUBLISHED, Weights, locate_weights, parse_scorer
@@ -168,6 +168,22 @@ def test_openais_weights_get_openais_activation_and_laions_theirs() -> None:
         assert (published["interpolation"], published["resize_mode"]) == ("bicubic", "shortest")
 
 
+@pytest.mark.parametrize(
+    ("kind", "file_bytes"),
+    [("dinov2-base", 346_345_912), ("dinov2-large", 1_217_522_888), ("clip-bigg14", 10_158_382_892)],
+)
+def test_a_network_has_as_many_numbers_as_the_published_file(kind: str, file_bytes: int) -> None:
+    """Sizes as the hub lists them: four bytes a number, and a header of about a hundred bytes a tensor."""
+    with torch.device("meta"):
+        if kind in encoders.CLIP:
+            network: nn.Module = open_clip.CLIP(**open_clip.get_model_config(encoders.CLIP[kind]))
+        else:
+            network = Dinov2Model(Dinov2Config(image_size=518, patch_size=14, **encoders.DINOV2[kind]))
+    tensors = network.state_dict().values()
+    header = file_bytes - 4 * sum(tensor.numel() for tensor in tensors)
+    assert 80 < header / len(tensors) < 140
+
+
 @pytest.mark.slow
 def test_csd_at_full_size_in_the_published_layout(tmp_path: Path) -> None:
     """ViT-L/14 (304 M parameters) with random weights in the number formats of the published file, which has its size.
@@ -204,7 +220,7 @@ def test_the_version_of_a_score_follows_from_the_weights(csd_file: Path, tmp_pat
     tensors = load_file(csd_file)
     save_file(tensors | {"last_layer_style": -tensors["last_layer_style"]}, tmp_path / "other.safetensors")
     other = locate_weights(parse_scorer(f"csd={tmp_path / 'other.safetensors'}"))
-    assert version_of(other) != row["style_csd"].version
+    assert other.version != row["style_csd"].version
 
 
 def test_the_command_of_the_readme_converts_the_authors_checkpoint(csd_file: Path, tmp_path: Path) -> None:
