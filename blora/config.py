@@ -20,10 +20,12 @@ from pydantic import (
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    field_validator,
     model_validator,
 )
 
-from blora.errors import SettingFault, SettingsError
+from blora.errors import ScorerError, SettingFault, SettingsError
+from blora.weights import parse_scorer
 
 __all__ = [
     "PRESETS",
@@ -187,8 +189,22 @@ class ScoreSettings(_Frozen):
     """Also measure the colour distance (CIELAB)."""
     leakage: bool = True
     """Also measure how much of the style image's content is in the picture."""
+    scorers: tuple[Text, ...] = ()
+    """Further judges: csd, dinov2-small, dinov2-base, dinov2-large, clip-l14 or clip-bigg14, each alone (the published
+    weights) or with its weights, such as csd=./csd.safetensors; `blora.weights` has all forms."""
     batch_size: int = Field(default=32, ge=1, le=4096)
     """Pictures judged at once; layout, not identity."""
+
+    @field_validator("scorers")
+    @classmethod
+    def _known_scorers(cls, scorers: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            kinds = [parse_scorer(one).kind for one in scorers]
+        except ScorerError as error:
+            raise ValueError(str(error)) from error
+        if len(set(kinds)) < len(kinds):
+            raise ValueError("each kind of scorer once: two of one kind give scores of one name")
+        return scorers
 
     @model_validator(mode="after")
     def _named_weights(self) -> ScoreSettings:
@@ -197,8 +213,11 @@ class ScoreSettings(_Frozen):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """Return the settings that change a score, as JSON values."""
-        return self.model_dump(mode="json", exclude={"batch_size"})
+        """Return the settings that change a score, as JSON values; without further scorers, those of before them."""
+        values = self.model_dump(mode="json", exclude={"batch_size", "scorers"})
+        return values | (
+            {"scorers": [list(parse_scorer(one).identity) for one in self.scorers]} if self.scorers else {}
+        )
 
 
 class Settings(_Frozen):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -138,6 +138,51 @@ def scores(
         rows = score_table(store, load_run(store, run_id), sort=sort, best_first=best, where=where or ())
         text = render(rows[: top or None], format_)
     sys.stdout.write(text)
+    raise typer.Exit(OK)
+
+
+@app.command()
+def rescore(
+    run_id: RunArgument,
+    scorer: Annotated[
+        list[str],
+        typer.Option(
+            "--scorer",
+            help="csd, dinov2-small, dinov2-base, dinov2-large, clip-l14 or clip-bigg14; with its own weights, "
+            "csd=./csd.safetensors. May be repeated.",
+        ),
+    ],
+    root: Root = "",
+    devices: Devices = "auto",
+    verbose: Verbose = False,
+) -> None:
+    """Judge the pictures of a run by further scorers; nothing is drawn again, and nothing judged twice.
+
+    The rows stand beside the run's own in `blora scores`, on its page and in the data set, all at once at the end.
+    After a rerun that drew more pictures, the same command judges those.
+
+    Examples: `blora rescore RUN --scorer csd --scorer dinov2-base` · `blora rescore RUN --scorer
+    csd=s3://bucket/models/csd.safetensors --devices cuda:0`
+    """
+    environment.quiet_prefect(verbose)
+    from flows.params import RescoreOptions
+    from flows.rescore import rescore as flow
+    from flows.terminal import RescoreBar
+    from tasks import progress
+
+    with errors_shown():
+        chosen = RescoreOptions.model_validate({"root": root, "devices": devices})
+        store = open_store(chosen.root)
+        bar = RescoreBar(err)
+        with progress.watching(bar), bar:
+            state = flow(run_id, tuple(scorer), chosen, return_state=True)
+        ended: Any = state.result(raise_on_failure=False)
+        if isinstance(ended, Exception):
+            raise ended
+    lines = {
+        kind: f"{count} pictures judged, version {ended['versions'][kind]}" for kind, count in ended["judged"].items()
+    }
+    print_pairs({**lines, "scores": f"blora scores {run_id}", "page": f"{store.root}/runs/{run_id}/report/index.html"})
     raise typer.Exit(OK)
 
 

@@ -118,6 +118,17 @@ class ShardOptions(BaseModel):
     devices: str = Field("auto", description="Slots: auto, cpu, or a list such as cuda:0,cuda:1.")
 
 
+class RescoreOptions(BaseModel):
+    """Where the pictures of a run are judged by further scorers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    root: str = Field(
+        "", description="The store: a folder or s3://bucket/prefix. Empty: BLORA_ROOT, else ./blora-store."
+    )
+    devices: str = Field("auto", description="Slots: auto, cpu, or a list such as cuda:0,cuda:1.")
+
+
 class BenchOptions(BaseModel):
     """How the paired benchmark is measured."""
 

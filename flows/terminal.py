@@ -99,6 +99,26 @@ class ProbeBar(_Shown):
         self._progress.update(self._bar, completed=sum(int(one["done"]) for one in self._done.values()), total=total)
 
 
+class RescoreBar(_Shown):
+    """One bar: pictures that further scorers have judged. A listener for `tasks.progress` and a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        """Show nothing yet."""
+        self._progress = Progress(
+            TextColumn("scores   "), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+        )
+        self._done: dict[str, int] = {}
+        self._bar: TaskID | None = None
+
+    def __call__(self, event: Event) -> None:
+        """Take one event; the first says how many pictures there are to judge."""
+        if event["kind"] == "rescore":
+            self._bar = self._progress.add_task("scores", total=event["total"])
+        elif self._bar is not None:
+            self._done[event["id"]] = event["done"]
+            self._progress.update(self._bar, completed=sum(self._done.values()))
+
+
 class Steps(_Shown):
     """One bar at a time, named after what is being done; a context manager and a callback."""
 

@@ -18,6 +18,8 @@ The product's own reader lists the parts first and reads the object afterwards. 
 object does not stand for, and their rows count before the object's; so a finished run costs one read, however many
 shards it had. As the object is there before the first part goes, no row is missed: where a listed part has gone, the
 object is read again.
+
+Scores by a scorer that came later have parts of their own, which only the object is made of (`tasks.added_scores`).
 """
 
 from __future__ import annotations
@@ -92,7 +94,7 @@ def read_scores(store: Store, run: RunInfo, shards: Iterable[Shard] | None = Non
     if not there:
         return RunScores(published.table, published.parts)
     rows = pa.concat_tables(there)
-    elder = published.table.filter(pc.invert(pc.is_in(published.table["sample_id"], rows["sample_id"].unique())))
+    elder = published.table.filter(pc.invert(pc.is_in(_names(published.table), _names(rows))))
     # In an order of their own, so that the table does not tell in which order shards came.
     table = pa.concat_tables([rows, elder]).sort_by([("sample_id", "ascending"), ("score", "ascending")])
     return RunScores(table, {**published.parts, **parts})
@@ -116,8 +118,8 @@ def superseded_parts(store: Store, run_id: str, entries: Mapping[str, Entry]) ->
     Returns:
         All its parts; none if it was never closed, or has scores that came after its last closing.
     """
-    prefix = layout.shard_scores_prefix(run_id)
-    parts = {key: entry for key, entry in entries.items() if key.startswith(prefix)}
+    prefixes = layout.shard_scores_prefix(run_id), layout.added_scores_prefix(run_id)
+    parts = {key: entry for key, entry in entries.items() if key.startswith(prefixes)}
     if not parts:
         return {}
     try:
@@ -126,6 +128,11 @@ def superseded_parts(store: Store, run_id: str, entries: Mapping[str, Entry]) ->
         return {}
     held = all(known.get(key) == entry.version for key, entry in parts.items())
     return {key: entry.size for key, entry in parts.items()} if held else {}
+
+
+def _names(rows: pa.Table) -> pa.Array:
+    """What a row is about: the picture and the score."""
+    return pc.binary_join_element_wise(rows["sample_id"], rows["score"], " ").combine_chunks()
 
 
 def _read_published(store: Store, run: RunInfo) -> RunScores:
