@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from blora.recolour import Palette, transfer_colours
     from blora.sample import Draw
     from blora.score import ScoreItem, score_samples
-    from blora.train import TrainItem, TrainResult, train_images
+    from blora.train import TrainItem, TrainResult, train_images, train_object
 
 _HOME = {
     "Adapter": "adapter",
@@ -56,6 +56,7 @@ _HOME = {
     "score_samples": "score",
     "strength_from_reference": "adapter",
     "train_images": "train",
+    "train_object": "train",
 }
 
 __all__ = [
@@ -83,6 +84,7 @@ __all__ = [
     "score_samples",
     "strength_from_reference",
     "train_images",
+    "train_object",
     "transfer_colours",
 ]
 

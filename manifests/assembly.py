@@ -85,7 +85,7 @@ class Side:
         known = self.entries.get(entry.name)
         if known is None:
             return True
-        same_images = known.images == entry.images
+        same_images = (known.images, known.class_word) == (entry.images, entry.class_word)
         if repeats and same_images and (known.word is None or entry.word in (None, known.word)):
             return True
         what = f"two words for one {self.label}" if repeats and same_images else f"two {self.label}s of one name"

@@ -17,6 +17,7 @@ class ImageEntry(_Entry):
     name: str = Field(description="unique among the contents, or among the styles")
     images: tuple[str, ...] = Field(description="absolute paths or s3:// addresses of one object or look")
     word: str | None = Field(default=None, description="what the picture shows, in a word or two")
+    class_word: str | None = Field(default=None, description="what kind of thing it is; part of its training's prompt")
     file: str = Field(default="", description="the manifest it stands in")
     row: int | None = Field(default=None, description="1-based line, or record of a Parquet file")
 

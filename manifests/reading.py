@@ -103,7 +103,8 @@ def _read_image(node: Node, side: Side, faults: FaultList) -> None:
     row = read_row(ImageRow, values, faults, node, side.label + "s")
     addresses = side.resolve(paths, node, f"{side.label}s.image", str(values.get("name") or ""))
     if row is not None and addresses is not None and row.name is not None:
-        entry = ImageEntry(name=row.name, images=addresses, word=row.word, file=faults.file, row=node.row)
+        said = {"word": row.word, "class_word": row.class_word}
+        entry = ImageEntry(name=row.name, images=addresses, **said, file=faults.file, row=node.row)
         if side.admits(entry, f"{side.label}s.name", repeats=False):
             side.keep(entry)
             return
@@ -211,8 +212,8 @@ def _read_record(record: Record, has_pairs: bool, draft: Draft, faults: FaultLis
 
 
 def _entry(row: TableRow, label: str, images: tuple[str, ...], node: Node, file: str) -> ImageEntry:
-    name, word = getattr(row, f"{label}_name"), getattr(row, f"{label}_word")
-    return ImageEntry(name=name, images=images, word=word, file=file, row=node.row)
+    said = {field: getattr(row, f"{label}_{field}") for field in ("name", "word", "class_word")}
+    return ImageEntry(**said, images=images, file=file, row=node.row)
 
 
 def _check_shape(

@@ -28,6 +28,7 @@ from manifests.fields import (
 )
 
 _A_NAME = f"a text of 1 to {MAX_NAME_CHARS} characters"
+_A_CLASS = f"what kind of thing it is, such as dog: {_A_NAME}"
 _A_PROMPT = f"a text of at most {MAX_PROMPT_CHARS} characters"
 _A_STRENGTH = f"a finite number from 0 to {MAX_STRENGTH:g}; 1 is as trained"
 _PROMPTS = f"1 to {MAX_PROMPTS} distinct prompts, one pair each; in a table separated by |"
@@ -174,6 +175,7 @@ class ImageRow(_Row):
     )
     name: Name | None = Field(default=None, description=_A_NAME)
     word: Name | None = Field(default=None, description=_A_NAME)
+    class_word: Name | None = Field(default=None, description=_A_CLASS)
 
     @model_validator(mode="after")
     def _one_of(self) -> ImageRow:
@@ -191,14 +193,17 @@ class TableRow(PairFields):
     style_name: Name | None = Field(default=None, description=_A_NAME)
     content_word: Name | None = Field(default=None, description=_A_NAME)
     style_word: Name | None = Field(default=None, description=_A_NAME)
+    content_class_word: Name | None = Field(default=None, description=_A_CLASS)
+    style_class_word: Name | None = Field(default=None, description=_A_CLASS)
 
     @model_validator(mode="after")
     def _belongs(self) -> TableRow:
         for side in ("content", "style"):
             if (getattr(self, side) or "").startswith("{"):
                 raise ValueError(f"a mix in a table: {side}s are mixed by weight in YAML and JSON only")
-            if getattr(self, side) is None and self.model_fields_set & {f"{side}_name", f"{side}_word"}:
-                raise ValueError(f"{side}_name or {side}_word without {side}")
+            about = {f"{side}_name", f"{side}_word", f"{side}_class_word"}
+            if getattr(self, side) is None and (said := sorted(self.model_fields_set & about)):
+                raise ValueError(f"{said[0]} without {side}")
         if self.all_prompts() is not None:
             _check_sides(self, self.content is not None, self.style is not None)
         return self

@@ -67,7 +67,7 @@ _COLOURS = (
     _may("colour_amount", pa.float64(), "how far, 0 to 1; null for none"),
 )
 _PROMPTS = (
-    _may("prompt", pa.string(), "the prompt as given to the text encoders"),
+    _may("prompt", pa.string(), "the prompt as given to the text encoders; null for an adapter with the settings' own"),
     _may("content_prompt", pa.string(), "prompt for the content block alone; null: the same as prompt"),
     _may("negative_prompt", pa.string(), "what the guidance steers away from"),
 )

@@ -142,9 +142,11 @@ def draw_sheet(store: Store, plan: Plan) -> bytes:
     columns = {sample.style_name: sample.parts("style") for sample in plan.samples}
 
     def reference(name: str, parts: tuple[Part, ...]) -> tuple[str, bytes | None]:
-        pictures = [store.read(layout.image_key(adapters[part.adapter_id].image_ids[0])) for part in parts]
+        photos = [(part, image_id) for part in parts for image_id in adapters[part.adapter_id].image_ids]
+        pictures = [store.read(layout.image_key(image_id)) for _, image_id in photos]
         if len(pictures) > 1:
-            return name, sliced(pictures, [part.weight for part in parts])
+            weights = [part.weight / len(adapters[part.adapter_id].image_ids) for part, _ in photos]
+            return name, sliced(pictures, weights)
         return name, pictures[0] if pictures else None
 
     return contact_sheet(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from blora.config import RECIPE_VERSION, Settings
+from blora.config import Settings, recipe_version
 from manifests import ids
 from manifests.images import NormalisedImage
 from manifests.schema import ImageEntry, Manifest, PairEntry
@@ -69,9 +69,12 @@ class Naming:
             if not all(address in pictures for address in entry.images):
                 continue
             image_ids = tuple(sorted({pictures[address].image_id for address in entry.images}))
-            train = self._settings.train.identity()
-            adapter_id = ids.adapter_id(image_ids, train, self._revision, RECIPE_VERSION)
-            adapter = known.setdefault(adapter_id, PlannedAdapter(adapter_id, entry.name, entry.word or "", image_ids))
+            train = self._settings.train.of_class(entry.class_word or "")
+            recipe = recipe_version(len(image_ids))
+            adapter_id = ids.adapter_id(image_ids, train.identity(), self._revision, recipe)
+            prompt = train.prompt if entry.class_word else ""
+            adapter = PlannedAdapter(adapter_id, entry.name, _word(entry), image_ids, prompt)
+            adapter = known.setdefault(adapter_id, adapter)
             named[entry.name] = entry, adapter
         return named
 
@@ -85,9 +88,10 @@ class Naming:
         contents = [(*self._contents[part.name], part.weight) for part in content_parts(pair)]
         styles = [(*self._styles[part.name], part.weight) for part in style_parts(pair)]
         train, sample = self._settings.train, self._settings.sample
+        classes = [_shared_class([entry for entry, *_ in side]) for side in (contents, styles)]
         prompts = {
-            "prompt": train.with_tokens(pair.prompt or sample.prompt),
-            "content_prompt": train.with_tokens(pair.content_prompt or "") if contents else "",
+            "prompt": train.with_tokens(pair.prompt or sample.prompt, *classes),
+            "content_prompt": train.with_tokens(pair.content_prompt or "", *classes) if contents else "",
             "negative_prompt": sample.negative_prompt if pair.negative_prompt is None else pair.negative_prompt,
         }
         told = ids.text_id(prompts["prompt"])
@@ -162,17 +166,28 @@ def _colour(pair: PairEntry) -> dict[str, Any]:
     }
 
 
+def _word(entry: ImageEntry) -> str:
+    """What an entry shows, in a word or two; empty where nobody said."""
+    return entry.word or entry.class_word or ""
+
+
+def _shared_class(entries: Sequence[ImageEntry]) -> str:
+    """The class word of a side; of a mix only if all its parts have the same."""
+    words = {entry.class_word or "" for entry in entries}
+    return words.pop() if len(words) == 1 else ""
+
+
 def _plain_words(pair: PairEntry, contents: Sequence[ImageEntry], styles: Sequence[ImageEntry]) -> str:
     """What a picture should show, for the text score; empty where a word for that is missing, or a side is mixed."""
     if max(len(contents), len(styles)) > 1:
         return ""
     if contents and styles:
-        content, style = contents[0].word, styles[0].word
+        content, style = _word(contents[0]), _word(styles[0])
         return f"a {content} in {style} style" if content and style else ""
     text = pair.prompt or ""
     for token, side in (("[c]", contents), ("[s]", styles)):
         if token in text:
-            word = side[0].word if side else None
+            word = _word(side[0]) if side else ""
             if not word:
                 return ""
             text = text.replace(token, word)

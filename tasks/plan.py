@@ -173,6 +173,7 @@ def plan_rows(plan: Plan) -> Iterable[dict[str, Any]]:
                 "name": adapter.name,
                 "word": adapter.word,
                 "image_ids": list(adapter.image_ids),
+                "prompt": adapter.prompt or None,
             }
     for shard in plan.shards:
         for number, batch in enumerate(shard.batches):

@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from blora.adapter import load_adapter
+from blora.features import load_lite0
+from blora.score import FeatureScorer, ScoreItem
 from flows.stylize import rerun, stylize
 from manifests.tables import ADAPTERS, FAULTS, SAMPLES, SCORES
 from tasks.export import human_names
@@ -87,3 +90,25 @@ def test_mixes_and_sweeps_leave_strips_and_weighted_scores(work: Work, project: 
     work.store.delete(half["key"])
     assert work(rerun, work.run_id).is_completed()
     assert work.objects("samples/") == before
+
+
+def test_several_photos_of_one_object_are_one_adapter_of_its_class(work: Work, project: Project) -> None:
+    photos = {"images": ["c0.png", "c1.png"], "name": "pet", "class_word": "dog"}
+    project.write(contents=[photos], styles=[{"image": "s0.png", "name": "s0"}])
+    assert work(stylize, str(project.path)).is_completed()
+    assert work.json("run.json")["sentence"] == "1 of 1 pictures, 2 of 2 adapters"
+    pet, style = sorted(work.rows("adapters", ADAPTERS), key=lambda row: str(row["name"]))
+    assert (len(pet["image_ids"]), len(style["image_ids"])) == (2, 1)
+    told = [
+        load_adapter(work.store.read(f"adapters/{row['adapter_id']}/content.safetensors")).metadata
+        for row in (pet, style)
+    ]
+    assert [one["prompt"] for one in told] == ["A [v] dog", "A [v]"]
+    assert told[0]["image_ids"] == ",".join(pet["image_ids"])
+    (row,) = work.rows("samples", SAMPLES)
+    assert row["prompt"] == "A [v] dog"
+    scores = {score["score"]: score["value"] for score in work.rows("scores", SCORES)}
+    picture, references = pixels(work, row["key"]), [pixels(work, f"images/{i}.png") for i in pet["image_ids"]]
+    judge = FeatureScorer(load_lite0())
+    alone = [judge.score([ScoreItem(picture, one)])[0]["content_lite0"] for one in references]
+    assert scores["content_lite0"] == pytest.approx(sum(alone) / 2, abs=1e-5) and abs(alone[0] - alone[1]) > 1e-4
