@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from blora.blend import blend_adapters
     from blora.blocks import BLOCKS
     from blora.config import PRESETS, RECIPE_VERSION, SampleSettings, ScoreSettings, Settings, TrainSettings, resolve
+    from blora.consistency import Steadiness, steadiness
     from blora.errors import BloraError
     from blora.recolour import Palette, transfer_colours
     from blora.sample import Draw
@@ -44,6 +45,7 @@ _HOME = {
     "ScoreItem": "score",
     "ScoreSettings": "config",
     "Settings": "config",
+    "Steadiness": "consistency",
     "TrainItem": "train",
     "TrainResult": "train",
     "TrainSettings": "config",
@@ -54,6 +56,7 @@ _HOME = {
     "load_base": "base",
     "resolve": "config",
     "score_samples": "score",
+    "steadiness": "consistency",
     "strength_from_reference": "adapter",
     "train_images": "train",
     "train_object": "train",
@@ -73,6 +76,7 @@ __all__ = [
     "ScoreItem",
     "ScoreSettings",
     "Settings",
+    "Steadiness",
     "TrainItem",
     "TrainResult",
     "TrainSettings",
@@ -82,6 +86,7 @@ __all__ = [
     "load_base",
     "resolve",
     "score_samples",
+    "steadiness",
     "strength_from_reference",
     "train_images",
     "train_object",

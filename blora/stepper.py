@@ -65,7 +65,7 @@ class Stepper:
         self._graphs = Graphs() if settings.execution.endswith("graph") else None
         with ExitStack() as changes:
             changes.enter_context(inject(base.unet, factors.layers, self.rows))
-            if len(unique) == 1:
+            if len(unique) == 1:  # else keys and values are computed in each step: rows in no fixed order need theirs
                 changes.enter_context(fixed_prompts(base.unet, self.hidden))
             if settings.execution.startswith("compiled"):
                 changes.enter_context(compiled_blocks(base.unet))

@@ -215,6 +215,7 @@ def _run_flow(name: str, subject: str, options: dict[str, Any], verbose: bool) -
 
 def _report(store: Store, run_id: str) -> None:
     """What a run leaves on the terminal: scores, faults, where everything lies; ends the command."""
+    from tasks.clips import clip_lines, load_measures
     from tasks.runs import load_plan
     from tasks.score_table import render, score_table
     from tasks.status import run_status
@@ -223,15 +224,14 @@ def _report(store: Store, run_id: str) -> None:
     rows = score_table(store, load_plan(store, run_id))
     if rows:
         sys.stdout.write(render(rows[:40], "table"))
+    measures = load_measures(store, run_id)
+    for line in clip_lines(measures):
+        out.print(line, markup=False, highlight=False)
     show_faults(stand.faults)
-    print_pairs(
-        {
-            "run": run_id,
-            "outcome": stand.sentence,
-            "contact sheet": f"{store.root}/runs/{run_id}/report/contact_sheet.png",
-            "page": f"{store.root}/runs/{run_id}/report/index.html",
-        }
-    )
+    report = f"{store.root}/runs/{run_id}/report"
+    moving = {"clips": f"{report}/clips.gif"} if measures else {}
+    sheets = {"contact sheet": f"{report}/contact_sheet.png", **moving, "page": f"{report}/index.html"}
+    print_pairs({"run": run_id, "outcome": stand.sentence, **sheets})
     raise typer.Exit(OK if stand.complete else FAULTS)
 
 

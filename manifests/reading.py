@@ -10,6 +10,7 @@ from typing import Any
 
 from manifests.addresses import AddressError, Roots
 from manifests.assembly import NO_DEFAULTS, Draft, Side, default_name, stands_for
+from manifests.cliprows import read_clip
 from manifests.entries import ImageEntry, Manifest
 from manifests.fields import MAX_PHOTOS
 from manifests.parsing.faultlist import FaultList, shown
@@ -88,8 +89,11 @@ def _rows(root: Node, key: str, faults: FaultList) -> list[Node]:
 
 
 def _read_image(node: Node, side: Side, faults: FaultList) -> None:
-    """Add a content or style, or its faults; a bare path stands for {image: path}."""
+    """Add a content, a style or a clip, or its faults; a bare path stands for {image: path}."""
     values = {"image": node.value} if isinstance(node.value, str) else node.plain()
+    if isinstance(values, dict) and "frames" in values:
+        read_clip(values, node, side, faults)
+        return
     if not isinstance(values, dict):
         accepted = "a path, or a mapping with image or images"
         faults.add(

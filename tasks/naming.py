@@ -11,6 +11,7 @@ from manifests import ids
 from manifests.images import NormalisedImage
 from manifests.schema import ImageEntry, Manifest, PairEntry
 from manifests.sweeps import content_parts, style_parts
+from tasks.clips import clips_of
 from tasks.runs import Part, PlannedAdapter, PlannedSample
 from tasks.strips import strips_of
 
@@ -22,6 +23,7 @@ class Naming:
         adapters: every adapter that a good pair uses, in the manifest's order, each once.
         samples: every picture of every good pair, each once.
         strips: the sweeps among them, each a row of pictures.
+        clips: the clips among them, each in one style with one seed.
     """
 
     def __init__(
@@ -44,6 +46,9 @@ class Naming:
         ]
         self.samples = tuple({sample.sample_id: sample for _, sample in drawn}.values())
         self.strips = strips_of(drawn)
+        contents = {name: entry for name, (entry, _) in self._contents.items()}
+        frames = {name: adapter.image_ids[0] for name, (entry, adapter) in self._contents.items() if entry.frame}
+        self.clips = clips_of(drawn, contents, frames)
         used = {adapter_id for sample in self.samples for adapter_id in sample.adapter_ids}
         self.adapters = tuple(adapter for adapter_id, adapter in known.items() if adapter_id in used)
 
@@ -66,9 +71,9 @@ class Naming:
         """Entry and adapter by the entry's name; two names of one picture share one adapter."""
         named: dict[str, tuple[ImageEntry, PlannedAdapter]] = {}
         for entry in entries:
-            if not all(address in pictures for address in entry.images):
+            if not all(key in pictures for key in entry.keys):
                 continue
-            image_ids = tuple(sorted({pictures[address].image_id for address in entry.images}))
+            image_ids = tuple(sorted({pictures[key].image_id for key in entry.keys}))
             train = self._settings.train.of_class(entry.class_word or "")
             recipe = recipe_version(len(image_ids))
             adapter_id = ids.adapter_id(image_ids, train.identity(), self._revision, recipe)

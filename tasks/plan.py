@@ -22,6 +22,7 @@ from manifests.schema import Loaded, Manifest
 from manifests.store import Store
 from manifests.tables import PLAN, to_parquet_bytes, to_table
 from tasks.bases import revision_of
+from tasks.clips import Clip, write_clips
 from tasks.cost import auto_pack_size
 from tasks.faults import RunNotFound, RunRefused
 from tasks.naming import Naming
@@ -40,6 +41,7 @@ class Draft:
     images: tuple[NormalisedImage, ...]
     held: Holdings
     strips: tuple[Strip, ...] = ()
+    clips: tuple[Clip, ...] = ()
 
 
 def make_plan(
@@ -98,7 +100,7 @@ def make_plan(
         packs = _packs(naming.adapters, held, _pack_size(settings, manifest.base, elsewhere))
         plan = Plan(run, packs, shards_of(naming.samples, held, settings))
     images = tuple({picture.image_id: picture for picture in pictures.values()}.values())
-    return Draft(plan, images, held, naming.strips)
+    return Draft(plan, images, held, naming.strips, naming.clips)
 
 
 def publish(store: Store, draft: Draft, manifest: Manifest) -> Plan:
@@ -112,6 +114,7 @@ def publish(store: Store, draft: Draft, manifest: Manifest) -> Plan:
     in_parallel(lambda key: store.write_once(key, pictures[key]), list(pictures))
     store.write_once(layout.run_key(run_id, "manifest.json"), manifest.model_dump_json(indent=2).encode())
     write_strips(store, run_id, draft.strips)
+    write_clips(store, run_id, draft.clips)
     store.write_once(layout.run_key(run_id, "run.json"), plan.run.to_json(state="planned"))
     store.write_once(layout.run_key(run_id, "plan.parquet"), to_parquet_bytes(to_table(plan_rows(plan), PLAN)))
     return replace(load_plan(store, run_id), run=plan.run)
