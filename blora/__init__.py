@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from blora.blend import blend_adapters
     from blora.blocks import BLOCKS
     from blora.config import PRESETS, RECIPE_VERSION, SampleSettings, ScoreSettings, Settings, TrainSettings, resolve
+    from blora.consistency import Steadiness, steadiness
     from blora.errors import BloraError
     from blora.recolour import Palette, transfer_colours
     from blora.sample import Draw
     from blora.score import ScoreItem, score_samples
-    from blora.train import TrainItem, TrainResult, train_images
+    from blora.train import TrainItem, TrainResult, train_images, train_object
 
 _HOME = {
     "Adapter": "adapter",
@@ -44,6 +45,7 @@ _HOME = {
     "ScoreItem": "score",
     "ScoreSettings": "config",
     "Settings": "config",
+    "Steadiness": "consistency",
     "TrainItem": "train",
     "TrainResult": "train",
     "TrainSettings": "config",
@@ -54,8 +56,10 @@ _HOME = {
     "load_base": "base",
     "resolve": "config",
     "score_samples": "score",
+    "steadiness": "consistency",
     "strength_from_reference": "adapter",
     "train_images": "train",
+    "train_object": "train",
 }
 
 __all__ = [
@@ -72,6 +76,7 @@ __all__ = [
     "ScoreItem",
     "ScoreSettings",
     "Settings",
+    "Steadiness",
     "TrainItem",
     "TrainResult",
     "TrainSettings",
@@ -81,8 +86,10 @@ __all__ = [
     "load_base",
     "resolve",
     "score_samples",
+    "steadiness",
     "strength_from_reference",
     "train_images",
+    "train_object",
     "transfer_colours",
 ]
 

@@ -35,11 +35,21 @@ __all__ = [
     "ScoreSettings",
     "Settings",
     "TrainSettings",
+    "recipe_version",
     "resolve",
 ]
 
 RECIPE_VERSION: Final = 1
 """Counts changes of the code that alter what a given set of training settings produces; part of every adapter's id."""
+
+_ROTATION_VERSION: Final = 2
+"""The same for adapters of several photos, whose order is drawn by lot since 2."""
+
+
+def recipe_version(photos: int) -> int:
+    """Return the version of what turns so many photos of one object into an adapter; part of the adapter's id."""
+    return RECIPE_VERSION if photos == 1 else _ROTATION_VERSION
+
 
 Precision = Literal["fp32", "bf16", "fp16"]
 """Number format of the UNet. Adapter weights are fp32 while they train, the VAE is always fp32."""
@@ -129,11 +139,30 @@ class TrainSettings(_Frozen):
         values["alpha"] = float(self.rank if self.alpha is None else self.alpha)
         return values
 
-    def with_tokens(self, prompt: str) -> str:
-        """Return a prompt to draw, [c] and [s] in it as what was trained on: the training prompt's bracketed word."""
+    def of_class(self, class_word: str) -> TrainSettings:
+        """Return the settings for an object of a class: "A [v]" becomes "A [v] dog"; an empty word changes nothing."""
+        if not class_word:
+            return self
+        told = self.prompt.replace(self._token, f"{self._token} {class_word}", 1)
+        return self.model_copy(update={"prompt": told})
+
+    def with_tokens(self, prompt: str, content_class: str = "", style_class: str = "") -> str:
+        """Return a prompt to draw, [c] and [s] in it as what was trained on.
+
+        Args:
+            prompt: Such as "A [c] in [s] style".
+            content_class: The class word that the content was trained with, if any.
+            style_class: The same of the style.
+        """
+        for mark, class_word in (("[c]", content_class), ("[s]", style_class)):
+            prompt = prompt.replace(mark, f"{self._token} {class_word}".rstrip())
+        return prompt
+
+    @property
+    def _token(self) -> str:
+        """The training prompt's bracketed word; all of it where there is none."""
         trained = re.search(r"\[[^\]]+\]", self.prompt)
-        token = trained.group() if trained else self.prompt
-        return prompt.replace("[c]", token).replace("[s]", token)
+        return trained.group() if trained else self.prompt
 
 
 class SampleSettings(_Frozen):

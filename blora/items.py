@@ -20,8 +20,10 @@ class TrainItem:
 
     Attributes:
         images: One picture, or several photos of one object, each (height, width, 3) uint8; their order is irrelevant.
+            Photos take turns: each is seen once before any is seen again, in an order drawn anew for each round.
         key: Names the adapter (its id); with the settings' seed it fixes all its random numbers.
         metadata: Goes into the adapter's files as it is, for example the image ids.
+        prompt: What it is trained with, such as "A [v] dog"; empty for the settings' own.
         draws: Empty: all random numbers are the adapter's own. Else the name of a stream of noise and timesteps:
             candidates of one image that name the same one differ in their first weights alone, and a pack computes
             the frozen front of the UNet once for all of them.
@@ -31,6 +33,7 @@ class TrainItem:
     key: str
     metadata: Mapping[str, str] = field(default_factory=dict)
     draws: str = ""
+    prompt: str = ""
 
 
 @dataclass(frozen=True, eq=False)

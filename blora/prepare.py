@@ -26,6 +26,7 @@ __all__ = [
     "Photo",
     "draw_noise",
     "frame_of",
+    "photo_of_turn",
     "pixel_digest",
     "prepare_photos",
     "read_pixels",
@@ -147,11 +148,11 @@ def prepare_photos(base: Base, images: Sequence[NDArray[np.uint8]], settings: Tr
 
 
 def draw_noise(
-    generator: torch.Generator, photos: Sequence[Photo], step: int, settings: TrainSettings, timesteps: int
+    generator: torch.Generator, photos: Sequence[Photo], step: int, settings: TrainSettings, timesteps: int, key: str
 ) -> list[Noise]:
     """Draw one adapter's rows of one step; the order of numbers depends on nothing but this adapter.
 
-    Photos take turns, so that each is seen equally often.
+    Photos take turns, so that each is seen equally often; see `photo_of_turn`.
 
     Args:
         generator: The adapter's own.
@@ -159,14 +160,33 @@ def draw_noise(
         step: From 0.
         settings: Number of rows, and how timesteps are drawn.
         timesteps: Length of the diffusion.
+        key: With the settings' seed, fixes the order of the photos.
     """
     drawn = _draw_timesteps(generator, settings, timesteps)
     rows = []
     for row, timestep in enumerate(drawn):
-        photo = (step * settings.batch_size + row) % len(photos)
+        photo = photo_of_turn(step * settings.batch_size + row, len(photos), key, settings.seed)
         posterior, noise = torch.randn((2, *photos[photo].mean.shape[1:]), generator=generator)
         rows.append(Noise(photo, timestep, posterior, noise))
     return rows
+
+
+def photo_of_turn(turn: int, photos: int, key: str, seed: int) -> int:
+    """Return which of some photos has its turn.
+
+    Each round shows every photo once, in an order drawn by lot, so that no photo always meets the same neighbours in a
+    batch. The order follows from the arguments alone: packing, resuming and reseeding do not change it.
+
+    Args:
+        turn: From 0.
+        photos: How many there are.
+        key: Names the adapter.
+        seed: Of the settings.
+    """
+    if photos == 1:
+        return 0
+    round_, place = divmod(turn, photos)
+    return int(torch.randperm(photos, generator=seeded(f"{key} photos", seed, round_))[place])
 
 
 def _draw_timesteps(generator: torch.Generator, settings: TrainSettings, timesteps: int) -> list[int]:

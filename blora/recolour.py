@@ -18,7 +18,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["RECIPE", "Palette", "linear_map", "moments", "subject_mask", "transfer_colours"]
+__all__ = ["RECIPE", "Palette", "linear_map", "moments", "subject_mask", "to_oklab", "transfer_colours"]
 
 RECIPE: Final = 1
 """Counts changes of the colour code that alter a picture; part of the id of every picture that uses it."""
@@ -91,7 +91,7 @@ def transfer_colours(
     Raises:
         ValueError: A mask of another shape than its picture, or one that is zero everywhere.
     """
-    source, wanted = _to_oklab(picture), _to_oklab(target)
+    source, wanted = to_oklab(picture), to_oklab(target)
     mean, covariance = moments(source, mask)
     target_mean, target_covariance = moments(wanted, target_mask)
     mapped = (source - mean) @ linear_map(covariance, target_covariance).T + target_mean
@@ -132,7 +132,7 @@ def subject_mask(picture: NDArray[np.uint8]) -> Values:
     Background is what is near the colour of the border (its median). The threshold is Otsu's, softened to a ramp.
     It fits a thing on plain paper, and is no segmentation of a photo. Everything is subject where nothing stands out.
     """
-    lab = _to_oklab(picture)
+    lab = to_oklab(picture)
     height, width = lab.shape[:2]
     rows, columns = max(1, round(height * _BORDER_SHARE)), max(1, round(width * _BORDER_SHARE))
     edge = np.ones((height, width), bool)
@@ -166,7 +166,8 @@ def _root(matrix: Values) -> Values:
     return result
 
 
-def _to_oklab(rgb: NDArray[np.uint8]) -> Values:
+def to_oklab(rgb: NDArray[np.uint8]) -> Values:
+    """Return sRGB (…, 3) uint8 as OKLab: lightness from 0 to 1, and two axes of colour within about 0.4 of 0."""
     encoded = rgb.astype(np.float64) / 255
     linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
     lab: Values = np.cbrt(linear @ _RGB_TO_LMS.T) @ _LMS_TO_LAB.T

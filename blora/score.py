@@ -199,10 +199,13 @@ class FeatureScorer:
 
     def _score_batch(self, items: Sequence[ScoreItem]) -> list[dict[str, float]]:
         references = self._look_up([p for item in items for p in (item.content, item.style) if p is not None])
-        samples = self._extractor.extract([item.sample for item in items])
+        places = {id(item.sample): item.sample for item in items}  # one sample may be judged by several references
+        samples = self._extractor.extract(list(places.values()))
+        rank = {key: number for number, key in enumerate(places)}
         texts = self._embed([item.text for item in items])
         rows = []
-        for number, item in enumerate(items):
+        for item in items:
+            number = rank[id(item.sample)]
             content = None if item.content is None else references[_digest(item.content)]
             style = None if item.style is None else references[_digest(item.style)]
             row = self._compare((samples.content[number], samples.style[number]), content, style)

@@ -33,7 +33,12 @@ class Stepper:
     """The pack inside the UNet: turns one step's random numbers into losses and gradients."""
 
     def __init__(
-        self, base: Base, photos: Sequence[tuple[Photo, ...]], factors: FlatFactors, settings: TrainSettings
+        self,
+        base: Base,
+        photos: Sequence[tuple[Photo, ...]],
+        factors: FlatFactors,
+        settings: TrainSettings,
+        prompts: Sequence[str] = (),
     ) -> None:
         """Inject the pack; `__exit__` takes it out again.
 
@@ -42,11 +47,16 @@ class Stepper:
             photos: The photos of each adapter.
             factors: The pack's weights, in the UNet's number format.
             settings: The recipe.
+            prompts: What each adapter is trained with; empty for the settings' prompt.
         """
         self.base, self.photos, self.factors, self.settings = base, photos, factors, settings
-        embeddings = base.encode_prompts([settings.prompt])
+        told = list(prompts) or [settings.prompt] * len(photos)
+        unique = list(dict.fromkeys(told))
+        embeddings = [base.encode_prompts([prompt]) for prompt in unique]  # one by one: the same bits in any pack
         base.release_encoders()
-        self.hidden, self.pooled = embeddings.hidden, embeddings.pooled
+        self.hidden = torch.cat([one.hidden for one in embeddings])
+        self.pooled = torch.cat([one.pooled for one in embeddings])
+        self.told = [unique.index(prompt) for prompt in told]
         schedulers: Any = DDPMScheduler  # diffusers' configuration mixin has no types
         keep: Tensor = schedulers.from_config(base.scheduler_config).alphas_cumprod.to(base.device)
         self.signal, self.sigma = keep.sqrt(), (1 - keep).sqrt()
@@ -55,7 +65,8 @@ class Stepper:
         self._graphs = Graphs() if settings.execution.endswith("graph") else None
         with ExitStack() as changes:
             changes.enter_context(inject(base.unet, factors.layers, self.rows))
-            changes.enter_context(fixed_prompts(base.unet, self.hidden))
+            if len(unique) == 1:  # else keys and values are computed in each step: rows in no fixed order need theirs
+                changes.enter_context(fixed_prompts(base.unet, self.hidden))
             if settings.execution.startswith("compiled"):
                 changes.enter_context(compiled_blocks(base.unet))
             changes.callback(base.unet.disable_gradient_checkpointing)
@@ -80,8 +91,8 @@ class Stepper:
         """Fill the gradients, each adapter's multiplied by its loss scale.
 
         Args:
-            draws: The random numbers of each adapter's rows; rows with the very same `Noise` and `Photo` go through
-                the frozen front as one.
+            draws: The random numbers of each adapter's rows; rows with the very same `Noise`, `Photo` and prompt go
+                through the frozen front as one.
             loss_scales: One for each adapter.
 
         Returns:
@@ -122,12 +133,12 @@ class Stepper:
     def _backward(self, group: Sequence[tuple[int, Noise]], weights: Tensor, *, add: bool) -> Tensor:
         """Fill the gradients with those of the weighted losses; return the mean squared error of each row, fp32."""
         device = self.base.device
-        places: dict[tuple[int, int], int] = {}
+        places: dict[tuple[int, int, int], int] = {}
         unique: list[tuple[int, Noise]] = []
         for index, noise in group:
-            if places.setdefault((id(noise), id(self.photos[index][noise.photo])), len(unique)) == len(unique):
+            if places.setdefault(self._front_row(index, noise), len(unique)) == len(unique):
                 unique.append((index, noise))
-        spread = tuple(places[id(noise), id(self.photos[index][noise.photo])] for index, noise in group)
+        spread = tuple(places[self._front_row(index, noise)] for index, noise in group)
         photos = [self.photos[index][noise.photo] for index, noise in unique]
         timesteps = to_device(torch.tensor([noise.timestep for _, noise in unique]), device)
         added = to_device(torch.stack([one.noise for _, one in unique]), device)
@@ -141,6 +152,7 @@ class Stepper:
             target,
             weights,
             torch.cat([p.time_ids for p in photos]),
+            to_device(torch.tensor([self.told[index] for index, _ in unique]), device),
         )
         shared = spread if len(unique) < len(group) else None
 
@@ -151,6 +163,10 @@ class Stepper:
             return compute(*inputs)
         return self._graphs.run((tuple(self.layout), shared, add, added.shape), compute, inputs)
 
+    def _front_row(self, index: int, noise: Noise) -> tuple[int, int, int]:
+        """What the frozen front is told of a row; rows that are told the same go through it as one."""
+        return id(noise), id(self.photos[index][noise.photo]), self.told[index]
+
     def _compute(
         self,
         noisy: Tensor,
@@ -158,18 +174,21 @@ class Stepper:
         target: Tensor,
         weights: Tensor,
         time_ids: Tensor,
+        told: Tensor,
         *,
         shared: tuple[int, ...] | None,
         add: bool,
     ) -> Tensor:
         """Go through the UNet and back; all that a graph of the device's work holds."""
-        count = len(noisy)
+        hidden, pooled = (
+            one.expand(len(noisy), *one.shape[1:]) if len(one) == 1 else one[told] for one in (self.hidden, self.pooled)
+        )
         with torch.enable_grad(), shared_front(self.base.unet, shared, self.base.device) as wide:
             predicted: Tensor = self.base.unet(
                 noisy,
                 timesteps,
-                encoder_hidden_states=self.hidden.expand(count, -1, -1),
-                added_cond_kwargs={"text_embeds": self.pooled.expand(count, -1), "time_ids": time_ids},
+                encoder_hidden_states=hidden,
+                added_cond_kwargs={"text_embeds": pooled, "time_ids": time_ids},
             ).sample
             row_losses = (predicted.float() - wide(target)).square().mean(dim=(1, 2, 3))
             self.factors.backward((row_losses * weights).sum(), add=add)

@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 from blora.adapter import Adapter, Factors
 from blora.base import Base
 from blora.blocks import target_layers
-from blora.config import RECIPE_VERSION, TrainSettings
+from blora.config import TrainSettings, recipe_version
 from blora.errors import OutOfMemoryError, SettingFault, SettingsError
 from blora.execution import to_device
 from blora.items import StepReport, TrainItem, TrainResult
@@ -38,7 +38,7 @@ from blora.prepare import draw_noise, latent_multiple_px, pixel_digest, prepare_
 from blora.progress import Progress, checkpoint_identity, read_checkpoint, write_checkpoint
 from blora.stepper import Stepper
 
-__all__ = ["StepReport", "TrainItem", "TrainResult", "train", "train_images"]
+__all__ = ["StepReport", "TrainItem", "TrainResult", "train", "train_images", "train_object"]
 
 
 def train(
@@ -98,7 +98,8 @@ def _train(
     optimizer = PackedAdamW(factors.values, settings.beta1, settings.beta2, settings.epsilon, settings.weight_decay)
     pack = [Progress.start(item.key, settings) for item in items]
     digests = [[pixel_digest(rgb) for rgb in item.images] for item in items]
-    names = [f"{item.key}\0{item.draws}" if item.draws else item.key for item in items]
+    names = ["\0".join(filter(None, (item.key, item.draws, item.prompt and f"told {item.prompt}"))) for item in items]
+    prompts = [item.prompt or settings.prompt for item in items]
     pictures = list(zip(names, digests, strict=True))
     identity = checkpoint_identity(pictures, settings, " ".join([base.revision, *(layers or ())]))
     if checkpoint is None:
@@ -111,10 +112,11 @@ def _train(
     photos = [encoded[tuple(digest)] for digest in digests]
     ahead = _steps_ahead(base.device)
     queued: deque[_Queued] = deque()
-    with Stepper(base, photos, factors, settings) as stepper:
+    turns = [item.draws or item.key for item in items]
+    with Stepper(base, photos, factors, settings, prompts) as stepper:
         began = time.perf_counter()
         for step in range(done + 1, settings.steps + 1):
-            queued.append(_queue(stepper, pack, optimizer, step))
+            queued.append(_queue(stepper, pack, turns, optimizer, step))
             halt = step == settings.steps or step % settings.checkpoint_every_steps == 0
             while len(queued) > (0 if halt else ahead):
                 settled = queued.popleft()
@@ -168,11 +170,16 @@ class _Queued:
     arrived: torch.cuda.Event | None
 
 
-def _queue(stepper: Stepper, pack: Sequence[Progress], optimizer: PackedAdamW, step: int) -> _Queued:
+def _queue(
+    stepper: Stepper, pack: Sequence[Progress], turns: Sequence[str], optimizer: PackedAdamW, step: int
+) -> _Queued:
     """Tell the device to take one step with every adapter whose numbers are finite, and wait for nothing."""
     settings, photos, timesteps = stepper.settings, stepper.photos, stepper.timesteps
-    drawn = {id(one.generator): (one.generator, photos[i]) for i, one in enumerate(pack)}
-    draws = {name: draw_noise(*source, step - 1, settings, timesteps) for name, source in drawn.items()}
+    drawn = {id(one.generator): (one.generator, photos[i], turns[i]) for i, one in enumerate(pack)}
+    draws = {
+        name: draw_noise(generator, seen, step - 1, settings, timesteps, key)
+        for name, (generator, seen, key) in drawn.items()
+    }
     scales = [one.loss_scale for one in pack]
     losses, norms = stepper.run([draws[id(one.generator)] for one in pack], scales)
     finite = losses.isfinite() & norms.isfinite()
@@ -236,6 +243,33 @@ def train_images(
     return [adapter for key in keys if (adapter := results[key].adapter) is not None]
 
 
+def train_object(
+    base: Base, photos: Sequence[str | Path | Image.Image], settings: TrainSettings, class_word: str = ""
+) -> Adapter:
+    """Train one adapter on several photos of one object, whose order is irrelevant.
+
+    Args:
+        base: Loaded with the precision that the settings name.
+        photos: Files or pictures; turned upright, transparency on white.
+        settings: The recipe.
+        class_word: What kind of thing it is: the training's prompt "A [v]" becomes "A [v] dog". Prompts to draw should
+            say the same (`TrainSettings.with_tokens`).
+
+    Raises:
+        TrainingDivergedError: The adapter was given up.
+        SettingsError: The settings do not fit the base, or there is no photo.
+        OutOfMemoryError: A step does not fit on the device.
+    """
+    pixels = {pixel_digest(rgb): rgb for rgb in map(read_pixels, photos)}
+    names = sorted(pixels)
+    metadata = {"image_ids": ",".join(names)}
+    prompt = settings.of_class(class_word).prompt
+    (result,) = train(base, [TrainItem(tuple(pixels.values()), " ".join(names), metadata, prompt=prompt)], settings)
+    if result.adapter is None:
+        raise result.error or AssertionError("a training ends with an adapter or an error")
+    return result.adapter
+
+
 def _check(base: Base, items: Sequence[TrainItem], settings: TrainSettings) -> None:
     """Refuse what cannot be trained, before anything is computed."""
     faults = []
@@ -267,13 +301,15 @@ def _result(
         name: Factors(down[index].cpu().clone(), up[index].cpu() * settings.scale)
         for name, (down, up) in factors.exact.items()
     }
+    if item.prompt:
+        settings = settings.model_copy(update={"prompt": item.prompt})
     metadata = {
         "key": item.key,
         "prompt": settings.prompt,
         "base": base.name,
         "base_revision": base.revision,
         "settings": json.dumps(settings.identity(), sort_keys=True),
-        "recipe_version": str(RECIPE_VERSION),
+        "recipe_version": str(recipe_version(len(item.images))),
         "rank": str(settings.rank),
         "steps": str(count),
         "skipped_steps": str(one.skipped),

@@ -125,11 +125,12 @@ def scores(
     top: Annotated[int, typer.Option(min=0, help="Rows to show; 0 shows all.")] = 0,
     format_: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
 ) -> None:
-    """The score table of a run.
+    """The score table of a run, and below it how steady its clips are (table clips.parquet has all numbers).
 
     Examples: `blora scores RUN --best --top 10` · `blora scores RUN --where style=wave --where "leakage_lite0>0.6"
     --format csv`
     """
+    from tasks.clips import clip_lines, load_measures
     from tasks.runs import load_run
     from tasks.score_table import render, score_table
 
@@ -137,7 +138,10 @@ def scores(
         store = open_store(root)
         rows = score_table(store, load_run(store, run_id), sort=sort, best_first=best, where=where or ())
         text = render(rows[: top or None], format_)
+        clips = clip_lines(load_measures(store, run_id)) if format_ == "table" else []
     sys.stdout.write(text)
+    for line in clips:
+        out.print(line, markup=False, highlight=False)
     raise typer.Exit(OK)
 
 

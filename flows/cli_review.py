@@ -94,15 +94,30 @@ def export(
     folder: Annotated[str, typer.Argument(help="Folder to write to.")],
     root: Root = "",
     kept: Annotated[bool, typer.Option("--kept", help="Only pictures that a review says to keep.")] = False,
+    mp4: Annotated[
+        bool, typer.Option("--mp4", help="Clips also as MP4, where the program ffmpeg is installed.")
+    ] = False,
 ) -> None:
     """Copy a run's pictures out under names a person reads (content__style__seed.png), with tables and contact sheet.
 
+    Clips come as animated GIFs beside their frames (clip__style__seed.gif).
+
     Examples: `blora export demo-3f2a9c01d4e5 ./pictures` · `blora export RUN ./delivery --kept --root s3://bucket/art`
+    · `blora export RUN ./film --mp4`
     """
-    from tasks.export import export_run
+    from tasks.export import FilmError, export_clips, export_films, export_run
 
     with errors_shown():
-        count, missing = export_run(open_store(root), run_id, folder, kept=kept)
+        store = open_store(root)
+        count, missing = export_run(store, run_id, folder, kept=kept)
+        clips = export_clips(store, run_id, folder, kept=kept)
+    try:
+        films = export_films(store, run_id, folder, clips) if mp4 and clips else []
+    except FilmError as error:  # MP4 is an extra: what was asked for besides is there
+        films = []
+        err.print(str(error), style="yellow", markup=False, highlight=False)
+    for path in (*clips, *films):
+        out.print(path, markup=False, highlight=False)
     out.print(
         f"{counted(count, 'picture')} in {folder}"
         + (f"; {missing} are missing: blora rerun {run_id}" if missing else ""),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -51,15 +51,18 @@ class Side:
     Attributes:
         label: "content" or "style".
         entries: The good ones, by name.
+        clips: Names of the entries that are the frames of a clip, by its name.
         refused: Names of rows that were refused.
+        roots: What it may reach.
     """
 
     def __init__(self, label: str, roots: Roots, faults: FaultList) -> None:
         """Start without entries."""
         self.label = label
         self.entries: dict[str, ImageEntry] = {}
+        self.clips: dict[str, tuple[str, ...]] = {}
         self.refused: set[str] = set()
-        self._roots = roots
+        self.roots = roots
         self._faults = faults
 
     def resolve(self, paths: Sequence[str], node: Node, field: str, item: str) -> tuple[str, ...] | None:
@@ -67,7 +70,7 @@ class Side:
         addresses = []
         for index, path in enumerate(paths):
             try:
-                addresses.append(self._roots.resolve(path))
+                addresses.append(self.roots.resolve(path))
             except AddressError as error:
                 place = node.find(("images", index))
                 row = (node.find(("image",)) if place is node else place).row
@@ -83,9 +86,11 @@ class Side:
             repeats: Whether the very same entry may come again, as it does in tables.
         """
         known = self.entries.get(entry.name)
+        if known is None and entry.name in self.clips:
+            known = self.entries[self.clips[entry.name][0]]
         if known is None:
             return True
-        same_images = known.images == entry.images
+        same_images = (known.images, known.class_word) == (entry.images, entry.class_word)
         if repeats and same_images and (known.word is None or entry.word in (None, known.word)):
             return True
         what = f"two words for one {self.label}" if repeats and same_images else f"two {self.label}s of one name"
@@ -125,16 +130,31 @@ class Draft:
         """Add a pair for each of its prompts and steps, or the fault that it cannot be drawn or repeats a sample."""
         if not self.knows([part.name for part in content], [part.name for part in style], node):
             return
+        if sum(part.name in self.contents.clips for part in content) > 1:
+            received, accepted = " and ".join(shown(part.name) for part in content), "a mix with one clip at most"
+            hint = "mix the clip with a picture"
+            self._faults.add("two clips in one mix", received, accepted, hint, row=node.row, field="pairs.content")
+            return
         sweep = getattr(fields, "sweep", None) or getattr(defaults, "sweep", None)
         for said in _merged(fields, defaults):
             if sweep is not None and (fault := fault_of(sweep, content, style, said)):
                 self._refuse_sweep(fault, node.find(("sweep",)).row, "pairs.sweep")
                 return
-            for sides in expanded(content, style, sweep):
-                pair = PairEntry(**said, **sides, file=self._faults.file, row=node.row)
-                if not self._is_whole(pair) or not self._is_new(pair) or len(self.pairs) > MAX_PAIRS:
-                    return
-                self.pairs.append(pair)
+            for frame in self._frames(content):
+                for sides in expanded(frame, style, sweep):
+                    pair = PairEntry(**said, **sides, file=self._faults.file, row=node.row)
+                    if not self._is_whole(pair) or not self._is_new(pair) or len(self.pairs) > MAX_PAIRS:
+                        return
+                    self.pairs.append(pair)
+
+    def _frames(self, content: Parts) -> Iterator[Parts]:
+        """The parts of a side, a clip among them replaced by each of its frames in turn."""
+        clip = next((part.name for part in content if part.name in self.contents.clips), None)
+        if clip is None:
+            yield content
+            return
+        for frame in self.contents.clips[clip]:
+            yield tuple(part.model_copy(update={"name": frame}) if part.name == clip else part for part in content)
 
     def knows(self, contents: Iterable[object], styles: Iterable[object], node: Node) -> bool:
         """Tell whether a pair names what exists, adding a fault for each name that does not."""
@@ -191,7 +211,7 @@ class Draft:
         return pairs <= MAX_PAIRS
 
     def _is_known(self, side: Side, name: object, node: Node) -> bool:
-        if not isinstance(name, str) or name in side.entries:
+        if not isinstance(name, str) or name in side.entries or name in side.clips:
             return True  # what is no text at all has its fault already
         row = node.find((side.label,)).row
         if name in side.refused:
@@ -200,7 +220,7 @@ class Draft:
             what = f"unknown {side.label}"
             hint = f"add it to the {side.label}s"
             if len(self._faults) < _MOST_SUGGESTIONS and len(side.entries) < _MOST_SUGGESTIONS:
-                hint = suggest(name, tuple(side.entries), hint)
+                hint = suggest(name, (*side.entries, *side.clips), hint)
         accepted = f"one of the {len(side.entries)} names of {side.label}s"
         self._faults.add(what, shown(name), accepted, hint, row=row, field=f"pairs.{side.label}", item=name)
         return False

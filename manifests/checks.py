@@ -12,14 +12,23 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
 
-from manifests.entries import ImageEntry, Manifest
+from manifests.entries import ImageEntry, Manifest, frame_key, split_key
 from manifests.errors import ManifestsError
 from manifests.faults import Fault
-from manifests.images import MAX_FILE_BYTES, IdentifiedImage, identify
+from manifests.images import (
+    MAX_FILE_BYTES,
+    IdentifiedImage,
+    NormalisedImage,
+    identify,
+    identify_frames,
+    normalise,
+    normalise_frames,
+)
 from manifests.store import read_address
 
 Picture = TypeVar("Picture", bound=IdentifiedImage)
@@ -27,24 +36,59 @@ Picture = TypeVar("Picture", bound=IdentifiedImage)
 _READ_AHEAD = 8  # files; a bucket answers many readers as fast as one, and 8 whole files fit into memory
 
 
-def read_images(
-    addresses: Iterable[str], turn: Callable[[bytes], Picture]
-) -> Iterator[tuple[str, Picture | ManifestsError]]:
-    """Read some pictures, each address once, in order; little is held at any time.
+@dataclass(frozen=True)
+class Turn(Generic[Picture]):
+    """What is made of the bytes of a file: of the whole, and of frames of an animated one by their numbers."""
+
+    whole: Callable[[bytes], Picture]
+    frames: Callable[[bytes, Sequence[int]], Iterator[Picture]]
+
+
+IDENTIFIED: Final = Turn[IdentifiedImage](identify, identify_frames)
+NORMALISED: Final = Turn[NormalisedImage](normalise, normalise_frames)
+
+
+def read_images(keys: Iterable[str], turn: Turn[Picture]) -> Iterator[tuple[str, Picture | ManifestsError]]:
+    """Read some pictures, each file once, in order; little is held at any time.
 
     Args:
-        addresses: Where they lie.
-        turn: What is made of the bytes of each, such as `normalise`.
+        keys: What the pictures are held under (`ImageEntry.keys`).
+        turn: What is made of each.
 
     Yields:
-        The address, and the picture or why there is none.
+        The key, and the picture or why there is none.
     """
-    addresses = iter(dict.fromkeys(addresses))
+    numbers: dict[str, list[int | None]] = {}
+    for address, number in map(split_key, dict.fromkeys(keys)):
+        numbers.setdefault(address, []).append(number)
+    addresses = iter(numbers)
     with ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="read-images") as readers:
         while batch := list(itertools.islice(addresses, _READ_AHEAD)):
             # Decoding stays in this thread: one picture being decoded may take most of a gigabyte.
             for address, read in zip(batch, readers.map(_read, batch), strict=True):
-                yield address, read if isinstance(read, ManifestsError) else _turned(read, turn)
+                yield from _turned(address, read, numbers[address], turn)
+
+
+def _turned(
+    address: str, read: bytes | ManifestsError, numbers: Sequence[int | None], turn: Turn[Picture]
+) -> Iterator[tuple[str, Picture | ManifestsError]]:
+    """Yield what is wanted of one file: itself, frames of it by number, or both."""
+    if isinstance(read, ManifestsError):
+        yield from ((frame_key(address, number), read) for number in numbers)
+        return
+    if None in numbers:
+        try:
+            yield address, turn.whole(read)
+        except ManifestsError as error:
+            yield address, error
+    frames = sorted(number for number in numbers if number is not None)
+    done = 0
+    try:
+        for number, picture in zip(frames, turn.frames(read, frames), strict=False):
+            yield frame_key(address, number), picture
+            done += 1
+    except ManifestsError as error:  # a decoder that failed once hands out nothing good after it
+        yield from ((frame_key(address, number), error) for number in frames[done:])
 
 
 def _read(address: str) -> bytes | ManifestsError:
@@ -54,36 +98,29 @@ def _read(address: str) -> bytes | ManifestsError:
         return error
 
 
-def _turned(data: bytes, turn: Callable[[bytes], Picture]) -> Picture | ManifestsError:
-    try:
-        return turn(data)
-    except ManifestsError as error:
-        return error
-
-
 def check_images(manifest: Manifest) -> tuple[dict[str, IdentifiedImage], tuple[Fault, ...]]:
-    """Read and identify every picture of a manifest; an entry is good if all its addresses are in the result.
+    """Read and identify every picture of a manifest; an entry is good if all its `keys` are in the result.
 
     Returns:
-        What is known of the pictures by address, and a fault for each row and picture that cannot be used, in the
-        order of the rows.
+        What is known of the pictures by key, and a fault for each row and picture that cannot be used, in the order
+        of the rows.
     """
     entries = (*manifest.contents, *manifest.styles)
     pictures: dict[str, IdentifiedImage] = {}
     errors: dict[str, ManifestsError] = {}
-    first_address: dict[str, str] = {}
-    for address, found in read_images((address for entry in entries for address in entry.images), identify):
+    first_key: dict[str, str] = {}
+    for key, found in read_images((key for entry in entries for key in entry.keys), IDENTIFIED):
         if isinstance(found, ManifestsError):
-            errors[address] = found
+            errors[key] = found
             continue
-        twin = first_address.setdefault(found.image_id, address)
-        notes = found.notes if twin == address else (*found.notes, f"the same picture as {twin}")
-        pictures[address] = dataclasses.replace(found, notes=notes)
+        twin = first_key.setdefault(found.image_id, key)
+        notes = found.notes if twin == key else (*found.notes, f"the same picture as {' '.join(twin.splitlines())}")
+        pictures[key] = dataclasses.replace(found, notes=notes)
     faults = [
-        picture_fault(entry, address, errors[address])
+        picture_fault(entry, address, errors[key])
         for entry in entries
-        for address in entry.images
-        if address in errors
+        for address, key in zip(entry.images, entry.keys, strict=True)
+        if key in errors
     ]
     return pictures, tuple(sorted(faults, key=lambda fault: fault.row or 0))
 

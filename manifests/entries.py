@@ -11,14 +11,41 @@ class _Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class FrameOf(_Entry):
+    """Which frame of a clip a content is."""
+
+    clip: str = Field(description="name of the clip")
+    position: int = Field(description="within the clip, from 0")
+    number: int | None = Field(default=None, description="frame of the animated file, from 0; None: a file of its own")
+    frames_per_second: float = Field(description="of the clip, as far as it is taken")
+
+
 class ImageEntry(_Entry):
     """A content or a style."""
 
     name: str = Field(description="unique among the contents, or among the styles")
     images: tuple[str, ...] = Field(description="absolute paths or s3:// addresses of one object or look")
     word: str | None = Field(default=None, description="what the picture shows, in a word or two")
+    class_word: str | None = Field(default=None, description="what kind of thing it is; part of its training's prompt")
+    frame: FrameOf | None = Field(default=None, description="which frame of which clip it is; None: of none")
     file: str = Field(default="", description="the manifest it stands in")
     row: int | None = Field(default=None, description="1-based line, or record of a Parquet file")
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What its pictures are held under: their addresses, and for a frame of an animated file its number, too."""
+        return self.images if self.frame is None else (frame_key(self.images[0], self.frame.number),)
+
+
+def frame_key(address: str, number: int | None) -> str:
+    """Return what a picture is held under; no address has a line break in it."""
+    return address if number is None else f"{address}\nframe {number}"
+
+
+def split_key(key: str) -> tuple[str, int | None]:
+    """Return the address and the number of a frame, if any, that `frame_key` made a key of."""
+    address, _, frame = key.partition("\nframe ")
+    return address, int(frame) if frame else None
 
 
 class Part(_Entry):

@@ -13,7 +13,8 @@
 | 16 bits a channel | the high byte is kept, noted |
 | palette, grey, black and white, YCbCr | converted |
 | 32-bit integers, floating point, CIELAB | refused: their range has no agreed meaning |
-| animation, several pages or pictures | the first is taken, noted; the others are never decoded |
+| animation, several pages or pictures | the first is taken, noted; the others are never decoded (`normalise_frames`: |
+| | those asked for) |
 | a colour profile other than sRGB | not applied, noted |
 | metadata (EXIF, GPS, XMP, comments, profiles) | dropped: the PNG holds pixels alone |
 
@@ -26,6 +27,8 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -52,6 +55,9 @@ MIN_SIDE_PX = 16
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 """Decoders that may touch untrusted bytes; Pillow has dozens more, which stay shut."""
+
+ANIMATED = ("GIF", "WEBP", "PNG")
+"""Of these, files whose pictures are the frames of a clip; the pictures of a TIFF are pages."""
 
 _ACCEPTED = "PNG, JPEG, WebP, TIFF, BMP or GIF"
 _SIXTEEN_BIT_GREY = ("I;16", "I;16L", "I;16B", "I;16N")
@@ -105,7 +111,7 @@ def identify(data: bytes, *, max_side_px: int = MAX_SIDE_PX) -> IdentifiedImage:
         ImageError: The picture cannot be used; the table of this module says when.
         ValueError: `max_side_px` is too small.
     """
-    return _identified(*_upright(data, max_side_px))
+    return _identified(*_first(data, max_side_px))
 
 
 def normalise(data: bytes, *, max_side_px: int = MAX_SIDE_PX) -> NormalisedImage:
@@ -119,25 +125,82 @@ def normalise(data: bytes, *, max_side_px: int = MAX_SIDE_PX) -> NormalisedImage
         ImageError: The picture cannot be used; the table of this module says when.
         ValueError: `max_side_px` is too small.
     """
-    picture, notes = _upright(data, max_side_px)
-    return NormalisedImage(**vars(_identified(picture, notes)), png=_png(picture))
+    return _normalised(*_first(data, max_side_px))
 
 
-def _identified(picture: Image.Image, notes: list[str]) -> IdentifiedImage:
-    found = image_id(picture.tobytes(), picture.width, picture.height)
-    return IdentifiedImage(found, picture.width, picture.height, tuple(notes))
+@dataclass(frozen=True)
+class Animation:
+    """What an animated file says of itself.
+
+    Attributes:
+        frames: How many there are.
+        width_px: Width in pixels.
+        height_px: Height in pixels.
+        frames_per_second: As its first frame says; None where it says nothing.
+    """
+
+    frames: int
+    width_px: int
+    height_px: int
+    frames_per_second: float | None
 
 
-def _upright(data: bytes, max_side_px: int) -> tuple[Image.Image, list[str]]:
-    """The picture, and what was done to it."""
-    if max_side_px < MIN_SIDE_PX:
-        raise ValueError(f"max_side_px: received {max_side_px}; accepted {MIN_SIDE_PX} or more")
+def look_at(data: bytes) -> Animation:
+    """Read what an animated GIF, WebP or APNG says of itself, without decoding its frames.
+
+    Raises:
+        ImageError: It cannot be used, or does not move.
+    """
+    with _opened(data) as opened:
+        if not _has_more_frames(opened):
+            hint = "write image: instead, or name the folder of the frames"
+            raise ImageError("picture that does not move", f"{opened.format} of one frame", "an animation", hint)
+        if opened.format not in ANIMATED:
+            hint = "save its pictures as files of one folder"
+            raise ImageError("several pictures that are no clip", str(opened.format), "GIF, WebP or APNG", hint)
+        if "duration" not in opened.info:
+            opened.load()  # WebP says it with the first frame
+        shown_ms = float(opened.info.get("duration") or 0)
+        frames = int(getattr(opened, "n_frames", 1))
+        return Animation(frames, opened.width, opened.height, 1000 / shown_ms if shown_ms > 0 else None)
+
+
+def identify_frames(data: bytes, numbers: Sequence[int]) -> Iterator[IdentifiedImage]:
+    """Find out which pictures some frames of an animated file are, as `normalise_frames` would.
+
+    Raises:
+        ImageError: A frame cannot be used; those before it have been handed out.
+    """
+    with _opened(data) as opened:
+        for number in numbers:
+            opened.seek(number)
+            yield _identified(*_upright(opened, MAX_SIDE_PX, of_many=True))
+
+
+def normalise_frames(data: bytes, numbers: Sequence[int]) -> Iterator[NormalisedImage]:
+    """Turn some frames of an animated file, as they are shown, into upright 8-bit RGB pictures.
+
+    Args:
+        data: The whole file.
+        numbers: Which frames, from 0, in rising order.
+
+    Raises:
+        ImageError: A frame cannot be used; those before it have been handed out.
+    """
+    with _opened(data) as opened:
+        for number in numbers:
+            opened.seek(number)
+            yield _normalised(*_upright(opened, MAX_SIDE_PX, of_many=True))
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """Open untrusted bytes; whatever goes wrong with them meanwhile is an `ImageError`."""
     _check_bytes(data)
-    notes: list[str] = []
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             _check_header(opened)
-            picture = _decode(opened, max_side_px, notes)
+            yield opened
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -146,6 +209,29 @@ def _upright(data: bytes, max_side_px: int) -> tuple[Image.Image, list[str]]:
     except Exception as error:
         # Decoders answer damaged bytes with nearly every exception there is; whichever it is, the bytes are to blame.
         raise _unreadable(data, error) from error
+
+
+def _identified(picture: Image.Image, notes: Sequence[str]) -> IdentifiedImage:
+    found = image_id(picture.tobytes(), picture.width, picture.height)
+    return IdentifiedImage(found, picture.width, picture.height, tuple(notes))
+
+
+def _normalised(picture: Image.Image, notes: Sequence[str]) -> NormalisedImage:
+    return NormalisedImage(**vars(_identified(picture, notes)), png=_png(picture))
+
+
+def _first(data: bytes, max_side_px: int) -> tuple[Image.Image, list[str]]:
+    """The only or the first picture of a file, and what was done to it."""
+    if max_side_px < MIN_SIDE_PX:
+        raise ValueError(f"max_side_px: received {max_side_px}; accepted {MIN_SIDE_PX} or more")
+    with _opened(data) as opened:
+        return _upright(opened, max_side_px, of_many=False)
+
+
+def _upright(opened: Image.Image, max_side_px: int, *, of_many: bool) -> tuple[Image.Image, list[str]]:
+    """Decode the frame that the file stands at; `of_many` if others of the file are used, too."""
+    notes: list[str] = []
+    picture = _decode(opened, max_side_px, notes, of_many=of_many)
     if min(picture.size) < MIN_SIDE_PX:
         raise ImageError(
             "picture too small",
@@ -191,8 +277,8 @@ def _check_header(opened: Image.Image) -> None:
         )
 
 
-def _decode(opened: Image.Image, max_side_px: int, notes: list[str]) -> Image.Image:
-    """Decode the first frame to RGB within `max_side_px`, upright, on white; append to `notes` what was done."""
+def _decode(opened: Image.Image, max_side_px: int, notes: list[str], *, of_many: bool) -> Image.Image:
+    """Decode the frame at hand to RGB within `max_side_px`, upright, on white; append to `notes` what was done."""
     # Both are looked up before `load`, which forgets the stored layout and turns a TIFF upright on its own.
     tiles = getattr(opened, "tile", ())
     sixteen_bit = opened.mode in _SIXTEEN_BIT_GREY or any(";16" in str(tile.args) for tile in tiles)
@@ -216,7 +302,7 @@ def _decode(opened: Image.Image, max_side_px: int, notes: list[str]) -> Image.Im
         if picture.getchannel("A").getextrema() != (255, 255):
             notes.append("transparency laid on white")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    if _has_more_frames(opened):
+    if not of_many and _has_more_frames(opened):
         notes.append("animation or several pictures in one file: the first one taken")
     return picture
 

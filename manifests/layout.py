@@ -10,6 +10,7 @@
     scores/date=YYYY-MM-DD/run=<run_id>/part-*.parquet       one Parquet data set over all runs that were closed
     runs/<run_id>/report/...                                 the page: index.html, its data, script files, thumbnails
     runs/<run_id>/decisions/*.parquet                        what reviewers said, one file per `blora review`
+    runs/<run_id>/sweeps.json, clips.json                    which pictures are steps of a sweep, or frames of a clip
     runs/<run_id>/redo/*.parquet                             what a review added to the plan
     reports/...                                              comparisons of two runs; nights over time
     probes/<probe_id>/...                                    block probes: parts, table, chart, report, probe.json last

@@ -10,6 +10,7 @@ from typing import Any
 
 from manifests.addresses import AddressError, Roots
 from manifests.assembly import NO_DEFAULTS, Draft, Side, default_name, stands_for
+from manifests.cliprows import read_clip
 from manifests.entries import ImageEntry, Manifest
 from manifests.fields import MAX_PHOTOS
 from manifests.parsing.faultlist import FaultList, shown
@@ -88,8 +89,11 @@ def _rows(root: Node, key: str, faults: FaultList) -> list[Node]:
 
 
 def _read_image(node: Node, side: Side, faults: FaultList) -> None:
-    """Add a content or style, or its faults; a bare path stands for {image: path}."""
+    """Add a content, a style or a clip, or its faults; a bare path stands for {image: path}."""
     values = {"image": node.value} if isinstance(node.value, str) else node.plain()
+    if isinstance(values, dict) and "frames" in values:
+        read_clip(values, node, side, faults)
+        return
     if not isinstance(values, dict):
         accepted = "a path, or a mapping with image or images"
         faults.add(
@@ -103,7 +107,8 @@ def _read_image(node: Node, side: Side, faults: FaultList) -> None:
     row = read_row(ImageRow, values, faults, node, side.label + "s")
     addresses = side.resolve(paths, node, f"{side.label}s.image", str(values.get("name") or ""))
     if row is not None and addresses is not None and row.name is not None:
-        entry = ImageEntry(name=row.name, images=addresses, word=row.word, file=faults.file, row=node.row)
+        said = {"word": row.word, "class_word": row.class_word}
+        entry = ImageEntry(name=row.name, images=addresses, **said, file=faults.file, row=node.row)
         if side.admits(entry, f"{side.label}s.name", repeats=False):
             side.keep(entry)
             return
@@ -211,8 +216,8 @@ def _read_record(record: Record, has_pairs: bool, draft: Draft, faults: FaultLis
 
 
 def _entry(row: TableRow, label: str, images: tuple[str, ...], node: Node, file: str) -> ImageEntry:
-    name, word = getattr(row, f"{label}_name"), getattr(row, f"{label}_word")
-    return ImageEntry(name=name, images=images, word=word, file=file, row=node.row)
+    said = {field: getattr(row, f"{label}_{field}") for field in ("name", "word", "class_word")}
+    return ImageEntry(**said, images=images, file=file, row=node.row)
 
 
 def _check_shape(

@@ -28,10 +28,13 @@ from manifests.fields import (
 )
 
 _A_NAME = f"a text of 1 to {MAX_NAME_CHARS} characters"
+_A_CLASS = f"what kind of thing it is, such as dog: {_A_NAME}"
 _A_PROMPT = f"a text of at most {MAX_PROMPT_CHARS} characters"
 _A_STRENGTH = f"a finite number from 0 to {MAX_STRENGTH:g}; 1 is as trained"
 _PROMPTS = f"1 to {MAX_PROMPTS} distinct prompts, one pair each; in a table separated by |"
 _A_PATH = "the path or s3:// address of a picture"
+
+_A_CLIP = "a folder, a pattern such as walk/*.png, or an animated GIF, WebP or APNG"
 
 
 class _Row(BaseModel):
@@ -174,11 +177,25 @@ class ImageRow(_Row):
     )
     name: Name | None = Field(default=None, description=_A_NAME)
     word: Name | None = Field(default=None, description=_A_NAME)
+    class_word: Name | None = Field(default=None, description=_A_CLASS)
+    frames: str | None = Field(default=None, description=_A_CLIP)
+    every: Annotated[int, BeforeValidator(number), Field(ge=1, le=1000)] | None = Field(
+        default=None, description="a whole number from 1: the first of each so many frames is taken"
+    )
+    limit: Annotated[int, BeforeValidator(number), Field(ge=2)] | None = Field(
+        default=None, description="a whole number from 2: at most so many frames are taken"
+    )
+    frames_per_second: Annotated[float, BeforeValidator(number), Field(gt=0, le=100, allow_inf_nan=False)] | None = (
+        Field(default=None, description="a number above 0, at most 100: at which the taken frames are shown")
+    )
 
     @model_validator(mode="after")
     def _one_of(self) -> ImageRow:
-        if (self.image is None) == (self.images is None):
-            raise ValueError("a row needs either image (one) or images (several of one object)")
+        if sum(one is not None for one in (self.image, self.images, self.frames)) != 1:
+            raise ValueError("a row needs one of image, images (several of one object) and frames (of a clip)")
+        for name in ("every", "limit", "frames_per_second"):
+            if self.frames is None and getattr(self, name) is not None:
+                raise ValueError(f"{name} without frames")
         return self
 
 
@@ -191,14 +208,17 @@ class TableRow(PairFields):
     style_name: Name | None = Field(default=None, description=_A_NAME)
     content_word: Name | None = Field(default=None, description=_A_NAME)
     style_word: Name | None = Field(default=None, description=_A_NAME)
+    content_class_word: Name | None = Field(default=None, description=_A_CLASS)
+    style_class_word: Name | None = Field(default=None, description=_A_CLASS)
 
     @model_validator(mode="after")
     def _belongs(self) -> TableRow:
         for side in ("content", "style"):
             if (getattr(self, side) or "").startswith("{"):
                 raise ValueError(f"a mix in a table: {side}s are mixed by weight in YAML and JSON only")
-            if getattr(self, side) is None and self.model_fields_set & {f"{side}_name", f"{side}_word"}:
-                raise ValueError(f"{side}_name or {side}_word without {side}")
+            about = {f"{side}_name", f"{side}_word", f"{side}_class_word"}
+            if getattr(self, side) is None and (said := sorted(self.model_fields_set & about)):
+                raise ValueError(f"{said[0]} without {side}")
         if self.all_prompts() is not None:
             _check_sides(self, self.content is not None, self.style is not None)
         return self

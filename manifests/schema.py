@@ -25,6 +25,8 @@ the one for paths, `manifests.images` the one for pictures, and `manifests.rows`
 | a pair with a prompt and one side only | drawn: the prompt stands for the other side (without a prompt: refused) |
 | one list only, `contents` or `styles`, and a prompt | the grid: each of them with every prompt |
 | `prompts`; `sweep` | one pair for each prompt; for each combination of values |
+| `frames` | one content for each frame (`manifests.clips`); a pair that names the clip is one with each frame |
+| a mix of two clips; a clip among the styles | refused |
 | `{one: 0.7, other: 0.3}` or a list for a name | a mix by weight; in a table it is refused |
 | rows with one side and no prompt among the pairs of a table | refused; so are strengths and seeds on rows of a grid |
 | more than `MAX_PAIRS` pairs or `MAX_SAMPLES` samples | nothing usable |

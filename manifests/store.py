@@ -33,6 +33,8 @@ __all__ = [
     "Store",
     "StoreError",
     "TransientStoreError",
+    "is_folder",
+    "list_address",
     "read_address",
 ]
 
@@ -227,3 +229,34 @@ def read_address(address: str, max_bytes: int | None = None) -> bytes:
             raise PermanentStoreError(f"read {address}", "a bucket", "the address of an object, s3://bucket/key")
         return _whole_bucket(bucket).read(key, max_bytes)
     return retrying(f"read {address}", lambda: read_file(Path(address).expanduser(), max_bytes))
+
+
+def is_folder(address: str) -> bool:
+    """Return whether an address is a local folder; in a bucket only a name that ends with a slash is one.
+
+    Raises:
+        StoreError: It cannot be asked.
+    """
+    if _split(address, "look for a folder") is not None:
+        return address.endswith("/")
+    return retrying(f"look for {address}", lambda: Path(address).is_dir())
+
+
+def list_address(address: str) -> list[str]:
+    """Return the names of the files, or objects, that lie right in a folder that a user named.
+
+    Args:
+        address: A local folder, or s3://bucket/folder.
+
+    Raises:
+        Missing: There is no such folder.
+        StoreError: It cannot be listed.
+    """
+    split = _split(address, "list a folder")
+    if split is not None:
+        bucket, prefix = split[0], split[1].strip("/")
+        keys = _whole_bucket(bucket).list(f"{prefix}/" if prefix else "")
+        below = [key.removeprefix(f"{prefix}/") if prefix else key for key in keys]
+        return [name for name in below if "/" not in name]
+    folder = Path(address).expanduser()
+    return retrying(f"list {address}", lambda: [entry.name for entry in folder.iterdir() if entry.is_file()])

@@ -69,7 +69,7 @@ _COLOURS = (
     _may("colour_amount", pa.float64(), "how far, 0 to 1; null for none"),
 )
 _PROMPTS = (
-    _may("prompt", pa.string(), "the prompt as given to the text encoders"),
+    _may("prompt", pa.string(), "the prompt as given to the text encoders; null for an adapter with the settings' own"),
     _may("content_prompt", pa.string(), "prompt for the content block alone; null: the same as prompt"),
     _may("negative_prompt", pa.string(), "what the guidance steers away from"),
 )
@@ -273,6 +273,28 @@ DECISIONS = _schema(
     _may("redo_sample_id", pa.string(), "the picture to be drawn in its stead; null where none is"),
 )
 """One row per picture and mark of a review; of several rows about a picture the last `decided_at` counts."""
+
+CLIPS = _schema(
+    "clips",
+    _RUN,
+    _need("clip_name", pa.string(), "the user's name of the clip"),
+    _need("style_name", pa.string(), "the user's name of the style, or the prompt that says it"),
+    _need("prompt", pa.string(), "the prompt of its frames"),
+    _need("seed", pa.int64(), "the seed that all its frames have"),
+    _need("frames", pa.int32(), "frames planned"),
+    _need("frames_drawn", pa.int32(), "frames that are there; the numbers are of these"),
+    _need("frames_per_second", pa.float64(), "at which it plays"),
+    _may(
+        "drawn_change", pa.float64(), "mean OKLab distance of a pixel between successive drawn frames; white-black is 1"
+    ),
+    _may("source_change", pa.float64(), "the same of the source frames, cut and resized as the drawn ones"),
+    _may("flicker_ratio", pa.float64(), "drawn_change over source_change; 1 changes as the source does, a still has 0"),
+    _may(
+        "motion_correlation", pa.float64(), "whether the drawn frames change where the source does, -1 to 1; 1 is best"
+    ),
+    _need("measure_version", pa.int32(), "version of the code that measures"),
+)
+"""One row per clip, style and seed of a run; numbers are null where fewer than two frames are there."""
 
 COMPARISON = _schema(
     "comparison",

@@ -20,9 +20,10 @@ from manifests import layout
 from manifests.errors import counted
 from manifests.faults import Fault
 from manifests.store import Missing, Store, StoreError
-from manifests.tables import ADAPTERS, FAULTS, SAMPLES, SLOTS, to_parquet_bytes, to_table
+from manifests.tables import ADAPTERS, CLIPS, FAULTS, SAMPLES, SLOTS, to_parquet_bytes, to_table
+from tasks.clips import draw_clips, measure_clips, read_clips
 from tasks.compaction import publish_scores
-from tasks.contact_sheet import contact_sheet, sliced
+from tasks.contact_sheet import contact_sheet, sliced, tiled
 from tasks.faults import fault_row
 from tasks.parallel import in_parallel
 from tasks.review.report import write_report
@@ -115,6 +116,8 @@ def collect(
     tables = dict(zip(TABLES, rows, strict=True))
     if slots := (timings or {}).get("slots"):
         tables["slots.parquet"] = to_table([row | {"run_id": run_id} for row in slots], SLOTS)
+    if clips := read_clips(store, run_id):
+        tables["clips.parquet"] = to_table(measure_clips(store, run_id, clips), CLIPS)
     for name, table in tables.items():
         store.replace(layout.run_key(run_id, name), to_parquet_bytes(table))
     publish_scores(store, plan.run, stock.scores)
@@ -122,6 +125,8 @@ def collect(
         store.replace(layout.run_key(run_id, "report/contact_sheet.png"), draw_sheet(store, plan))
     if strips := draw_strips(store, run_id):
         store.replace(layout.run_key(run_id, "report/strips.png"), strips)
+    if clips:
+        store.replace(layout.run_key(run_id, "report/clips.gif"), draw_clips(store, clips))
     outcome = Outcome.of(plan, stock, faults)
     ended = {
         "state": "finished" if outcome.complete else "faults",
@@ -165,7 +170,8 @@ def draw_sheet(store: Store, plan: Plan) -> bytes:
     columns = {sample.style_name: sample.parts("style") for sample in plan.samples}
 
     def reference(name: str, parts: tuple[Part, ...]) -> tuple[str, bytes | None]:
-        pictures = [store.read(layout.image_key(adapters[part.adapter_id].image_ids[0])) for part in parts]
+        photos = [[store.read(layout.image_key(one)) for one in adapters[part.adapter_id].image_ids] for part in parts]
+        pictures = [tiled(several) if len(several) > 1 else several[0] for several in photos]
         if len(pictures) > 1:
             return name, sliced(pictures, [part.weight for part in parts])
         return name, pictures[0] if pictures else None

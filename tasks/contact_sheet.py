@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 
@@ -86,6 +87,24 @@ def sliced(pictures: Sequence[bytes], weights: Sequence[float]) -> bytes:
         box = (round(left), 0, round(right), CELL_PX)
         card.paste(fit(picture).crop(box), box[:2])
         left = right
+    buffer = io.BytesIO()
+    card.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def tiled(pictures: Sequence[bytes]) -> bytes:
+    """Pictures in one square cell, a row after the other: the photos of one object.
+
+    Returns:
+        A PNG.
+    """
+    side = math.ceil(math.sqrt(len(pictures)))
+    cell = CELL_PX // side
+    card = Image.new("RGB", (CELL_PX, CELL_PX), PAPER)
+    for number, picture in enumerate(pictures):
+        card.paste(
+            fit(picture).resize((cell, cell), Image.Resampling.LANCZOS), (number % side * cell, number // side * cell)
+        )
     buffer = io.BytesIO()
     card.save(buffer, format="PNG")
     return buffer.getvalue()

@@ -1,11 +1,18 @@
-"""Lay a run's pictures out under names that a person reads."""
+"""Lay a run's pictures out under names that a person reads, and its clips as films."""
 
 from __future__ import annotations
 
+import io
+import shutil
+import subprocess
+from collections.abc import Collection, Sequence
 from pathlib import Path
+
+from PIL import Image
 
 from manifests import ids, layout
 from manifests.store import Missing, Store
+from tasks.clips import Clip, clip_frames, moving, read_clips
 from tasks.faults import TaskError
 from tasks.review.decisions import load_marks
 from tasks.runs import Plan, PlannedSample, load_plan
@@ -18,6 +25,8 @@ TABLES = (
     "run.json",
     "report/contact_sheet.png",
     "report/strips.png",
+    "report/clips.gif",
+    "clips.parquet",
 )
 
 
@@ -72,3 +81,101 @@ def human_names(plan: Plan) -> list[tuple[PlannedSample, str]]:
         taken.add(stem)
         named.append((sample, f"{stem}.png"))
     return named
+
+
+def export_clips(store: Store, run_id: str, folder: str, *, kept: bool = False) -> list[str]:
+    """Write each clip of a run that is whole as an endless GIF, ``clip__style__seed.gif``.
+
+    Args:
+        store: the store.
+        run_id: the run.
+        folder: where to; made if it is not there.
+        kept: only clips of which a review says to keep every frame.
+
+    Returns:
+        The files that were written.
+    """
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    written = []
+    marks = load_marks(store, run_id) if kept else {}
+    keep = {sample_id for sample_id, mark in marks.items() if mark.decision == "keep"}
+    for clip, stem in named_clips(read_clips(store, run_id)):
+        if kept and not {frame.sample_id for frame in clip.frames} <= keep:
+            continue
+        frames = clip_frames(store, clip)
+        if len(frames) == len(clip.frames):
+            (target / f"{stem}.gif").write_bytes(moving(frames, clip.frames_per_second))
+            written.append(str(target / f"{stem}.gif"))
+    return written
+
+
+def export_films(store: Store, run_id: str, folder: str, names: Collection[str]) -> list[str]:
+    """Write clips also as MP4 (H.264), beside their GIFs, with the program ffmpeg.
+
+    Args:
+        store: the store.
+        run_id: the run.
+        folder: where to.
+        names: the GIFs that were written, by whatever path.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        FilmError: there is no ffmpeg on this machine, or it fails.
+    """
+    program = shutil.which("ffmpeg")
+    if program is None:
+        raise FilmError("no MP4: there is no program ffmpeg on this machine; the GIFs are written")
+    stems = {Path(name).stem for name in names}
+    written = []
+    for clip, stem in named_clips(read_clips(store, run_id)):
+        if stem in stems:
+            path = Path(folder) / f"{stem}.mp4"
+            _film(program, clip_frames(store, clip), clip.frames_per_second, path)
+            written.append(str(path))
+    return written
+
+
+class FilmError(TaskError):
+    """A clip could not be written as MP4."""
+
+
+def named_clips(clips: Sequence[Clip]) -> list[tuple[Clip, str]]:
+    """``clip__style__seed`` for every clip; a second one of that name gets a tail of its first frame's id."""
+    taken: set[str] = set()
+    named = []
+    for clip in clips:
+        stem = f"{ids.slug(clip.name)}__{ids.slug(clip.style_name)}__{clip.seed}"
+        if stem in taken:
+            stem += f"__{clip.frames[0].sample_id[:8]}"
+        taken.add(stem)
+        named.append((clip, stem))
+    return named
+
+
+def _film(program: str, frames: Sequence[Image.Image], frames_per_second: float, path: Path) -> None:
+    """Hand frames to ffmpeg as a row of PNGs; sides are made even, which H.264 in 4:2:0 needs."""
+    pictures = io.BytesIO()
+    for frame in frames:
+        frame.save(pictures, format="PNG")
+    even = "scale=trunc(iw/2)*2:trunc(ih/2)*2"
+    command = [program, "-y", "-loglevel", "error", "-f", "image2pipe", "-framerate", f"{frames_per_second:.6g}"]
+    command += [
+        "-c:v",
+        "png",
+        "-i",
+        "-",
+        "-vf",
+        even,
+        "-c:v",
+        "libx264",
+        "-pix_fmt",
+        "yuv420p",
+        "-movflags",
+        "+faststart",
+    ]
+    done = subprocess.run([*command, str(path)], input=pictures.getvalue(), capture_output=True, check=False)
+    if done.returncode:
+        raise FilmError(f"ffmpeg could not write {path}: {done.stderr.decode(errors='replace').strip()[-300:]}")

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from blora.config import RECIPE_VERSION, Settings
+from blora.config import Settings, recipe_version
 from manifests import ids
 from manifests.images import IdentifiedImage
 from manifests.schema import ImageEntry, Manifest, PairEntry
 from manifests.sweeps import content_parts, style_parts
+from tasks.clips import clips_of
 from tasks.runs import Part, PlannedAdapter, PlannedSample
 from tasks.strips import strips_of
 
@@ -22,6 +23,7 @@ class Naming:
         adapters: every adapter that a good pair uses, in the manifest's order, each once.
         samples: every picture of every good pair, each once.
         strips: the sweeps among them, each a row of pictures.
+        clips: the clips among them, each in one style with one seed.
     """
 
     def __init__(
@@ -45,6 +47,9 @@ class Naming:
         ]
         self.samples = tuple({sample.sample_id: sample for _, sample in drawn}.values())
         self.strips = strips_of(drawn)
+        contents = {name: entry for name, (entry, _) in self._contents.items()}
+        frames = {name: adapter.image_ids[0] for name, (entry, adapter) in self._contents.items() if entry.frame}
+        self.clips = clips_of(drawn, contents, frames)
         used = {adapter_id for sample in self.samples for adapter_id in sample.adapter_ids}
         self.adapters = tuple(adapter for adapter_id, adapter in known.items() if adapter_id in used)
 
@@ -67,12 +72,15 @@ class Naming:
         """Entry and adapter by the entry's name; two names of one picture share one adapter."""
         named: dict[str, tuple[ImageEntry, PlannedAdapter]] = {}
         for entry in entries:
-            if not all(address in pictures for address in entry.images):
+            if not all(key in pictures for key in entry.keys):
                 continue
-            image_ids = tuple(sorted({pictures[address].image_id for address in entry.images}))
-            train = self._settings.train.identity()
-            adapter_id = ids.adapter_id(image_ids, train, self._revision, RECIPE_VERSION)
-            adapter = known.setdefault(adapter_id, PlannedAdapter(adapter_id, entry.name, entry.word or "", image_ids))
+            image_ids = tuple(sorted({pictures[key].image_id for key in entry.keys}))
+            train = self._settings.train.of_class(entry.class_word or "")
+            recipe = recipe_version(len(image_ids))
+            adapter_id = ids.adapter_id(image_ids, train.identity(), self._revision, recipe)
+            prompt = train.prompt if entry.class_word else ""
+            adapter = PlannedAdapter(adapter_id, entry.name, _word(entry), image_ids, prompt)
+            adapter = known.setdefault(adapter_id, adapter)
             named[entry.name] = entry, adapter
         return named
 
@@ -86,9 +94,10 @@ class Naming:
         contents = [(*self._contents[part.name], part.weight) for part in content_parts(pair)]
         styles = [(*self._styles[part.name], part.weight) for part in style_parts(pair)]
         train, sample = self._settings.train, self._settings.sample
+        classes = [_shared_class([entry for entry, *_ in side]) for side in (contents, styles)]
         prompts = {
-            "prompt": train.with_tokens(pair.prompt or sample.prompt),
-            "content_prompt": train.with_tokens(pair.content_prompt or "") if contents else "",
+            "prompt": train.with_tokens(pair.prompt or sample.prompt, *classes),
+            "content_prompt": train.with_tokens(pair.content_prompt or "", *classes) if contents else "",
             "negative_prompt": sample.negative_prompt if pair.negative_prompt is None else pair.negative_prompt,
         }
         if pair.own_style:
@@ -162,17 +171,28 @@ def _colour(pair: PairEntry) -> dict[str, Any]:
     }
 
 
+def _word(entry: ImageEntry) -> str:
+    """What an entry shows, in a word or two; empty where nobody said."""
+    return entry.word or entry.class_word or ""
+
+
+def _shared_class(entries: Sequence[ImageEntry]) -> str:
+    """The class word of a side; of a mix only if all its parts have the same."""
+    words = {entry.class_word or "" for entry in entries}
+    return words.pop() if len(words) == 1 else ""
+
+
 def _plain_words(pair: PairEntry, contents: Sequence[ImageEntry], styles: Sequence[ImageEntry]) -> str:
     """What a picture should show, for the text score; empty where a word for that is missing, or a side is mixed."""
     if max(len(contents), len(styles)) > 1:
         return ""
     if contents and styles:
-        content, style = contents[0].word, styles[0].word
+        content, style = _word(contents[0]), _word(styles[0])
         return f"a {content} in {style} style" if content and style else ""
     text = pair.prompt or ""
     for token, side in (("[c]", contents), ("[s]", styles)):
         if token in text:
-            word = side[0].word if side else None
+            word = _word(side[0]) if side else ""
             if not word:
                 return ""
             text = text.replace(token, word)

@@ -18,14 +18,15 @@ from typing import Any, TypeVar
 
 from blora.config import Settings, resolve
 from manifests import ids, layout
-from manifests.checks import check_images, read_images
+from manifests.checks import NORMALISED, check_images, read_images
 from manifests.errors import ManifestsError, counted
 from manifests.faults import Fault
-from manifests.images import NormalisedImage, normalise
+from manifests.images import NormalisedImage
 from manifests.schema import Loaded, Manifest
 from manifests.store import Store
 from manifests.tables import PLAN, to_parquet_bytes, to_table
 from tasks.bases import revision_of
+from tasks.clips import Clip, write_clips
 from tasks.cost import auto_pack_size
 from tasks.faults import RunNotFound, RunRefused
 from tasks.naming import Naming
@@ -39,12 +40,13 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Draft:
-    """A plan, with the address of each of its pictures by image_id; `is_kept` if the store has had it before."""
+    """A plan, with the key of each of its pictures by image_id; `is_kept` if the store has had it before."""
 
     plan: Plan
     images: Mapping[str, str]
     held: Holdings
     strips: tuple[Strip, ...] = ()
+    clips: tuple[Clip, ...] = ()
     is_kept: bool = False
 
 
@@ -105,8 +107,8 @@ def make_plan(
         kept = None
         packs = _packs(naming.adapters, held, _pack_size(settings, manifest.base, elsewhere))
         plan = Plan(run, packs, shards_of(naming.samples, held, settings))
-    images = {picture.image_id: address for address, picture in pictures.items()}
-    return Draft(plan, images, held, naming.strips, kept is not None)
+    images = {picture.image_id: key for key, picture in pictures.items()}
+    return Draft(plan, images, held, naming.strips, naming.clips, kept is not None)
 
 
 def publish(store: Store, draft: Draft, manifest: Manifest) -> Plan:
@@ -124,6 +126,7 @@ def publish(store: Store, draft: Draft, manifest: Manifest) -> Plan:
         return plan
     store.write_once(layout.run_key(run_id, "manifest.json"), manifest.model_dump_json(indent=2).encode())
     write_strips(store, run_id, draft.strips)
+    write_clips(store, run_id, draft.clips)
     store.write_once(layout.run_key(run_id, "run.json"), plan.run.to_json(state="planned"))
     store.write_once(layout.run_key(run_id, "plan.parquet"), to_parquet_bytes(to_table(plan_rows(plan), PLAN)))
     return replace(load_plan(store, run_id), run=plan.run)
@@ -132,14 +135,14 @@ def publish(store: Store, draft: Draft, manifest: Manifest) -> Plan:
 def _write_pictures(store: Store, images: Mapping[str, str]) -> None:
     """Normalise and write those that the store lacks, a few at a time: thousands of them do not fit into memory."""
     there = store.list(layout.IMAGES_PREFIX)
-    wanted = {address: image_id for image_id, address in images.items() if layout.image_key(image_id) not in there}
+    wanted = {key: image_id for image_id, key in images.items() if layout.image_key(image_id) not in there}
     changed: list[Fault] = []
-    read = read_images(wanted, normalise)
+    read = read_images(wanted, NORMALISED)
     while some := list(itertools.islice(read, REQUESTS_AT_ONCE)):
         good: dict[str, NormalisedImage] = {}
-        for address, found in some:
-            if isinstance(found, ManifestsError) or found.image_id != wanted[address]:
-                changed.append(_changed(address, found))
+        for key, found in some:
+            if isinstance(found, ManifestsError) or found.image_id != wanted[key]:
+                changed.append(_changed(key, found))
             else:
                 good[found.image_id] = found
         in_parallel(partial(_write_picture, store, good), list(good))
@@ -151,10 +154,11 @@ def _write_picture(store: Store, pictures: Mapping[str, NormalisedImage], image_
     store.write_once(layout.image_key(image_id), pictures[image_id].png)
 
 
-def _changed(address: str, found: NormalisedImage | ManifestsError) -> Fault:
+def _changed(key: str, found: NormalisedImage | ManifestsError) -> Fault:
     received = str(found) if isinstance(found, ManifestsError) else "another picture"
     hint = "run the manifest again once nobody writes to its pictures"
-    return Fault("image", f"{address} changed while the run was being planned", received, "the picture as it was", hint)
+    what = f"{' '.join(key.splitlines())} changed while the run was being planned"
+    return Fault("image", what, received, "the picture as it was", hint)
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -213,6 +217,7 @@ def plan_rows(plan: Plan) -> Iterable[dict[str, Any]]:
                 "name": adapter.name,
                 "word": adapter.word,
                 "image_ids": list(adapter.image_ids),
+                "prompt": adapter.prompt or None,
             }
     for shard in plan.shards:
         for number, batch in enumerate(shard.batches):

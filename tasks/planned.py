@@ -13,12 +13,16 @@ from manifests import ids, layout
 
 @dataclass(frozen=True)
 class PlannedAdapter:
-    """One training: the photos of one object (one image, usually) and what people call it."""
+    """One training: the photos of one object (one image, usually) and what people call it.
+
+    `prompt` is what it is trained with where that is not the settings' prompt, such as "A [v] dog".
+    """
 
     adapter_id: str
     name: str
     word: str
     image_ids: tuple[str, ...]
+    prompt: str = ""
 
 
 @dataclass(frozen=True)

@@ -210,7 +210,8 @@ def load_plan(store: Store, run_id: str) -> Plan:
     seen: set[str] = set()
     for row in [row for part in (table, *redone) for row in part.to_pylist()]:
         if row["kind"] == "adapter":
-            adapter = PlannedAdapter(row["adapter_id"], row["name"], row["word"], tuple(row["image_ids"]))
+            images, prompt = tuple(row["image_ids"]), row["prompt"] or ""
+            adapter = PlannedAdapter(row["adapter_id"], row["name"], row["word"], images, prompt)
             packs.setdefault(row["group_id"], []).append(adapter)
         elif row["sample_id"] not in seen:  # two reviews at once may ask for the same picture
             seen.add(row["sample_id"])

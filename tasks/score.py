@@ -111,15 +111,20 @@ def _picture(resident: Resident, key: str) -> Pixels | None:
 
 
 def _items(resident: Resident, picture: Pixels, sample: PlannedSample, plan: Plan) -> list[tuple[float, ScoreItem]]:
-    """What is judged, by weight: one item a content and style of a mix; a side that the prompt says has no picture."""
+    """What is judged, by weight: one item for each content and style picture.
+
+    A mix has those of its parts, an object those of all its photos, and a side that the prompt says has none.
+    """
 
     def pictures(half: Half) -> list[tuple[float, Pixels | None]]:
         parts = sample.parts(half)
         total = sum(part.weight for part in parts) or 1.0
-        keys = [layout.image_key(plan.adapter(part.adapter_id).image_ids[0]) for part in parts]
-        return [(part.weight / total, resident.picture(key)) for part, key in zip(parts, keys, strict=True)] or [
-            (1.0, None)
-        ]
+        photos = {part: plan.adapter(part.adapter_id).image_ids for part in parts}
+        return [
+            (part.weight / total / len(image_ids), resident.picture(layout.image_key(image_id)))
+            for part, image_ids in photos.items()
+            for image_id in image_ids
+        ] or [(1.0, None)]
 
     return [
         (share * other, ScoreItem(sample=picture, content=content, style=style, text=sample.text))
@@ -129,7 +134,7 @@ def _items(resident: Resident, picture: Pixels, sample: PlannedSample, plan: Pla
 
 
 def _judged(scorers: Sequence[Scorer], items: Sequence[list[tuple[float, ScoreItem]]]) -> list[dict[str, Scored]]:
-    """The scores of each picture; of a mix their mean over its contents and styles, weighted as it is mixed."""
+    """The scores of each picture; their mean over all contents and styles, weighted as these are mixed."""
     rows = iter(score_samples(scorers, [item for group in items for _, item in group]))
     judged = []
     for group in items:

@@ -19,7 +19,7 @@ from typing import Any
 
 from blora.adapter import Adapter
 from blora.base import Base
-from blora.config import RECIPE_VERSION, TrainSettings
+from blora.config import TrainSettings, recipe_version
 from blora.errors import CheckpointError, OutOfMemoryError
 from blora.memory import training_bytes
 from blora.train import StepReport, TrainItem, TrainResult, train
@@ -174,7 +174,7 @@ def _item(resident: Resident, run: RunInfo, adapter: PlannedAdapter) -> TrainIte
     pictures = tuple(resident.picture(layout.image_key(image_id)) for image_id in adapter.image_ids)
     # Only what follows from the adapter's id: names differ between manifests, the bytes of an adapter must not.
     metadata = {"adapter_id": adapter.adapter_id, "image_ids": ",".join(adapter.image_ids)}
-    return TrainItem(images=pictures, key=adapter.adapter_id, metadata=metadata)
+    return TrainItem(images=pictures, key=adapter.adapter_id, metadata=metadata, prompt=adapter.prompt)
 
 
 def _write(store: Store, adapter: Adapter, marker: dict[str, Any]) -> None:
@@ -221,8 +221,8 @@ def _marker(
         "pack_size": len(pack.adapters),
         "device": device,
         "trained_at": datetime.now(UTC).isoformat(),
-        "settings": run.settings.train.identity(),
-        "recipe_version": RECIPE_VERSION,
+        "settings": run.settings.train.identity() | ({"prompt": adapter.prompt} if adapter.prompt else {}),
+        "recipe_version": recipe_version(len(adapter.image_ids)),
     }
 
 

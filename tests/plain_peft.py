@@ -48,7 +48,7 @@ def train_with_peft(
     schedule: Any = DDPMScheduler.from_config(base.scheduler_config)
     prompt, photos = base.encode_prompts([settings.prompt]), prepare_photos(base, one.images, settings)
     for step in range(settings.steps):
-        rows = draw_noise(generator, photos, step, settings, schedule.config.num_train_timesteps)
+        rows = draw_noise(generator, photos, step, settings, schedule.config.num_train_timesteps, one.key)
         noise = torch.stack([row.noise for row in rows]).to(base.device)
         posterior = torch.stack([row.posterior for row in rows]).to(base.device)
         latents = photos[0].mean + photos[0].std * posterior

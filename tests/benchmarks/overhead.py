@@ -40,8 +40,8 @@ def bare(manifest: str, overrides: dict[str, Any]) -> int:
     from blora.sample import Draw, sample
     from blora.score import ScoreItem, load_scorers, score_samples
     from blora.train import TrainItem, train
-    from manifests.checks import read_images
-    from manifests.images import NormalisedImage, normalise
+    from manifests.checks import NORMALISED, read_images
+    from manifests.images import NormalisedImage
     from manifests.schema import load_manifest
     from manifests.store import Store
     from tasks.plan import make_plan
@@ -49,7 +49,7 @@ def bare(manifest: str, overrides: dict[str, Any]) -> int:
     loaded = load_manifest(manifest)
     assert loaded.manifest is not None
     entries = (*loaded.manifest.contents, *loaded.manifest.styles)
-    read = dict(read_images((address for entry in entries for address in entry.images), normalise)).values()
+    read = dict(read_images((key for entry in entries for key in entry.keys), NORMALISED)).values()
     pictures = {picture.image_id: picture for picture in read if isinstance(picture, NormalisedImage)}
     with tempfile.TemporaryDirectory() as empty:
         plan = make_plan(Store.open(empty), loaded, overrides=overrides).plan

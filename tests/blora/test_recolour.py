@@ -11,7 +11,7 @@ import torch
 from blora.base import Base
 from blora.colour import colour_distance
 from blora.errors import SettingsError
-from blora.recolour import MAX_GAIN, Palette, _to_oklab, _to_rgb, linear_map, moments, subject_mask, transfer_colours
+from blora.recolour import MAX_GAIN, Palette, _to_rgb, linear_map, moments, subject_mask, to_oklab, transfer_colours
 from blora.rivals import check_rows
 from blora.sample import Draw, sample, sample_latents
 from blora.schedule import make_sampler
@@ -35,19 +35,19 @@ def disc(ink: tuple[int, int, int], paper: tuple[int, int, int]) -> tuple[np.nda
 
 def test_oklab_knows_its_published_values_and_comes_back() -> None:
     # Ottosson 2020: white is (1, 0, 0); pure red 0.628, 0.225, 0.126.
-    lab = _to_oklab(np.array([[[255, 255, 255], [255, 0, 0]]], np.uint8))[0]
+    lab = to_oklab(np.array([[[255, 255, 255], [255, 0, 0]]], np.uint8))[0]
     np.testing.assert_allclose(lab, [[1, 0, 0], [0.628, 0.2249, 0.1258]], atol=1e-3)
     rgb = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
-    assert np.abs(_to_rgb(_to_oklab(rgb)).astype(int) - rgb).max() <= 1
+    assert np.abs(_to_rgb(to_oklab(rgb)).astype(int) - rgb).max() <= 1
 
 
 def test_a_transfer_carries_mean_and_covariance_over() -> None:
     one, other = muted(0, (0.6, 0.02, 0.03)), muted(1, (0.7, -0.05, 0.04), 0.04)
-    mean, covariance = moments(_to_oklab(transfer_colours(one, other)))
-    wanted_mean, wanted_covariance = moments(_to_oklab(other))
+    mean, covariance = moments(to_oklab(transfer_colours(one, other)))
+    wanted_mean, wanted_covariance = moments(to_oklab(other))
     np.testing.assert_allclose(mean, wanted_mean, atol=1e-3)  # 8 bits round to about this
     np.testing.assert_allclose(covariance, wanted_covariance, atol=3e-5)
-    before = moments(_to_oklab(one))
+    before = moments(to_oklab(one))
     assert np.abs(before[0] - wanted_mean).max() > 0.05 and np.abs(before[1] - wanted_covariance).max() > 1e-4
 
 
@@ -72,7 +72,7 @@ def test_a_mask_is_changed_inside_and_left_alone_outside() -> None:
     drawn, inside = disc((40, 60, 200), (250, 240, 200))
     target, _ = disc((200, 40, 40), (10, 10, 10))
     kept = Palette(target, "subject").applied(drawn)
-    assert np.array_equal(kept[~inside], _to_rgb(_to_oklab(drawn))[~inside])
+    assert np.array_equal(kept[~inside], _to_rgb(to_oklab(drawn))[~inside])
     np.testing.assert_allclose(kept[24, 24].astype(int), (200, 40, 40), atol=3)
     everywhere = Palette(target, "transfer").applied(drawn)
     assert np.abs(everywhere[0, 0].astype(int) - drawn[0, 0]).max() > 50

@@ -78,7 +78,7 @@ def test_training_learns(base: Base) -> None:
     factors = FlatFactors(shapes, 1, settings.rank)  # type: ignore[arg-type]
     photos = [prepare_photos(base, item(0).images, settings)]
     many = recipe(steps=30, batch_size=16)
-    unseen = draw_noise(torch.Generator().manual_seed(123), photos[0], 0, many, 1000)
+    unseen = draw_noise(torch.Generator().manual_seed(123), photos[0], 0, many, 1000, "")
     losses = []
     for trained in (False, True):
         if trained and result.adapter is not None:

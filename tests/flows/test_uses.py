@@ -10,12 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from blora.adapter import load_adapter
+from blora.consistency import steadiness
+from blora.features import load_lite0
+from blora.score import FeatureScorer, ScoreItem
 from flows.stylize import rerun, stylize
-from manifests.tables import ADAPTERS, FAULTS, SAMPLES, SCORES
+from manifests.tables import ADAPTERS, CLIPS, FAULTS, SAMPLES, SCORES
 from tasks.export import human_names
 from tasks.runs import load_plan
 from tests.flows.conftest import Project
 from tests.flows.test_stylize import Work
+from tests.tiny import picture
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -87,3 +92,46 @@ def test_mixes_and_sweeps_leave_strips_and_weighted_scores(work: Work, project: 
     work.store.delete(half["key"])
     assert work(rerun, work.run_id).is_completed()
     assert work.objects("samples/") == before
+
+
+def test_several_photos_of_one_object_are_one_adapter_of_its_class(work: Work, project: Project) -> None:
+    photos = {"images": ["c0.png", "c1.png"], "name": "pet", "class_word": "dog"}
+    project.write(contents=[photos], styles=[{"image": "s0.png", "name": "s0"}])
+    assert work(stylize, str(project.path)).is_completed()
+    assert work.json("run.json")["sentence"] == "1 of 1 pictures, 2 of 2 adapters"
+    pet, style = sorted(work.rows("adapters", ADAPTERS), key=lambda row: str(row["name"]))
+    assert (len(pet["image_ids"]), len(style["image_ids"])) == (2, 1)
+    told = [
+        load_adapter(work.store.read(f"adapters/{row['adapter_id']}/content.safetensors")).metadata
+        for row in (pet, style)
+    ]
+    assert [one["prompt"] for one in told] == ["A [v] dog", "A [v]"]
+    assert told[0]["image_ids"] == ",".join(pet["image_ids"])
+    (row,) = work.rows("samples", SAMPLES)
+    assert row["prompt"] == "A [v] dog"
+    scores = {score["score"]: score["value"] for score in work.rows("scores", SCORES)}
+    picture, references = pixels(work, row["key"]), [pixels(work, f"images/{i}.png") for i in pet["image_ids"]]
+    judge = FeatureScorer(load_lite0())
+    alone = [judge.score([ScoreItem(picture, one)])[0]["content_lite0"] for one in references]
+    assert scores["content_lite0"] == pytest.approx(sum(alone) / 2, abs=1e-5) and abs(alone[0] - alone[1]) > 1e-4
+
+
+def test_frames_of_a_clip_are_trained_one_by_one_and_drawn_from_one_noise(work: Work, project: Project) -> None:
+    (project.folder / "walk").mkdir()
+    for number in range(3):
+        Image.fromarray(picture(40 + number, 40, 40)).save(project.folder / "walk" / f"{number}.png")
+    project.write(contents=[{"frames": "walk/*.png"}], styles=[{"image": "s0.png", "name": "s0"}])
+    assert work(stylize, str(project.path)).is_completed()
+    assert work.json("run.json")["sentence"] == "3 of 3 pictures, 4 of 4 adapters"
+    rows = sorted(work.rows("samples", SAMPLES), key=lambda row: str(row["content_name"]))
+    assert [row["content_name"] for row in rows] == ["walk 1", "walk 2", "walk 3"]
+    assert len({row["content_id"] for row in rows}) == 3 and {row["seed"] for row in rows} == {0}
+    drawn = [pixels(work, row["key"]) for row in rows]
+    sources = [np.asarray(Image.open(project.folder / "walk" / f"{number}.png")) for number in range(3)]
+    (clip,) = work.rows("clips", CLIPS)
+    assert clip["flicker_ratio"] == pytest.approx(steadiness(drawn, sources).flicker_ratio)
+    with Image.open(io.BytesIO(work.store.read(f"runs/{work.run_id}/report/clips.gif"))) as film:
+        assert film.n_frames == 3
+    before = work.written()
+    assert work(rerun, work.run_id).is_completed()
+    assert work.written() == before

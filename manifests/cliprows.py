@@ -1,0 +1,85 @@
+"""A row with `frames`: a clip, whose frames become contents of their own, `walk 01` to `walk 24`.
+
+Each frame is trained by itself: the content half has no memory of where it was in a clip, so that one adapter of all
+frames draws one and the same picture for each of them.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Any
+
+from manifests.assembly import Side, default_name
+from manifests.clips import Frames, find_frames
+from manifests.entries import FrameOf, ImageEntry
+from manifests.errors import ManifestsError
+from manifests.parsing.faultlist import FaultList, shown
+from manifests.parsing.nodes import Node
+from manifests.rowreader import read_row
+from manifests.rows import ImageRow
+
+
+def read_clip(values: dict[str, Any], node: Node, side: Side, faults: FaultList) -> None:
+    """Add the frames of a clip to the contents, or the fault that says why there are none.
+
+    Args:
+        values: What the row says.
+        node: Where it stands.
+        side: What it stands among.
+        faults: Takes what is wrong.
+    """
+    if values.get("name") is None:
+        values["name"] = _default_name(values["frames"])
+    name = str(values["name"])
+    row = read_row(ImageRow, values, faults, node, f"{side.label}s")
+    frames = None if row is None or row.frames is None else _find(row, node, side, faults)
+    if row is None or frames is None:
+        side.refused.add(name)
+        return
+    pace = row.frames_per_second or frames.frames_per_second
+    said = {"word": row.word, "class_word": row.class_word, "file": faults.file, "row": node.row}
+    digits = len(str(len(frames.pictures)))
+    entries = [
+        ImageEntry(
+            name=f"{row.name} {position + 1:0{digits}}",
+            images=(address,),
+            frame=FrameOf(clip=name, position=position, number=number, frames_per_second=pace),
+            **said,
+        )
+        for position, (address, number) in enumerate(frames.pictures)
+    ]
+    own = entries[0].model_copy(update={"name": name})
+    field = f"{side.label}s.name"
+    if not all(side.admits(entry, field, repeats=False) for entry in (own, *entries)):
+        side.refused.add(name)
+        return
+    for entry in entries:
+        side.keep(entry)
+    side.clips[name] = tuple(entry.name for entry in entries)
+
+
+def _find(row: ImageRow, node: Node, side: Side, faults: FaultList) -> Frames | None:
+    """Return the frames; None after adding a fault."""
+
+    def refuse(what: str, received: str, accepted: str, hint: str, transient: bool = False) -> None:
+        place, field = node.find(("frames",)).row, f"{side.label}s.frames"
+        faults.add(what, received, accepted, hint, row=place, field=field, item=row.name or "", transient=transient)
+
+    if side.label != "content":
+        hint = "take one frame with image:, or several as photos of one look with images:"
+        refuse("a clip as a style", shown(row.frames), "frames among the contents", hint)
+        return None
+    try:
+        return find_frames(row.frames or "", side.roots, every=row.every or 1, limit=row.limit)
+    except ManifestsError as error:
+        refuse(error.what, error.received, error.accepted, error.hint or "correct the path", error.transient)
+        return None
+
+
+def _default_name(frames: object) -> str:
+    """The file name of an animation, or the name of the folder."""
+    if not isinstance(frames, str):
+        return "clip"
+    path = PurePosixPath(frames)
+    wild = any(sign in path.name for sign in "*?[")
+    return (path.parent.name if wild else default_name(frames)) or "clip"
