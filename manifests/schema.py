@@ -25,6 +25,8 @@ the one for paths, `manifests.images` the one for pictures, and `manifests.rows`
 | a pair with a prompt and one side only | drawn: the prompt stands for the other side (without a prompt: refused) |
 | one list only, `contents` or `styles`, and a prompt | the grid: each of them with every prompt |
 | `prompts`; `sweep` | one pair for each prompt; for each combination of values |
+| `candidates: n` | n pictures for each seed: that of the seed itself, and of n - 1 seeds made of it |
+| | (`manifests.ids.candidate_seed`); which is the best is decided when the run is closed |
 | `{one: 0.7, other: 0.3}` or a list for a name | a mix by weight; in a table it is refused |
 | rows with one side and no prompt among the pairs of a table | refused; so are strengths and seeds on rows of a grid |
 | more than `MAX_PAIRS` pairs or `MAX_SAMPLES` samples | nothing usable |
@@ -82,6 +84,7 @@ _COLUMNS = {name: "text" for name in TableRow.model_fields} | {
     "own_style": "number",
     "colour_amount": "number",
     "samples": "number",
+    "candidates": "number",
     "seeds": "integers",
 }
 

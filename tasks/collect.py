@@ -20,6 +20,7 @@ from manifests import layout
 from manifests.faults import Fault
 from manifests.store import Missing, Store, StoreError
 from manifests.tables import ADAPTERS, FAULTS, SAMPLES, SCORES, SLOTS, to_parquet_bytes, to_table
+from tasks.choice import Choice, choose_of, write_best
 from tasks.compaction import publish_scores
 from tasks.contact_sheet import contact_sheet, sliced
 from tasks.faults import fault_row
@@ -104,8 +105,7 @@ def collect(store: Store, plan: Plan, failures: Sequence[Fault] = (), timings: d
     for name, table in tables.items():
         store.replace(layout.run_key(run_id, name), to_parquet_bytes(table))
     publish_scores(store, plan.run, stock.scores)
-    if stock.samples:
-        store.replace(layout.run_key(run_id, "report/contact_sheet.png"), draw_sheet(store, plan))
+    write_choice(store, plan, stock)
     if strips := draw_strips(store, run_id):
         store.replace(layout.run_key(run_id, "report/strips.png"), strips)
     outcome = Outcome.of(plan, stock, faults)
@@ -123,12 +123,21 @@ def collect(store: Store, plan: Plan, failures: Sequence[Fault] = (), timings: d
     return outcome
 
 
-def draw_sheet(store: Store, plan: Plan) -> bytes:
-    """The contact sheet of a run: one seed of each pair, at most `SHEET_MOST` contents and styles."""
+def write_choice(store: Store, plan: Plan, stock: Stock) -> None:
+    """Choose among candidates and write what shows it: the table of the best, and the contact sheet."""
+    choices = choose_of(store, plan, stock)
+    write_best(store, plan, choices)
+    if stock.samples:
+        store.replace(layout.run_key(plan.run.run_id, "report/contact_sheet.png"), draw_sheet(store, plan, choices))
+
+
+def draw_sheet(store: Store, plan: Plan, choices: Sequence[Choice]) -> bytes:
+    """The contact sheet of a run: the chosen picture of one seed of each pair, at most `SHEET_MOST` on a side."""
     contents = list(dict.fromkeys(sample.content_name for sample in plan.samples))[:SHEET_MOST]
     styles = list(dict.fromkeys(sample.style_name for sample in plan.samples))[:SHEET_MOST]
     first: dict[tuple[str, str], PlannedSample] = {}
-    for sample in plan.samples:
+    for choice in choices:
+        sample = choice.chosen or choice.candidates[0]
         first.setdefault((sample.content_name, sample.style_name), sample)
     cells: dict[tuple[str, str], bytes | None] = {}
     for pair, sample in first.items():

@@ -20,7 +20,8 @@ class Naming:
 
     Attributes:
         adapters: every adapter that a good pair uses, in the manifest's order, each once.
-        samples: every picture of every good pair, each once.
+        samples: every picture of every good pair, each once: first those that are asked for by pair and seed, then
+            their further candidates.
         strips: the sweeps among them, each a row of pictures.
     """
 
@@ -42,7 +43,10 @@ class Naming:
         drawn = [
             (pair, self._sample(pair, seed)) for pair in manifest.pairs if self._is_there(pair) for seed in pair.seeds
         ]
-        self.samples = tuple({sample.sample_id: sample for _, sample in drawn}.values())
+        asked = {sample.sample_id: sample for _, sample in drawn}
+        further = {one.sample_id: one for pair, sample in drawn for one in self._further(pair, sample)}
+        # A seed that is both asked for and made of another one stands for itself.
+        self.samples = (*asked.values(), *(one for sample_id, one in further.items() if sample_id not in asked))
         self.strips = strips_of(drawn)
         used = {adapter_id for sample in self.samples for adapter_id in sample.adapter_ids}
         self.adapters = tuple(adapter for adapter_id, adapter in known.items() if adapter_id in used)
@@ -115,6 +119,12 @@ class Naming:
             **_colour(pair),
         )
         return drawn.named(sample.identity(), self._revision)
+
+    def _further(self, pair: PairEntry, asked: PlannedSample) -> list[PlannedSample]:
+        """The candidates of a picture after the first: the same with other seeds."""
+        settings, numbers = self._settings.sample.identity(), range(2, pair.candidates + 1)
+        others = [replace(asked, seed=ids.candidate_seed(asked.seed, number)) for number in numbers]
+        return [replace(one, candidate_of=asked.sample_id).named(settings, self._revision) for one in others]
 
     def _side(
         self, parts: list[tuple[ImageEntry, PlannedAdapter, float]], said: float | None, otherwise: float

@@ -12,11 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from manifests.store import Store
+from tasks.choice import DECIDING, choose
+from tasks.review.decisions import load_marks
 from tasks.runs import Plan
 from tasks.stock import read_scores
-
-PREFERRED = ("transfer", "text_clip", "style_lite0", "content_lite0", "style_clip", "content_clip")
-"""What rows are sorted by where nothing is said: the first of these that any picture has."""
 
 LOWER_IS_BETTER = frozenset({"colour_distance"})
 
@@ -28,7 +27,7 @@ def lower_is_better(score: str) -> bool:
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One picture and its scores."""
+    """One picture and its scores; `chosen` says whether it is the best of its candidates (`tasks.choice`)."""
 
     sample_id: str
     content_name: str
@@ -36,6 +35,12 @@ class ScoreRow:
     seed: int
     key: str
     scores: dict[str, float] = field(default_factory=dict)
+    chosen: bool = True
+
+    @property
+    def chosen_word(self) -> str:
+        """`chosen` as people read and ask for it."""
+        return "yes" if self.chosen else "no"
 
 
 def score_table(
@@ -53,8 +58,15 @@ def score_table(
     Raises:
         ValueError: a condition that cannot be read, or an unknown column.
     """
-    rows = {s.sample_id: ScoreRow(s.sample_id, s.content_name, s.style_name, s.seed, s.key) for s in plan.samples}
-    for record in read_scores(store, plan):
+    records = read_scores(store, plan)
+    marks = load_marks(store, plan.run.run_id)
+    choices = choose(plan.samples, {record["sample_id"] for record in records}, records, marks)
+    best = {choice.chosen.sample_id for choice in choices if choice.chosen}
+    rows = {
+        s.sample_id: ScoreRow(s.sample_id, s.content_name, s.style_name, s.seed, s.key, chosen=s.sample_id in best)
+        for s in plan.samples
+    }
+    for record in records:
         rows[record["sample_id"]].scores[record["score"]] = record["value"]
     scored = [row for row in rows.values() if row.scores]
     names = sorted({name for row in scored for name in row.scores})
@@ -69,7 +81,7 @@ def score_table(
 
 def default_sort(names: Collection[str]) -> str:
     """The score that says most about pictures with these scores; pictures with one side have no `transfer`."""
-    return next((name for name in PREFERRED if name in names), min(names, default="transfer"))
+    return next((name for name in DECIDING if name in names), min(names, default="transfer"))
 
 
 def render(rows: Sequence[ScoreRow], form: str) -> str:
@@ -90,27 +102,31 @@ def render(rows: Sequence[ScoreRow], form: str) -> str:
     if form == "csv":
         sheet = io.StringIO()
         writer = csv.writer(sheet, lineterminator="\n")
-        writer.writerow([*head, "key"])
+        writer.writerow([*head, "chosen", "key"])
         for row in rows:
             scores = [repr(row.scores[name]) if name in row.scores else "" for name in names]
-            writer.writerow([row.content_name, row.style_name, row.seed, *scores, row.key])
+            writer.writerow([row.content_name, row.style_name, row.seed, *scores, row.chosen_word, row.key])
         return sheet.getvalue()
     if form != "table":
         raise ValueError(f"format: received {form!r}; accepted: table, csv, json")
     table = Table(box=None, pad_edge=False)
-    for index, name in enumerate(head):
+    with_choice = not all(row.chosen for row in rows)
+    for index, name in enumerate([*head, "chosen"] if with_choice else head):
         table.add_column(name.replace("_", "\n", 1), justify="left" if index < 2 else "right", no_wrap=index > 1)
     for row in rows:
         numbers = [f"{row.scores[name]:.3f}" if name in row.scores else "-" for name in names]
-        table.add_row(row.content_name, row.style_name, str(row.seed), *numbers)
-    console = Console(file=io.StringIO(), width=max(100, 14 * len(head)), markup=False)
+        table.add_row(
+            row.content_name, row.style_name, str(row.seed), *numbers, *([row.chosen_word] if with_choice else [])
+        )
+    console = Console(file=io.StringIO(), width=max(100, 14 * len(table.columns)), markup=False)
     with console.capture() as captured:
         console.print(table, markup=False)
     return captured.get()
 
 
 def _meets(row: ScoreRow, condition: str, scores: Sequence[str]) -> bool:
-    columns = {"content": row.content_name, "style": row.style_name, "seed": str(row.seed), "sample_id": row.sample_id}
+    columns = {"content": row.content_name, "style": row.style_name, "seed": str(row.seed)}
+    columns |= {"sample_id": row.sample_id, "chosen": row.chosen_word}
     for sign in ("=", "<", ">"):
         name, found, value = condition.partition(sign)
         if not found:

@@ -8,6 +8,7 @@ from typing import Any
 
 from blora.blocks import Half
 from manifests import layout
+from tasks.choice import choose
 from tasks.review.decisions import Mark
 from tasks.review.thumbnails import PAGE_SIZE
 from tasks.runs import Plan, PlannedSample
@@ -45,6 +46,10 @@ def run_columns(
     samples = plan.samples
     contents, styles = _Sides(plan, whole, "content"), _Sides(plan, whole, "style")
     prompts, dials = _Words(), _Words()
+    rows = list(scores)
+    choices = choose(samples, sizes.keys(), rows, marks)
+    # Where nothing has further candidates, nothing was chosen.
+    best = {c.chosen.sample_id for c in choices if c.chosen} if len(choices) < len(samples) else set()
     return {
         "run": plan.run.run_id,
         "name": plan.run.name,
@@ -63,10 +68,11 @@ def run_columns(
             "prompt": [prompts.number((s.prompt, s.content_prompt or "", s.negative_prompt)) for s in samples],
             "dials": [dials.number((s.content_strength, s.style_strength)) for s in samples],
             "bytes": [sizes.get(s.sample_id) for s in samples],
+            "best": [int(s.sample_id in best) for s in samples],
         },
         "prompts": prompts.listed,
         "dials": dials.listed,
-        "scores": score_columns(samples, scores),
+        "scores": score_columns(samples, rows),
         "marks": {
             sample_id: [mark.decision, _milliseconds(mark), mark.reviewer, mark.redo_sample_id]
             for sample_id, mark in marks.items()

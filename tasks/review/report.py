@@ -25,7 +25,7 @@ from tasks.stock import Stock, take_stock
 
 SCRIPTS = ("common.js", "model.js", "marks.js", "thumbnails.js", "sheet.js", "pair.js", "run.js")
 FAULTS_SHOWN = 500
-TABLES = ("plan", "samples", "scores", "adapters", "faults", "slots")
+TABLES = ("plan", "samples", "best", "scores", "adapters", "faults", "slots")
 _IN_STORE = "../../../"  # from the page's folder to the store's root
 _COPIED = "store/"
 _AT_ONCE = 16
@@ -115,6 +115,7 @@ def _write(
         counts={
             "samples": len(plan.samples),
             "done": len(stock.samples),
+            "chosen": sum(data["samples"]["best"]),
             "adapters": len(plan.adapters),
             "whole": len(stock.adapters),
             "contents": len(data["contents"]),

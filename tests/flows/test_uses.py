@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from flows.stylize import rerun, stylize
-from manifests.tables import ADAPTERS, FAULTS, SAMPLES, SCORES
+from manifests.tables import ADAPTERS, BEST, FAULTS, SAMPLES, SCORES
 from tasks.export import human_names
 from tasks.runs import load_plan
 from tests.flows.conftest import Project
@@ -87,3 +87,30 @@ def test_mixes_and_sweeps_leave_strips_and_weighted_scores(work: Work, project: 
     work.store.delete(half["key"])
     assert work(rerun, work.run_id).is_completed()
     assert work.objects("samples/") == before
+
+
+def test_candidates_change_nothing_of_what_is_asked_for_and_more_of_them_draw_only_more(
+    work: Work, project: Project, tmp_path: Path
+) -> None:
+    assert work(stylize, str(project.path)).is_completed()
+    plain = work.objects()
+    other = Work(str(tmp_path / "other"), work.allowed_roots)
+    project.write(candidates=3)
+    assert other(stylize, str(project.path)).is_completed()
+    many = other.objects()
+    assert len(plain) == 12 and len(many) == 20
+    assert {key: many[key] for key in plain} == plain, "ids and bytes are those without the field"
+    best = {row["asked_id"]: row for row in other.rows("best", BEST)}
+    values = {row["sample_id"]: row["value"] for row in other.rows("scores", SCORES) if row["score"] == "transfer"}
+    groups: dict[str, list[str]] = {}
+    for sample in load_plan(other.store, other.run_id).samples:
+        groups.setdefault(sample.asked_id, []).append(sample.sample_id)
+    assert len(best) == len(groups) == 4 and {len(group) for group in groups.values()} == {3}
+    for asked, group in groups.items():
+        assert values[best[asked]["sample_id"]] == max(values[one] for one in group) == best[asked]["value"]
+    before = other.written()
+    project.write(candidates=5)
+    assert other(stylize, str(project.path)).is_completed()
+    after = other.written()
+    assert {key: after[key] for key in before} == before and len(after) == len(before) + 2 * 4
+    assert {row["candidates"] for row in other.rows("best", BEST)} == {5}

@@ -24,6 +24,7 @@ EXAMPLES = Path(__file__).parents[2] / "manifests" / "examples"
         ("words.yaml", 12),
         ("mixes.yaml", 24),
         ("colour.yaml", 17),
+        ("candidates.yaml", 4),
     ],
 )
 def test_an_example_has_no_fault(name: str, pairs: int) -> None:
