@@ -124,6 +124,14 @@ ADAPTERS = _schema(
     _need("content_bytes", pa.int64(), "size of the content half, bytes"),
     _need("style_bytes", pa.int64(), "size of the style half, bytes"),
     _need("trained_at", _INSTANT, "when its marker was written (UTC)"),
+    _may("attempt", pa.int32(), "which training of it was kept, from 1; null where it was not checked"),
+    _may("passed", pa.bool_(), "whether its check found no defect; null where it was not checked, or has no limits"),
+    _may("failed_checks", pa.string(), "defects beyond their limits, separated by commas; null as passed"),
+    _may("reconstruction_distance", pa.float64(), "of its own image drawn with it, CIE76; 0 is best"),
+    _may("split_image", pa.float64(), "how much that looks like two pictures: 0 to 1, 0 is best"),
+    _may("grey_collapse", pa.float64(), "share of the image's spread of colours that is gone: 0 to 1, 0 is best"),
+    _may("white_background", pa.float64(), "share of white pixels beyond the image's: -1 to 1"),
+    version=2,
 )
 """One row per adapter of a run."""
 
@@ -228,7 +236,7 @@ SLOTS = _schema(
 FAULTS = _schema(
     "faults",
     _RUN,
-    _need("kind", pa.string(), "manifest, image, settings, train, sample or score"),
+    _need("kind", pa.string(), "manifest, image, settings, train, check, sample or score"),
     _need("item", pa.string(), "adapter_id, sample_id or name it concerns; may be empty"),
     _need("name", pa.string(), "the user's name of the item; may be empty"),
     _need("file", pa.string(), "manifest or picture it is about; may be empty"),

@@ -6,15 +6,12 @@ changes nothing here.
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-
-from PIL import Image
 
 from manifests import layout
 from manifests.faults import Fault
@@ -24,6 +21,7 @@ from tasks.choice import Choice, choose_of, write_best
 from tasks.compaction import publish_scores
 from tasks.contact_sheet import contact_sheet, sliced
 from tasks.faults import fault_row
+from tasks.quality import Markers, check_columns, check_faults, take_yield
 from tasks.review.report import write_report
 from tasks.runs import Part, Plan, PlannedSample
 from tasks.stock import Stock, in_parallel, list_pictures, take_stock
@@ -92,12 +90,13 @@ def collect(store: Store, plan: Plan, failures: Sequence[Fault] = (), timings: d
     """
     run_id = plan.run.run_id
     stock = take_stock(store, plan)
-    faults = (*plan.run.faults, *_item_faults(plan, stock, failures))
+    markers = _read_markers(store, plan, stock.adapters)
+    faults = (*plan.run.faults, *_item_faults(plan, stock, failures), *check_faults(plan, markers))
     names = _names(plan)
     tables = {
         "samples.parquet": to_table(_sample_rows(store, plan), SAMPLES),
         "scores.parquet": to_table(stock.scores, SCORES),
-        "adapters.parquet": to_table(_adapter_rows(store, plan, stock.adapters), ADAPTERS),
+        "adapters.parquet": to_table(_adapter_rows(plan, markers), ADAPTERS),
         "faults.parquet": to_table([fault_row(f, run_id, names.get(f.item, "")) for f in faults], FAULTS),
     }
     if slots := (timings or {}).get("slots"):
@@ -105,13 +104,14 @@ def collect(store: Store, plan: Plan, failures: Sequence[Fault] = (), timings: d
     for name, table in tables.items():
         store.replace(layout.run_key(run_id, name), to_parquet_bytes(table))
     publish_scores(store, plan.run, stock.scores)
-    write_choice(store, plan, stock)
+    choices = write_choice(store, plan, stock)
     if strips := draw_strips(store, run_id):
         store.replace(layout.run_key(run_id, "report/strips.png"), strips)
     outcome = Outcome.of(plan, stock, faults)
     ended = {
         "state": "finished" if outcome.complete else "faults",
         "sentence": outcome.sentence,
+        "yield": take_yield(plan, markers, stock.scores, choices).to_json(),
         "ended_at": datetime.now(UTC).isoformat(),
         "timings": timings or _old_timings(store, run_id),
     }
@@ -123,12 +123,13 @@ def collect(store: Store, plan: Plan, failures: Sequence[Fault] = (), timings: d
     return outcome
 
 
-def write_choice(store: Store, plan: Plan, stock: Stock) -> None:
+def write_choice(store: Store, plan: Plan, stock: Stock) -> list[Choice]:
     """Choose among candidates and write what shows it: the table of the best, and the contact sheet."""
     choices = choose_of(store, plan, stock)
     write_best(store, plan, choices)
     if stock.samples:
         store.replace(layout.run_key(plan.run.run_id, "report/contact_sheet.png"), draw_sheet(store, plan, choices))
+    return choices
 
 
 def draw_sheet(store: Store, plan: Plan, choices: Sequence[Choice]) -> bytes:
@@ -217,13 +218,18 @@ def _sample_rows(store: Store, plan: Plan) -> list[dict[str, Any]]:
     return rows
 
 
-def _adapter_rows(store: Store, plan: Plan, whole: frozenset[str]) -> list[dict[str, Any]]:
+def _read_markers(store: Store, plan: Plan, whole: frozenset[str]) -> Markers:
+    there = [adapter.adapter_id for adapter in plan.adapters if adapter.adapter_id in whole]
+    read = in_parallel(store.read, [layout.adapter_marker_key(adapter_id) for adapter_id in there])
+    return {adapter_id: json.loads(data) for adapter_id, data in zip(there, read, strict=True)}
+
+
+def _adapter_rows(plan: Plan, markers: Markers) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    there = [adapter for adapter in plan.adapters if adapter.adapter_id in whole]
-    markers = in_parallel(store.read, [layout.adapter_marker_key(adapter.adapter_id) for adapter in there])
-    for adapter, data in zip(there, markers, strict=True):
-        marker = json.loads(data)
-        known = {name: marker[name] for name in ADAPTERS.names}
+    for adapter in plan.adapters:
+        if (marker := markers.get(adapter.adapter_id)) is None:
+            continue
+        known = {name: marker[name] for name in ADAPTERS.names if name in marker} | check_columns(marker)
         # Who trained it first is in the marker; this row says which run uses it, under its own name.
         trained_at = datetime.fromisoformat(marker["trained_at"])
         rows.append(known | {"run_id": plan.run.run_id, "name": adapter.name, "trained_at": trained_at})
@@ -235,12 +241,3 @@ def _old_timings(store: Store, run_id: str) -> dict[str, Any]:
         return dict(json.loads(store.read(layout.run_key(run_id, "run.json"))).get("timings") or {})
     except Missing:
         return {}
-
-
-def thumbnail(data: bytes, side_px: int = 64) -> bytes:
-    """A small JPEG of a picture, for inline use."""
-    image = Image.open(io.BytesIO(data)).convert("RGB")
-    image.thumbnail((side_px, side_px))
-    buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=80)
-    return buffer.getvalue()

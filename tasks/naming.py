@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from blora.config import RECIPE_VERSION, Settings
+from blora.limits import training_identity
 from manifests import ids
 from manifests.images import NormalisedImage
 from manifests.schema import ImageEntry, Manifest, PairEntry
@@ -73,7 +74,7 @@ class Naming:
             if not all(address in pictures for address in entry.images):
                 continue
             image_ids = tuple(sorted({pictures[address].image_id for address in entry.images}))
-            train = self._settings.train.identity()
+            train = training_identity(self._settings, self._revision)
             adapter_id = ids.adapter_id(image_ids, train, self._revision, RECIPE_VERSION)
             adapter = known.setdefault(adapter_id, PlannedAdapter(adapter_id, entry.name, entry.word or "", image_ids))
             named[entry.name] = entry, adapter

@@ -125,6 +125,7 @@ def _write(
         faults_left=max(0, len(faults) - FAULTS_SHOWN),
         adapters=adapters,
         cost=_cost(store, run_id, sizes, adapters),
+        passed=_passed(store, run_id),
         settings=_flat(plan.run.settings.model_dump(mode="json")),
         tables=[name for name in _table_names() if store.exists(layout.run_key(run_id, name))],
         links=links,
@@ -178,6 +179,12 @@ def _cost(
         (done, f"{timings.get(done, 0):.0f} {unit}", float(timings.get(f"{kind}_seconds", 0.0)), bytes_of[done])
         for done, kind, unit in words
     ]
+
+
+def _passed(store: Store, run_id: str) -> str:
+    """What passed when the run last ended, in a line; empty where nothing was judged."""
+    body = json.loads(store.read(layout.run_key(run_id, "run.json")))
+    return str((body.get("yield") or {}).get("sentence", ""))
 
 
 def _flat(nested: dict[str, Any], path: str = "") -> list[tuple[str, str]]:
