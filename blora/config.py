@@ -30,6 +30,7 @@ from blora.weights import parse_scorer
 __all__ = [
     "PRESETS",
     "RECIPE_VERSION",
+    "CheckSettings",
     "Precision",
     "SampleSettings",
     "ScoreSettings",
@@ -249,6 +250,28 @@ class ScoreSettings(_Frozen):
         )
 
 
+class CheckSettings(_Frozen):
+    """How a trained adapter is checked, by drawing its own image; limits are of `blora.defects`, larger is worse."""
+
+    attempts: int = Field(default=1, ge=0, le=8)
+    """Trainings of an adapter, each with another seed, until one passes; the best is kept. 1 checks and tells, 0 does
+    not even check. Above 1 the policy is part of the adapter's id."""
+    pictures: int = Field(default=2, ge=1, le=16)
+    """Reconstructions of the image; each defect is their mean."""
+    steps: int = Field(default=10, ge=1, le=1000)
+    """Denoising steps of a reconstruction."""
+    reconstruction_distance: float | None = Field(default=None, ge=0, le=200)
+    """Largest that passes; None: what was calibrated for the base model (`blora.limits`), here and below."""
+    split_image: float | None = Field(default=None, ge=0, le=1)
+    """Largest that passes."""
+    grey_collapse: float | None = Field(default=None, ge=0, le=1)
+    """Largest that passes."""
+    white_background: float | None = Field(default=None, ge=-1, le=1)
+    """Largest that passes."""
+    style_copy: float | None = Field(default=None, ge=-2, le=2)
+    """Largest that passes; of pictures, not of adapters."""
+
+
 class Settings(_Frozen):
     """Everything a run of the method is told."""
 
@@ -258,6 +281,8 @@ class Settings(_Frozen):
     """How pictures are drawn."""
     score: ScoreSettings = ScoreSettings()
     """How pictures are judged."""
+    check: CheckSettings = CheckSettings()
+    """How adapters are checked."""
     pack_size: PackSize = 1
     """Adapters trained in one pass, or "auto": as many as the device's memory holds; layout, not identity."""
     shard_size: int = Field(default=64, ge=1, le=4096)

@@ -162,6 +162,27 @@ class Workshop:
         mean = sum(seconds) / max(len(seconds), 1)
         return Drawn(pictures, mean, (time.perf_counter() - began) / len(pairs), max(sizes, default=0))
 
+    def again(self, pairs: Sequence[Pair], seeds: Sequence[Sequence[int]]) -> list[list[Picture]]:
+        """Draw B-LoRA's picture of every pair from each of its seeds: candidates.
+
+        Args:
+            pairs: The questions.
+            seeds: Of each pair, as many as of the others.
+        """
+        adapters = self._adapters("halves", pairs)
+        draws = [
+            replace(self._compose("blora", pair, adapters), seed=seed)
+            for pair, some in zip(pairs, seeds, strict=True)
+            for seed in some
+        ]
+
+        def show(report: object) -> None:
+            self.tell("candidates: drawing", getattr(report, "finished", 0), len(draws))
+
+        pictures = sample(self.base, draws, self.settings.sample, on_step=show)
+        count = len(seeds[0])
+        return [pictures[start : start + count] for start in range(0, len(pictures), count)]
+
     def _compose(self, row: str, pair: Pair, adapters: Mapping[tuple[int, int], Adapter]) -> Draw:
         """What is drawn for one pair."""
         if row == "prompt":

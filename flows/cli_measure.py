@@ -120,7 +120,7 @@ def scores(
     sort: Annotated[str, typer.Option(help="Score to sort by; transfer where there is one.")] = "",
     best: Annotated[bool, typer.Option("--best", help="Best rows first; worst first otherwise.")] = False,
     where: Annotated[
-        list[str] | None, typer.Option(help="content=NAME, style=NAME, seed=N, a score with < or >.")
+        list[str] | None, typer.Option(help="content=NAME, style=NAME, seed=N, chosen=yes, a score with < or >.")
     ] = None,
     top: Annotated[int, typer.Option(min=0, help="Rows to show; 0 shows all.")] = 0,
     format_: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",

@@ -66,17 +66,22 @@ def review(
 
     Examples: `blora review RUN RUN.decisions.json` · `blora review RUN ./ada.json --root s3://bucket/art`
     """
+    from tasks.collect import write_choice
     from tasks.review.decisions import load_marks, read_marks
     from tasks.review.redo import record_review
     from tasks.review.report import write_report
     from tasks.runs import load_plan
+    from tasks.stock import take_stock
 
     with errors_shown():
         store = open_store(root)
         plan = load_plan(store, run_id)
         marks = read_marks(decisions, plan)
         added = record_review(store, plan, marks)
-        write_report(store, load_plan(store, run_id))
+        plan = load_plan(store, run_id)
+        stock = take_stock(store, plan)
+        write_choice(store, plan, stock)
+        write_report(store, plan, stock)
         standing = Counter(mark.decision for mark in load_marks(store, run_id).values())
     lines = {
         "read": f"{len(marks)} decisions",
@@ -94,6 +99,7 @@ def export(
     folder: Annotated[str, typer.Argument(help="Folder to write to.")],
     root: Root = "",
     kept: Annotated[bool, typer.Option("--kept", help="Only pictures that a review says to keep.")] = False,
+    best: Annotated[bool, typer.Option("--best", help="Only the best of the candidates of each picture.")] = False,
     mp4: Annotated[
         bool, typer.Option("--mp4", help="Clips also as MP4, where the program ffmpeg is installed.")
     ] = False,
@@ -102,14 +108,14 @@ def export(
 
     Clips come as animated GIFs beside their frames (clip__style__seed.gif).
 
-    Examples: `blora export demo-3f2a9c01d4e5 ./pictures` · `blora export RUN ./delivery --kept --root s3://bucket/art`
+    Examples: `blora export demo-3f2a9c01d4e5 ./pictures` · `blora export RUN ./delivery --best --root s3://bucket/art`
     · `blora export RUN ./film --mp4`
     """
     from tasks.export import FilmError, export_clips, export_films, export_run
 
     with errors_shown():
         store = open_store(root)
-        count, missing = export_run(store, run_id, folder, kept=kept)
+        count, missing = export_run(store, run_id, folder, kept=kept, best=best)
         clips = export_clips(store, run_id, folder, kept=kept)
     try:
         films = export_films(store, run_id, folder, clips) if mp4 and clips else []

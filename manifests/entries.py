@@ -77,6 +77,7 @@ class PairEntry(_Entry):
     )
     colour_amount: float | None = Field(default=None, description="how far, 0 (off) to 1")
     seeds: tuple[int, ...] = Field(default=(0,), description="one sample for each")
+    candidates: int = Field(default=1, description="pictures drawn for each seed, of which the best is chosen")
     sweep: str = Field(default="", description="what it is a step of, in words; empty for nothing")
     step: str = Field(default="", description="which step of the sweep, in words")
     file: str = Field(default="", description="the manifest it stands in")

@@ -40,6 +40,7 @@ def canonical(value: Json) -> Canonical:
 ID_LENGTH = 24
 """Hex digits of an id (96 bits)."""
 
+_CANDIDATE_SEEDS = 2**31
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 _RUN_DIGITS = 12
 _SLUG_DIGITS = 8
@@ -95,6 +96,24 @@ def seed_for(*parts: Json) -> int:
         TypeError: A value or a key is nothing that JSON can say.
     """
     return int.from_bytes(_sha256(("seed", *parts))[:8], "big") >> 1
+
+
+def candidate_seed(seed: int, number: int) -> int:
+    """Return the seed of a pair's candidate: of the first the pair's own seed, of a further one a seed made of it.
+
+    It depends on the two numbers alone, so that drawing more candidates later changes none that are there. Seeds of
+    further candidates are below 2^31, short enough to be read in a file name.
+
+    Args:
+        seed: The user's seed.
+        number: Of the candidate, from 1.
+
+    Raises:
+        ValueError: `number` is below 1.
+    """
+    if number < 1:
+        raise ValueError(f"candidate_seed: received number {number}; accepted 1 or more")
+    return seed if number == 1 else seed_for("candidate", seed, number) % _CANDIDATE_SEEDS
 
 
 def image_id(rgb: bytes, width_px: int, height_px: int) -> str:

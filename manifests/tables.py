@@ -79,6 +79,10 @@ _STRENGTHS = (
     _may("seed", pa.int64(), "the user's seed of this picture"),
 )
 
+_CANDIDATES = (
+    _may("candidate_of", pa.string(), "the asked-for picture that this is a further candidate of; null: asked for"),
+)
+
 PLAN = _schema(
     "plan",
     _RUN,
@@ -98,7 +102,8 @@ PLAN = _schema(
     *_STRENGTHS,
     *_MIXES,
     *_COLOURS,
-    version=2,
+    *_CANDIDATES,
+    version=3,
 )
 """One row per adapter to train and per picture to draw; what the end of a run is compared with."""
 
@@ -121,6 +126,14 @@ ADAPTERS = _schema(
     _need("content_bytes", pa.int64(), "size of the content half, bytes"),
     _need("style_bytes", pa.int64(), "size of the style half, bytes"),
     _need("trained_at", _INSTANT, "when its marker was written (UTC)"),
+    _may("attempt", pa.int32(), "which training of it was kept, from 1; null where it was not checked"),
+    _may("passed", pa.bool_(), "whether its check found no defect; null where it was not checked, or has no limits"),
+    _may("failed_checks", pa.string(), "defects beyond their limits, separated by commas; null as passed"),
+    _may("reconstruction_distance", pa.float64(), "of its own image drawn with it, CIE76; 0 is best"),
+    _may("split_image", pa.float64(), "how much that looks like two pictures: 0 to 1, 0 is best"),
+    _may("grey_collapse", pa.float64(), "share of the image's spread of colours that is gone: 0 to 1, 0 is best"),
+    _may("white_background", pa.float64(), "share of white pixels beyond the image's: -1 to 1"),
+    version=2,
 )
 """One row per adapter of a run."""
 
@@ -133,15 +146,39 @@ SAMPLES = _schema(
     *_STRENGTHS,
     *_MIXES,
     *_COLOURS,
+    *_CANDIDATES,
     _need("key", pa.string(), "object key of the picture below the store's root"),
     _may("width_px", pa.int32(), "width of the picture, pixels; null while it is missing"),
     _may("height_px", pa.int32(), "height of the picture, pixels; null while it is missing"),
     _need("status", pa.string(), "done or missing"),
     _may("bytes", pa.int64(), "size of the picture file, bytes; null while it is missing"),
     _may("drawn_at", _INSTANT, "when the picture was written (UTC); null while it is missing"),
-    version=2,
+    version=3,
 )
 """One row per picture of a run's plan."""
+
+BEST = _schema(
+    "best",
+    _RUN,
+    _need("asked_id", pa.string(), "the picture that the manifest asks for by pair and seed: the first candidate"),
+    _need("candidates", pa.int32(), "pictures planned to choose from, that one included"),
+    _need("judged", pa.int32(), "of these, those that are there, are not rejected, and have the deciding score"),
+    _may("sample_id", pa.string(), "the picture chosen; null where there is none to choose"),
+    *_SIDES,
+    _may("seed", pa.int64(), "seed of the picture chosen"),
+    _may("key", pa.string(), "its object key below the store's root"),
+    _need(
+        "chosen_by", pa.string(), "score; review (its marks leave one, or none); only (no other is there); none (yet)"
+    ),
+    _may("score", pa.string(), "name of the deciding score; null where none decided"),
+    _may("value", pa.float64(), "its value of the picture chosen"),
+    _may(
+        "asked_value", pa.float64(), "its value of the picture asked for; null where that one is not among the judged"
+    ),
+    _may("scorer", pa.string(), "model and weights that gave the values"),
+    _may("scorer_version", pa.string(), "version of the scorer's code and weights"),
+)
+"""One row per picture asked for, with the candidate that was chosen (`tasks.choice` has the rule)."""
 
 SCORES = _schema(
     "scores",
@@ -201,7 +238,7 @@ SLOTS = _schema(
 FAULTS = _schema(
     "faults",
     _RUN,
-    _need("kind", pa.string(), "manifest, image, settings, train, sample or score"),
+    _need("kind", pa.string(), "manifest, image, settings, train, check, sample or score"),
     _need("item", pa.string(), "adapter_id, sample_id or name it concerns; may be empty"),
     _need("name", pa.string(), "the user's name of the item; may be empty"),
     _need("file", pa.string(), "manifest or picture it is about; may be empty"),

@@ -63,6 +63,10 @@ class RunScores:
         """Some columns of every row."""
         return zip(*(self.table[name].to_pylist() for name in names), strict=True)
 
+    def rows(self, *names: str) -> Iterator[dict[str, Any]]:
+        """Some columns of every row, by name."""
+        return (dict(zip(names, values, strict=True)) for values in self.columns(*names))
+
 
 _NOTHING = RunScores(to_table([], SCORES), {})
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from blora.config import Settings, recipe_version
+from blora.limits import training_identity
 from manifests import ids
 from manifests.images import IdentifiedImage
 from manifests.schema import ImageEntry, Manifest, PairEntry
@@ -21,7 +22,8 @@ class Naming:
 
     Attributes:
         adapters: every adapter that a good pair uses, in the manifest's order, each once.
-        samples: every picture of every good pair, each once.
+        samples: every picture of every good pair, each once: first those that are asked for by pair and seed, then
+            their further candidates.
         strips: the sweeps among them, each a row of pictures.
         clips: the clips among them, each in one style with one seed.
     """
@@ -45,7 +47,10 @@ class Naming:
         drawn = [
             (pair, self._sample(pair, seed)) for pair in manifest.pairs if self._is_there(pair) for seed in pair.seeds
         ]
-        self.samples = tuple({sample.sample_id: sample for _, sample in drawn}.values())
+        asked = {sample.sample_id: sample for _, sample in drawn}
+        further = {one.sample_id: one for pair, sample in drawn for one in self._further(pair, sample)}
+        # A seed that is both asked for and made of another one stands for itself.
+        self.samples = (*asked.values(), *(one for sample_id, one in further.items() if sample_id not in asked))
         self.strips = strips_of(drawn)
         contents = {name: entry for name, (entry, _) in self._contents.items()}
         frames = {name: adapter.image_ids[0] for name, (entry, adapter) in self._contents.items() if entry.frame}
@@ -75,10 +80,9 @@ class Naming:
             if not all(key in pictures for key in entry.keys):
                 continue
             image_ids = tuple(sorted({pictures[key].image_id for key in entry.keys}))
-            train = self._settings.train.of_class(entry.class_word or "")
-            recipe = recipe_version(len(image_ids))
-            adapter_id = ids.adapter_id(image_ids, train.identity(), self._revision, recipe)
-            prompt = train.prompt if entry.class_word else ""
+            prompt = self._settings.train.of_class(entry.class_word).prompt if entry.class_word else ""
+            train = training_identity(self._settings, self._revision, prompt)
+            adapter_id = ids.adapter_id(image_ids, train, self._revision, recipe_version(len(image_ids)))
             adapter = PlannedAdapter(adapter_id, entry.name, _word(entry), image_ids, prompt)
             adapter = known.setdefault(adapter_id, adapter)
             named[entry.name] = entry, adapter
@@ -124,6 +128,12 @@ class Naming:
             **_colour(pair),
         )
         return drawn.named(self._drawing, self._revision)
+
+    def _further(self, pair: PairEntry, asked: PlannedSample) -> list[PlannedSample]:
+        """The candidates of a picture after the first: the same with other seeds."""
+        seeds = [ids.candidate_seed(asked.seed, number) for number in range(2, pair.candidates + 1)]
+        others = [replace(asked, seed=seed, candidate_of=asked.sample_id) for seed in seeds]
+        return [one.named(self._drawing, self._revision) for one in others]
 
     def _side(
         self, parts: list[tuple[ImageEntry, PlannedAdapter, float]], said: float | None, otherwise: float

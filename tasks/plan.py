@@ -186,14 +186,18 @@ def _packs(adapters: Sequence[PlannedAdapter], held: Holdings, size: int) -> tup
 
 
 def shards_of(samples: Sequence[PlannedSample], held: Holdings, settings: Settings) -> tuple[Shard, ...]:
-    """Stretches of one row, cut into batches; what is missing first."""
+    """Stretches of one row, cut into batches; what is missing first.
+
+    Further candidates have batches of their own: what is asked for is drawn in the layout, and so with the bytes, that
+    it has without them.
+    """
     rows: dict[str, list[PlannedSample]] = {}
     for sample in samples:
         rows.setdefault(sample.row, []).append(sample)
     groups: list[tuple[PlannedSample, ...]] = []
     for row in rows.values():
-        for there in (False, True):
-            some = [s for s in row if (s.sample_id in held.pictures) is there]
+        for there, further in itertools.product((False, True), (False, True)):
+            some = [s for s in row if (s.sample_id in held.pictures, s.candidate_of is not None) == (there, further)]
             groups += _chunks(some, settings.shard_size)
     return tuple(
         Shard(ids.digest("shard", [s.sample_id for s in g]), i, tuple(_chunks(g, settings.sample.batch_size)))

@@ -41,6 +41,7 @@ class Status:
         at_work: who is at it now.
         left: what it still lacks.
         logs: where the training log of a failed adapter is, by its id.
+        passed: of how many adapters and pictures how many passed when the run last ended; empty where none were judged.
     """
 
     state: str
@@ -48,6 +49,7 @@ class Status:
     at_work: tuple[AtWork, ...]
     left: Left
     logs: Mapping[str, str]
+    passed: str = ""
 
 
 def full_status(store: Store, run_id: str) -> Status:
@@ -58,10 +60,11 @@ def full_status(store: Store, run_id: str) -> Status:
     """
     plan = load_plan(store, run_id)
     stock, faults = take_stock(store, plan), recorded_faults(store, run_id)
-    state = json.loads(store.read(layout.run_key(run_id, "run.json")))["state"]
+    body = json.loads(store.read(layout.run_key(run_id, "run.json")))
+    state, passed = body["state"], body.get("yield", {}).get("sentence", "")
     who = tuple(at_work(store, plan))
     outcome, left = Outcome.of(plan, stock, faults), what_is_left(plan, stock)
-    return Status("at work" if who else state, outcome, who, left, training_logs(store, plan, faults))
+    return Status("at work" if who else state, outcome, who, left, training_logs(store, plan, faults), passed)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from blora.blocks import Half
 from manifests import layout
+from tasks.choice import SCORE_COLUMNS, choose
 from tasks.compaction import RunScores
 from tasks.review.decisions import Mark
 from tasks.review.thumbnails import ThumbnailPage
@@ -43,6 +44,9 @@ def run_columns(
     samples = plan.samples
     contents, styles = _Sides(plan, stock.adapters, "content"), _Sides(plan, stock.adapters, "style")
     prompts, dials = _Words(), _Words()
+    choices = choose(samples, stock.pictures.keys(), stock.scores.rows(*SCORE_COLUMNS), marks)
+    # Where nothing has further candidates, nothing was chosen.
+    best = {c.chosen.sample_id for c in choices if c.chosen} if len(choices) < len(samples) else set()
     return {
         "run": plan.run.run_id,
         "name": plan.run.name,
@@ -60,6 +64,7 @@ def run_columns(
             "prompt": [prompts.number((s.prompt, s.content_prompt or "", s.negative_prompt)) for s in samples],
             "dials": [dials.number((s.content_strength, s.style_strength)) for s in samples],
             "bytes": [entry.size if (entry := stock.pictures.get(s.sample_id)) else None for s in samples],
+            "best": [int(s.sample_id in best) for s in samples],
         },
         "prompts": prompts.listed,
         "dials": dials.listed,

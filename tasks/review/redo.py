@@ -53,7 +53,7 @@ def record_review(store: Store, plan: Plan, marks: Sequence[Mark]) -> list[Plann
             faults.append(_renamed(sample))
             continue
         seed = ids.seed_for("redo", sample.sample_id, mark.decided_at.isoformat()) % _SEEDS
-        other = _named(plan, replace(sample, seed=seed))
+        other = _named(plan, replace(sample, seed=seed, candidate_of=sample.asked_id))
         kept.append(with_redo(mark, other.sample_id))
         if other.sample_id not in samples:
             added[other.sample_id] = other

@@ -25,7 +25,7 @@ from tasks.stock import Stock, take_stock
 
 SCRIPTS = ("common.js", "model.js", "marks.js", "thumbnails.js", "sheet.js", "pair.js", "run.js")
 FAULTS_SHOWN = 500
-TABLES = ("plan", "samples", "scores", "adapters", "faults", "slots")
+TABLES = ("plan", "samples", "best", "scores", "adapters", "faults", "slots")
 _IN_STORE = "../../../"  # from the page's folder to the store's root
 _COPIED = "store/"
 
@@ -118,6 +118,7 @@ def _write(
         counts={
             "samples": len(plan.samples),
             "done": len(stock.pictures),
+            "chosen": sum(data["samples"]["best"]),
             "adapters": len(plan.adapters),
             "whole": len(stock.adapters),
             "contents": len(data["contents"]),
@@ -127,6 +128,7 @@ def _write(
         faults_left=max(0, len(faults) - FAULTS_SHOWN),
         adapters=adapters,
         cost=_cost(store, run_id, stock, adapters),
+        passed=_passed(store, run_id),
         settings=_flat(plan.run.settings.model_dump(mode="json")),
         tables=[name for name in _table_names() if store.exists(layout.run_key(run_id, name))],
         links=links,
@@ -171,6 +173,12 @@ def _cost(
         (done, f"{timings.get(done, 0):.0f} {unit}", float(timings.get(f"{kind}_seconds", 0.0)), bytes_of[done])
         for done, kind, unit in words
     ]
+
+
+def _passed(store: Store, run_id: str) -> str:
+    """What passed when the run last ended, in a line; empty where nothing was judged."""
+    body = json.loads(store.read(layout.run_key(run_id, "run.json")))
+    return str((body.get("yield") or {}).get("sentence", ""))
 
 
 def _flat(nested: dict[str, Any], path: str = "") -> list[tuple[str, str]]:
