@@ -97,7 +97,7 @@ def _train(resident: Resident, run: RunInfo, pack: Pack, mine: set[str]) -> tupl
     """Train the whole layout of the pack and write what is `mine` and missing; also return the device's seconds."""
     base = resident.base(run.base, run.settings.train.precision)
     settings = resident.training(run.base, run.settings.train, len(pack.adapters))
-    items = [_item(resident, run, adapter) for adapter in pack.adapters]
+    items = [training_item(resident, run, adapter) for adapter in pack.adapters]
     checkpoint_key = layout.checkpoint_key(run.run_id, pack.pack_id)
     watch = _Watch(resident, run, pack)
     started = time.monotonic()
@@ -170,7 +170,8 @@ def _train_in_halves(
     return results
 
 
-def _item(resident: Resident, run: RunInfo, adapter: PlannedAdapter) -> TrainItem:
+def training_item(resident: Resident, run: RunInfo, adapter: PlannedAdapter) -> TrainItem:
+    """What an adapter of a plan is trained on."""
     pictures = tuple(resident.picture(layout.image_key(image_id)) for image_id in adapter.image_ids)
     # Only what follows from the adapter's id: names differ between manifests, the bytes of an adapter must not.
     metadata = {"adapter_id": adapter.adapter_id, "image_ids": ",".join(adapter.image_ids)}
