@@ -10,7 +10,9 @@ import typer
 
 from flows.console import (
     OK,
+    AllowRoot,
     Devices,
+    ManifestArgument,
     Preset,
     Root,
     RunArgument,
@@ -21,6 +23,7 @@ from flows.console import (
     open_store,
     out,
     parse_overrides,
+    print_aligned,
     print_pairs,
     print_table,
 )
@@ -187,6 +190,55 @@ def rescore(
         kind: f"{count} pictures judged, version {ended['versions'][kind]}" for kind, count in ended["judged"].items()
     }
     print_pairs({**lines, "scores": f"blora scores {run_id}", "page": f"{store.root}/runs/{run_id}/report/index.html"})
+    raise typer.Exit(OK)
+
+
+@app.command("compare-methods")
+def compare_methods(
+    manifest: ManifestArgument,
+    methods: Annotated[
+        str, typer.Option(help="Some of all_attention, prompt, magenta; blora is always among them.")
+    ] = "all_attention,prompt,magenta",
+    root: Root = "",
+    preset: Preset = None,
+    set_: Set = None,
+    devices: Devices = "auto",
+    allow_root: AllowRoot = None,
+    verbose: Verbose = False,
+) -> None:
+    """Alternatives side by side from one manifest: scores with intervals, seconds and bytes of each method.
+
+    The manifest is worked off as by `blora run`; LoRA on all attention, the words alone and Magenta's fast stylisation
+    then draw the same pairs, judged by the same scorers.
+
+    Examples: `blora compare-methods manifests/examples/demo.yaml --root demo` · `blora compare-methods pairs.csv
+    --methods all_attention --preset paper --devices cuda:0`
+    """
+    environment.quiet_prefect(verbose)
+    from flows.methods import compare_methods as flow
+    from flows.params import MethodOptions
+    from flows.terminal import MethodBars
+    from tasks import progress
+    from tasks.methods_report import gather_methods, table_rows
+    from tasks.runs import load_plan
+
+    with errors_shown():
+        asked = tuple(name.strip() for name in methods.split(",") if name.strip())
+        options = {"root": root, "preset": preset, "overrides": parse_overrides(set_), "devices": devices}
+        chosen = MethodOptions.model_validate(options | {"methods": asked, "allowed_roots": tuple(allow_root or ())})
+        store = open_store(chosen.root)
+        bars = MethodBars(err)
+        with progress.watching(bars), bars:
+            state = flow(manifest, chosen, return_state=True)
+        ended: Any = state.result(raise_on_failure=False)
+        if isinstance(ended, Exception):
+            raise ended
+        found = gather_methods(store, load_plan(store, ended["run_id"]), ended["methods"], ended["left_out"])
+        print_aligned(table_rows(found))
+    for name, reason in found.left_out.items():
+        err.print(f"{name} is left out: {reason}", style="yellow", markup=False, highlight=False)
+    folder = f"{store.root}/runs/{ended['run_id']}/methods"
+    print_pairs({"pictures": f"{len(found.pictures)} of each method", "sheet": f"{folder}/sheet.png", "tables": folder})
     raise typer.Exit(OK)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.console import FAULTS, OK, Root, RunArgument, err, errors_shown, open_store, out, print_pairs
+from flows.console import FAULTS, OK, Root, RunArgument, err, errors_shown, open_store, out, print_aligned, print_pairs
 from manifests.errors import counted
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def compare(
             )
             for one in found.differences
         ]
-        _print_aligned([("score", "a", "b", "b - a", "95 % interval", "pairs", "verdict"), *rows])
+        print_aligned([("score", "a", "b", "b - a", "95 % interval", "pairs", "verdict"), *rows])
         for name, reason in found.left_out.items():
             out.print(f"{name} is not compared: {reason}", markup=False, highlight=False)
         if found.alone_a or found.alone_b:
@@ -207,14 +207,6 @@ def _report_run(store: Store, run_id: str, folder: str, open_: bool, pictures: b
     out.print(page, markup=False, highlight=False)
     if open_:
         _open(page)
-
-
-def _print_aligned(rows: list[tuple[str, ...]]) -> None:
-    """Print rows as columns of their full width: a number that is cut off to fit a terminal is a wrong one."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        out.print(line.rstrip(), markup=False, highlight=False)
 
 
 def _open_of(store: Store, page: str) -> None:

@@ -69,6 +69,20 @@ class Bars(_Shown):
                 self._bars[kind] = bar
 
 
+class MethodBars(Bars):
+    """The bars of a run, and one for what other methods do after it."""
+
+    def __call__(self, event: Event) -> None:
+        """Take one event."""
+        if event["kind"] != "method":
+            super().__call__(event)
+            return
+        what = str(event["id"])
+        if what not in self._bars:
+            self._bars[what] = self._progress.add_task(what, total=event["total"], note="")
+        self._progress.update(self._bars[what], completed=event["done"], total=event["total"])
+
+
 class ProbeBar(_Shown):
     """One bar: pictures of a block probe. A listener for `tasks.progress` and a context manager.
 

@@ -194,6 +194,43 @@ SCORES = _schema(
 )
 """One row per picture and score (long form)."""
 
+METHOD_SCORES = _schema(
+    "method_scores",
+    _need("method", pa.string(), "blora, all_attention, prompt or magenta, as blora.rivals names them"),
+    _RUN,
+    _need("sample_id", pa.string(), "the picture that was scored; of blora, the run's own"),
+    _need("blora_sample_id", pa.string(), "the run's picture of the same pair and seed"),
+    *_SIDES,
+    _need("seed", pa.int64(), "the user's seed of the picture"),
+    _need("score", pa.string(), "name of the score, such as style_clip"),
+    _need("value", pa.float64(), "the number; its range and direction belong to the score"),
+    _need("scorer", pa.string(), "model and weights that gave the number"),
+    _need("scorer_version", pa.string(), "version of the scorer's code and weights"),
+    _need("scored_at", _INSTANT, "when the number was computed (UTC)"),
+)
+"""One row per picture and score of a run's pairs drawn by several methods."""
+
+METHODS = _schema(
+    "methods",
+    _RUN,
+    _need("method", pa.string(), "blora, all_attention, prompt or magenta"),
+    _need("score", pa.string(), "name of the score"),
+    _need("scorer", pa.string(), "model and weights that gave the numbers"),
+    _need("scorer_version", pa.string(), "version of the scorer's code and weights"),
+    _need("lower_is_better", pa.bool_(), "whether a small number is the good one"),
+    _need("pictures", pa.int32(), "pictures that it is taken over, the same pairs and seeds in every method"),
+    _need("mean", pa.float64(), "mean of the score"),
+    _may("low", pa.float64(), "lower end of its 95 % bootstrap interval; null where one cannot be told"),
+    _may("high", pa.float64(), "upper end of its 95 % bootstrap interval; null where one cannot be told"),
+    _need("difference", pa.float64(), "mean over the pairs of the score less blora's; 0 for blora"),
+    _may("difference_low", pa.float64(), "lower end of its 95 % bootstrap interval; null where one cannot be told"),
+    _may("difference_high", pa.float64(), "upper end of its 95 % bootstrap interval; null where one cannot be told"),
+    _may("train_seconds", pa.float64(), "mean wall seconds of training an adapter in its pack; 0: none; null: unknown"),
+    _may("draw_seconds", pa.float64(), "mean wall seconds of a picture, loading and writing included; null: unknown"),
+    _need("adapter_bytes", pa.int64(), "mean size of one adapter's weights in fp16; 0 where nothing is trained"),
+)
+"""One row per method and score of a comparison of methods."""
+
 PROBES = _schema(
     "probes",
     _need("probe_id", pa.string(), "the block probe that wrote this row"),

@@ -55,7 +55,7 @@ def train_until_good(
     tried: dict[str, list[Attempt]] = {adapter.adapter_id: [] for adapter in adapters}
     due = list(adapters)
     for number in range(1, max(1, run.settings.check.attempts) + 1):
-        results = train_pass([_item(resident, adapter, number) for adapter in due], number)
+        results = train_pass([training_item(resident, adapter, number) for adapter in due], number)
         verdicts = _check(resident, run, due, results)
         for adapter, result, verdict in zip(due, results, verdicts, strict=True):
             tried[adapter.adapter_id].append(Attempt(number, result, verdict))
@@ -75,7 +75,8 @@ def checkpoint_keys(run: RunInfo, pack: Pack) -> list[str]:
     return [checkpoint_key(run, pack, number) for number in range(1, max(1, run.settings.check.attempts) + 1)]
 
 
-def _item(resident: Resident, adapter: PlannedAdapter, number: int) -> TrainItem:
+def training_item(resident: Resident, adapter: PlannedAdapter, number: int = 1) -> TrainItem:
+    """What an adapter of a plan is trained on, at an attempt."""
     pictures = tuple(resident.picture(layout.image_key(image_id)) for image_id in adapter.image_ids)
     # Only what follows from the adapter's id: names differ between manifests, the bytes of an adapter must not.
     metadata = {"adapter_id": adapter.adapter_id, "image_ids": ",".join(adapter.image_ids)}

@@ -114,6 +114,12 @@ def rescore_shards(run_id: str, scorer: str, only: dict[str, list[str]], number:
     return _in_slot("rescore_shard", payloads)
 
 
+@task(name="method", task_run_name="{method}-{number}: {job}", **_RETRY)
+def method_items(run_id: str, method: str, job: str, items: list[str], number: int) -> dict[str, Any] | State[Any]:
+    """Train packs or draw shards of a run in the way of another method; see `tasks.methods`."""
+    return _in_slot(job, {one: {"run_id": run_id, "method": method, "item": one} for one in items})
+
+
 @task(name="probe", task_run_name="probe-{part}", **_RETRY)
 def probe_part(probe_id: str, part: int) -> dict[str, Any] | State[Any]:
     """Make the readings of a part of a block probe exist; see `tasks.probe.probe_part`."""

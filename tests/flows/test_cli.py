@@ -19,7 +19,7 @@ from tests.flows.conftest import Project
 
 COMMANDS = (
     *("validate", "plan", "run", "rerun", "status", "scores", "export"),
-    *("nightly", "deploy", "gc", "probe", "report", "review", "compare", "rescore"),
+    *("nightly", "deploy", "gc", "probe", "report", "review", "compare", "rescore", "compare-methods"),
 )
 
 

@@ -76,7 +76,15 @@ def test_pools_queues_and_deployments_are_there(
     assert schedule.active
     assert (schedule.schedule.cron, schedule.schedule.timezone) == ("0 2 * * *", "Europe/London")  # type: ignore[union-attr]
     assert nightly.parameters == {"options": {"root": deployed[2], "shards": "pool", "queue": "nightly"}}
-    for name in ("stylize/stylize", "rerun/rerun", "shard/shard", "rescore/rescore", "analyze/probe", "bench/bench"):
+    for name in (
+        "stylize/stylize",
+        "rerun/rerun",
+        "shard/shard",
+        "rescore/rescore",
+        "compare-methods/compare-methods",
+        "analyze/probe",
+        "bench/bench",
+    ):
         deployment = client.read_deployment_by_name(name)
         assert "blora" in deployment.tags
         assert ("blora-entry" in deployment.tags) == (name != "shard/shard")
