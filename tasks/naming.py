@@ -44,7 +44,10 @@ class Naming:
         drawn = [
             (pair, self._sample(pair, seed)) for pair in manifest.pairs if self._is_there(pair) for seed in pair.seeds
         ]
-        self.samples = tuple({sample.sample_id: sample for _, sample in drawn}.values())
+        unique: dict[str, PlannedSample] = {}
+        for _, sample in drawn:  # of two names for one picture, the first: a clip that comes back has names 1, 2, 3
+            unique.setdefault(sample.sample_id, sample)
+        self.samples = tuple(unique.values())
         self.strips = strips_of(drawn)
         contents = {name: entry for name, (entry, _) in self._contents.items()}
         frames = {name: adapter.image_ids[0] for name, (entry, adapter) in self._contents.items() if entry.frame}

@@ -24,6 +24,7 @@ SCHEMAS = {
     "samples": tables.SAMPLES,
     "scores": tables.SCORES,
     "slots": tables.SLOTS,
+    "clips": tables.CLIPS,
     "faults": tables.FAULTS,
     "probes": tables.PROBES,
     "decisions": tables.DECISIONS,
