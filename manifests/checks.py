@@ -15,10 +15,11 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from manifests.animation import normalise_frames
 from manifests.entries import ImageEntry, Manifest, frame_key
 from manifests.errors import ManifestsError
 from manifests.faults import Fault
-from manifests.images import MAX_FILE_BYTES, NormalisedImage, normalise, normalise_frames
+from manifests.images import MAX_FILE_BYTES, NormalisedImage, normalise
 from manifests.store import read_address
 
 _READ_AHEAD = 8  # files; a bucket answers many readers as fast as one, and 8 whole files fit into memory

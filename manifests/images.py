@@ -13,8 +13,7 @@
 | 16 bits a channel | the high byte is kept, noted |
 | palette, grey, black and white, YCbCr | converted |
 | 32-bit integers, floating point, CIELAB | refused: their range has no agreed meaning |
-| animation, several pages or pictures | the first is taken, noted; the others are never decoded (`normalise_frames`: |
-| | those asked for) |
+| animation, several pages or pictures | the first is taken, noted; the others are never decoded here |
 | a colour profile other than sRGB | not applied, noted |
 | metadata (EXIF, GPS, XMP, comments, profiles) | dropped: the PNG holds pixels alone |
 
@@ -26,7 +25,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -54,9 +53,6 @@ MIN_SIDE_PX = 16
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 """Decoders that may touch untrusted bytes; Pillow has dozens more, which stay shut."""
-
-ANIMATED = ("GIF", "WEBP", "PNG")
-"""Of these, files whose pictures are the frames of a clip; the pictures of a TIFF are pages."""
 
 _ACCEPTED = "PNG, JPEG, WebP, TIFF, BMP or GIF"
 _SIXTEEN_BIT_GREY = ("I;16", "I;16L", "I;16B", "I;16N")
@@ -107,66 +103,13 @@ def normalise(data: bytes, *, max_side_px: int = MAX_SIDE_PX) -> NormalisedImage
     """
     if max_side_px < MIN_SIDE_PX:
         raise ValueError(f"max_side_px: received {max_side_px}; accepted {MIN_SIDE_PX} or more")
-    with _opened(data) as opened:
-        return _normalised(opened, max_side_px, of_many=False)
-
-
-@dataclass(frozen=True)
-class Animation:
-    """What an animated file says of itself.
-
-    Attributes:
-        frames: How many there are.
-        width_px: Width in pixels.
-        height_px: Height in pixels.
-        frames_per_second: As its first frame says; None where it says nothing.
-    """
-
-    frames: int
-    width_px: int
-    height_px: int
-    frames_per_second: float | None
-
-
-def look_at(data: bytes) -> Animation:
-    """Read what an animated GIF, WebP or APNG says of itself, without decoding its frames.
-
-    Raises:
-        ImageError: It cannot be used, or does not move.
-    """
-    with _opened(data) as opened:
-        if not _has_more_frames(opened):
-            hint = "write image: instead, or name the folder of the frames"
-            raise ImageError("picture that does not move", f"{opened.format} of one frame", "an animation", hint)
-        if opened.format not in ANIMATED:
-            hint = "save its pictures as files of one folder"
-            raise ImageError("several pictures that are no clip", str(opened.format), "GIF, WebP or APNG", hint)
-        if "duration" not in opened.info:
-            opened.load()  # WebP says it with the first frame
-        shown_ms = float(opened.info.get("duration") or 0)
-        frames = int(getattr(opened, "n_frames", 1))
-        return Animation(frames, opened.width, opened.height, 1000 / shown_ms if shown_ms > 0 else None)
-
-
-def normalise_frames(data: bytes, numbers: Sequence[int]) -> Iterator[NormalisedImage]:
-    """Turn some frames of an animated file, as they are shown, into upright 8-bit RGB pictures.
-
-    Args:
-        data: The whole file.
-        numbers: Which frames, from 0, in rising order.
-
-    Raises:
-        ImageError: A frame cannot be used; those before it have been handed out.
-    """
-    with _opened(data) as opened:
-        for number in numbers:
-            opened.seek(number)
-            yield _normalised(opened, MAX_SIDE_PX, of_many=True)
+    with open_untrusted(data) as opened:
+        return normalise_opened(opened, max_side_px, of_many=False)
 
 
 @contextmanager
-def _opened(data: bytes) -> Iterator[Image.Image]:
-    """Open untrusted bytes; whatever goes wrong with them meanwhile is an `ImageError`."""
+def open_untrusted(data: bytes) -> Iterator[Image.Image]:
+    """Open untrusted bytes, refused by size and header first; whatever goes wrong with them is an `ImageError`."""
     _check_bytes(data)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
@@ -182,7 +125,7 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
         raise _unreadable(data, error) from error
 
 
-def _normalised(opened: Image.Image, max_side_px: int, *, of_many: bool) -> NormalisedImage:
+def normalise_opened(opened: Image.Image, max_side_px: int, *, of_many: bool) -> NormalisedImage:
     """Decode the frame that the file stands at; `of_many` if others of the file are used, too."""
     notes: list[str] = []
     picture = _decode(opened, max_side_px, notes, of_many=of_many)
@@ -262,7 +205,7 @@ def _decode(opened: Image.Image, max_side_px: int, notes: list[str], *, of_many:
         if picture.getchannel("A").getextrema() != (255, 255):
             notes.append("transparency laid on white")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    if not of_many and _has_more_frames(opened):
+    if not of_many and has_more_frames(opened):
         notes.append("animation or several pictures in one file: the first one taken")
     return picture
 
@@ -293,7 +236,7 @@ def _orientation(opened: Image.Image) -> int:
         return 1
 
 
-def _has_more_frames(opened: Image.Image) -> bool:
+def has_more_frames(opened: Image.Image) -> bool:
     """Tell whether the file goes on after the first frame, without decoding what follows."""
     try:
         return bool(getattr(opened, "is_animated", False))
