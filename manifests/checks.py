@@ -17,18 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
+from manifests.animation import identify_frames, normalise_frames
 from manifests.entries import ImageEntry, Manifest, frame_key, split_key
 from manifests.errors import ManifestsError
 from manifests.faults import Fault
-from manifests.images import (
-    MAX_FILE_BYTES,
-    IdentifiedImage,
-    NormalisedImage,
-    identify,
-    identify_frames,
-    normalise,
-    normalise_frames,
-)
+from manifests.images import MAX_FILE_BYTES, IdentifiedImage, NormalisedImage, identify, normalise
 from manifests.store import read_address
 
 Picture = TypeVar("Picture", bound=IdentifiedImage)

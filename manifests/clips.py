@@ -22,8 +22,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from manifests.addresses import Roots
+from manifests.animation import Animation, look_at
 from manifests.errors import ImageError
-from manifests.images import MAX_FILE_BYTES, Animation, look_at
+from manifests.images import MAX_FILE_BYTES
 from manifests.parsing.faultlist import shown
 from manifests.store import is_folder, list_address, read_address
 

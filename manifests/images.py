@@ -13,8 +13,7 @@
 | 16 bits a channel | the high byte is kept, noted |
 | palette, grey, black and white, YCbCr | converted |
 | 32-bit integers, floating point, CIELAB | refused: their range has no agreed meaning |
-| animation, several pages or pictures | the first is taken, noted; the others are never decoded (`normalise_frames`: |
-| | those asked for) |
+| animation, several pages or pictures | the first is taken, noted; the others are never decoded here |
 | a colour profile other than sRGB | not applied, noted |
 | metadata (EXIF, GPS, XMP, comments, profiles) | dropped: the PNG holds pixels alone |
 
@@ -55,9 +54,6 @@ MIN_SIDE_PX = 16
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 """Decoders that may touch untrusted bytes; Pillow has dozens more, which stay shut."""
-
-ANIMATED = ("GIF", "WEBP", "PNG")
-"""Of these, files whose pictures are the frames of a clip; the pictures of a TIFF are pages."""
 
 _ACCEPTED = "PNG, JPEG, WebP, TIFF, BMP or GIF"
 _SIXTEEN_BIT_GREY = ("I;16", "I;16L", "I;16B", "I;16N")
@@ -111,7 +107,7 @@ def identify(data: bytes, *, max_side_px: int = MAX_SIDE_PX) -> IdentifiedImage:
         ImageError: The picture cannot be used; the table of this module says when.
         ValueError: `max_side_px` is too small.
     """
-    return _identified(*_first(data, max_side_px))
+    return identified(*_first(data, max_side_px))
 
 
 def normalise(data: bytes, *, max_side_px: int = MAX_SIDE_PX) -> NormalisedImage:
@@ -125,77 +121,12 @@ def normalise(data: bytes, *, max_side_px: int = MAX_SIDE_PX) -> NormalisedImage
         ImageError: The picture cannot be used; the table of this module says when.
         ValueError: `max_side_px` is too small.
     """
-    return _normalised(*_first(data, max_side_px))
-
-
-@dataclass(frozen=True)
-class Animation:
-    """What an animated file says of itself.
-
-    Attributes:
-        frames: How many there are.
-        width_px: Width in pixels.
-        height_px: Height in pixels.
-        frames_per_second: As its first frame says; None where it says nothing.
-    """
-
-    frames: int
-    width_px: int
-    height_px: int
-    frames_per_second: float | None
-
-
-def look_at(data: bytes) -> Animation:
-    """Read what an animated GIF, WebP or APNG says of itself, without decoding its frames.
-
-    Raises:
-        ImageError: It cannot be used, or does not move.
-    """
-    with _opened(data) as opened:
-        if not _has_more_frames(opened):
-            hint = "write image: instead, or name the folder of the frames"
-            raise ImageError("picture that does not move", f"{opened.format} of one frame", "an animation", hint)
-        if opened.format not in ANIMATED:
-            hint = "save its pictures as files of one folder"
-            raise ImageError("several pictures that are no clip", str(opened.format), "GIF, WebP or APNG", hint)
-        if "duration" not in opened.info:
-            opened.load()  # WebP says it with the first frame
-        shown_ms = float(opened.info.get("duration") or 0)
-        frames = int(getattr(opened, "n_frames", 1))
-        return Animation(frames, opened.width, opened.height, 1000 / shown_ms if shown_ms > 0 else None)
-
-
-def identify_frames(data: bytes, numbers: Sequence[int]) -> Iterator[IdentifiedImage]:
-    """Find out which pictures some frames of an animated file are, as `normalise_frames` would.
-
-    Raises:
-        ImageError: A frame cannot be used; those before it have been handed out.
-    """
-    with _opened(data) as opened:
-        for number in numbers:
-            opened.seek(number)
-            yield _identified(*_upright(opened, MAX_SIDE_PX, of_many=True))
-
-
-def normalise_frames(data: bytes, numbers: Sequence[int]) -> Iterator[NormalisedImage]:
-    """Turn some frames of an animated file, as they are shown, into upright 8-bit RGB pictures.
-
-    Args:
-        data: The whole file.
-        numbers: Which frames, from 0, in rising order.
-
-    Raises:
-        ImageError: A frame cannot be used; those before it have been handed out.
-    """
-    with _opened(data) as opened:
-        for number in numbers:
-            opened.seek(number)
-            yield _normalised(*_upright(opened, MAX_SIDE_PX, of_many=True))
+    return normalised(*_first(data, max_side_px))
 
 
 @contextmanager
-def _opened(data: bytes) -> Iterator[Image.Image]:
-    """Open untrusted bytes; whatever goes wrong with them meanwhile is an `ImageError`."""
+def open_untrusted(data: bytes) -> Iterator[Image.Image]:
+    """Open untrusted bytes, refused by size and header first; whatever goes wrong with them is an `ImageError`."""
     _check_bytes(data)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
@@ -211,25 +142,36 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
         raise _unreadable(data, error) from error
 
 
-def _identified(picture: Image.Image, notes: Sequence[str]) -> IdentifiedImage:
+def identified(picture: Image.Image, notes: Sequence[str]) -> IdentifiedImage:
+    """Return what is known of an upright picture, with what was done to it."""
     found = image_id(picture.tobytes(), picture.width, picture.height)
     return IdentifiedImage(found, picture.width, picture.height, tuple(notes))
 
 
-def _normalised(picture: Image.Image, notes: Sequence[str]) -> NormalisedImage:
-    return NormalisedImage(**vars(_identified(picture, notes)), png=_png(picture))
+def normalised(picture: Image.Image, notes: Sequence[str]) -> NormalisedImage:
+    """Return an upright picture as a PNG, with what was done to it."""
+    return NormalisedImage(**vars(identified(picture, notes)), png=_png(picture))
 
 
 def _first(data: bytes, max_side_px: int) -> tuple[Image.Image, list[str]]:
     """The only or the first picture of a file, and what was done to it."""
     if max_side_px < MIN_SIDE_PX:
         raise ValueError(f"max_side_px: received {max_side_px}; accepted {MIN_SIDE_PX} or more")
-    with _opened(data) as opened:
-        return _upright(opened, max_side_px, of_many=False)
+    with open_untrusted(data) as opened:
+        return upright(opened, max_side_px, of_many=False)
 
 
-def _upright(opened: Image.Image, max_side_px: int, *, of_many: bool) -> tuple[Image.Image, list[str]]:
-    """Decode the frame that the file stands at; `of_many` if others of the file are used, too."""
+def upright(opened: Image.Image, max_side_px: int, *, of_many: bool) -> tuple[Image.Image, list[str]]:
+    """Decode the frame that an open file stands at, and say what was done to it.
+
+    Args:
+        opened: The file.
+        max_side_px: The longest side to keep, in pixels.
+        of_many: Whether other frames of the file are used, too.
+
+    Raises:
+        ImageError: The picture is too small.
+    """
     notes: list[str] = []
     picture = _decode(opened, max_side_px, notes, of_many=of_many)
     if min(picture.size) < MIN_SIDE_PX:
@@ -302,7 +244,7 @@ def _decode(opened: Image.Image, max_side_px: int, notes: list[str], *, of_many:
         if picture.getchannel("A").getextrema() != (255, 255):
             notes.append("transparency laid on white")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    if not of_many and _has_more_frames(opened):
+    if not of_many and has_more_frames(opened):
         notes.append("animation or several pictures in one file: the first one taken")
     return picture
 
@@ -333,7 +275,7 @@ def _orientation(opened: Image.Image) -> int:
         return 1
 
 
-def _has_more_frames(opened: Image.Image) -> bool:
+def has_more_frames(opened: Image.Image) -> bool:
     """Tell whether the file goes on after the first frame, without decoding what follows."""
     try:
         return bool(getattr(opened, "is_animated", False))

@@ -47,7 +47,9 @@ class Naming:
         drawn = [
             (pair, self._sample(pair, seed)) for pair in manifest.pairs if self._is_there(pair) for seed in pair.seeds
         ]
-        asked = {sample.sample_id: sample for _, sample in drawn}
+        asked: dict[str, PlannedSample] = {}
+        for _, sample in drawn:  # of two names for one picture, the first: a clip that comes back has names 1, 2, 3
+            asked.setdefault(sample.sample_id, sample)
         further = {one.sample_id: one for pair, sample in drawn for one in self._further(pair, sample)}
         # A seed that is both asked for and made of another one stands for itself.
         self.samples = (*asked.values(), *(one for sample_id, one in further.items() if sample_id not in asked))

@@ -146,7 +146,7 @@ def test_help_has_examples_whose_options_exist(command: str) -> None:
     examples = [text for text in examples if "[OPTIONS]" not in text]
     assert len(examples) >= 2, printed
     for example in examples:
-        for option in re.findall(r"--[a-z-]+", example):
+        for option in re.findall(r"--[a-z0-9-]+", example):
             assert len(re.findall(rf"{option}\b", printed)) >= 2, f"{option} is in an example but no option"
 
 

@@ -25,6 +25,7 @@ SCHEMAS = {
     "best": tables.BEST,
     "scores": tables.SCORES,
     "slots": tables.SLOTS,
+    "clips": tables.CLIPS,
     "faults": tables.FAULTS,
     "probes": tables.PROBES,
     "decisions": tables.DECISIONS,

@@ -64,6 +64,7 @@ def test_frames_of_one_style_and_seed_are_a_clip(tmp_path: Path) -> None:
         assert sources == [frame.source_key for frame in clip.frames]
         assert clip.frames[2].sample_id == clip.frames[3].sample_id, "equal frames are one picture, shown twice"
     assert len(plan.samples) == 3 * 4 and len(plan.adapters) == 3 + 2
+    assert {sample.content_name for sample in plan.samples} == {"walk 1", "walk 2", "walk 3"}
 
 
 def test_steps_of_a_sweep_and_mixes_are_clips_of_their_own(tmp_path: Path) -> None:

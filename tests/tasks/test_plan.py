@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from manifests import images, layout
+from manifests import animation, images, layout
 from manifests.checks import Turn
 from manifests.schema import Loaded, parse_manifest
 from manifests.store import Store
@@ -52,7 +52,7 @@ def test_pictures_that_the_store_has_are_not_made_again(tmp_path: Path, monkeypa
         made.append(data)
         return images.normalise(data)
 
-    monkeypatch.setattr(planning, "NORMALISED", Turn(counted, images.normalise_frames))
+    monkeypatch.setattr(planning, "NORMALISED", Turn(counted, animation.normalise_frames))
     publish(store, make_plan(store, loaded), loaded.manifest)
     assert len(made) == len(store.list(layout.IMAGES_PREFIX)) == 6
     publish(store, make_plan(store, loaded), loaded.manifest)
