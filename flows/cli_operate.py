@@ -175,6 +175,7 @@ def status(run_id: Annotated[str, typer.Argument(help="Run id; none lists all ru
             "state": status.state,
             "outcome": stand.sentence,
             "left": str(status.left),
+            **({"passed": status.passed} if status.passed else {}),
             "everything": f"{store.root}/runs/{stand.run_id}/",
         }
     )

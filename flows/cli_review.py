@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.console import FAULTS, OK, Root, RunArgument, err, errors_shown, open_store, out, print_pairs
+from flows.console import FAULTS, OK, Root, RunArgument, err, errors_shown, open_store, out, print_aligned, print_pairs
+from manifests.errors import counted
 
 if TYPE_CHECKING:
     from manifests.store import Store
@@ -65,24 +66,29 @@ def review(
 
     Examples: `blora review RUN RUN.decisions.json` · `blora review RUN ./ada.json --root s3://bucket/art`
     """
+    from tasks.collect import write_choice
     from tasks.review.decisions import load_marks, read_marks
     from tasks.review.redo import record_review
     from tasks.review.report import write_report
     from tasks.runs import load_plan
+    from tasks.stock import take_stock
 
     with errors_shown():
         store = open_store(root)
         plan = load_plan(store, run_id)
         marks = read_marks(decisions, plan)
         added = record_review(store, plan, marks)
-        write_report(store, load_plan(store, run_id))
+        plan = load_plan(store, run_id)
+        stock = take_stock(store, plan)
+        write_choice(store, plan, stock)
+        write_report(store, plan, stock)
         standing = Counter(mark.decision for mark in load_marks(store, run_id).values())
     lines = {
         "read": f"{len(marks)} decisions",
         "standing": f"{standing['keep']} kept, {standing['reject']} rejected, {standing['redo']} redone",
     }
     if added:
-        lines["next"] = f"blora rerun {run_id} draws {len(added)} pictures with new seeds"
+        lines["next"] = f"blora rerun {run_id} draws {counted(len(added), 'picture')} with new seeds"
     print_pairs(lines)
     raise typer.Exit(OK)
 
@@ -93,6 +99,7 @@ def export(
     folder: Annotated[str, typer.Argument(help="Folder to write to.")],
     root: Root = "",
     kept: Annotated[bool, typer.Option("--kept", help="Only pictures that a review says to keep.")] = False,
+    best: Annotated[bool, typer.Option("--best", help="Only the best of the candidates of each picture.")] = False,
     mp4: Annotated[
         bool, typer.Option("--mp4", help="Clips also as MP4, where the program ffmpeg is installed.")
     ] = False,
@@ -101,14 +108,14 @@ def export(
 
     Clips come as animated GIFs beside their frames (clip__style__seed.gif).
 
-    Examples: `blora export demo-3f2a9c01d4e5 ./pictures` · `blora export RUN ./delivery --kept --root s3://bucket/art`
+    Examples: `blora export demo-3f2a9c01d4e5 ./pictures` · `blora export RUN ./delivery --best --root s3://bucket/art`
     · `blora export RUN ./film --mp4`
     """
     from tasks.export import FilmError, export_clips, export_films, export_run
 
     with errors_shown():
         store = open_store(root)
-        count, missing = export_run(store, run_id, folder, kept=kept)
+        count, missing = export_run(store, run_id, folder, kept=kept, best=best)
         clips = export_clips(store, run_id, folder, kept=kept)
     try:
         films = export_films(store, run_id, folder, clips) if mp4 and clips else []
@@ -118,7 +125,8 @@ def export(
     for path in (*clips, *films):
         out.print(path, markup=False, highlight=False)
     out.print(
-        f"{count} pictures in {folder}" + (f"; {missing} are missing: blora rerun {run_id}" if missing else ""),
+        f"{counted(count, 'picture')} in {folder}"
+        + (f"; {missing} are missing: blora rerun {run_id}" if missing else ""),
         highlight=False,
     )
     raise typer.Exit(FAULTS if missing else OK)
@@ -156,7 +164,7 @@ def compare(
             )
             for one in found.differences
         ]
-        _print_aligned([("score", "a", "b", "b - a", "95 % interval", "pairs", "verdict"), *rows])
+        print_aligned([("score", "a", "b", "b - a", "95 % interval", "pairs", "verdict"), *rows])
         for name, reason in found.left_out.items():
             out.print(f"{name} is not compared: {reason}", markup=False, highlight=False)
         if found.alone_a or found.alone_b:
@@ -199,14 +207,6 @@ def _report_run(store: Store, run_id: str, folder: str, open_: bool, pictures: b
     out.print(page, markup=False, highlight=False)
     if open_:
         _open(page)
-
-
-def _print_aligned(rows: list[tuple[str, ...]]) -> None:
-    """Print rows as columns of their full width: a number that is cut off to fit a terminal is a wrong one."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        out.print(line.rstrip(), markup=False, highlight=False)
 
 
 def _open_of(store: Store, page: str) -> None:

@@ -94,6 +94,14 @@ def print_pairs(pairs: dict[str, str]) -> None:
         out.print(f"{name.ljust(width)}  {value}", markup=False, highlight=False)
 
 
+def print_aligned(rows: list[tuple[str, ...]]) -> None:
+    """Print rows as columns of their full width: a number that is cut off to fit a terminal is a wrong one."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        out.print(line.rstrip(), markup=False, highlight=False)
+
+
 def print_table(head: tuple[str, ...], rows: Any) -> None:
     """Print a table with a head."""
     from rich.table import Table

@@ -29,7 +29,7 @@ from tasks.faults import EndedWithFaults, RunRefused
 from tasks.inbox import Dropped, look, write_receipt
 from tasks.kin import cancel_shards
 from tasks.nights import FAULTS_SHOWN, EntryState, Night, NightEntry, write_night
-from tasks.status import run_status
+from tasks.status import last_end
 
 
 def night_name() -> str:
@@ -99,7 +99,7 @@ def _work_off(store: Store, dropped: Dropped, options: NightOptions) -> NightEnt
         run_id = run_ids[0] if run_ids else ""
         sentence = f"{type(error).__name__}: {error}"
         return NightEntry(dropped.key, "faults" if run_id else "refused", run_id, sentence, (sentence,), seconds)
-    _, stand = run_status(store, run_ids[0])
+    stand = last_end(store, run_ids[0])
     verdict: EntryState = "finished" if stand.complete else "faults"
     write_receipt(store, dropped, stand.run_id, verdict, stand.sentence)
     lines = tuple(str(fault) for fault in stand.faults)

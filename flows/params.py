@@ -118,6 +118,39 @@ class ShardOptions(BaseModel):
     devices: str = Field("auto", description="Slots: auto, cpu, or a list such as cuda:0,cuda:1.")
 
 
+class RescoreOptions(BaseModel):
+    """Where the pictures of a run are judged by further scorers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    root: str = Field(
+        "", description="The store: a folder or s3://bucket/prefix. Empty: BLORA_ROOT, else ./blora-store."
+    )
+    devices: str = Field("auto", description="Slots: auto, cpu, or a list such as cuda:0,cuda:1.")
+
+
+class MethodOptions(BaseModel):
+    """Which methods are compared on a manifest's pairs, and where."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    methods: tuple[str, ...] = Field(
+        ("blora", "all_attention", "prompt", "magenta"),
+        description="Some of all_attention, prompt and magenta; blora is always among them.",
+    )
+    root: str = Field(
+        "", description="The store: a folder or s3://bucket/prefix. Empty: BLORA_ROOT, else ./blora-store."
+    )
+    preset: Literal["demo", "draft", "paper"] | None = Field(None, description="Replaces the manifest's preset.")
+    overrides: dict[str, Any] = Field(
+        default_factory=dict, description='Settings laid over the manifest\'s own, e.g. {"train": {"steps": 200}}.'
+    )
+    devices: str = Field("auto", description="Slots: auto, cpu, or a list such as cuda:0,cuda:1.")
+    allowed_roots: tuple[str, ...] = Field(
+        (), description="Folders or s3:// prefixes, beside the manifest's own, that its pictures may lie under."
+    )
+
+
 class BenchOptions(BaseModel):
     """How the paired benchmark is measured."""
 

@@ -19,7 +19,7 @@ from tasks import progress
 from tasks.runs import Pack, Plan, Shard
 from tasks.selection import Selection
 from tasks.slots import slot_figures
-from tasks.stock import take_stock
+from tasks.stock import Stock, take_stock
 
 ATTEMPTS = 4
 """How often an item is handed over whose holder goes missing."""
@@ -34,7 +34,9 @@ class Board:
         plan: the run's plan, or a part of it.
         selection: the items of the plan that are wanted.
         place: where they are handed over.
+        stock: what there was when the work began.
         failures: the failures of items, in the end.
+        idle: whether nothing had to be done, in the end.
         spent: by slot, its seconds (``wall_seconds``: at the disposal of this work) and items made, in the end.
     """
 
@@ -42,11 +44,13 @@ class Board:
     plan: Plan
     selection: Selection
     place: Place
+    stock: Stock = field(init=False)
     failures: list[Fault] = field(default_factory=list)
+    idle: bool = field(default=True, init=False)
     spent: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        stock = take_stock(self.store, self.plan)
+        stock = self.stock = take_stock(self.store, self.plan)
         coming = self.selection.adapters - stock.adapters
         self._packs = deque(pack for pack in self.plan.packs if any(a.adapter_id in coming for a in pack.adapters))
         self._ready: deque[Shard] = deque()
@@ -57,11 +61,11 @@ class Board:
         """Shards that wait for an adapter, by the adapter's id."""
         self._attempts: Counter[str] = Counter()
         possible = stock.adapters | coming
-        unscored = stock.samples - stock.scored
+        unscored = stock.pictures.keys() - stock.scored
         for shard in self.plan.shards:
             wanted = [sample for sample in shard.samples if sample.sample_id in self.selection.samples]
             to_draw = [
-                sample for sample in wanted if sample.sample_id not in stock.samples and sample.adapter_ids <= possible
+                sample for sample in wanted if sample.sample_id not in stock.pictures and sample.adapter_ids <= possible
             ]
             awaited = {adapter_id for sample in to_draw for adapter_id in sample.adapter_ids} & coming
             if awaited:
@@ -77,6 +81,7 @@ class Board:
         """Hand over and settle until nothing is left."""
         in_flight: Counter[Job] = Counter()
         started = time.monotonic()
+        self._announce()
         ended: queue.SimpleQueue[tuple[Batch, Finish]] = queue.SimpleQueue()
 
         def tell(batch: Batch) -> Callable[[Finish], None]:
@@ -87,10 +92,12 @@ class Board:
             if batch is not None:
                 self.place.watch(name, tell(batch))
                 in_flight[batch.job] += 1
+                self.idle = False
         while True:
             while next_batch := self._next(in_flight):
                 self.place.submit(next_batch, tell(next_batch))
                 in_flight[next_batch.job] += 1
+                self.idle = False
             if not in_flight.total():
                 break
             batch, finish = ended.get()
@@ -108,6 +115,16 @@ class Board:
             _add(sums, {name: value for name, value in spent.items() if name != "wall_seconds"})
         rows = [slot_figures(name, spent, spent["wall_seconds"]) for name, spent in self.spent.items()]
         return {**sums, "slots": rows} if rows else {}
+
+    def _announce(self) -> None:
+        """Tell whoever watches how much of the run is done and how much will have been in the end."""
+        pictures, to_draw = len(self.plan.samples), [*self._ready, *map(self.plan.shard, self._awaited)]
+        undrawn = sum(len(shard.samples) for shard in to_draw)
+        unscored = undrawn + sum(len(shard.samples) for shard in self._to_score)
+        steps = len(self._packs) * self.plan.run.settings.train.steps
+        done = {"train": 0, "sample": pictures - undrawn, "score": pictures - unscored}
+        total = {"train": steps, "sample": pictures, "score": pictures}
+        progress.publish({"kind": "work", "id": self.plan.run.run_id, "done": done, "total": total})
 
     def _next(self, in_flight: Counter[Job]) -> Batch | None:
         """What comes first and finds room; None where nothing does."""

@@ -98,7 +98,7 @@ def read_manifest(manifest: str | InlineManifest, options: RunOptions) -> Loaded
 def _work_off(store: Store, plan: Plan, options: RunOptions) -> State[Any]:
     log = get_run_logger()
     log.info("%s: %d adapters, %d pictures", plan.run.run_id, len(plan.adapters), len(plan.samples))
-    progress.publish({"kind": "run", "id": plan.run.run_id, "done": 0, "total": len(plan.samples)})
+    progress.publish({"kind": "run", "id": plan.run.run_id})
     recorded = recorded_faults(store, plan.run.run_id)
     selection = select(plan, options.only, recorded)
     if not options.retry_permanent:
@@ -107,7 +107,8 @@ def _work_off(store: Store, plan: Plan, options: RunOptions) -> State[Any]:
     with at_work(store, layout.run_lease_key(plan.run.run_id), plan.run.run_id):
         board = work(store, plan, selection, options)
     # What was not tried this time keeps the reason it had.
-    outcome = collect(store, plan, [*recorded, *board.failures], board.timings)
+    stock = board.stock if board.idle else None
+    outcome = collect(store, plan, [*recorded, *board.failures], board.timings, stock)
     publish_artifacts(store, plan, outcome)
     log.info("%s: %s", plan.run.run_id, outcome.sentence)
     return _final_state(outcome)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from manifests.store import Store
 from tasks.progress import Event
-from tasks.runs import Plan, load_plan
-from tasks.stock import take_stock
 
 
 class _Shown:
@@ -33,10 +31,9 @@ class Bars(_Shown):
         run_id: the run that is being worked off; empty until its plan is kept.
     """
 
-    def __init__(self, console: Console, store: Store) -> None:
+    def __init__(self, console: Console) -> None:
         """Show nothing yet."""
         self.run_id = ""
-        self._store = store
         self._progress = Progress(
             TextColumn("{task.description:<9}"),
             BarColumn(),
@@ -53,7 +50,9 @@ class Bars(_Shown):
         """Take one event."""
         if event["kind"] == "run":
             self.run_id = event["id"]
-            self._begin(load_plan(self._store, self.run_id))
+            return
+        if event["kind"] == "work":
+            self._begin(event["total"], event["done"])
             return
         kind = event["kind"]
         self._done[kind, event["id"]] = event["done"]
@@ -61,23 +60,27 @@ class Bars(_Shown):
         note = f"loss {event['loss']:.4f}" if "loss" in event else ""
         self._progress.update(self._bars[kind], completed=done, note=note)
 
-    def _begin(self, plan: Plan) -> None:
-        stock = take_stock(self._store, plan)
-        packs = [p for p in plan.packs if any(a.adapter_id not in stock.adapters for a in p.adapters)]
-        shards = [s for s in plan.shards if any(x.sample_id not in stock.samples for x in s.samples)]
-        unscored = [s for s in plan.shards if any(x.sample_id not in stock.scored for x in s.samples)]
-        pictures, scores = sum(len(s.samples) for s in shards), sum(len(s.samples) for s in unscored)
-        self._already = {"train": 0, "sample": len(plan.samples) - pictures, "score": len(plan.samples) - scores}
-        totals = {
-            "train": len(packs) * plan.run.settings.train.steps,
-            "sample": len(plan.samples),
-            "score": len(plan.samples),
-        }
+    def _begin(self, totals: Mapping[str, int], already: Mapping[str, int]) -> None:
+        self._already = dict(already)
         names = {"train": "training", "sample": "pictures", "score": "scores"}
         for kind, total in totals.items():
             if total:
-                bar = self._progress.add_task(names[kind], total=total, completed=self._already[kind], note="")
+                bar = self._progress.add_task(names[kind], total=total, completed=already[kind], note="")
                 self._bars[kind] = bar
+
+
+class MethodBars(Bars):
+    """The bars of a run, and one for what other methods do after it."""
+
+    def __call__(self, event: Event) -> None:
+        """Take one event."""
+        if event["kind"] != "method":
+            super().__call__(event)
+            return
+        what = str(event["id"])
+        if what not in self._bars:
+            self._bars[what] = self._progress.add_task(what, total=event["total"], note="")
+        self._progress.update(self._bars[what], completed=event["done"], total=event["total"])
 
 
 class ProbeBar(_Shown):
@@ -108,6 +111,26 @@ class ProbeBar(_Shown):
         if self._bar is None:
             self._bar = self._progress.add_task("pictures", total=total)
         self._progress.update(self._bar, completed=sum(int(one["done"]) for one in self._done.values()), total=total)
+
+
+class RescoreBar(_Shown):
+    """One bar: pictures that further scorers have judged. A listener for `tasks.progress` and a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        """Show nothing yet."""
+        self._progress = Progress(
+            TextColumn("scores   "), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+        )
+        self._done: dict[str, int] = {}
+        self._bar: TaskID | None = None
+
+    def __call__(self, event: Event) -> None:
+        """Take one event; the first says how many pictures there are to judge."""
+        if event["kind"] == "rescore":
+            self._bar = self._progress.add_task("scores", total=event["total"])
+        elif self._bar is not None:
+            self._done[event["id"]] = event["done"]
+            self._progress.update(self._bar, completed=sum(self._done.values()))
 
 
 class Steps(_Shown):

@@ -6,7 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from manifests.errors import ImageError
-from manifests.images import MAX_SIDE_PX, NormalisedImage, has_more_frames, normalise_opened, open_untrusted
+from manifests.images import (
+    MAX_SIDE_PX,
+    IdentifiedImage,
+    NormalisedImage,
+    has_more_frames,
+    identified,
+    normalised,
+    open_untrusted,
+    upright,
+)
 
 ANIMATED = ("GIF", "WEBP", "PNG")
 """Of these, files whose pictures are the frames of a clip; the pictures of a TIFF are pages."""
@@ -49,6 +58,18 @@ def look_at(data: bytes) -> Animation:
         return Animation(frames, opened.width, opened.height, 1000 / shown_ms if shown_ms > 0 else None)
 
 
+def identify_frames(data: bytes, numbers: Sequence[int]) -> Iterator[IdentifiedImage]:
+    """Find out which pictures some frames of an animated file are, as `normalise_frames` would.
+
+    Raises:
+        ImageError: A frame cannot be used; those before it have been handed out.
+    """
+    with open_untrusted(data) as opened:
+        for number in numbers:
+            opened.seek(number)
+            yield identified(*upright(opened, MAX_SIDE_PX, of_many=True))
+
+
 def normalise_frames(data: bytes, numbers: Sequence[int]) -> Iterator[NormalisedImage]:
     """Turn some frames of an animated file, as they are shown, into upright 8-bit RGB pictures.
 
@@ -62,4 +83,4 @@ def normalise_frames(data: bytes, numbers: Sequence[int]) -> Iterator[Normalised
     with open_untrusted(data) as opened:
         for number in numbers:
             opened.seek(number)
-            yield normalise_opened(opened, MAX_SIDE_PX, of_many=True)
+            yield normalised(*upright(opened, MAX_SIDE_PX, of_many=True))

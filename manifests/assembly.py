@@ -19,11 +19,11 @@ MAX_PAIRS = 200_000
 """Pairs of one manifest, the grid expanded."""
 
 MAX_SAMPLES = 1_000_000
-"""Samples of one manifest: the seeds of all pairs."""
+"""Samples of one manifest: the candidates of all seeds of all pairs."""
 
 _SAID_ONCE = (
     *("content_prompt", "negative_prompt", "content_strength", "style_strength"),
-    *("own_style", "colour_of", "colour_by", "colour_amount"),
+    *("own_style", "colour_of", "colour_by", "colour_amount", "candidates"),
 )
 
 _MOST_SUGGESTIONS = 1000  # looking for what a name is close to takes time; after so many faults nobody reads them
@@ -192,7 +192,7 @@ class Draft:
             head: What is said once: the fields of `Manifest` but its lists.
             source: Where it was read.
         """
-        samples = sum(len(pair.seeds) for pair in self.pairs)
+        samples = sum(len(pair.seeds) * pair.candidates for pair in self.pairs)
         if not self._count_fits(len(self.pairs)):
             return None
         if samples > MAX_SAMPLES:

@@ -14,10 +14,12 @@ class Entry:
     Attributes:
         size: Its size in bytes.
         modified: When it was last written (UTC), by the clock of the disk or server.
+        version: Another one once it was written anew with other content; servers tell times by the second only.
     """
 
     size: int
     modified: datetime.datetime
+    version: str
 
 
 class Backend(Protocol):

@@ -177,7 +177,8 @@ class Bucket:
             for item in page.get("Contents", ()):
                 key = item["Key"].removeprefix(self._prefix)
                 if is_visible(key):
-                    entries[key] = Entry(item["Size"], item["LastModified"].astimezone(datetime.UTC))
+                    modified = item["LastModified"].astimezone(datetime.UTC)
+                    entries[key] = Entry(item["Size"], modified, item["ETag"].strip('"'))
             if not page.get("NextContinuationToken"):
                 return dict(sorted(entries.items()))
             start = {"ContinuationToken": page["NextContinuationToken"]}

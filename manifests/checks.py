@@ -1,4 +1,4 @@
-"""The pictures that a manifest names, read and normalised: the second half of checking a manifest.
+"""The pictures that a manifest names, read and looked at: the second half of checking a manifest.
 
 | what arrives | outcome |
 |---|---|
@@ -12,52 +12,78 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
 
-from manifests.animation import normalise_frames
-from manifests.entries import ImageEntry, Manifest, frame_key
+from manifests.animation import identify_frames, normalise_frames
+from manifests.entries import ImageEntry, Manifest, frame_key, split_key
 from manifests.errors import ManifestsError
 from manifests.faults import Fault
-from manifests.images import MAX_FILE_BYTES, NormalisedImage, normalise
+from manifests.images import (
+    MAX_FILE_BYTES,
+    IdentifiedImage,
+    NormalisedImage,
+    identify,
+    normalise,
+)
 from manifests.store import read_address
+
+Picture = TypeVar("Picture", bound=IdentifiedImage)
 
 _READ_AHEAD = 8  # files; a bucket answers many readers as fast as one, and 8 whole files fit into memory
 
 
-def read_images(entries: Iterable[ImageEntry]) -> Iterator[tuple[str, NormalisedImage | ManifestsError]]:
-    """Read and normalise the pictures of some entries, each address once, in order; little is held at any time.
+@dataclass(frozen=True)
+class Turn(Generic[Picture]):
+    """What is made of the bytes of a file: of the whole, and of frames of an animated one by their numbers."""
+
+    whole: Callable[[bytes], Picture]
+    frames: Callable[[bytes, Sequence[int]], Iterator[Picture]]
+
+
+IDENTIFIED: Final = Turn[IdentifiedImage](identify, identify_frames)
+NORMALISED: Final = Turn[NormalisedImage](normalise, normalise_frames)
+
+
+def read_images(keys: Iterable[str], turn: Turn[Picture]) -> Iterator[tuple[str, Picture | ManifestsError]]:
+    """Read some pictures, each file once, in order; little is held at any time.
+
+    Args:
+        keys: What the pictures are held under (`ImageEntry.keys`).
+        turn: What is made of each.
 
     Yields:
-        What it is held under (`ImageEntry.keys`), and the picture or why there is none.
+        The key, and the picture or why there is none.
     """
     numbers: dict[str, list[int | None]] = {}
-    for entry in entries:
-        wanted = [None] * len(entry.images) if entry.frame is None else [entry.frame.number]
-        for address, number in zip(entry.images, wanted, strict=True):
-            if number not in (known := numbers.setdefault(address, [])):
-                known.append(number)
+    for address, number in map(split_key, dict.fromkeys(keys)):
+        numbers.setdefault(address, []).append(number)
     addresses = iter(numbers)
     with ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="read-images") as readers:
         while batch := list(itertools.islice(addresses, _READ_AHEAD)):
             # Decoding stays in this thread: one picture being decoded may take most of a gigabyte.
             for address, read in zip(batch, readers.map(_read, batch), strict=True):
-                yield from _normalised(address, read, numbers[address])
+                yield from _turned(address, read, numbers[address], turn)
 
 
-def _normalised(
-    address: str, read: bytes | ManifestsError, numbers: Sequence[int | None]
-) -> Iterator[tuple[str, NormalisedImage | ManifestsError]]:
+def _turned(
+    address: str, read: bytes | ManifestsError, numbers: Sequence[int | None], turn: Turn[Picture]
+) -> Iterator[tuple[str, Picture | ManifestsError]]:
     """Yield what is wanted of one file: itself, frames of it by number, or both."""
     if isinstance(read, ManifestsError):
         yield from ((frame_key(address, number), read) for number in numbers)
         return
     if None in numbers:
-        yield address, _normalise(read)
+        try:
+            yield address, turn.whole(read)
+        except ManifestsError as error:
+            yield address, error
     frames = sorted(number for number in numbers if number is not None)
     done = 0
     try:
-        for number, picture in zip(frames, normalise_frames(read, frames), strict=False):
+        for number, picture in zip(frames, turn.frames(read, frames), strict=False):
             yield frame_key(address, number), picture
             done += 1
     except ManifestsError as error:  # a decoder that failed once hands out nothing good after it
@@ -71,30 +97,22 @@ def _read(address: str) -> bytes | ManifestsError:
         return error
 
 
-def _normalise(data: bytes) -> NormalisedImage | ManifestsError:
-    try:
-        return normalise(data)
-    except ManifestsError as error:
-        return error
-
-
-def check_images(manifest: Manifest) -> tuple[dict[str, NormalisedImage], tuple[Fault, ...]]:
-    """Read and normalise every picture of a manifest; an entry is good if all its `keys` are in the result.
-
-    Holds every normalised picture in memory; `read_images` hands them out one by one.
+def check_images(manifest: Manifest) -> tuple[dict[str, IdentifiedImage], tuple[Fault, ...]]:
+    """Read and identify every picture of a manifest; an entry is good if all its `keys` are in the result.
 
     Returns:
-        The pictures by key, and a fault for each row and picture that cannot be used, in the order of the rows.
+        What is known of the pictures by key, and a fault for each row and picture that cannot be used, in the order
+        of the rows.
     """
     entries = (*manifest.contents, *manifest.styles)
-    pictures: dict[str, NormalisedImage] = {}
+    pictures: dict[str, IdentifiedImage] = {}
     errors: dict[str, ManifestsError] = {}
-    first_address: dict[str, str] = {}
-    for key, found in read_images(entries):
+    first_key: dict[str, str] = {}
+    for key, found in read_images((key for entry in entries for key in entry.keys), IDENTIFIED):
         if isinstance(found, ManifestsError):
             errors[key] = found
             continue
-        twin = first_address.setdefault(found.image_id, key)
+        twin = first_key.setdefault(found.image_id, key)
         notes = found.notes if twin == key else (*found.notes, f"the same picture as {' '.join(twin.splitlines())}")
         pictures[key] = dataclasses.replace(found, notes=notes)
     faults = [

@@ -42,6 +42,12 @@ def frame_key(address: str, number: int | None) -> str:
     return address if number is None else f"{address}\nframe {number}"
 
 
+def split_key(key: str) -> tuple[str, int | None]:
+    """Return the address and the number of a frame, if any, that `frame_key` made a key of."""
+    address, _, frame = key.partition("\nframe ")
+    return address, int(frame) if frame else None
+
+
 class Part(_Entry):
     """One of several contents, or styles, in a mix."""
 
@@ -71,6 +77,7 @@ class PairEntry(_Entry):
     )
     colour_amount: float | None = Field(default=None, description="how far, 0 (off) to 1")
     seeds: tuple[int, ...] = Field(default=(0,), description="one sample for each")
+    candidates: int = Field(default=1, description="pictures drawn for each seed, of which the best is chosen")
     sweep: str = Field(default="", description="what it is a step of, in words; empty for nothing")
     step: str = Field(default="", description="which step of the sweep, in words")
     file: str = Field(default="", description="the manifest it stands in")

@@ -17,6 +17,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 
+def counted(number: int, noun: str) -> str:
+    """Say how many of something there are: "1 fault", "2 faults"."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
 def printable(text: str) -> str:
     """Return `text` with control characters escaped: a hostile file name must not steer a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from manifests.errors import explain, printable
 
-KINDS = ("manifest", "image", "settings", "train", "sample", "score", "review")
+KINDS = ("manifest", "image", "settings", "train", "check", "sample", "score", "review")
 """Where in the work a fault arose, in the order of the work."""
 
 

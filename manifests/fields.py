@@ -22,6 +22,9 @@ MAX_PHOTOS = 32
 MAX_SEEDS = 1000
 """Samples of one pair."""
 
+MAX_CANDIDATES = 64
+"""Pictures of one seed, of which the best is chosen."""
+
 MAX_PROMPTS = 1000
 """Prompts of one pair."""
 

@@ -160,7 +160,8 @@ class Folder:
                 with contextlib.suppress(FileNotFoundError):
                     found = path.stat()
                     if is_visible(key) and stat.S_ISREG(found.st_mode):
-                        yield key, Entry(found.st_size, datetime.datetime.fromtimestamp(found.st_mtime, datetime.UTC))
+                        modified = datetime.datetime.fromtimestamp(found.st_mtime, datetime.UTC)
+                        yield key, Entry(found.st_size, modified, f"{found.st_mtime_ns}-{found.st_ino}")
 
     def read_version(self, key: str) -> tuple[bytes, str] | None:
         """See `Backend.read_version`; the token is a hash of the content, which leases never repeat."""

@@ -13,14 +13,35 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 Json: TypeAlias = "str | int | float | bool | Sequence[Json] | Mapping[str, Json] | None"
 """A value that JSON can say."""
 
+
+@dataclass(frozen=True)
+class Canonical:
+    """A value by its one JSON text, made once for many digests that it is a part of; see `canonical`."""
+
+    text: str
+
+
+def canonical(value: Json) -> Canonical:
+    """Return a value that `digest` hashes as it hashes `value`, without going through it again.
+
+    Raises:
+        ValueError: A number is NaN or infinite.
+        TypeError: A value or a key is nothing that JSON can say.
+    """
+    return Canonical(_text(value, "value"))
+
+
 ID_LENGTH = 24
 """Hex digits of an id (96 bits)."""
 
+_CANDIDATE_SEEDS = 2**31
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 _RUN_DIGITS = 12
 _SLUG_DIGITS = 8
 _SLUG_SHORTEST = 16
@@ -44,12 +65,18 @@ def _plain(value: Json, path: str) -> object:
     raise TypeError(f"digest of {path}: received {type(value).__name__}; accepted JSON values")
 
 
-def _sha256(parts: Sequence[Json]) -> bytes:
-    text = json.dumps(_plain(parts, "parts"), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode("ascii")).digest()
+def _text(value: Json | Canonical, path: str) -> str:
+    if isinstance(value, Canonical):
+        return value.text
+    return _ENCODER.encode(_plain(value, path))
 
 
-def digest(*parts: Json) -> str:
+def _sha256(parts: Sequence[Json | Canonical]) -> bytes:
+    text = ",".join(_text(part, f"parts[{index}]") for index, part in enumerate(parts))
+    return hashlib.sha256(f"[{text}]".encode("ascii")).digest()
+
+
+def digest(*parts: Json | Canonical) -> str:
     """Hash JSON values to `ID_LENGTH` hex digits.
 
     The order of mapping keys does not matter; the order of sequences does; `1`, `1.0`, `True` and `"1"` all differ.
@@ -69,6 +96,24 @@ def seed_for(*parts: Json) -> int:
         TypeError: A value or a key is nothing that JSON can say.
     """
     return int.from_bytes(_sha256(("seed", *parts))[:8], "big") >> 1
+
+
+def candidate_seed(seed: int, number: int) -> int:
+    """Return the seed of a pair's candidate: of the first the pair's own seed, of a further one a seed made of it.
+
+    It depends on the two numbers alone, so that drawing more candidates later changes none that are there. Seeds of
+    further candidates are below 2^31, short enough to be read in a file name.
+
+    Args:
+        seed: The user's seed.
+        number: Of the candidate, from 1.
+
+    Raises:
+        ValueError: `number` is below 1.
+    """
+    if number < 1:
+        raise ValueError(f"candidate_seed: received number {number}; accepted 1 or more")
+    return seed if number == 1 else seed_for("candidate", seed, number) % _CANDIDATE_SEEDS
 
 
 def image_id(rgb: bytes, width_px: int, height_px: int) -> str:
@@ -137,7 +182,7 @@ def sample_id(
     style_strength: float | None,
     prompts: Mapping[str, str],
     seed: int,
-    sample_settings: Mapping[str, Json],
+    sample_settings: Mapping[str, Json] | Canonical,
     base_revision: str,
     colour: Json = None,
 ) -> str:

@@ -18,16 +18,17 @@
 | metadata (EXIF, GPS, XMP, comments, profiles) | dropped: the PNG holds pixels alone |
 
 `normalise` is a pure function of the bytes, and normalising its own PNG again changes nothing. The id is that of the
-normalised pixels, so the same picture under two names, or in two lossless files, is one image.
+normalised pixels, so the same picture under two names, or in two lossless files, is one image. `identify` finds it
+without making the PNG, which takes longer than all the rest.
 """
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
@@ -72,22 +73,41 @@ _UPRIGHT = {
 
 
 @dataclass(frozen=True)
-class NormalisedImage:
-    """An upright 8-bit RGB picture.
+class IdentifiedImage:
+    """What is known of an upright 8-bit RGB picture without the picture.
 
     Attributes:
         image_id: The id of its pixels.
-        png: The picture as PNG bytes without metadata.
         width_px: Width in pixels.
         height_px: Height in pixels.
         notes: What normalisation did that a person may want to know, in words.
     """
 
     image_id: str
-    png: bytes
     width_px: int
     height_px: int
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class NormalisedImage(IdentifiedImage):
+    """An upright 8-bit RGB picture.
+
+    Attributes:
+        png: The picture as PNG bytes without metadata.
+    """
+
+    png: bytes = field(kw_only=True)
+
+
+def identify(data: bytes, *, max_side_px: int = MAX_SIDE_PX) -> IdentifiedImage:
+    """Find out which picture the bytes of an untrusted file are, as `normalise` would.
+
+    Raises:
+        ImageError: The picture cannot be used; the table of this module says when.
+        ValueError: `max_side_px` is too small.
+    """
+    return identified(*_first(data, max_side_px))
 
 
 def normalise(data: bytes, *, max_side_px: int = MAX_SIDE_PX) -> NormalisedImage:
@@ -101,10 +121,7 @@ def normalise(data: bytes, *, max_side_px: int = MAX_SIDE_PX) -> NormalisedImage
         ImageError: The picture cannot be used; the table of this module says when.
         ValueError: `max_side_px` is too small.
     """
-    if max_side_px < MIN_SIDE_PX:
-        raise ValueError(f"max_side_px: received {max_side_px}; accepted {MIN_SIDE_PX} or more")
-    with open_untrusted(data) as opened:
-        return normalise_opened(opened, max_side_px, of_many=False)
+    return normalised(*_first(data, max_side_px))
 
 
 @contextmanager
@@ -125,7 +142,26 @@ def open_untrusted(data: bytes) -> Iterator[Image.Image]:
         raise _unreadable(data, error) from error
 
 
-def normalise_opened(opened: Image.Image, max_side_px: int, *, of_many: bool) -> NormalisedImage:
+def identified(picture: Image.Image, notes: Sequence[str]) -> IdentifiedImage:
+    """Name an upright picture by its pixels."""
+    found = image_id(picture.tobytes(), picture.width, picture.height)
+    return IdentifiedImage(found, picture.width, picture.height, tuple(notes))
+
+
+def normalised(picture: Image.Image, notes: Sequence[str]) -> NormalisedImage:
+    """Name an upright picture and put it into a bare PNG."""
+    return NormalisedImage(**vars(identified(picture, notes)), png=_png(picture))
+
+
+def _first(data: bytes, max_side_px: int) -> tuple[Image.Image, list[str]]:
+    """The only or the first picture of a file, and what was done to it."""
+    if max_side_px < MIN_SIDE_PX:
+        raise ValueError(f"max_side_px: received {max_side_px}; accepted {MIN_SIDE_PX} or more")
+    with open_untrusted(data) as opened:
+        return upright(opened, max_side_px, of_many=False)
+
+
+def upright(opened: Image.Image, max_side_px: int, *, of_many: bool) -> tuple[Image.Image, list[str]]:
     """Decode the frame that the file stands at; `of_many` if others of the file are used, too."""
     notes: list[str] = []
     picture = _decode(opened, max_side_px, notes, of_many=of_many)
@@ -136,13 +172,7 @@ def normalise_opened(opened: Image.Image, max_side_px: int, *, of_many: bool) ->
             f"at least {MIN_SIDE_PX} px a side",
             "give a larger or less elongated picture",
         )
-    return NormalisedImage(
-        image_id=image_id(picture.tobytes(), picture.width, picture.height),
-        png=_png(picture),
-        width_px=picture.width,
-        height_px=picture.height,
-        notes=tuple(notes),
-    )
+    return picture, notes
 
 
 def _check_bytes(data: bytes) -> None:

@@ -6,6 +6,7 @@
     samples/<content_id>/<style_id>/<sample_id>.png          one atomic put is data and marker
     runs/<run_id>/...                                        plan, tables, report, checkpoints, logs
     runs/<run_id>/scores/<shard_id>.parquet                  scores of one shard, until the run is compacted
+    runs/<run_id>/added_scores/<shard_id>-<scorer>.parquet   the same by a scorer that came later (`tasks.added_scores`)
     scores/date=YYYY-MM-DD/run=<run_id>/part-*.parquet       one Parquet data set over all runs that were closed
     runs/<run_id>/report/...                                 the page: index.html, its data, script files, thumbnails
     runs/<run_id>/decisions/*.parquet                        what reviewers said, one file per `blora review`
@@ -154,6 +155,15 @@ def report_prefix(run_id: str) -> str:
     return run_key(run_id, "report") + "/"
 
 
+def thumbnails_prefix(run_id: str) -> str:
+    """Return the folder of the thumbnails of a run's page.
+
+    Raises:
+        InvalidId: `run_id` is not a plain word.
+    """
+    return f"{report_prefix(run_id)}thumbnails/"
+
+
 def decisions_prefix(run_id: str) -> str:
     """Return the folder of what reviewers said about a run.
 
@@ -229,6 +239,24 @@ def shard_scores_key(run_id: str, shard_id: str) -> str:
         InvalidId: An id is not a plain word.
     """
     return f"{shard_scores_prefix(run_id)}{_word('shard_id', shard_id)}.parquet"
+
+
+def added_scores_prefix(run_id: str) -> str:
+    """Return the folder of the scores of a run by scorers that were added to it later.
+
+    Raises:
+        InvalidId: `run_id` is not a plain word.
+    """
+    return f"{RUNS_PREFIX}{_word('run_id', run_id)}/added_scores/"
+
+
+def added_scores_key(run_id: str, shard_id: str, scorer: str) -> str:
+    """Return the key of the scores of one shard by a scorer that was added to the run later.
+
+    Raises:
+        InvalidId: An id, or the scorer's name, is not a plain word.
+    """
+    return f"{added_scores_prefix(run_id)}{_word('shard_id', shard_id)}-{_word('scorer', scorer)}.parquet"
 
 
 def scores_part_key(date: datetime.date, run_id: str, part: str) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from manifests.fields import (
+    MAX_CANDIDATES,
     MAX_NAME_CHARS,
     MAX_PHOTOS,
     MAX_PROMPT_CHARS,
@@ -68,6 +69,10 @@ class PairFields(_Row):
     )
     samples: Annotated[int, BeforeValidator(number), Field(ge=1, le=MAX_SEEDS)] | None = Field(
         default=None, description=f"a whole number from 1 to {MAX_SEEDS}, which means the seeds 0 to one less"
+    )
+    candidates: Annotated[int, BeforeValidator(number), Field(ge=1, le=MAX_CANDIDATES)] | None = Field(
+        default=None,
+        description=f"a whole number from 1 to {MAX_CANDIDATES}: so many pictures for each seed, to choose the best of",
     )
 
     @field_validator("seeds")

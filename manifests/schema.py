@@ -27,6 +27,8 @@ the one for paths, `manifests.images` the one for pictures, and `manifests.rows`
 | `prompts`; `sweep` | one pair for each prompt; for each combination of values |
 | `frames` | one content for each frame (`manifests.clips`); a pair that names the clip is one with each frame |
 | a mix of two clips; a clip among the styles | refused |
+| `candidates: n` | n pictures for each seed: that of the seed itself, and of n - 1 seeds made of it |
+| | (`manifests.ids.candidate_seed`); which is the best is decided when the run is closed |
 | `{one: 0.7, other: 0.3}` or a list for a name | a mix by weight; in a table it is refused |
 | rows with one side and no prompt among the pairs of a table | refused; so are strengths and seeds on rows of a grid |
 | more than `MAX_PAIRS` pairs or `MAX_SAMPLES` samples | nothing usable |
@@ -84,6 +86,7 @@ _COLUMNS = {name: "text" for name in TableRow.model_fields} | {
     "own_style": "number",
     "colour_amount": "number",
     "samples": "number",
+    "candidates": "number",
     "seeds": "integers",
 }
 

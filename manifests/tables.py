@@ -21,6 +21,8 @@ SCHEMA_VERSION = 1
 A column that is added later may be null, and is null where an older file is read.
 """
 
+_SCALARS = (str, bool, int, float, type(None))  # whether they fit a column, their type says
+
 _INSTANT = pa.timestamp("us", tz="UTC")
 _TEXTS = pa.list_(pa.field("element", pa.string(), nullable=False))
 
@@ -77,6 +79,10 @@ _STRENGTHS = (
     _may("seed", pa.int64(), "the user's seed of this picture"),
 )
 
+_CANDIDATES = (
+    _may("candidate_of", pa.string(), "the asked-for picture that this is a further candidate of; null: asked for"),
+)
+
 PLAN = _schema(
     "plan",
     _RUN,
@@ -96,7 +102,8 @@ PLAN = _schema(
     *_STRENGTHS,
     *_MIXES,
     *_COLOURS,
-    version=2,
+    *_CANDIDATES,
+    version=3,
 )
 """One row per adapter to train and per picture to draw; what the end of a run is compared with."""
 
@@ -119,6 +126,14 @@ ADAPTERS = _schema(
     _need("content_bytes", pa.int64(), "size of the content half, bytes"),
     _need("style_bytes", pa.int64(), "size of the style half, bytes"),
     _need("trained_at", _INSTANT, "when its marker was written (UTC)"),
+    _may("attempt", pa.int32(), "which training of it was kept, from 1; null where it was not checked"),
+    _may("passed", pa.bool_(), "whether its check found no defect; null where it was not checked, or has no limits"),
+    _may("failed_checks", pa.string(), "defects beyond their limits, separated by commas; null as passed"),
+    _may("reconstruction_distance", pa.float64(), "of its own image drawn with it, CIE76; 0 is best"),
+    _may("split_image", pa.float64(), "how much that looks like two pictures: 0 to 1, 0 is best"),
+    _may("grey_collapse", pa.float64(), "share of the image's spread of colours that is gone: 0 to 1, 0 is best"),
+    _may("white_background", pa.float64(), "share of white pixels beyond the image's: -1 to 1"),
+    version=2,
 )
 """One row per adapter of a run."""
 
@@ -131,15 +146,39 @@ SAMPLES = _schema(
     *_STRENGTHS,
     *_MIXES,
     *_COLOURS,
+    *_CANDIDATES,
     _need("key", pa.string(), "object key of the picture below the store's root"),
     _may("width_px", pa.int32(), "width of the picture, pixels; null while it is missing"),
     _may("height_px", pa.int32(), "height of the picture, pixels; null while it is missing"),
     _need("status", pa.string(), "done or missing"),
     _may("bytes", pa.int64(), "size of the picture file, bytes; null while it is missing"),
     _may("drawn_at", _INSTANT, "when the picture was written (UTC); null while it is missing"),
-    version=2,
+    version=3,
 )
 """One row per picture of a run's plan."""
+
+BEST = _schema(
+    "best",
+    _RUN,
+    _need("asked_id", pa.string(), "the picture that the manifest asks for by pair and seed: the first candidate"),
+    _need("candidates", pa.int32(), "pictures planned to choose from, that one included"),
+    _need("judged", pa.int32(), "of these, those that are there, are not rejected, and have the deciding score"),
+    _may("sample_id", pa.string(), "the picture chosen; null where there is none to choose"),
+    *_SIDES,
+    _may("seed", pa.int64(), "seed of the picture chosen"),
+    _may("key", pa.string(), "its object key below the store's root"),
+    _need(
+        "chosen_by", pa.string(), "score; review (its marks leave one, or none); only (no other is there); none (yet)"
+    ),
+    _may("score", pa.string(), "name of the deciding score; null where none decided"),
+    _may("value", pa.float64(), "its value of the picture chosen"),
+    _may(
+        "asked_value", pa.float64(), "its value of the picture asked for; null where that one is not among the judged"
+    ),
+    _may("scorer", pa.string(), "model and weights that gave the values"),
+    _may("scorer_version", pa.string(), "version of the scorer's code and weights"),
+)
+"""One row per picture asked for, with the candidate that was chosen (`tasks.choice` has the rule)."""
 
 SCORES = _schema(
     "scores",
@@ -154,6 +193,43 @@ SCORES = _schema(
     _need("scored_at", _INSTANT, "when the number was computed (UTC)"),
 )
 """One row per picture and score (long form)."""
+
+METHOD_SCORES = _schema(
+    "method_scores",
+    _need("method", pa.string(), "blora, all_attention, prompt or magenta, as blora.rivals names them"),
+    _RUN,
+    _need("sample_id", pa.string(), "the picture that was scored; of blora, the run's own"),
+    _need("blora_sample_id", pa.string(), "the run's picture of the same pair and seed"),
+    *_SIDES,
+    _need("seed", pa.int64(), "the user's seed of the picture"),
+    _need("score", pa.string(), "name of the score, such as style_clip"),
+    _need("value", pa.float64(), "the number; its range and direction belong to the score"),
+    _need("scorer", pa.string(), "model and weights that gave the number"),
+    _need("scorer_version", pa.string(), "version of the scorer's code and weights"),
+    _need("scored_at", _INSTANT, "when the number was computed (UTC)"),
+)
+"""One row per picture and score of a run's pairs drawn by several methods."""
+
+METHODS = _schema(
+    "methods",
+    _RUN,
+    _need("method", pa.string(), "blora, all_attention, prompt or magenta"),
+    _need("score", pa.string(), "name of the score"),
+    _need("scorer", pa.string(), "model and weights that gave the numbers"),
+    _need("scorer_version", pa.string(), "version of the scorer's code and weights"),
+    _need("lower_is_better", pa.bool_(), "whether a small number is the good one"),
+    _need("pictures", pa.int32(), "pictures that it is taken over, the same pairs and seeds in every method"),
+    _need("mean", pa.float64(), "mean of the score"),
+    _may("low", pa.float64(), "lower end of its 95 % bootstrap interval; null where one cannot be told"),
+    _may("high", pa.float64(), "upper end of its 95 % bootstrap interval; null where one cannot be told"),
+    _need("difference", pa.float64(), "mean over the pairs of the score less blora's; 0 for blora"),
+    _may("difference_low", pa.float64(), "lower end of its 95 % bootstrap interval; null where one cannot be told"),
+    _may("difference_high", pa.float64(), "upper end of its 95 % bootstrap interval; null where one cannot be told"),
+    _may("train_seconds", pa.float64(), "mean wall seconds of training an adapter in its pack; 0: none; null: unknown"),
+    _may("draw_seconds", pa.float64(), "mean wall seconds of a picture, loading and writing included; null: unknown"),
+    _need("adapter_bytes", pa.int64(), "mean size of one adapter's weights in fp16; 0 where nothing is trained"),
+)
+"""One row per method and score of a comparison of methods."""
 
 PROBES = _schema(
     "probes",
@@ -199,7 +275,7 @@ SLOTS = _schema(
 FAULTS = _schema(
     "faults",
     _RUN,
-    _need("kind", pa.string(), "manifest, image, settings, train, sample or score"),
+    _need("kind", pa.string(), "manifest, image, settings, train, check, sample or score"),
     _need("item", pa.string(), "adapter_id, sample_id or name it concerns; may be empty"),
     _need("name", pa.string(), "the user's name of the item; may be empty"),
     _need("file", pa.string(), "manifest or picture it is about; may be empty"),
@@ -383,10 +459,23 @@ def _fits(value: object, kind: pa.DataType) -> bool:
     return isinstance(value, list | tuple) and all(_fits(item, kind.value_type) for item in value)
 
 
+def _first_misfit(field: pa.Field, values: list[object]) -> int | None:
+    """The number of the first value that is none of the field's. Of scalars one of each type is looked at."""
+    fitting: set[type] = set()
+    for number, value in enumerate(values):
+        if type(value) in fitting:
+            continue
+        if not (_fits(value, field.type) or (value is None and field.nullable)):
+            return number
+        if isinstance(value, _SCALARS):
+            fitting.add(type(value))
+    return None
+
+
 def _column(table: str, field: pa.Field, values: list[object]) -> pa.Array:
-    for number, value in enumerate(values, start=1):
-        if not _fits(value, field.type) and not (value is None and field.nullable):
-            raise TableError(f"{table}, row {number}, {field.name}", repr(value)[:200], f"a value of type {field.type}")
+    if (number := _first_misfit(field, values)) is not None:
+        received = repr(values[number])[:200]
+        raise TableError(f"{table}, row {number + 1}, {field.name}", received, f"a value of type {field.type}")
     try:
         return pa.array(values, type=field.type)
     except (pa.ArrowException, OverflowError, UnicodeError) as error:
@@ -400,17 +489,26 @@ def to_table(rows: Iterable[Mapping[str, object]], schema: pa.Schema) -> pa.Tabl
         TableError: A row has an unknown column or lacks one (null is a value: give None), or a value does not fit.
     """
     table, _ = _label(schema)
-    kept = list(rows)
+    kept, names = list(rows), set(schema.names)
     for number, row in enumerate(kept, start=1):
-        _check_columns(table, row, schema, f", row {number}")
+        if row.keys() != names:
+            _check_columns(table, row, schema, f", row {number}")
     return pa.table([_column(table, field, [row[field.name] for row in kept]) for field in schema], schema=schema)
 
 
-def to_parquet_bytes(table: pa.Table) -> bytes:
-    """Return the table as a Parquet file; the same table gives the same bytes."""
+def to_parquet_bytes(table: pa.Table, notes: Mapping[str, str] | None = None) -> bytes:
+    """Return the table as a Parquet file, `notes` in its metadata; the same table gives the same bytes."""
+    if notes:
+        table = table.replace_schema_metadata({**table.schema.metadata, **notes})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     return bytes(sink.getvalue())
+
+
+def read_note(data: bytes, name: str) -> str | None:
+    """Return what `to_parquet_bytes` noted under a name in a file; None where it noted nothing."""
+    found = (pq.read_schema(pa.BufferReader(data)).metadata or {}).get(name.encode())
+    return None if found is None else found.decode()
 
 
 def from_parquet_bytes(data: bytes, schema: pa.Schema) -> pa.Table:

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import base64
 import html
+import io
 from typing import Any
 from urllib.parse import quote
 
+from PIL import Image
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from manifests import layout
 from manifests.store import Missing, Store
 from tasks import environment
-from tasks.collect import Outcome, thumbnail
+from tasks.collect import Outcome
 from tasks.nights import Night
 from tasks.runs import Plan
 from tasks.score_table import ScoreRow, default_sort, score_table
@@ -26,7 +28,7 @@ PICTURE_ROWS = 6
 
 def publish_artifacts(store: Store, plan: Plan, outcome: Outcome) -> None:
     """Create the table and the markdown artifact of a run."""
-    rows = score_table(store, plan)
+    rows = score_table(store, plan.run)
     if rows:
         table = [_table_row(store, row, index < 50) for index, row in enumerate(rows[:TABLE_ROWS])]
         create_table_artifact(
@@ -121,6 +123,15 @@ def page_line(root: str, run_id: str) -> str:
     if served := environment.pages_url():
         return f"**[Look at the pictures and decide]({quote(f'{served}/{key}', safe=':/%[]')})**"
     return f"Pictures and decisions: `{_plain(root)}/{key}`, or `blora report {run_id} --open`."
+
+
+def thumbnail(data: bytes, side_px: int = 64) -> bytes:
+    """A small JPEG of a picture, for inline use."""
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    image.thumbnail((side_px, side_px))
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=80)
+    return buffer.getvalue()
 
 
 def _inline(store: Store, key: str) -> str:

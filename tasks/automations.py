@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from prefect.client.schemas.objects import StateType
@@ -25,12 +26,8 @@ def alert(block_id: UUID) -> AutomationCore:
         name=ALERT,
         description="Deployed by `blora deploy`.",
         trigger=EventTrigger(
-            match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
-            match_related=ResourceSpecification(
-                {"prefect.resource.id": f"prefect.tag.{ENTRY_TAG}", "prefect.resource.role": "tag"}
-            ),
+            **_runs_with(ENTRY_TAG),
             expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
-            for_each={"prefect.resource.id"},
             posture=Posture.Reactive,
             threshold=1,
             within=timedelta(0),
@@ -51,14 +48,10 @@ def zombies(after_seconds: int) -> AutomationCore:
         name=ZOMBIES,
         description="Deployed by `blora deploy`.",
         trigger=EventTrigger(
-            match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
-            match_related=ResourceSpecification(
-                {"prefect.resource.id": f"prefect.tag.{TAG}", "prefect.resource.role": "tag"}
-            ),
+            **_runs_with(TAG),
             # Running, too: a machine may be lost before the first heartbeat has left it.
             after={_HEARTBEAT, "prefect.flow-run.Running"},
             expect={_HEARTBEAT, *_ENDED},
-            for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,
             within=timedelta(seconds=after_seconds),
@@ -71,3 +64,14 @@ def zombies(after_seconds: int) -> AutomationCore:
             )
         ],
     )
+
+
+def _runs_with(tag: str) -> dict[str, Any]:
+    """What a trigger listens to: each flow run that carries a tag, by itself."""
+    return {
+        "match": ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
+        "match_related": ResourceSpecification(
+            {"prefect.resource.id": f"prefect.tag.{tag}", "prefect.resource.role": "tag"}
+        ),
+        "for_each": {"prefect.resource.id"},
+    }

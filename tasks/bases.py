@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from blora.source import Located, base_revision, check_topology, locate_base
@@ -40,17 +41,20 @@ def located_base(spec: str) -> Located:
     revision = revision_of(spec)
     folder = CACHE / revision
     if not folder.exists():
-        _copy(Store.open(spec), folder)
+        store = Store.open(spec)
+        copy_objects(store, store.list(""), folder)
     check_topology(folder, spec)
     return Located(spec, folder, revision)
 
 
-def _copy(store: Store, folder: Path) -> None:
-    """Copy a bucket's folder; it appears under its name only when it is whole."""
+def copy_objects(store: Store, keys: Iterable[str], folder: Path) -> None:
+    """Copy objects of a bucket into a folder that is not there yet; it appears under its name only when it is whole."""
+    if folder.exists():
+        return
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         whole = Path(scratch) / "base"
-        for key in store.list(""):
+        for key in keys:
             path = whole / key
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(store.read(key))

@@ -21,8 +21,8 @@ from manifests.store import Missing, Store
 from manifests.sweeps import content_parts
 from manifests.tables import CLIPS, from_parquet_bytes
 from tasks.contact_sheet import CELL_PX, GAP_PX, INK, LABEL_PX, PAPER, RULE, fit
+from tasks.parallel import in_parallel
 from tasks.runs import PlannedSample
-from tasks.stock import in_parallel
 
 MOST_COLUMNS = 6
 """Styles of one clip on the moving sheet."""

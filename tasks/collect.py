@@ -6,7 +6,6 @@ changes nothing here.
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 from collections.abc import Sequence
@@ -14,22 +13,26 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from PIL import Image
-
 from manifests import layout
+from manifests.errors import counted
 from manifests.faults import Fault
 from manifests.store import Missing, Store, StoreError
-from manifests.tables import ADAPTERS, CLIPS, FAULTS, SAMPLES, SCORES, SLOTS, to_parquet_bytes, to_table
+from manifests.tables import ADAPTERS, CLIPS, FAULTS, SAMPLES, SLOTS, to_parquet_bytes, to_table
+from tasks.choice import SCORE_COLUMNS, Choice, choose_of, write_best
 from tasks.clips import draw_clips, measure_clips, read_clips
 from tasks.compaction import publish_scores
 from tasks.contact_sheet import contact_sheet, sliced, tiled
 from tasks.faults import fault_row
+from tasks.parallel import in_parallel
+from tasks.quality import Markers, check_columns, check_faults, take_yield
 from tasks.review.report import write_report
 from tasks.runs import Part, Plan, PlannedSample
-from tasks.stock import Stock, in_parallel, list_pictures, take_stock
+from tasks.stock import Stock, take_stock
 from tasks.strips import draw_strips
 
 log = logging.getLogger(__name__)
+
+TABLES = ("samples.parquet", "scores.parquet", "adapters.parquet", "faults.parquet")
 
 SHEET_MOST = 12  # contents and styles on the contact sheet; larger grids are for the report page
 
@@ -63,9 +66,9 @@ class Outcome:
             plan.run.run_id,
             len(stock.adapters),
             len(plan.adapters),
-            len(stock.samples),
+            len(stock.pictures),
             len(plan.samples),
-            len(stock.scored & stock.samples),
+            len(stock.scored & stock.pictures.keys()),
             tuple(faults),
         )
 
@@ -78,28 +81,39 @@ class Outcome:
     def sentence(self) -> str:
         """The outcome in one line, for states, lists and alerts."""
         text = f"{self.samples_done} of {self.samples} pictures, {self.adapters_done} of {self.adapters} adapters"
-        return text + (f", {len(self.faults)} faults" if self.faults else "")
+        return text + (f", {counted(len(self.faults), 'fault')}" if self.faults else "")
 
 
-def collect(store: Store, plan: Plan, failures: Sequence[Fault] = (), timings: dict[str, Any] | None = None) -> Outcome:
-    """Write the run's tables and report, and say how it ended.
+def collect(
+    store: Store,
+    plan: Plan,
+    failures: Sequence[Fault] = (),
+    timings: dict[str, Any] | None = None,
+    stock: Stock | None = None,
+) -> Outcome:
+    """Write the run's tables and report, and say how it ended; what says so already is left as it is.
 
     Args:
         store: the store.
         plan: the run's plan.
         failures: what tasks reported, this time or the last; the latest of an item counts, and only if it is missing.
         timings: slot seconds by kind of work, kept in run.json for later estimates; with ``slots``, also a table.
+        stock: what the store has of the plan, where that is known and nothing was done.
     """
     run_id = plan.run.run_id
-    stock = take_stock(store, plan)
-    faults = (*plan.run.faults, *_item_faults(plan, stock, failures))
+    if stock is not None and _is_told(store, plan, stock):
+        return Outcome.of(plan, stock, ())
+    stock = stock or take_stock(store, plan)
+    markers = _read_markers(store, plan, stock.adapters)
+    faults = (*plan.run.faults, *_item_faults(plan, stock, failures), *check_faults(plan, markers))
     names = _names(plan)
-    tables = {
-        "samples.parquet": to_table(_sample_rows(store, plan), SAMPLES),
-        "scores.parquet": to_table(stock.scores, SCORES),
-        "adapters.parquet": to_table(_adapter_rows(store, plan, stock.adapters), ADAPTERS),
-        "faults.parquet": to_table([fault_row(f, run_id, names.get(f.item, "")) for f in faults], FAULTS),
-    }
+    rows = (
+        to_table(_sample_rows(plan, stock), SAMPLES),
+        stock.scores.table,
+        to_table(_adapter_rows(plan, markers), ADAPTERS),
+        to_table([fault_row(f, run_id, names.get(f.item, "")) for f in faults], FAULTS),
+    )
+    tables = dict(zip(TABLES, rows, strict=True))
     if slots := (timings or {}).get("slots"):
         tables["slots.parquet"] = to_table([row | {"run_id": run_id} for row in slots], SLOTS)
     if clips := read_clips(store, run_id):
@@ -107,8 +121,7 @@ def collect(store: Store, plan: Plan, failures: Sequence[Fault] = (), timings: d
     for name, table in tables.items():
         store.replace(layout.run_key(run_id, name), to_parquet_bytes(table))
     publish_scores(store, plan.run, stock.scores)
-    if stock.samples:
-        store.replace(layout.run_key(run_id, "report/contact_sheet.png"), draw_sheet(store, plan))
+    choices = write_choice(store, plan, stock)
     if strips := draw_strips(store, run_id):
         store.replace(layout.run_key(run_id, "report/strips.png"), strips)
     if clips:
@@ -117,6 +130,7 @@ def collect(store: Store, plan: Plan, failures: Sequence[Fault] = (), timings: d
     ended = {
         "state": "finished" if outcome.complete else "faults",
         "sentence": outcome.sentence,
+        "yield": take_yield(plan, markers, stock.scores.rows(*SCORE_COLUMNS), choices).to_json(),
         "ended_at": datetime.now(UTC).isoformat(),
         "timings": timings or _old_timings(store, run_id),
     }
@@ -128,12 +142,33 @@ def collect(store: Store, plan: Plan, failures: Sequence[Fault] = (), timings: d
     return outcome
 
 
-def draw_sheet(store: Store, plan: Plan) -> bytes:
-    """The contact sheet of a run: one seed of each pair, at most `SHEET_MOST` contents and styles."""
+def _is_told(store: Store, plan: Plan, stock: Stock) -> bool:
+    """Whether the run is complete and was closed as such."""
+    if plan.run.faults or not Outcome.of(plan, stock, ()).complete:
+        return False
+    told = all(
+        store.exists(layout.run_key(plan.run.run_id, name)) for name in (*TABLES, "best.parquet", "report/index.html")
+    )
+    body = json.loads(store.read(layout.run_key(plan.run.run_id, "run.json")))
+    return told and bool(body["state"] == "finished")
+
+
+def write_choice(store: Store, plan: Plan, stock: Stock) -> list[Choice]:
+    """Choose among candidates and write what shows it: the table of the best, and the contact sheet."""
+    choices = choose_of(store, plan, stock)
+    write_best(store, plan, choices)
+    if stock.pictures:
+        store.replace(layout.run_key(plan.run.run_id, "report/contact_sheet.png"), draw_sheet(store, plan, choices))
+    return choices
+
+
+def draw_sheet(store: Store, plan: Plan, choices: Sequence[Choice]) -> bytes:
+    """The contact sheet of a run: the chosen picture of one seed of each pair, at most `SHEET_MOST` on a side."""
     contents = list(dict.fromkeys(sample.content_name for sample in plan.samples))[:SHEET_MOST]
     styles = list(dict.fromkeys(sample.style_name for sample in plan.samples))[:SHEET_MOST]
     first: dict[tuple[str, str], PlannedSample] = {}
-    for sample in plan.samples:
+    for choice in choices:
+        sample = choice.chosen or choice.candidates[0]
         first.setdefault((sample.content_name, sample.style_name), sample)
     cells: dict[tuple[str, str], bytes | None] = {}
     for pair, sample in first.items():
@@ -169,7 +204,7 @@ def _item_faults(plan: Plan, stock: Stock, failures: Sequence[Fault]) -> list[Fa
         name = f"{sample.content_name} x {sample.style_name}, seed {sample.seed}"
         if not sample.adapter_ids <= stock.adapters:
             continue  # its adapter's fault says it all
-        if sample.sample_id not in stock.samples:
+        if sample.sample_id not in stock.pictures:
             faults.append(reasons.get(sample.sample_id) or _unexplained("sample", sample.sample_id, name))
         elif sample.sample_id not in stock.scored:
             faults.append(reasons.get(sample.sample_id) or _unexplained("score", sample.sample_id, name))
@@ -193,12 +228,11 @@ def _names(plan: Plan) -> dict[str, str]:
     return named | {s.sample_id: f"{s.content_name} x {s.style_name}" for s in plan.samples}
 
 
-def _sample_rows(store: Store, plan: Plan) -> list[dict[str, Any]]:
-    there = list_pictures(store, (sample.content_id for sample in plan.samples))
+def _sample_rows(plan: Plan, stock: Stock) -> list[dict[str, Any]]:
     width_px, height_px = plan.run.settings.sample.width_px, plan.run.settings.sample.height_px
     rows: list[dict[str, Any]] = []
     for sample in plan.samples:
-        entry = there.get(sample.key)
+        entry = stock.pictures.get(sample.sample_id)
         rows.append(
             {name: value for name, value in sample.columns().items() if name != "text"}
             | {
@@ -214,13 +248,18 @@ def _sample_rows(store: Store, plan: Plan) -> list[dict[str, Any]]:
     return rows
 
 
-def _adapter_rows(store: Store, plan: Plan, whole: frozenset[str]) -> list[dict[str, Any]]:
+def _read_markers(store: Store, plan: Plan, whole: frozenset[str]) -> Markers:
+    there = [adapter.adapter_id for adapter in plan.adapters if adapter.adapter_id in whole]
+    read = in_parallel(store.read, [layout.adapter_marker_key(adapter_id) for adapter_id in there])
+    return {adapter_id: json.loads(data) for adapter_id, data in zip(there, read, strict=True)}
+
+
+def _adapter_rows(plan: Plan, markers: Markers) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    there = [adapter for adapter in plan.adapters if adapter.adapter_id in whole]
-    markers = in_parallel(store.read, [layout.adapter_marker_key(adapter.adapter_id) for adapter in there])
-    for adapter, data in zip(there, markers, strict=True):
-        marker = json.loads(data)
-        known = {name: marker[name] for name in ADAPTERS.names}
+    for adapter in plan.adapters:
+        if (marker := markers.get(adapter.adapter_id)) is None:
+            continue
+        known = {name: marker[name] for name in ADAPTERS.names if name in marker} | check_columns(marker)
         # Who trained it first is in the marker; this row says which run uses it, under its own name.
         trained_at = datetime.fromisoformat(marker["trained_at"])
         rows.append(known | {"run_id": plan.run.run_id, "name": adapter.name, "trained_at": trained_at})
@@ -232,12 +271,3 @@ def _old_timings(store: Store, run_id: str) -> dict[str, Any]:
         return dict(json.loads(store.read(layout.run_key(run_id, "run.json"))).get("timings") or {})
     except Missing:
         return {}
-
-
-def thumbnail(data: bytes, side_px: int = 64) -> bytes:
-    """A small JPEG of a picture, for inline use."""
-    image = Image.open(io.BytesIO(data)).convert("RGB")
-    image.thumbnail((side_px, side_px))
-    buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=80)
-    return buffer.getvalue()

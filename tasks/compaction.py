@@ -1,4 +1,4 @@
-"""One object of scores for each run: how many small parts become one without a reader ever seeing both or neither.
+"""The scores of a run: many small parts while it goes on, one object in the data set once it was closed.
 
 A bucket changes one object at a time. A reader that globs a folder asks for a list and then for the objects in it, so
 where several objects stand for the same rows, no order of writing and deleting is safe: the new one first, and a reader
@@ -10,36 +10,109 @@ So what stands for rows in the data set is one object, always the same:
 1. Shards write their parts where no glob of the data set looks: ``runs/<run_id>/scores/<shard_id>.parquet``.
 2. Closing a run puts all its rows at ``scores/date=.../run=<run_id>/part-0.parquet``: one put, so a reader of the data
    set sees a run's rows as they were when it was last closed, or none if it never was. A rerun replaces the object.
+   Its metadata says which parts it stands for, each by the version that a listing gave before it was read.
 3. Housekeeping deletes the parts later, once nothing has been written in the run for a day, nobody is at work on it,
-   and the object is found to hold every row of theirs.
+   and the object stands for each of them as it is now.
 
-The product's own reader (`tasks.stock.read_scores`) asks for the parts first and for the object afterwards, and takes
-from it what no part had. As the object is there before the first part goes, it finds every row, once.
+The product's own reader lists the parts first and reads the object afterwards. Of the parts it reads those that the
+object does not stand for, and their rows count before the object's; so a finished run costs one read, however many
+shards it had. As the object is there before the first part goes, no row is missed: where a listed part has gone, the
+object is read again.
+
+Scores by a scorer that came later have parts of their own, which only the object is made of (`tasks.added_scores`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from manifests import layout
 from manifests.store import Entry, Missing, Store
-from manifests.tables import SCORES, from_parquet_bytes, to_parquet_bytes, to_table
+from manifests.tables import SCORES, from_parquet_bytes, read_note, to_parquet_bytes, to_table
 from tasks.faults import RunNotFound
-from tasks.runs import RunInfo, load_run, published_scores_key
-from tasks.stock import in_parallel
+from tasks.parallel import in_parallel
+from tasks.runs import RunInfo, Shard, load_run, published_scores_key, scores_key
 
-Rows = list[dict[str, Any]]
+_NOTE = "parts"
 
 
-def publish_scores(store: Store, run: RunInfo, rows: Sequence[Mapping[str, Any]]) -> None:
+@dataclass(frozen=True)
+class RunScores:
+    """The scores of a run.
+
+    Attributes:
+        table: every row, of table SCORES.
+        parts: the parts that the rows stand for: the version of each, by key.
+    """
+
+    table: pa.Table
+    parts: Mapping[str, str]
+
+    @property
+    def sample_ids(self) -> frozenset[str]:
+        """The pictures that have scores."""
+        return frozenset(self.table["sample_id"].unique().to_pylist())
+
+    def columns(self, *names: str) -> Iterator[tuple[Any, ...]]:
+        """Some columns of every row."""
+        return zip(*(self.table[name].to_pylist() for name in names), strict=True)
+
+    def rows(self, *names: str) -> Iterator[dict[str, Any]]:
+        """Some columns of every row, by name."""
+        return (dict(zip(names, values, strict=True)) for values in self.columns(*names))
+
+
+_NOTHING = RunScores(to_table([], SCORES), {})
+
+
+def read_scores(store: Store, run: RunInfo, shards: Iterable[Shard] | None = None) -> RunScores:
+    """The scores of a run, those of its last closing and those that came since.
+
+    Args:
+        store: the store.
+        run: the run.
+        shards: some of its shards: of the others it is enough to have what there was at the last closing.
+    """
+    listed = store.list(layout.shard_scores_prefix(run.run_id))
+    keys = listed.keys() if shards is None else {scores_key(run, shard) for shard in shards} & listed.keys()
+    parts = {key: listed[key].version for key in keys}
+    published = _read_published(store, run)
+    newer = [key for key, version in parts.items() if published.parts.get(key) != version]
+
+    def read(key: str) -> pa.Table | None:
+        try:
+            return from_parquet_bytes(store.read(key), SCORES)
+        except Missing:
+            return None
+
+    tables = in_parallel(read, newer)
+    there = [table for table in tables if table is not None]
+    if len(there) < len(tables):
+        published = _read_published(store, run)
+    if not there:
+        return RunScores(published.table, published.parts)
+    rows = pa.concat_tables(there)
+    elder = published.table.filter(pc.invert(pc.is_in(_names(published.table), _names(rows))))
+    # In an order of their own, so that the table does not tell in which order shards came.
+    table = pa.concat_tables([rows, elder]).sort_by([("sample_id", "ascending"), ("score", "ascending")])
+    return RunScores(table, {**published.parts, **parts})
+
+
+def publish_scores(store: Store, run: RunInfo, scores: RunScores) -> None:
     """Put a run's rows into the data set, in place of those of its last closing. A run without any stays out of it."""
-    if rows:
-        store.replace(published_scores_key(run), to_parquet_bytes(to_table(rows, SCORES)))
+    if scores.table.num_rows:
+        note = json.dumps(dict(sorted(scores.parts.items())))
+        store.replace(published_scores_key(run), to_parquet_bytes(scores.table, {_NOTE: note}))
 
 
 def superseded_parts(store: Store, run_id: str, entries: Mapping[str, Entry]) -> dict[str, int]:
-    """The parts of a run whose every row is in its published object, with their sizes in bytes.
+    """The parts of a run that its published object stands for, with their sizes in bytes.
 
     Args:
         store: the store.
@@ -49,23 +122,26 @@ def superseded_parts(store: Store, run_id: str, entries: Mapping[str, Entry]) ->
     Returns:
         All its parts; none if it was never closed, or has scores that came after its last closing.
     """
-    prefix = layout.shard_scores_prefix(run_id)
-    parts = {key: entry.size for key, entry in entries.items() if key.startswith(prefix)}
+    prefixes = layout.shard_scores_prefix(run_id), layout.added_scores_prefix(run_id)
+    parts = {key: entry for key, entry in entries.items() if key.startswith(prefixes)}
     if not parts:
         return {}
     try:
-        published = _read(store, published_scores_key(load_run(store, run_id)))
-    except (Missing, RunNotFound):
+        known = _read_published(store, load_run(store, run_id)).parts
+    except RunNotFound:
         return {}
-    known = _identities(published)
-    held = in_parallel(lambda key: _identities(_read(store, key)) <= known, list(parts))
-    return parts if all(held) else {}
+    held = all(known.get(key) == entry.version for key, entry in parts.items())
+    return {key: entry.size for key, entry in parts.items()} if held else {}
 
 
-def _read(store: Store, key: str) -> Rows:
-    return from_parquet_bytes(store.read(key), SCORES).to_pylist()
+def _names(rows: pa.Table) -> pa.Array:
+    """What a row is about: the picture and the score."""
+    return pc.binary_join_element_wise(rows["sample_id"], rows["score"], " ").combine_chunks()
 
 
-def _identities(rows: Iterable[Mapping[str, Any]]) -> frozenset[tuple[Any, ...]]:
-    """Rows as a set; NaN, which is unlike itself, by its name."""
-    return frozenset(tuple(repr(row[name]) for name in SCORES.names) for row in rows)
+def _read_published(store: Store, run: RunInfo) -> RunScores:
+    try:
+        data = store.read(published_scores_key(run))
+    except Missing:
+        return _NOTHING
+    return RunScores(from_parquet_bytes(data, SCORES), json.loads(read_note(data, _NOTE) or "{}"))

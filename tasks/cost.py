@@ -60,7 +60,7 @@ def estimate(store: Store, draft: Draft) -> Estimate:
     """Price a plan against what the store holds."""
     plan, settings = draft.plan, draft.plan.run.settings
     adapters = [a for a in plan.adapters if a.adapter_id not in draft.held.adapters]
-    samples = [s for s in plan.samples if s.sample_id not in draft.held.samples]
+    samples = [s for s in plan.samples if s.sample_id not in draft.held.pictures]
     per_adapter, per_sample, basis = _measured(store, plan) or _assumed(plan)
     adapter_bytes = parameters_per_rank(plan.run.base) * settings.train.rank * BYTES_PER_PARAMETER
     sample_bytes = settings.sample.width_px * settings.sample.height_px * BYTES_PER_PIXEL

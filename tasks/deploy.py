@@ -1,7 +1,7 @@
 """What a Prefect server must hold for the nights: pools, queues, webhook, automations, deployments. Idempotent.
 
     pools        blora-control  flows that plan and gather: stylize, nightly; one worker on any machine
-                 blora-gpu      flows that compute: shard, probe, bench; one worker with ``--limit 1`` a GPU
+                 blora-gpu      flows that compute: shard, rescore, compare-methods, probe, bench; ``--limit 1`` a GPU
     queues       in both: on-demand (priority 1) before nightly (2): a person who waits is served first
     block        blora-webhook  where messages go; the address is a secret of the block, since it may hold a token
     automations  a run with the tag blora-entry that failed or crashed -> webhook

@@ -12,12 +12,15 @@ from PIL import Image
 
 from manifests import ids, layout
 from manifests.store import Missing, Store
+from tasks.choice import choose_of
 from tasks.clips import Clip, clip_frames, moving, read_clips
 from tasks.faults import TaskError
 from tasks.review.decisions import load_marks
 from tasks.runs import Plan, PlannedSample, load_plan
+from tasks.stock import take_stock
 
 TABLES = (
+    "best.parquet",
     "samples.parquet",
     "scores.parquet",
     "adapters.parquet",
@@ -30,7 +33,7 @@ TABLES = (
 )
 
 
-def export_run(store: Store, run_id: str, folder: str, *, kept: bool = False) -> tuple[int, int]:
+def export_run(store: Store, run_id: str, folder: str, *, kept: bool = False, best: bool = False) -> tuple[int, int]:
     """Copy pictures, tables and the contact sheet into a folder.
 
     Args:
@@ -38,9 +41,10 @@ def export_run(store: Store, run_id: str, folder: str, *, kept: bool = False) ->
         run_id: the run.
         folder: where to; made if it is not there. Files of the same names are replaced, others are left alone.
         kept: only the pictures that a review says to keep.
+        best: only the best candidate of each picture asked for, by what the store holds now (`tasks.choice`).
 
     Returns:
-        How many pictures were copied, and how many are missing in the store.
+        How many pictures were copied, and how many are missing: not in the store, or with `best` not to be chosen yet.
 
     Raises:
         RunNotFound: no such run.
@@ -53,6 +57,12 @@ def export_run(store: Store, run_id: str, folder: str, *, kept: bool = False) ->
         named = [(sample, name) for sample, name in named if sample.sample_id in keep]
         if not named:
             raise TaskError(f"no picture of {run_id} is marked keep: mark them on its page (blora report {run_id})")
+    unchosen = 0
+    if best:
+        choices = choose_of(store, plan, take_stock(store, plan))
+        wanted = {choice.chosen.sample_id for choice in choices if choice.chosen}
+        unchosen = sum(choice.chosen_by == "none" for choice in choices)
+        named = [(sample, name) for sample, name in named if sample.sample_id in wanted]
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     copied = 0
@@ -67,7 +77,7 @@ def export_run(store: Store, run_id: str, folder: str, *, kept: bool = False) ->
             (target / Path(name).name).write_bytes(store.read(layout.run_key(run_id, name)))
         except Missing:
             continue  # a run that has not ended yet has no tables
-    return copied, len(named) - copied
+    return copied, len(named) - copied + (0 if kept else unchosen)
 
 
 def human_names(plan: Plan) -> list[tuple[PlannedSample, str]]:

@@ -36,6 +36,10 @@ NEWER = ("content_mix", "style_mix", "colour_of", "colour_by", "colour_amount")
 """Facts that a picture states only where they are used, so that the bytes of other pictures stay as they were."""
 
 
+UNTOLD = ("_name", "text", "candidate_of")
+"""What differs from manifest to manifest, and is no part of a picture."""
+
+
 def generate_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
     """Make every picture of a shard exist whose adapters do.
 
@@ -154,7 +158,7 @@ def _half(resident: Resident, planned: PlannedSample, half: Half) -> Adapter | N
 
 def encode_png(pixels: Pixels, planned: PlannedSample, run: RunInfo) -> bytes:
     """A PNG that explains itself: ids, prompts, strengths, seed, settings, base; no time, so that its bytes repeat."""
-    told = {key: value for key, value in planned.columns().items() if not key.endswith(("_name", "text"))}
+    told = {key: value for key, value in planned.columns().items() if not key.endswith(UNTOLD)}
     facts = {key: value for key, value in told.items() if value is not None or key not in NEWER}
     facts |= {"base": run.base, "base_revision": run.base_revision, "settings": run.settings.sample.identity()}
     text = PngInfo()

@@ -1,8 +1,9 @@
 """The inbox: manifests dropped for the night, known by what they say and not by what they are called.
 
 A receipt (``receipts/<manifest_id>.json``) says which run a manifest became and how that stands. A manifest is done
-when its receipt says so and it has not been dropped again since under a name that the receipt knows: who replaces a
-picture and drops the same manifest once more has it planned anew, and planning notices the picture.
+when its receipt says so, it has not been dropped again since under a name that the receipt knows, and no review has
+asked its run for further pictures: who replaces a picture and drops the same manifest once more has it planned anew,
+and planning notices the picture.
 """
 
 from __future__ import annotations
@@ -31,12 +32,14 @@ class Receipt:
         state: ``finished``, or ``faults`` where a later night has something left to do.
         sentence: how the run stands, in one line.
         drops: when the manifest was dropped under each of its names, as it was when this was written.
+        redos: how many reviews had asked the run for further pictures by then.
     """
 
     run_id: str
     state: str
     sentence: str
     drops: Mapping[str, str]
+    redos: int
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,14 @@ class Dropped:
         drops: when it was dropped under each of its names (key: ISO time by the store's clock), the oldest first.
         address: of its oldest name.
         receipt: what became of it, if it has been worked off before.
+        redos: how many reviews have asked its run for further pictures.
     """
 
     manifest_id: str
     drops: Mapping[str, str]
     address: str
     receipt: Receipt | None
+    redos: int = 0
 
     @property
     def key(self) -> str:
@@ -69,7 +74,9 @@ class Dropped:
     @property
     def finished(self) -> bool:
         """Whether there is nothing to do."""
-        return self.receipt is not None and self.receipt.state == "finished" and not self.dropped_again
+        if self.receipt is None or self.receipt.state != "finished":
+            return False
+        return not self.dropped_again and self.redos <= self.receipt.redos
 
 
 def look(store: Store, ways: ids.Json) -> list[Dropped]:
@@ -97,16 +104,21 @@ def look(store: Store, ways: ids.Json) -> list[Dropped]:
         # Relative paths mean other pictures in another folder.
         manifest_id = ids.digest("manifest", text, os.path.dirname(key), ways)
         found.setdefault(manifest_id, {})[key] = entry.modified.isoformat()
-    return [
-        Dropped(manifest_id, drops, f"{store.root}/{next(iter(drops))}", _receipt(store, manifest_id))
-        for manifest_id, drops in found.items()
-    ]
+    return [_dropped(store, manifest_id, drops) for manifest_id, drops in found.items()]
+
+
+def _dropped(store: Store, manifest_id: str, drops: Mapping[str, str]) -> Dropped:
+    receipt = _receipt(store, manifest_id)
+    redos = len(store.list(layout.redo_prefix(receipt.run_id))) if receipt else 0
+    return Dropped(manifest_id, drops, f"{store.root}/{next(iter(drops))}", receipt, redos)
 
 
 def write_receipt(store: Store, dropped: Dropped, run_id: str, state: str, sentence: str) -> None:
     """Keep what became of a manifest, as it was dropped when it was looked at."""
     body: dict[str, Any] = {"manifest_id": dropped.manifest_id, "run_id": run_id, "state": state, "sentence": sentence}
     body["drops"] = dict(dropped.drops)
+    # Those that were there when it was looked at: what a review asks for meanwhile is for the next night.
+    body["redos"] = dropped.redos if dropped.receipt and dropped.receipt.run_id == run_id else 0
     store.replace(layout.receipt_key(dropped.manifest_id), json.dumps(body, indent=2).encode())
 
 
@@ -122,7 +134,7 @@ def _receipt(store: Store, manifest_id: str) -> Receipt | None:
         body = json.loads(store.read(layout.receipt_key(manifest_id)))
     except Missing:
         return None
-    return Receipt(body["run_id"], body["state"], body["sentence"], body["drops"])
+    return Receipt(body["run_id"], body["state"], body["sentence"], body["drops"], body["redos"])
 
 
 def _is_manifest(key: str) -> bool:

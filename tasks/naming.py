@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from blora.config import Settings, recipe_version
+from blora.limits import training_identity
 from manifests import ids
-from manifests.images import NormalisedImage
+from manifests.images import IdentifiedImage
 from manifests.schema import ImageEntry, Manifest, PairEntry
 from manifests.sweeps import content_parts, style_parts
 from tasks.clips import clips_of
@@ -21,13 +22,14 @@ class Naming:
 
     Attributes:
         adapters: every adapter that a good pair uses, in the manifest's order, each once.
-        samples: every picture of every good pair, each once.
+        samples: every picture of every good pair, each once: first those that are asked for by pair and seed, then
+            their further candidates.
         strips: the sweeps among them, each a row of pictures.
         clips: the clips among them, each in one style with one seed.
     """
 
     def __init__(
-        self, manifest: Manifest, pictures: Mapping[str, NormalisedImage], settings: Settings, revision: str
+        self, manifest: Manifest, pictures: Mapping[str, IdentifiedImage], settings: Settings, revision: str
     ) -> None:
         """Name everything.
 
@@ -38,16 +40,19 @@ class Naming:
             revision: pinned revision of the base model.
         """
         self._manifest, self._settings, self._revision = manifest, settings, revision
+        self._drawing = ids.canonical(settings.sample.identity())
         known: dict[str, PlannedAdapter] = {}
         self._contents = self._name_entries(manifest.contents, pictures, known)
         self._styles = self._name_entries(manifest.styles, pictures, known)
         drawn = [
             (pair, self._sample(pair, seed)) for pair in manifest.pairs if self._is_there(pair) for seed in pair.seeds
         ]
-        unique: dict[str, PlannedSample] = {}
+        asked: dict[str, PlannedSample] = {}
         for _, sample in drawn:  # of two names for one picture, the first: a clip that comes back has names 1, 2, 3
-            unique.setdefault(sample.sample_id, sample)
-        self.samples = tuple(unique.values())
+            asked.setdefault(sample.sample_id, sample)
+        further = {one.sample_id: one for pair, sample in drawn for one in self._further(pair, sample)}
+        # A seed that is both asked for and made of another one stands for itself.
+        self.samples = (*asked.values(), *(one for sample_id, one in further.items() if sample_id not in asked))
         self.strips = strips_of(drawn)
         contents = {name: entry for name, (entry, _) in self._contents.items()}
         frames = {name: adapter.image_ids[0] for name, (entry, adapter) in self._contents.items() if entry.frame}
@@ -68,7 +73,7 @@ class Naming:
     def _name_entries(
         self,
         entries: tuple[ImageEntry, ...],
-        pictures: Mapping[str, NormalisedImage],
+        pictures: Mapping[str, IdentifiedImage],
         known: dict[str, PlannedAdapter],
     ) -> dict[str, tuple[ImageEntry, PlannedAdapter]]:
         """Entry and adapter by the entry's name; two names of one picture share one adapter."""
@@ -77,10 +82,9 @@ class Naming:
             if not all(key in pictures for key in entry.keys):
                 continue
             image_ids = tuple(sorted({pictures[key].image_id for key in entry.keys}))
-            train = self._settings.train.of_class(entry.class_word or "")
-            recipe = recipe_version(len(image_ids))
-            adapter_id = ids.adapter_id(image_ids, train.identity(), self._revision, recipe)
-            prompt = train.prompt if entry.class_word else ""
+            prompt = self._settings.train.of_class(entry.class_word).prompt if entry.class_word else ""
+            train = training_identity(self._settings, self._revision, prompt)
+            adapter_id = ids.adapter_id(image_ids, train, self._revision, recipe_version(len(image_ids)))
             adapter = PlannedAdapter(adapter_id, entry.name, _word(entry), image_ids, prompt)
             adapter = known.setdefault(adapter_id, adapter)
             named[entry.name] = entry, adapter
@@ -102,7 +106,6 @@ class Naming:
             "content_prompt": train.with_tokens(pair.content_prompt or "", *classes) if contents else "",
             "negative_prompt": sample.negative_prompt if pair.negative_prompt is None else pair.negative_prompt,
         }
-        told = ids.text_id(prompts["prompt"])
         if pair.own_style:
             own = [(entry, adapter, weight * pair.own_style) for entry, adapter, weight in contents]
         else:
@@ -111,8 +114,8 @@ class Naming:
         style = self._side([*styles, *own], pair.style_strength, sample.style_strength)
         drawn = PlannedSample(
             sample_id="",
-            content_id=content.side_id or told,
-            style_id=style.side_id or told,
+            content_id=content.side_id or ids.text_id(prompts["prompt"]),
+            style_id=style.side_id or ids.text_id(prompts["prompt"]),
             content_name=pair.content or pair.prompt or "",
             style_name=(pair.style or pair.prompt or "") + (f" + own {pair.own_style:.3g}" if own else ""),
             text=_plain_words(pair, [entry for entry, *_ in contents], [entry for entry, *_ in styles]),
@@ -126,7 +129,13 @@ class Naming:
             style_mix=style.mix,
             **_colour(pair),
         )
-        return drawn.named(sample.identity(), self._revision)
+        return drawn.named(self._drawing, self._revision)
+
+    def _further(self, pair: PairEntry, asked: PlannedSample) -> list[PlannedSample]:
+        """The candidates of a picture after the first: the same with other seeds."""
+        seeds = [ids.candidate_seed(asked.seed, number) for number in range(2, pair.candidates + 1)]
+        others = [replace(asked, seed=seed, candidate_of=asked.sample_id) for seed in seeds]
+        return [one.named(self._drawing, self._revision) for one in others]
 
     def _side(
         self, parts: list[tuple[ImageEntry, PlannedAdapter, float]], said: float | None, otherwise: float

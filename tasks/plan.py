@@ -9,14 +9,18 @@ Making a plan reads; only `publish` writes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from blora.config import Settings, resolve
 from manifests import ids, layout
-from manifests.checks import check_images
+from manifests.checks import NORMALISED, check_images, read_images
+from manifests.errors import ManifestsError, counted
+from manifests.faults import Fault
 from manifests.images import NormalisedImage
 from manifests.schema import Loaded, Manifest
 from manifests.store import Store
@@ -26,8 +30,9 @@ from tasks.clips import Clip, write_clips
 from tasks.cost import auto_pack_size
 from tasks.faults import RunNotFound, RunRefused
 from tasks.naming import Naming
-from tasks.runs import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard, load_plan, load_run
-from tasks.stock import Holdings, holdings, in_parallel
+from tasks.parallel import REQUESTS_AT_ONCE, in_parallel
+from tasks.runs import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard, load_plan
+from tasks.stock import Holdings, holdings
 from tasks.strips import Strip, write_strips
 
 Item = TypeVar("Item")
@@ -35,13 +40,14 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Draft:
-    """A plan that is not published yet, with the pictures that publishing writes."""
+    """A plan, with the key of each of its pictures by image_id; `is_kept` if the store has had it before."""
 
     plan: Plan
-    images: tuple[NormalisedImage, ...]
+    images: Mapping[str, str]
     held: Holdings
     strips: tuple[Strip, ...] = ()
     clips: tuple[Clip, ...] = ()
+    is_kept: bool = False
 
 
 def make_plan(
@@ -70,16 +76,16 @@ def make_plan(
     """
     manifest = loaded.manifest
     if manifest is None:
-        raise RunRefused(f"the manifest was refused: {len(loaded.faults)} faults", loaded.faults)
+        raise RunRefused(f"the manifest was refused: {counted(len(loaded.faults), 'fault')}", loaded.faults)
     settings = resolve(preset or manifest.preset, merge(manifest.settings, overrides or {}))
     pictures, image_faults = check_images(manifest)
     faults = (*loaded.faults, *image_faults)
     if faults and (on_fault or manifest.on_fault) == "stop":
-        raise RunRefused(f"stopped before any work: {len(faults)} faults and on_fault is stop", faults)
+        raise RunRefused(f"stopped before any work: {counted(len(faults), 'fault')} and on_fault is stop", faults)
     revision = revision_of(manifest.base)
     naming = Naming(manifest, pictures, settings, revision)
     if not naming.samples:
-        raise RunRefused(f"no pair of the manifest can be drawn: {len(faults)} faults", faults)
+        raise RunRefused(f"no pair of the manifest can be drawn: {counted(len(faults), 'fault')}", faults)
     run_id = naming.run_id()
     held = holdings(store, [a.adapter_id for a in naming.adapters], [s.content_id for s in naming.samples])
     run = RunInfo(
@@ -95,29 +101,64 @@ def make_plan(
         faults=faults,
     )
     try:
-        plan = replace(load_plan(store, run_id), run=replace(load_run(store, run_id), faults=faults))
+        kept = load_plan(store, run_id)
+        plan = replace(kept, run=replace(kept.run, faults=faults))
     except RunNotFound:
+        kept = None
         packs = _packs(naming.adapters, held, _pack_size(settings, manifest.base, elsewhere))
         plan = Plan(run, packs, shards_of(naming.samples, held, settings))
-    images = tuple({picture.image_id: picture for picture in pictures.values()}.values())
-    return Draft(plan, images, held, naming.strips, naming.clips)
+    images = {picture.image_id: key for key, picture in pictures.items()}
+    return Draft(plan, images, held, naming.strips, naming.clips, kept is not None)
 
 
 def publish(store: Store, draft: Draft, manifest: Manifest) -> Plan:
     """Write a plan and its input pictures; the plan that is in the store afterwards wins, also over a racing twin.
 
     Order: pictures, manifest, run.json, and the plan last, because the plan is the marker.
+
+    Raises:
+        RunRefused: a picture has changed since the plan was made.
     """
     plan = draft.plan
     run_id = plan.run.run_id
-    pictures = {layout.image_key(picture.image_id): picture.png for picture in draft.images}
-    in_parallel(lambda key: store.write_once(key, pictures[key]), list(pictures))
+    _write_pictures(store, draft.images)
+    if draft.is_kept:
+        return plan
     store.write_once(layout.run_key(run_id, "manifest.json"), manifest.model_dump_json(indent=2).encode())
     write_strips(store, run_id, draft.strips)
     write_clips(store, run_id, draft.clips)
     store.write_once(layout.run_key(run_id, "run.json"), plan.run.to_json(state="planned"))
     store.write_once(layout.run_key(run_id, "plan.parquet"), to_parquet_bytes(to_table(plan_rows(plan), PLAN)))
     return replace(load_plan(store, run_id), run=plan.run)
+
+
+def _write_pictures(store: Store, images: Mapping[str, str]) -> None:
+    """Normalise and write those that the store lacks, a few at a time: thousands of them do not fit into memory."""
+    there = store.list(layout.IMAGES_PREFIX)
+    wanted = {key: image_id for image_id, key in images.items() if layout.image_key(image_id) not in there}
+    changed: list[Fault] = []
+    read = read_images(wanted, NORMALISED)
+    while some := list(itertools.islice(read, REQUESTS_AT_ONCE)):
+        good: dict[str, NormalisedImage] = {}
+        for key, found in some:
+            if isinstance(found, ManifestsError) or found.image_id != wanted[key]:
+                changed.append(_changed(key, found))
+            else:
+                good[found.image_id] = found
+        in_parallel(partial(_write_picture, store, good), list(good))
+    if changed:
+        raise RunRefused(f"{counted(len(changed), 'picture')} changed while the run was being planned", changed)
+
+
+def _write_picture(store: Store, pictures: Mapping[str, NormalisedImage], image_id: str) -> None:
+    store.write_once(layout.image_key(image_id), pictures[image_id].png)
+
+
+def _changed(key: str, found: NormalisedImage | ManifestsError) -> Fault:
+    received = str(found) if isinstance(found, ManifestsError) else "another picture"
+    hint = "run the manifest again once nobody writes to its pictures"
+    what = f"{' '.join(key.splitlines())} changed while the run was being planned"
+    return Fault("image", what, received, "the picture as it was", hint)
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -145,14 +186,18 @@ def _packs(adapters: Sequence[PlannedAdapter], held: Holdings, size: int) -> tup
 
 
 def shards_of(samples: Sequence[PlannedSample], held: Holdings, settings: Settings) -> tuple[Shard, ...]:
-    """Stretches of one row, cut into batches; what is missing first."""
+    """Stretches of one row, cut into batches; what is missing first.
+
+    Further candidates have batches of their own: what is asked for is drawn in the layout, and so with the bytes, that
+    it has without them.
+    """
     rows: dict[str, list[PlannedSample]] = {}
     for sample in samples:
         rows.setdefault(sample.row, []).append(sample)
     groups: list[tuple[PlannedSample, ...]] = []
     for row in rows.values():
-        for there in (False, True):
-            some = [s for s in row if (s.sample_id in held.samples) is there]
+        for there, further in itertools.product((False, True), (False, True)):
+            some = [s for s in row if (s.sample_id in held.pictures, s.candidate_of is not None) == (there, further)]
             groups += _chunks(some, settings.shard_size)
     return tuple(
         Shard(ids.digest("shard", [s.sample_id for s in g]), i, tuple(_chunks(g, settings.sample.batch_size)))

@@ -39,7 +39,8 @@ class PlannedSample:
     """One picture to draw; `text` says in plain words what it should show, for the text score.
 
     A side that the prompt says has `ids.text_id` for its id, the prompt as the manifest writes it for its name, and no
-    strength; one that is mixed has `ids.mix_id`, and its parts under ``content_mix`` or ``style_mix``.
+    strength; one that is mixed has `ids.mix_id`, and its parts under ``content_mix`` or ``style_mix``. A further
+    candidate has the picture that the manifest asks for under `candidate_of`, which is no part of its id.
     """
 
     sample_id: str
@@ -59,6 +60,7 @@ class PlannedSample:
     colour_of: str | None = None
     colour_by: str | None = None
     colour_amount: float | None = None
+    candidate_of: str | None = None
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> PlannedSample:
@@ -82,7 +84,7 @@ class PlannedSample:
         )
         return mix or (() if ids.is_text(side) else (Part(side, name, 1.0),))
 
-    def named(self, sample_settings: Mapping[str, Any], base_revision: str) -> PlannedSample:
+    def named(self, sample_settings: Mapping[str, Any] | ids.Canonical, base_revision: str) -> PlannedSample:
         """The sample under the id that all that shapes it gives; see `ids.sample_id`."""
         colour = {"colour_of": self.colour_of, "colour_by": self.colour_by, "colour_amount": self.colour_amount}
         sample_id = ids.sample_id(
@@ -101,6 +103,11 @@ class PlannedSample:
             colour={**colour, "recipe": COLOUR_RECIPE} if self.colour_of else None,
         )
         return replace(self, sample_id=sample_id)
+
+    @property
+    def asked_id(self) -> str:
+        """The picture that the manifest asks for: this one, or the one that it is a further candidate of."""
+        return self.candidate_of or self.sample_id
 
     @property
     def adapter_ids(self) -> frozenset[str]:

@@ -22,6 +22,7 @@ from blora.errors import BaseModelError
 from blora.prompts import default_prompts, noise_seeds
 from blora.proposal import Kind, ProbePair, Reading, Summary, summarize
 from manifests import ids, layout
+from manifests.errors import counted
 from manifests.prompts import load_prompts
 from manifests.store import Missing, Store
 from manifests.tables import PROBES, from_parquet_bytes, to_parquet_bytes, to_table
@@ -119,7 +120,7 @@ def _prompts(base: str, pairs: int, seed: int, address: str) -> list[tuple[Kind,
         return default_prompts(base, pairs, seed)
     rows, faults = load_prompts(address)
     if faults:
-        raise RunRefused(f"{len(faults)} faults in the prompts", faults)
+        raise RunRefused(f"{counted(len(faults), 'fault')} in the prompts", faults)
     return [(cast("Kind", row.kind), row.p, row.q) for row in rows]
 
 

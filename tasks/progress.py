@@ -12,7 +12,7 @@ from typing import Any
 
 Event = Mapping[str, Any]
 """``kind`` (train | sample | score), ``id`` of the pack or shard, ``done`` and ``total`` in steps or samples, maybe
-``loss``."""
+``loss``. Before those come ``run`` (its ``id``) and ``work``, whose ``done`` and ``total`` are sums for each kind."""
 
 _listeners: list[Callable[[Event], None]] = []
 _lock = threading.Lock()

@@ -22,13 +22,14 @@ from blora.blocks import Half
 from blora.clip import Clip, load_clip
 from blora.config import Precision, SampleSettings, ScoreSettings, TrainSettings
 from blora.plain import PlainBase
-from blora.score import Scorer, load_scorers
+from blora.score import Scorer, load_scorer, load_scorers
 from manifests import layout
 from manifests.store import Store
 from tasks.bases import located_base
 from tasks.cost import memory_model
 from tasks.probes import is_plain
 from tasks.runs import Plan, load_plan
+from tasks.weights import local_scorer, with_local_weights
 
 Pixels = NDArray[np.uint8]
 
@@ -51,6 +52,7 @@ class Resident:
         self._free_bytes: float | None = None  # of a GPU, before the base model came
         self._plain: tuple[tuple[str, str], PlainBase] | None = None
         self._scorers: tuple[ScoreSettings, list[Scorer]] | None = None
+        self._further: tuple[str, Scorer] | None = None
         self.clip = lru_cache(maxsize=1)(self._load_clip)
         self.plan = lru_cache(maxsize=4)(self._read_plan)
         self.picture = lru_cache(maxsize=256)(self._read_picture)
@@ -99,8 +101,16 @@ class Resident:
     def scorers(self, settings: ScoreSettings) -> list[Scorer]:
         """The scorers of these settings, loaded once."""
         if self._scorers is None or self._scorers[0] != settings:
-            self._scorers = (settings, load_scorers(settings, self.device))
+            self._scorers = None
+            self._scorers = (settings, load_scorers(with_local_weights(settings), self.device))
         return self._scorers[1]
+
+    def further_scorer(self, asked: str) -> Scorer:
+        """A scorer beside those of a run's settings, by its line; another one takes its place."""
+        if self._further is None or self._further[0] != asked:
+            self._further = None
+            self._further = (asked, load_scorer(local_scorer(asked), self.device))
+        return self._further[1]
 
     def _load_clip(self, architecture: str, pretrained: str) -> Clip:
         return load_clip(architecture, pretrained, self.device)

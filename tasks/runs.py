@@ -227,9 +227,9 @@ def load_plan(store: Store, run_id: str) -> Plan:
     )
 
 
-def scores_key(plan: Plan, shard: Shard) -> str:
+def scores_key(run: RunInfo, shard: Shard) -> str:
     """Where a shard's scores lie, for as long as `tasks.compaction` leaves them there."""
-    return layout.shard_scores_key(plan.run.run_id, shard.shard_id)
+    return layout.shard_scores_key(run.run_id, shard.shard_id)
 
 
 def published_scores_key(run: RunInfo) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
+
+from PIL import Image
 
 from blora.blocks import Half
 from blora.score import Scored, ScoreItem, Scorer, score_samples
@@ -15,6 +17,7 @@ from manifests import layout
 from manifests.store import Missing
 from manifests.tables import SCORES, from_parquet_bytes, to_parquet_bytes, to_table
 from tasks.resident import Pixels, Resident
+from tasks.review.thumbnails import write_shard_thumbnails
 from tasks.runs import Plan, PlannedSample, scores_key
 
 READERS = 4  # pictures read and decoded at once
@@ -32,55 +35,77 @@ def score_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
     Returns:
         ``scored`` (sample ids scored by this call), ``score_seconds``, and ``busy_seconds`` of them spent on scores.
     """
-    plan = resident.plan(payload["run_id"])
+    run_id = payload["run_id"]
+    plan = resident.plan(run_id)
     shard = plan.shard(payload["shard_id"])
-    key = scores_key(plan, shard)
+    key = scores_key(plan.run, shard)
     try:
         rows = from_parquet_bytes(resident.store.read(key), SCORES).to_pylist()
     except Missing:
         rows = []
     known = {row["sample_id"] for row in rows}
     started = time.monotonic()
+    unscored = [sample for sample in shard.samples if sample.sample_id not in known]
+    judged, new, busy_seconds = judge(resident, plan, unscored, lambda: resident.scorers(plan.run.settings.score))
+    if judged:
+        resident.store.replace(key, to_parquet_bytes(to_table([*rows, *new], SCORES)))
+        at_hand = {s.sample_id: Image.fromarray(resident.picture(s.key)) for s in unscored if s.sample_id in judged}
+        write_shard_thumbnails(resident.store, run_id, shard.samples, dict.fromkeys(known) | at_hand)
+    resident.emit({"kind": "score", "id": shard.shard_id, "done": len(shard.samples), "total": len(shard.samples)})
+    return {"scored": judged, "score_seconds": time.monotonic() - started, "busy_seconds": busy_seconds}
+
+
+def judge(
+    resident: Resident,
+    plan: Plan,
+    samples: Sequence[PlannedSample],
+    scorers: Callable[[], Sequence[Scorer]],
+    key_of: Callable[[PlannedSample], str] = lambda sample: sample.key,
+) -> tuple[list[str], list[dict[str, Any]], float]:
+    """Judge those of some pictures that are there.
+
+    Args:
+        resident: the slot's working set.
+        plan: their plan.
+        samples: the pictures.
+        scorers: gives the scorers; not called where there is nothing to judge.
+        key_of: where the picture of a sample lies.
+
+    Returns:
+        Ids of the pictures judged, their rows of the SCORES table, and the seconds spent on it.
+    """
     planned: list[PlannedSample] = []
     items: list[list[tuple[float, ScoreItem]]] = []
-    unscored = [sample for sample in shard.samples if sample.sample_id not in known]
     with ThreadPoolExecutor(READERS) as threads:
-        pictures = list(threads.map(lambda sample: _picture(resident, sample), unscored))
-    for sample, picture in zip(unscored, pictures, strict=True):
+        pictures = list(threads.map(lambda sample: _picture(resident, key_of(sample)), samples))
+    for sample, picture in zip(samples, pictures, strict=True):
         if picture is None:
             continue
         planned.append(sample)
         items.append(_items(resident, picture, sample, plan))
-    busy_seconds = 0.0
-    if planned:
-        began = time.monotonic()
-        scorers = resident.scorers(plan.run.settings.score)
-        scored_at = datetime.now(UTC)
-        for sample, scores in zip(planned, _judged(scorers, items), strict=True):
-            for name, scored in scores.items():
-                rows.append(
-                    _identity(sample, plan.run.run_id)
-                    | {
-                        "score": name,
-                        "value": scored.value,
-                        "scorer": scored.scorer,
-                        "scorer_version": scored.version,
-                        "scored_at": scored_at,
-                    }
-                )
-        busy_seconds = time.monotonic() - began
-        resident.store.replace(key, to_parquet_bytes(to_table(rows, SCORES)))
-    resident.emit({"kind": "score", "id": shard.shard_id, "done": len(shard.samples), "total": len(shard.samples)})
-    return {
-        "scored": [sample.sample_id for sample in planned],
-        "score_seconds": time.monotonic() - started,
-        "busy_seconds": busy_seconds,
-    }
+    if not planned:
+        return [], [], 0.0
+    began = time.monotonic()
+    loaded = scorers()
+    scored_at = datetime.now(UTC)
+    rows = [
+        _identity(sample, plan.run.run_id)
+        | {
+            "score": name,
+            "value": scored.value,
+            "scorer": scored.scorer,
+            "scorer_version": scored.version,
+            "scored_at": scored_at,
+        }
+        for sample, scores in zip(planned, _judged(loaded, items), strict=True)
+        for name, scored in scores.items()
+    ]
+    return [sample.sample_id for sample in planned], rows, time.monotonic() - began
 
 
-def _picture(resident: Resident, sample: PlannedSample) -> Pixels | None:
+def _picture(resident: Resident, key: str) -> Pixels | None:
     try:
-        return resident.picture(sample.key)
+        return resident.picture(key)
     except Missing:
         return None
 

@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.table import Table
 
+from manifests import layout
 from manifests.store import Store
-from tasks.runs import Plan
-from tasks.stock import read_scores
-
-PREFERRED = ("transfer", "text_clip", "style_lite0", "content_lite0", "style_clip", "content_clip")
-"""What rows are sorted by where nothing is said: the first of these that any picture has."""
+from tasks.choice import DECIDING, read_best
+from tasks.compaction import read_scores
+from tasks.runs import RunInfo
 
 LOWER_IS_BETTER = frozenset({"colour_distance"})
 
@@ -28,7 +27,7 @@ def lower_is_better(score: str) -> bool:
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One picture and its scores."""
+    """One picture and its scores; `chosen` says whether it is the best of its candidates (`tasks.choice`)."""
 
     sample_id: str
     content_name: str
@@ -36,16 +35,22 @@ class ScoreRow:
     seed: int
     key: str
     scores: dict[str, float] = field(default_factory=dict)
+    chosen: bool = True
+
+    @property
+    def chosen_word(self) -> str:
+        """`chosen` as people read and ask for it."""
+        return "yes" if self.chosen else "no"
 
 
 def score_table(
-    store: Store, plan: Plan, *, sort: str = "", best_first: bool = False, where: Sequence[str] = ()
+    store: Store, run: RunInfo, *, sort: str = "", best_first: bool = False, where: Sequence[str] = ()
 ) -> list[ScoreRow]:
     """The scored pictures of a run.
 
     Args:
         store: the store.
-        plan: the run's plan.
+        run: the run.
         sort: the score to sort by, or `default_sort`; rows without it come last.
         best_first: worst rows come first unless this is set.
         where: conditions that a row must meet, each ``column=value``, ``score<number`` or ``score>number``.
@@ -53,23 +58,30 @@ def score_table(
     Raises:
         ValueError: a condition that cannot be read, or an unknown column.
     """
-    rows = {s.sample_id: ScoreRow(s.sample_id, s.content_name, s.style_name, s.seed, s.key) for s in plan.samples}
-    for record in read_scores(store, plan):
-        rows[record["sample_id"]].scores[record["score"]] = record["value"]
-    scored = [row for row in rows.values() if row.scores]
-    names = sorted({name for row in scored for name in row.scores})
+    best = read_best(store, run.run_id)
+    rows: dict[str, ScoreRow] = {}
+    names: set[str] = set()
+    for sample_id, content_id, style_id, content, style, seed, name, value in read_scores(store, run).columns(
+        "sample_id", "content_id", "style_id", "content_name", "style_name", "seed", "score", "value"
+    ):
+        if sample_id not in rows:
+            key = layout.sample_key(content_id, style_id, sample_id)
+            rows[sample_id] = ScoreRow(sample_id, content, style, seed, key, chosen=best is None or sample_id in best)
+        rows[sample_id].scores[name] = value
+        names.add(name)
+    scored = list(rows.values())
     sort = sort or default_sort(names)
     if sort not in names and scored:
-        raise ValueError(f"sort: received {sort!r}; accepted: {', '.join(names)}")
+        raise ValueError(f"sort: received {sort!r}; accepted: {', '.join(sorted(names))}")
     for condition in where:
-        scored = [row for row in scored if _meets(row, condition, names)]
+        scored = [row for row in scored if _meets(row, condition, sorted(names))]
     sign = 1.0 if best_first == lower_is_better(sort) else -1.0
     return sorted(scored, key=lambda row: (sort not in row.scores, sign * row.scores.get(sort, 0.0)))
 
 
 def default_sort(names: Collection[str]) -> str:
     """The score that says most about pictures with these scores; pictures with one side have no `transfer`."""
-    return next((name for name in PREFERRED if name in names), min(names, default="transfer"))
+    return next((name for name in DECIDING if name in names), min(names, default="transfer"))
 
 
 def render(rows: Sequence[ScoreRow], form: str) -> str:
@@ -90,27 +102,31 @@ def render(rows: Sequence[ScoreRow], form: str) -> str:
     if form == "csv":
         sheet = io.StringIO()
         writer = csv.writer(sheet, lineterminator="\n")
-        writer.writerow([*head, "key"])
+        writer.writerow([*head, "chosen", "key"])
         for row in rows:
             scores = [repr(row.scores[name]) if name in row.scores else "" for name in names]
-            writer.writerow([row.content_name, row.style_name, row.seed, *scores, row.key])
+            writer.writerow([row.content_name, row.style_name, row.seed, *scores, row.chosen_word, row.key])
         return sheet.getvalue()
     if form != "table":
         raise ValueError(f"format: received {form!r}; accepted: table, csv, json")
     table = Table(box=None, pad_edge=False)
-    for index, name in enumerate(head):
+    with_choice = not all(row.chosen for row in rows)
+    for index, name in enumerate([*head, "chosen"] if with_choice else head):
         table.add_column(name.replace("_", "\n", 1), justify="left" if index < 2 else "right", no_wrap=index > 1)
     for row in rows:
         numbers = [f"{row.scores[name]:.3f}" if name in row.scores else "-" for name in names]
-        table.add_row(row.content_name, row.style_name, str(row.seed), *numbers)
-    console = Console(file=io.StringIO(), width=max(100, 14 * len(head)), markup=False)
+        table.add_row(
+            row.content_name, row.style_name, str(row.seed), *numbers, *([row.chosen_word] if with_choice else [])
+        )
+    console = Console(file=io.StringIO(), width=max(100, 14 * len(table.columns)), markup=False)
     with console.capture() as captured:
         console.print(table, markup=False)
     return captured.get()
 
 
 def _meets(row: ScoreRow, condition: str, scores: Sequence[str]) -> bool:
-    columns = {"content": row.content_name, "style": row.style_name, "seed": str(row.seed), "sample_id": row.sample_id}
+    columns = {"content": row.content_name, "style": row.style_name, "seed": str(row.seed)}
+    columns |= {"sample_id": row.sample_id, "chosen": row.chosen_word}
     for sign in ("=", "<", ">"):
         name, found, value = condition.partition(sign)
         if not found:

@@ -40,11 +40,20 @@ def find_job(name: str) -> Job:
         from tasks.score import score_shard
 
         return score_shard
+    if name == "rescore_shard":
+        from tasks.rescore import rescore_shard
+
+        return rescore_shard
+    if name in ("train_method", "draw_method"):
+        from tasks import methods
+
+        return methods.train_method if name == "train_method" else methods.draw_method
     if name == "probe_part":
         from tasks.probe import probe_part
 
         return probe_part
-    raise LookupError(f"job: received {name!r}; accepted: train_pack, generate_shard, score_shard, probe_part")
+    known = "train_pack, generate_shard, score_shard, rescore_shard, train_method, draw_method, probe_part"
+    raise LookupError(f"job: received {name!r}; accepted: {known}")
 
 
 def read_requests() -> queue.SimpleQueue[bytes]:

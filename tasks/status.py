@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from manifests import layout
+from manifests.errors import counted
 from manifests.faults import Fault
 from manifests.store import Missing, Store
 from manifests.tables import FAULTS, from_parquet_bytes
@@ -40,6 +41,7 @@ class Status:
         at_work: who is at it now.
         left: what it still lacks.
         logs: where the training log of a failed adapter is, by its id.
+        passed: of how many adapters and pictures how many passed when the run last ended; empty where none were judged.
     """
 
     state: str
@@ -47,6 +49,7 @@ class Status:
     at_work: tuple[AtWork, ...]
     left: Left
     logs: Mapping[str, str]
+    passed: str = ""
 
 
 def full_status(store: Store, run_id: str) -> Status:
@@ -57,23 +60,34 @@ def full_status(store: Store, run_id: str) -> Status:
     """
     plan = load_plan(store, run_id)
     stock, faults = take_stock(store, plan), recorded_faults(store, run_id)
-    state = json.loads(store.read(layout.run_key(run_id, "run.json")))["state"]
+    body = json.loads(store.read(layout.run_key(run_id, "run.json")))
+    state, passed = body["state"], body.get("yield", {}).get("sentence", "")
     who = tuple(at_work(store, plan))
     outcome, left = Outcome.of(plan, stock, faults), what_is_left(plan, stock)
-    return Status("at work" if who else state, outcome, who, left, training_logs(store, plan, faults))
+    return Status("at work" if who else state, outcome, who, left, training_logs(store, plan, faults), passed)
 
 
-def run_status(store: Store, run_id: str) -> tuple[str, Outcome]:
-    """The state in which a run was last left, and its plan compared with the store now.
+@dataclass(frozen=True)
+class Ended:
+    """How a run stood when it last ended.
 
-    The faults are those recorded when it last ended.
-
-    Raises:
-        RunNotFound: no such run.
+    Attributes:
+        run_id: the run.
+        complete: whether all that was asked for was there.
+        sentence: the outcome in a line.
+        faults: everything refused or failed.
     """
-    plan = load_plan(store, run_id)
-    state = json.loads(store.read(layout.run_key(run_id, "run.json")))["state"]
-    return state, Outcome.of(plan, take_stock(store, plan), recorded_faults(store, run_id))
+
+    run_id: str
+    complete: bool
+    sentence: str
+    faults: tuple[Fault, ...]
+
+
+def last_end(store: Store, run_id: str) -> Ended:
+    """How a run stood when it last ended, as it was recorded then; nothing is counted again."""
+    body = json.loads(store.read(layout.run_key(run_id, "run.json")))
+    return Ended(run_id, body["state"] == "finished", body.get("sentence", ""), recorded_faults(store, run_id))
 
 
 @dataclass(frozen=True)
@@ -129,16 +143,16 @@ class Left:
         if not (self.adapters or self.pictures or self.scores):
             return "nothing"
         names = ", ".join(self.adapters[:8]) + (", ..." if len(self.adapters) > 8 else "")
-        trainings = f"{len(self.adapters)} adapters to train ({names}), " if self.adapters else ""
-        return f"{trainings}{self.pictures} pictures to draw, {self.scores} to score"
+        trainings = f"{counted(len(self.adapters), 'adapter')} to train ({names}), " if self.adapters else ""
+        return f"{trainings}{counted(self.pictures, 'picture')} to draw, {self.scores} to score"
 
 
 def what_is_left(plan: Plan, stock: Stock) -> Left:
     """Compare a plan with what the store holds of it."""
     return Left(
         tuple(adapter.name for adapter in plan.adapters if adapter.adapter_id not in stock.adapters),
-        len(plan.samples) - len(stock.samples),
-        len(stock.samples - stock.scored),
+        len(plan.samples) - len(stock.pictures),
+        len(stock.pictures.keys() - stock.scored),
     )
 
 

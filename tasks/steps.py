@@ -104,6 +104,22 @@ def score_shards(run_id: str, shard_ids: list[str], number: int, names: str) -> 
     return _in_slot("score_shard", {one: {"run_id": run_id, "shard_id": one} for one in shard_ids}, beside=True)
 
 
+@task(name="rescore", task_run_name="rescore-{number}: {scorer}", **_RETRY)
+def rescore_shards(run_id: str, scorer: str, only: dict[str, list[str]], number: int) -> dict[str, Any] | State[Any]:
+    """Judge pictures of shards by one more scorer; see `tasks.rescore.rescore_shard`. `only` names them by shard."""
+    payloads = {
+        shard_id: {"run_id": run_id, "shard_id": shard_id, "scorer": scorer, "only": some}
+        for shard_id, some in only.items()
+    }
+    return _in_slot("rescore_shard", payloads)
+
+
+@task(name="method", task_run_name="{method}-{number}: {job}", **_RETRY)
+def method_items(run_id: str, method: str, job: str, items: list[str], number: int) -> dict[str, Any] | State[Any]:
+    """Train packs or draw shards of a run in the way of another method; see `tasks.methods`."""
+    return _in_slot(job, {one: {"run_id": run_id, "method": method, "item": one} for one in items})
+
+
 @task(name="probe", task_run_name="probe-{part}", **_RETRY)
 def probe_part(probe_id: str, part: int) -> dict[str, Any] | State[Any]:
     """Make the readings of a part of a block probe exist; see `tasks.probe.probe_part`."""

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
 
 from manifests import layout
-from manifests.store import Entry, Missing, Store
-from manifests.tables import SCORES, from_parquet_bytes
-from tasks.runs import Plan, published_scores_key, scores_key
-
-Answer = TypeVar("Answer")
-
-REQUESTS_AT_ONCE = 16
-"""Questions to the store at once; below the connections that it keeps."""
+from manifests.store import Entry, Store
+from tasks.compaction import RunScores, read_scores
+from tasks.parallel import in_parallel
+from tasks.runs import Plan
 
 
 def is_whole(store: Store, adapter_id: str) -> bool:
@@ -26,10 +20,15 @@ def is_whole(store: Store, adapter_id: str) -> bool:
 
 @dataclass(frozen=True)
 class Holdings:
-    """What the store already has of a plan's items."""
+    """What the store already has of a plan's items.
 
-    adapters: frozenset[str]
-    samples: frozenset[str]
+    Attributes:
+        adapters: ids of adapters that are whole.
+        pictures: what a listing says of each picture that is there, by sample_id.
+    """
+
+    adapters: frozenset[str] = frozenset()
+    pictures: Mapping[str, Entry] = field(default_factory=dict)
 
 
 def holdings(store: Store, adapter_ids: Iterable[str], content_ids: Iterable[str]) -> Holdings:
@@ -44,46 +43,9 @@ def holdings(store: Store, adapter_ids: Iterable[str], content_ids: Iterable[str
     """
     keys = store.list(layout.ADAPTERS_PREFIX).keys()
     whole = frozenset(one for one in adapter_ids if keys >= set(layout.adapter_keys(one)))
-    pictures = list_pictures(store, content_ids)
-    return Holdings(whole, frozenset(key.rsplit("/", 1)[1].removesuffix(".png") for key in pictures))
-
-
-def list_pictures(store: Store, content_ids: Iterable[str]) -> dict[str, Entry]:
-    """Every picture of some contents' rows, by key."""
     rows = in_parallel(lambda content_id: store.list(layout.samples_prefix(content_id)), sorted(set(content_ids)))
-    return {key: entry for row in rows for key, entry in row.items()}
-
-
-def in_parallel(ask: Callable[[str], Answer], subjects: Sequence[str]) -> list[Answer]:
-    """Ask the store about many things, some at a time; a bucket answers each in milliseconds, but answers many at once.
-
-    Raises:
-        StoreError: one of the questions failed; which ones were asked besides is left open.
-    """
-    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-        return list(pool.map(ask, subjects))
-
-
-def read_scores(store: Store, plan: Plan) -> list[dict[str, Any]]:
-    """All score rows of a run: of its shards' parts, and of its published object where a part is not there (any more).
-
-    In this order: the object is written before parts are deleted (`tasks.compaction`), so it has what they had.
-    """
-
-    def read(key: str) -> list[dict[str, Any]] | None:
-        try:
-            return from_parquet_bytes(store.read(key), SCORES).to_pylist()
-        except Missing:
-            return None
-
-    parts = in_parallel(read, [scores_key(plan, shard) for shard in plan.shards])
-    rows = [row for part in parts for row in part or ()]
-    without = {
-        s.sample_id for shard, part in zip(plan.shards, parts, strict=True) if part is None for s in shard.samples
-    }
-    if without:
-        rows += [row for row in read(published_scores_key(plan.run)) or () if row["sample_id"] in without]
-    return rows
+    pictures = {key.rsplit("/", 1)[1].removesuffix(".png"): entry for row in rows for key, entry in row.items()}
+    return Holdings(whole, pictures)
 
 
 @dataclass(frozen=True)
@@ -92,18 +54,18 @@ class Stock:
 
     Attributes:
         adapters: ids of its adapters that are whole.
-        samples: ids of its pictures that are there.
-        scores: every score row of its pictures.
+        pictures: what a listing says of each of its pictures that is there, by sample_id.
+        scores: the scores of its pictures.
     """
 
     adapters: frozenset[str]
-    samples: frozenset[str]
-    scores: list[dict[str, Any]]
+    pictures: Mapping[str, Entry]
+    scores: RunScores
 
     @cached_property
     def scored(self) -> frozenset[str]:
         """Ids of the pictures that have scores."""
-        return frozenset(row["sample_id"] for row in self.scores)
+        return self.scores.sample_ids
 
 
 def take_stock(store: Store, plan: Plan) -> Stock:
@@ -111,4 +73,5 @@ def take_stock(store: Store, plan: Plan) -> Stock:
     used = {adapter_id for sample in plan.samples for adapter_id in sample.adapter_ids}
     held = holdings(store, used | {a.adapter_id for a in plan.adapters}, [s.content_id for s in plan.samples])
     planned = {sample.sample_id for sample in plan.samples}
-    return Stock(held.adapters, held.samples & planned, read_scores(store, plan))
+    there = {sample_id: entry for sample_id, entry in held.pictures.items() if sample_id in planned}
+    return Stock(held.adapters, there, read_scores(store, plan.run, plan.shards))

@@ -21,6 +21,7 @@ from blora.adapter import Adapter
 from blora.base import Base
 from blora.config import TrainSettings, recipe_version
 from blora.errors import CheckpointError, OutOfMemoryError
+from blora.limits import training_identity
 from blora.memory import training_bytes
 from blora.train import StepReport, TrainItem, TrainResult, train
 from manifests import layout
@@ -29,6 +30,7 @@ from manifests.store import Missing, Store
 from tasks.cost import memory_model
 from tasks.environment import lease_seconds
 from tasks.presence import here
+from tasks.reseed import Attempt, checkpoint_key, checkpoint_keys, train_until_good
 from tasks.resident import Resident
 from tasks.runs import Pack, PlannedAdapter, RunInfo
 from tasks.stock import is_whole
@@ -70,7 +72,8 @@ def train_pack(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
             busy_seconds += seconds
             trained += done
             faults += failed
-    resident.store.delete(layout.checkpoint_key(plan.run.run_id, pack.pack_id))
+    for key in checkpoint_keys(plan.run, pack):
+        resident.store.delete(key)
     return {
         "trained": trained,
         "faults": [vars(fault) for fault in faults],
@@ -95,28 +98,11 @@ def _lease(store: Store, missing: Sequence[PlannedAdapter], holder: str, stack: 
 
 def _train(resident: Resident, run: RunInfo, pack: Pack, mine: set[str]) -> tuple[list[str], list[Fault], float]:
     """Train the whole layout of the pack and write what is `mine` and missing; also return the device's seconds."""
-    base = resident.base(run.base, run.settings.train.precision)
-    settings = resident.training(run.base, run.settings.train, len(pack.adapters))
-    items = [_item(resident, run, adapter) for adapter in pack.adapters]
-    checkpoint_key = layout.checkpoint_key(run.run_id, pack.pack_id)
     watch = _Watch(resident, run, pack)
     started = time.monotonic()
-    try:
-        results = train(
-            base,
-            items,
-            settings,
-            checkpoint=_checkpoint(resident.store, checkpoint_key),
-            on_step=watch,
-            on_checkpoint=lambda data: resident.store.replace(checkpoint_key, data),
-        )
-    except OutOfMemoryError:
-        floor_bytes = training_bytes(settings, 1, checkpointing=True, model=memory_model(run.base))
-        results = _train_in_halves(base, items, settings, watch, floor_bytes)
-    except CheckpointError:
-        # Of another version of the code, say: worth less than an honest start.
-        resident.store.delete(checkpoint_key)
-        results = train(base, items, settings, on_step=watch)
+    kept = train_until_good(
+        resident, run, pack.adapters, lambda items, number: _pass(resident, run, pack, items, number, watch)
+    )
     busy_seconds = time.monotonic() - started
     seconds = busy_seconds / len(pack.adapters)
     watch.write_log()
@@ -124,18 +110,43 @@ def _train(resident: Resident, run: RunInfo, pack: Pack, mine: set[str]) -> tupl
     faults: list[Fault] = []
     with ThreadPoolExecutor(WRITERS) as threads:
         writes = []
-        for adapter, result in zip(pack.adapters, results, strict=True):
+        for adapter, attempt in zip(pack.adapters, kept, strict=True):
             if adapter.adapter_id not in mine:
                 continue
-            if result.adapter is None:
-                faults.append(_diverged(adapter, result))
+            if attempt.result.adapter is None:
+                faults.append(_diverged(adapter, attempt.result))
                 continue
-            marker = _marker(run, pack, adapter, result, seconds, resident.device)
-            writes.append(threads.submit(_write, resident.store, result.adapter, marker))
+            marker = _marker(run, pack, adapter, attempt, seconds, resident.device)
+            writes.append(threads.submit(_write, resident.store, attempt.result.adapter, marker))
             trained.append(adapter.adapter_id)
         for write in writes:
             write.result()
     return trained, faults, busy_seconds
+
+
+def _pass(
+    resident: Resident, run: RunInfo, pack: Pack, items: list[TrainItem], number: int, watch: _Watch
+) -> list[TrainResult]:
+    """Train some adapters of a pack once, from the attempt's own checkpoint if there is one."""
+    base = resident.base(run.base, run.settings.train.precision)
+    settings = resident.training(run.base, run.settings.train, len(items))
+    key, watch.attempt = checkpoint_key(run, pack, number), number
+    try:
+        return train(
+            base,
+            items,
+            settings,
+            checkpoint=_checkpoint(resident.store, key),
+            on_step=watch,
+            on_checkpoint=lambda data: resident.store.replace(key, data),
+        )
+    except OutOfMemoryError:
+        floor_bytes = training_bytes(settings, 1, checkpointing=True, model=memory_model(run.base))
+        return _train_in_halves(base, items, settings, watch, floor_bytes)
+    except CheckpointError:
+        # Of another version of the code, say: worth less than an honest start.
+        resident.store.delete(key)
+        return train(base, items, settings, on_step=watch)
 
 
 def _checkpoint(store: Store, key: str) -> bytes | None:
@@ -170,13 +181,6 @@ def _train_in_halves(
     return results
 
 
-def _item(resident: Resident, run: RunInfo, adapter: PlannedAdapter) -> TrainItem:
-    pictures = tuple(resident.picture(layout.image_key(image_id)) for image_id in adapter.image_ids)
-    # Only what follows from the adapter's id: names differ between manifests, the bytes of an adapter must not.
-    metadata = {"adapter_id": adapter.adapter_id, "image_ids": ",".join(adapter.image_ids)}
-    return TrainItem(images=pictures, key=adapter.adapter_id, metadata=metadata, prompt=adapter.prompt)
-
-
 def _write(store: Store, adapter: Adapter, marker: dict[str, Any]) -> None:
     """Write halves, then the marker; never leave halves of two trainings under one marker."""
     adapter_id = marker["adapter_id"]
@@ -202,9 +206,9 @@ def _write(store: Store, adapter: Adapter, marker: dict[str, Any]) -> None:
 
 
 def _marker(
-    run: RunInfo, pack: Pack, adapter: PlannedAdapter, result: TrainResult, seconds: float, device: str
+    run: RunInfo, pack: Pack, adapter: PlannedAdapter, attempt: Attempt, seconds: float, device: str
 ) -> dict[str, Any]:
-    """The content of adapter.json: the row of the ADAPTERS table, and the settings."""
+    """The content of adapter.json: the row of the ADAPTERS table, the check's verdict, and the settings."""
     return {
         "run_id": run.run_id,
         "adapter_id": adapter.adapter_id,
@@ -214,14 +218,15 @@ def _marker(
         "base_revision": run.base_revision,
         "rank": run.settings.train.rank,
         "steps": run.settings.train.steps,
-        "final_loss": result.final_loss,
-        "skipped_steps": result.skipped_steps,
+        "final_loss": attempt.result.final_loss,
+        "skipped_steps": attempt.result.skipped_steps,
         "train_seconds": seconds,
         "pack_id": pack.pack_id,
         "pack_size": len(pack.adapters),
         "device": device,
         "trained_at": datetime.now(UTC).isoformat(),
-        "settings": run.settings.train.identity() | ({"prompt": adapter.prompt} if adapter.prompt else {}),
+        "settings": training_identity(run.settings, run.base_revision, adapter.prompt),
+        "check": attempt.to_json(run.settings.check.attempts),
         "recipe_version": recipe_version(len(adapter.image_ids)),
     }
 
@@ -244,6 +249,7 @@ class _Watch:
         self.resident, self.run, self.pack = resident, run, pack
         self.lines: list[str] = []
         self.last_event = 0.0
+        self.attempt = 1
 
     def __call__(self, report: StepReport) -> None:
         last = report.step == report.steps
@@ -252,7 +258,8 @@ class _Watch:
             event = {"kind": "train", "id": self.pack.pack_id, "done": report.step, "total": report.steps}
             self.resident.emit(event | {"loss": sum(report.losses) / len(report.losses)})
         if last or report.step % 10 == 0:
-            self.lines.append(json.dumps({"step": report.step, "losses": list(report.losses)}))
+            again = {"attempt": self.attempt} if self.attempt > 1 else {}
+            self.lines.append(json.dumps(again | {"step": report.step, "losses": list(report.losses)}))
 
     def write_log(self) -> None:
         """Per-step logs belong in the store, not in Prefect's database."""

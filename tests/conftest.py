@@ -22,6 +22,8 @@ def pytest_configure() -> None:
     os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
     os.environ["DO_NOT_TRACK"] = "1"
+    if "PYTEST_XDIST_WORKER" in os.environ:  # processes share the cores: more threads would wait for each other
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     settings.register_profile("any machine", deadline=None)  # how long an example takes says nothing about the code
     settings.load_profile("any machine")
 

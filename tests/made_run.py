@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from manifests import layout
@@ -91,10 +92,23 @@ def finish(store: Store, plan: Plan, *, scorer: Scorer = made_scores, missing: S
                 _put(root / sample.key, painted[number % len(painted)])
                 rows += [_row(plan, sample, name, value, now) for name, value in scorer(sample, number).items()]
             number += 1
-        _put(root / scores_key(plan, shard), to_parquet_bytes(to_table(rows, SCORES)))
+        _put(root / scores_key(plan.run, shard), to_parquet_bytes(to_table(rows, SCORES)))
     count = len(plan.samples)
     timings = {"trained": len(plan.adapters), "train_seconds": 12.0, "drawn": count, "sample_seconds": 3.5}
     return collect(store, plan, (), timings | {"scored": count, "score_seconds": 0.5})
+
+
+def record_reads(monkeypatch: pytest.MonkeyPatch, store: Store) -> list[str]:
+    """The keys that a store is asked to read from now on."""
+    keys: list[str] = []
+    read = store.read
+
+    def recorded(key: str, *args: Any, **kwargs: Any) -> bytes:
+        keys.append(key)
+        return read(key, *args, **kwargs)
+
+    monkeypatch.setattr(store, "read", recorded)
+    return keys
 
 
 def _row(plan: Plan, sample: PlannedSample, name: str, value: float, now: datetime) -> dict[str, Any]:

@@ -21,8 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
-
+from tests.processes import kill_family
 from tests.servers import RECORDER_BATCHES, START_SECONDS, answers, free_ports, guard
 
 HOW_TO_GET = "make servers (as root on Debian: postgresql and redis-server)"
@@ -95,15 +94,7 @@ class Service:
 
     def kill(self) -> None:
         """End it and all its children at once (SIGKILL), as the kernel's out-of-memory killer would."""
-        family = []
-        with contextlib.suppress(psutil.NoSuchProcess):
-            family = psutil.Process(self.process.pid).children(recursive=True)
-        self.process.kill()
-        for member in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                member.kill()
-        self.process.wait()
-        psutil.wait_procs(family, timeout=20)
+        kill_family(self.process)
 
     def start(self) -> None:
         """Start it again after `kill`, without waiting for it."""

@@ -22,7 +22,7 @@ import sysconfig
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ import botocore.session
 import psutil
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+
+from tests.processes import kill_family
 
 START_SECONDS = 60
 """How long a server may take to answer; it needs about one second on an idle machine."""
@@ -294,22 +296,51 @@ def webhook_receiver() -> Iterator[tuple[str, queue.SimpleQueue[str]]]:
 class Worker:
     """A Prefect worker on a pool, in a session of its own, so that it can be killed with all that it started."""
 
-    def __init__(self, pool: str, name: str, folder: Path, environment: dict[str, str]) -> None:
-        """Start it; its log and working directory are in `folder`."""
+    def __init__(
+        self,
+        pool: str,
+        name: str,
+        folder: Path,
+        environment: dict[str, str],
+        inside: Sequence[str] = (),
+        *,
+        supervised: bool = False,
+    ) -> None:
+        """Start it; its log and working directory are in `folder`.
+
+        Args:
+            pool: the work pool.
+            name: its name.
+            folder: made if it is not there.
+            environment: beside that of this process.
+            inside: what to put before the command; it may put the worker on another machine.
+            supervised: start it again whenever it ends by itself, as the runbook has it.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        self.log = folder / f"{name}.log"
-        command = [*guard(), sys.executable, "-m", "prefect", "worker", "start"]
-        command += ["--pool", pool, "--name", name, "--limit", "1"]
-        with self.log.open("wb") as output:
-            self.process = subprocess.Popen(
-                command,
-                cwd=folder,
+        self.log, self._environment = folder / f"{name}.log", environment
+        self._command = [*guard(), *inside, sys.executable, "-m", "prefect", "worker", "start"]
+        self._command += ["--pool", pool, "--name", name, "--limit", "1"]
+        self._killed = threading.Event()
+        self.process = self._spawn()
+        if supervised:
+            threading.Thread(target=self._supervise, daemon=True).start()
+
+    def _supervise(self) -> None:
+        while not self._killed.wait(0.5):
+            if self.process.poll() is not None:
+                self.process = self._spawn()
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as output:
+            return subprocess.Popen(
+                self._command,
+                cwd=self.log.parent,
                 env={
                     **os.environ,
                     "PREFECT_LOGGING_LEVEL": "INFO",  # tests read its log, whatever `blora` set in this process
                     "PREFECT_WORKER_QUERY_SECONDS": "1",
                     "PYTHONPATH": os.getcwd(),
-                    **environment,
+                    **self._environment,
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -317,15 +348,14 @@ class Worker:
                 start_new_session=True,
             )
 
+    def engines(self) -> list[psutil.Process]:
+        """The processes of the flow runs that it has taken."""
+        with contextlib.suppress(psutil.NoSuchProcess):  # it, or one of them, ends while we look
+            children = psutil.Process(self.process.pid).children(recursive=True)
+            return [one for one in children if one.status() != "zombie" and "prefect.engine" in one.cmdline()]
+        return []
+
     def kill(self) -> None:
         """End it and all its children at once, as when a machine loses power."""
-        family = []
-        with contextlib.suppress(psutil.NoSuchProcess):
-            family = psutil.Process(self.process.pid).children(recursive=True)
-        with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
-        for member in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                member.kill()
-        self.process.wait()
-        psutil.wait_procs(family, timeout=20)
+        self._killed.set()
+        kill_family(self.process)

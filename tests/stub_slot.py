@@ -31,6 +31,7 @@ from manifests.tables import SCORES, to_parquet_bytes, to_table
 from tasks.environment import lease_seconds
 from tasks.faults import is_transient
 from tasks.presence import here
+from tasks.review.thumbnails import write_shard_thumbnails
 from tasks.runs import Pack, Plan, PlannedSample, load_plan, scores_key
 from tasks.stock import is_whole
 
@@ -133,7 +134,9 @@ class Stub:
         ]  # fmt: skip
         with logged("score", shard.shard_id):
             time.sleep(SECONDS / 2)
-            self.store.replace(scores_key(plan, shard), to_parquet_bytes(to_table(rows, SCORES)))
+            self.store.replace(scores_key(plan.run, shard), to_parquet_bytes(to_table(rows, SCORES)))
+            shown: dict[str, Image.Image | None] = {sample.sample_id: plain_picture(sample) for sample in scored}
+            write_shard_thumbnails(self.store, plan.run.run_id, shard.samples, shown)
         return {"scored": [sample.sample_id for sample in scored], "score_seconds": 0.0}
 
     def _shard(self, payload: dict[str, Any]) -> Any:
@@ -170,10 +173,15 @@ def adapter_bytes(adapter_id: str, half: str) -> bytes:
     return hashlib.sha512(f"{adapter_id} {half}".encode()).digest() * COPIES
 
 
-def picture_of(sample: PlannedSample) -> bytes:
+def plain_picture(sample: PlannedSample) -> Image.Image:
     """A picture of one colour, from the sample's id."""
+    return Image.new("RGB", (16, 16), "#" + sample.sample_id[:6])
+
+
+def picture_of(sample: PlannedSample) -> bytes:
+    """The same as a file."""
     buffer = io.BytesIO()
-    Image.new("RGB", (16, 16), "#" + sample.sample_id[:6]).save(buffer, format="PNG")
+    plain_picture(sample).save(buffer, format="PNG")
     return buffer.getvalue()
 
 

@@ -25,6 +25,9 @@ IN_SLOT = (
     "train",
     "generate",
     "score",
+    "rescore",
+    "methods",
+    "weights",
     "runs",
     "planned",
     "strips",
@@ -77,6 +80,8 @@ def test_what_runs_in_a_slot_knows_no_prefect() -> None:
     [
         ("flows.stylize", ("torch", "diffusers")),
         ("flows.analyze", ("torch", "diffusers")),
+        ("flows.rescore", ("torch", "diffusers")),
+        ("flows.methods", ("torch", "diffusers")),
         ("flows.nightly", ("torch", "diffusers")),
         ("flows.shard", ("torch", "diffusers")),
         ("flows.bench", ("torch", "diffusers")),

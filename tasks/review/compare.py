@@ -8,17 +8,17 @@ strengths) their scores are averaged. A score is compared only where one scorer 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from manifests.store import Store
+from tasks.compaction import RunScores, read_scores
 from tasks.faults import RunRefused
 from tasks.review.crossed import crossed_interval
 from tasks.runs import Plan, PlannedSample, load_plan
 from tasks.score_table import lower_is_better
-from tasks.stock import read_scores
 
 Side: TypeAlias = "tuple[str, ...]"
 Key: TypeAlias = "tuple[Side, Side, int]"
@@ -104,7 +104,7 @@ def compare(store: Store, run_a: str, run_b: str) -> Comparison:
         raise RunRefused(f"compare: received {run_a} twice; accepted: two runs")
     plans = load_plan(store, run_a), load_plan(store, run_b)
     pictures = [_by_key(plan) for plan in plans]
-    scores = [_Scores(read_scores(store, plan)) for plan in plans]
+    scores = [_Scores(read_scores(store, plan.run)) for plan in plans]
     shared = [key for key in pictures[0] if key in pictures[1]]
     if not shared:
         raise RunRefused(
@@ -148,12 +148,14 @@ def _by_key(plan: Plan) -> dict[Key, list[PlannedSample]]:
 class _Scores:
     """The scores of a run, by name and picture, with who gave them."""
 
-    def __init__(self, rows: Iterable[Mapping[str, Any]]) -> None:
+    def __init__(self, scores: RunScores) -> None:
         self.scorers: dict[str, set[Scorer]] = defaultdict(set)
         self._values: dict[tuple[str, str], float] = {}
-        for row in rows:
-            self.scorers[row["score"]].add((row["scorer"], row["scorer_version"]))
-            self._values[row["score"], row["sample_id"]] = row["value"]
+        for sample_id, name, value, *scorer in scores.columns(
+            "sample_id", "score", "value", "scorer", "scorer_version"
+        ):
+            self.scorers[name].add((scorer[0], scorer[1]))
+            self._values[name, sample_id] = value
 
     def mean(self, name: str, samples: Sequence[PlannedSample]) -> float | None:
         known = [self._values[name, s.sample_id] for s in samples if (name, s.sample_id) in self._values]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 from blora.config import Settings
@@ -12,7 +13,7 @@ from tasks.review.charts import interval_bar
 from tasks.review.compare import Comparison
 from tasks.review.gather import DIGITS
 from tasks.review.pages import write_page
-from tasks.review.thumbnails import PAGE_SIZE, write_thumbnails
+from tasks.review.thumbnails import ThumbnailPage, in_pages, write_thumbnails
 from tasks.runs import Plan, PlannedSample
 from tasks.stock import take_stock
 
@@ -27,9 +28,9 @@ def write_comparison(store: Store, found: Comparison) -> str:
     scores = [runs | vars(one) for one in found.differences]
     store.replace(f"{prefix}comparison.parquet", to_parquet_bytes(to_table(scores, COMPARISON)))
     store.replace(f"{prefix}pairs.parquet", to_parquet_bytes(to_table(_pair_rows(found, runs), COMPARISON_PAIRS)))
-    there = take_stock(store, found.a).samples | take_stock(store, found.b).samples
+    there = take_stock(store, found.a).pictures.keys() | take_stock(store, found.b).pictures.keys()
     keys = [_key(sample, there) for twin in found.twins for sample in (twin.a, twin.b)]
-    pages = write_thumbnails(store, keys, store, f"{prefix}thumbnails/")
+    pages = write_thumbnails(store, in_pages(keys), store, f"{prefix}thumbnails/")
     write_page(
         store,
         prefix,
@@ -69,7 +70,7 @@ def _identity(settings: Settings) -> dict[str, Any]:
     return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
 
 
-def _key(sample: PlannedSample, there: frozenset[str]) -> str | None:
+def _key(sample: PlannedSample, there: Set[str]) -> str | None:
     return sample.key if sample.sample_id in there else None
 
 
@@ -92,7 +93,7 @@ def _pair_rows(found: Comparison, runs: dict[str, str]) -> list[dict[str, Any]]:
     ]
 
 
-def _columns(found: Comparison, keys: list[str | None], pages: list[str]) -> dict[str, Any]:
+def _columns(found: Comparison, keys: list[str | None], pages: list[ThumbnailPage]) -> dict[str, Any]:
     """The page's data: one list a field, one entry a pair."""
 
     def values(name: str, side: int) -> list[float | None]:
@@ -102,7 +103,6 @@ def _columns(found: Comparison, keys: list[str | None], pages: list[str]) -> dic
     settings = found.a.run.settings.sample
     return {
         "root": _ROOT,
-        "pageSize": PAGE_SIZE,
         "thumbnails": pages,
         "width": settings.width_px,
         "height": settings.height_px,

@@ -21,7 +21,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictStr, ValidationError
 
 from manifests import ids, layout
-from manifests.errors import printable
+from manifests.errors import counted, printable
 from manifests.faults import Fault
 from manifests.store import Store, read_address
 from manifests.tables import DECISIONS, from_parquet_bytes, to_parquet_bytes, to_table
@@ -124,7 +124,7 @@ def read_marks(address: str, plan: Plan) -> list[Mark]:
         rows, reviewer = list(enumerate(read.decisions)), read.reviewer
     faults += _senseless(address, body, rows, plan)
     if faults:
-        raise RunRefused(f"nothing was recorded: {len(faults)} faults in {printable(address)}", faults)
+        raise RunRefused(f"nothing was recorded: {counted(len(faults), 'fault')} in {printable(address)}", faults)
     return [Mark(row.sample_id, row.decision, reviewer, row.decided_at) for _, row in rows]
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from blora.blocks import Half
 from manifests import layout
+from tasks.choice import SCORE_COLUMNS, choose
+from tasks.compaction import RunScores
 from tasks.review.decisions import Mark
-from tasks.review.thumbnails import PAGE_SIZE
+from tasks.review.thumbnails import ThumbnailPage
 from tasks.runs import Plan, PlannedSample
 from tasks.score_table import lower_is_better
+from tasks.stock import Stock
 
 DIGITS = 5
 """Significant digits of a score on a page; the table has them all."""
@@ -24,27 +27,26 @@ _EXACT = 2**53  # whole numbers up to here are numbers in a browser, too
 
 def run_columns(
     plan: Plan,
-    sizes: Mapping[str, int],
-    scores: Iterable[Mapping[str, Any]],
+    stock: Stock,
     marks: Mapping[str, Mark],
     references: Sequence[str],
-    thumbnails: Sequence[str],
-    whole: Collection[str],
+    thumbnails: Sequence[ThumbnailPage],
 ) -> dict[str, Any]:
     """The data of a run's page.
 
     Args:
         plan: the run.
-        sizes: bytes of each picture that is there, by sample_id.
-        scores: rows of the score table.
+        stock: what the store has of it.
         marks: what reviewers said last, by sample_id.
         references: keys of the input pictures; their thumbnails come first, in this order, then those of the samples.
-        thumbnails: names of the pages of thumbnails.
-        whole: adapters that are there.
+        thumbnails: the pages of thumbnails.
     """
     samples = plan.samples
-    contents, styles = _Sides(plan, whole, "content"), _Sides(plan, whole, "style")
+    contents, styles = _Sides(plan, stock.adapters, "content"), _Sides(plan, stock.adapters, "style")
     prompts, dials = _Words(), _Words()
+    choices = choose(samples, stock.pictures.keys(), stock.scores.rows(*SCORE_COLUMNS), marks)
+    # Where nothing has further candidates, nothing was chosen.
+    best = {c.chosen.sample_id for c in choices if c.chosen} if len(choices) < len(samples) else set()
     return {
         "run": plan.run.run_id,
         "name": plan.run.name,
@@ -53,8 +55,7 @@ def run_columns(
         "contents": contents.listed,
         "styles": styles.listed,
         "references": list(references),
-        "thumbnails": list(thumbnails),
-        "pageSize": PAGE_SIZE,
+        "thumbnails": thumbnails,
         "samples": {
             "id": [s.sample_id for s in samples],
             "content": contents.column,
@@ -62,11 +63,12 @@ def run_columns(
             "seed": [s.seed if s.seed < _EXACT else str(s.seed) for s in samples],
             "prompt": [prompts.number((s.prompt, s.content_prompt or "", s.negative_prompt)) for s in samples],
             "dials": [dials.number((s.content_strength, s.style_strength)) for s in samples],
-            "bytes": [sizes.get(s.sample_id) for s in samples],
+            "bytes": [entry.size if (entry := stock.pictures.get(s.sample_id)) else None for s in samples],
+            "best": [int(s.sample_id in best) for s in samples],
         },
         "prompts": prompts.listed,
         "dials": dials.listed,
-        "scores": score_columns(samples, scores),
+        "scores": score_columns(samples, stock.scores),
         "marks": {
             sample_id: [mark.decision, _milliseconds(mark), mark.reviewer, mark.redo_sample_id]
             for sample_id, mark in marks.items()
@@ -74,21 +76,23 @@ def run_columns(
     }
 
 
-def score_columns(samples: Sequence[PlannedSample], rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def score_columns(samples: Sequence[PlannedSample], scores: RunScores) -> list[dict[str, Any]]:
     """One entry a score: its name, direction, scorer, and one value a picture (None where it has none)."""
     place = {sample.sample_id: number for number, sample in enumerate(samples)}
     found: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        name, value = row["score"], row["value"]
-        if row["sample_id"] not in place or not math.isfinite(value):
+    for sample_id, name, value, scorer, version in scores.columns(
+        "sample_id", "score", "value", "scorer", "scorer_version"
+    ):
+        if sample_id not in place or not math.isfinite(value):
             continue
-        blank = {
-            "name": name,
-            "lower": lower_is_better(name),
-            "scorer": f"{row['scorer']} {row['scorer_version']}",
-            "values": [None] * len(samples),
-        }
-        found.setdefault(name, blank)["values"][place[row["sample_id"]]] = float(f"{value:.{DIGITS}g}")
+        if name not in found:
+            found[name] = {
+                "name": name,
+                "lower": lower_is_better(name),
+                "scorer": f"{scorer} {version}",
+                "values": [None] * len(samples),
+            }
+        found[name]["values"][place[sample_id]] = float(f"{value:.{DIGITS}g}")
     first = next((name for name in FIRST_SORTS if name in found and len({*found[name]["values"]} - {None}) > 1), "")
     return sorted(found.values(), key=lambda score: (score["name"] != first, score["name"]))
 

@@ -16,6 +16,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from manifests import ids, layout
+from manifests.errors import counted
 from manifests.faults import Fault
 from manifests.store import Store
 from manifests.tables import PLAN, to_parquet_bytes, to_table
@@ -52,12 +53,12 @@ def record_review(store: Store, plan: Plan, marks: Sequence[Mark]) -> list[Plann
             faults.append(_renamed(sample))
             continue
         seed = ids.seed_for("redo", sample.sample_id, mark.decided_at.isoformat()) % _SEEDS
-        other = _named(plan, replace(sample, seed=seed))
+        other = _named(plan, replace(sample, seed=seed, candidate_of=sample.asked_id))
         kept.append(with_redo(mark, other.sample_id))
         if other.sample_id not in samples:
             added[other.sample_id] = other
     if faults:
-        raise RunRefused(f"nothing was recorded: {len(faults)} pictures cannot be drawn again", faults)
+        raise RunRefused(f"nothing was recorded: {counted(len(faults), 'picture')} cannot be drawn again", faults)
     if added:
         _extend(store, plan, list(added.values()))
     if kept:
@@ -66,7 +67,7 @@ def record_review(store: Store, plan: Plan, marks: Sequence[Mark]) -> list[Plann
 
 
 def _extend(store: Store, plan: Plan, samples: Sequence[PlannedSample]) -> None:
-    shards = shards_of(samples, Holdings(frozenset(), frozenset()), plan.run.settings)
+    shards = shards_of(samples, Holdings(), plan.run.settings)
     shards = tuple(replace(shard, index=len(plan.shards) + shard.index) for shard in shards)
     rows = plan_rows(Plan(plan.run, (), shards))
     name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{ids.digest('redo', [s.sample_id for s in samples])}.parquet"

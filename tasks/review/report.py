@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,19 +15,19 @@ from manifests import layout
 from manifests.store import Missing, Store
 from manifests.tables import ADAPTERS, FAULTS, from_parquet_bytes
 from tasks.faults import fault_row
+from tasks.parallel import in_parallel
 from tasks.review.decisions import load_marks
 from tasks.review.gather import run_columns
 from tasks.review.pages import write_page
-from tasks.review.thumbnails import write_thumbnails
+from tasks.review.thumbnails import in_pages, write_thumbnails
 from tasks.runs import Plan, load_plan
 from tasks.stock import Stock, take_stock
 
 SCRIPTS = ("common.js", "model.js", "marks.js", "thumbnails.js", "sheet.js", "pair.js", "run.js")
 FAULTS_SHOWN = 500
-TABLES = ("plan", "samples", "scores", "adapters", "faults", "slots")
+TABLES = ("plan", "samples", "best", "scores", "adapters", "faults", "slots")
 _IN_STORE = "../../../"  # from the page's folder to the store's root
 _COPIED = "store/"
-_AT_ONCE = 16
 
 
 def write_report(store: Store, plan: Plan, stock: Stock | None = None) -> str:
@@ -69,17 +68,20 @@ def copy_report(store: Store, run_id: str, folder: str, *, pictures: bool = True
     keys = {layout.image_key(image_id) for adapter in plan.adapters for image_id in adapter.image_ids}
     keys |= {layout.run_key(run_id, name) for name in _table_names()}
     if pictures:
-        keys |= {sample.key for sample in plan.samples if sample.sample_id in stock.samples}
+        keys |= {sample.key for sample in plan.samples if sample.sample_id in stock.pictures}
+
+    thumbnails = layout.thumbnails_prefix(run_id)
+    places = {key: _COPIED + key for key in sorted(keys)}
+    places |= {key: f"thumbnails/{key.removeprefix(thumbnails)}" for key in store.list(thumbnails)}
 
     def copy(key: str) -> None:
         try:
             data = store.read(key)
         except Missing:
             return  # the page names only what is there
-        target.replace(_COPIED + key, data)
+        target.replace(places[key], data)
 
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        list(pool.map(copy, sorted(keys)))
+    in_parallel(copy, list(places))
     _write(store, plan, stock, target, "", _COPIED, with_adapters=False, with_pictures=pictures)
     return Path(folder) / "index.html"
 
@@ -96,11 +98,12 @@ def _write(
     with_pictures: bool = True,
 ) -> None:
     run_id = plan.run.run_id
-    there = [sample.key if sample.sample_id in stock.samples else None for sample in plan.samples]
     references = sorted({layout.image_key(image_id) for adapter in plan.adapters for image_id in adapter.image_ids})
-    pages = write_thumbnails(store, [*references, *there], target, f"{prefix}thumbnails/")
-    sizes, marks = _sizes(store, plan), load_marks(store, run_id)
-    data = run_columns(plan, sizes, stock.scores, marks, references, pages, stock.adapters)
+    pages = in_pages(references)
+    for shard in plan.shards:
+        pages += in_pages([sample.key if sample.sample_id in stock.pictures else None for sample in shard.samples])
+    thumbnails = write_thumbnails(store, pages, target, f"{prefix}thumbnails/")
+    data = run_columns(plan, stock, load_marks(store, run_id), references, thumbnails)
     links = {"root": root, "adapters": with_adapters, "pictures": with_pictures}
     faults = _faults(store, plan)
     adapters = _adapters(store, run_id)
@@ -114,7 +117,8 @@ def _write(
         written_at=datetime.now(UTC),
         counts={
             "samples": len(plan.samples),
-            "done": len(stock.samples),
+            "done": len(stock.pictures),
+            "chosen": sum(data["samples"]["best"]),
             "adapters": len(plan.adapters),
             "whole": len(stock.adapters),
             "contents": len(data["contents"]),
@@ -123,7 +127,8 @@ def _write(
         faults=faults[:FAULTS_SHOWN],
         faults_left=max(0, len(faults) - FAULTS_SHOWN),
         adapters=adapters,
-        cost=_cost(store, run_id, sizes, adapters),
+        cost=_cost(store, run_id, stock, adapters),
+        passed=_passed(store, run_id),
         settings=_flat(plan.run.settings.model_dump(mode="json")),
         tables=[name for name in _table_names() if store.exists(layout.run_key(run_id, name))],
         links=links,
@@ -132,15 +137,6 @@ def _write(
 
 def _table_names() -> list[str]:
     return [f"{name}.parquet" for name in TABLES] + ["run.json", "manifest.json"]
-
-
-def _sizes(store: Store, plan: Plan) -> dict[str, int]:
-    """Bytes of each picture that is there, by sample_id."""
-    rows = sorted({sample.content_id for sample in plan.samples})
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        listed = list(pool.map(lambda row: store.list(layout.samples_prefix(row)), rows))
-    there = {key: entry.size for row in listed for key, entry in row.items()}
-    return {sample.sample_id: there[sample.key] for sample in plan.samples if sample.key in there}
 
 
 def _faults(store: Store, plan: Plan) -> list[dict[str, Any]]:
@@ -163,13 +159,13 @@ def _table(store: Store, run_id: str, name: str, schema: Any) -> list[dict[str, 
 
 
 def _cost(
-    store: Store, run_id: str, sizes: dict[str, int], adapters: Sequence[dict[str, Any]]
+    store: Store, run_id: str, stock: Stock, adapters: Sequence[dict[str, Any]]
 ) -> list[tuple[str, str, float, int]]:
     """What the run cost: (what, of how many, seconds on the device, bytes) for each kind of work."""
     timings = json.loads(store.read(layout.run_key(run_id, "run.json"))).get("timings") or {}
     bytes_of = {
         "trained": sum(one["content_bytes"] + one["style_bytes"] for one in adapters),
-        "drawn": sum(sizes.values()),
+        "drawn": sum(entry.size for entry in stock.pictures.values()),
         "scored": 0,
     }
     words = (("trained", "train", "adapters"), ("drawn", "sample", "pictures"), ("scored", "score", "pictures"))
@@ -177,6 +173,12 @@ def _cost(
         (done, f"{timings.get(done, 0):.0f} {unit}", float(timings.get(f"{kind}_seconds", 0.0)), bytes_of[done])
         for done, kind, unit in words
     ]
+
+
+def _passed(store: Store, run_id: str) -> str:
+    """What passed when the run last ended, in a line; empty where nothing was judged."""
+    body = json.loads(store.read(layout.run_key(run_id, "run.json")))
+    return str((body.get("yield") or {}).get("sentence", ""))
 
 
 def _flat(nested: dict[str, Any], path: str = "") -> list[tuple[str, str]]:

@@ -40,14 +40,17 @@ def bare(manifest: str, overrides: dict[str, Any]) -> int:
     from blora.sample import Draw, sample
     from blora.score import ScoreItem, load_scorers, score_samples
     from blora.train import TrainItem, train
-    from manifests.checks import check_images
+    from manifests.checks import NORMALISED, read_images
+    from manifests.images import NormalisedImage
     from manifests.schema import load_manifest
     from manifests.store import Store
     from tasks.plan import make_plan
 
     loaded = load_manifest(manifest)
     assert loaded.manifest is not None
-    pictures = {picture.image_id: picture for picture in check_images(loaded.manifest)[0].values()}
+    entries = (*loaded.manifest.contents, *loaded.manifest.styles)
+    read = dict(read_images((key for entry in entries for key in entry.keys), NORMALISED)).values()
+    pictures = {picture.image_id: picture for picture in read if isinstance(picture, NormalisedImage)}
     with tempfile.TemporaryDirectory() as empty:
         plan = make_plan(Store.open(empty), loaded, overrides=overrides).plan
     settings = plan.run.settings

@@ -53,7 +53,7 @@ def write_plain(folder: Path, page: Path) -> Path:
     """The baseline: a page with every thumbnail of another page as a file of its own."""
     data = json.loads((page / "data.js").read_text().split("blora.data = ", 1)[1].rstrip(";\n"))
     pictures: list[str] = []
-    for name in data["thumbnails"]:
+    for name, _ in data["thumbnails"]:
         text = (page / "thumbnails" / f"{name}.js").read_text()
         pictures += json.loads(text[text.index("[") : text.rindex("]") + 1])
     folder.mkdir(parents=True, exist_ok=True)

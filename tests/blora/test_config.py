@@ -12,6 +12,7 @@ import pytest
 
 from blora import errors
 from blora.config import PRESETS, Settings, TrainSettings, resolve
+from blora.limits import training_identity
 
 
 def test_paper_preset_is_the_published_recipe() -> None:
@@ -80,6 +81,20 @@ def test_unknown_preset_names_the_known_ones() -> None:
 def test_numbers_must_be_finite_and_in_bounds(value: float) -> None:
     with pytest.raises(errors.SettingsError):
         resolve("demo", {"train.learning_rate": value})
+
+
+def test_a_check_that_only_tells_is_no_part_of_an_adapters_identity() -> None:
+    plain = resolve("demo")
+    looser = resolve("demo", {"check.steps": 3, "check.split_image": 0.9, "check.attempts": 0})
+    revision = "0" * 40
+    assert training_identity(plain, revision) == training_identity(looser, revision) == plain.train.identity()
+    limited = {"check.attempts": 2, "check.split_image": 0.9}
+    several = training_identity(resolve("demo", limited), revision)
+    assert several["check"]["limits"] == {"split_image": 0.9}
+    other = training_identity(resolve("demo", limited | {"sample.guidance_scale": 3.0}), revision)
+    assert other != several, "how the image is drawn for its check may change which attempt is kept"
+    with pytest.raises(errors.SettingsError, match="nothing to judge by"):
+        training_identity(resolve("demo", {"check.attempts": 2, "check.style_copy": 0.1}), revision)
 
 
 def test_settings_are_frozen_and_known() -> None:

@@ -19,7 +19,7 @@ from tests.flows.conftest import Project
 
 COMMANDS = (
     *("validate", "plan", "run", "rerun", "status", "scores", "export"),
-    *("nightly", "deploy", "gc", "probe", "report", "review", "compare"),
+    *("nightly", "deploy", "gc", "probe", "report", "review", "compare", "rescore", "compare-methods"),
 )
 
 
@@ -170,7 +170,7 @@ def test_a_reviewed_run_delivers_what_is_kept_and_draws_the_redone_anew(
     file.write_text(json.dumps({"format": 1, "run_id": run_id, "reviewer": "Ada", "decisions": rows}))
     code, printed, errors = blora("review", run_id, str(file), root=root)
     assert code == 0, errors
-    assert "1 kept, 1 rejected, 1 redone" in printed and f"blora rerun {run_id} draws 1 pictures" in printed
+    assert "1 kept, 1 rejected, 1 redone" in printed and f"blora rerun {run_id} draws 1 picture" in printed
     code, printed, _ = blora("status", run_id, root=root)
     assert code == 1 and "4 of 5 pictures" in printed
     before = {path: path.read_bytes() for path in (root / "samples").rglob("*.png")}
@@ -184,7 +184,7 @@ def test_a_reviewed_run_delivers_what_is_kept_and_draws_the_redone_anew(
     old = next(path for path in before if path.stem == redone)
     assert new.parent == old.parent and after[new] != before[old]
     code, printed, _ = blora("export", run_id, str(tmp_path / "kept"), "--kept", root=root)
-    assert code == 0 and printed.startswith("1 pictures in")
+    assert code == 0 and printed.startswith("1 picture in")
     assert len(list((tmp_path / "kept").glob("*__*__*.png"))) == 1
 
 

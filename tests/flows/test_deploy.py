@@ -8,8 +8,7 @@ import queue
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -21,6 +20,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymen
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from tests.processes import wait_for
 from tests.servers import PrefectServer, Worker, webhook_receiver
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -62,14 +62,6 @@ def client(deployed: tuple[PrefectServer, Any, str, str]) -> Iterator[SyncPrefec
         yield one
 
 
-def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"no {what} in {seconds:g} s"
-        time.sleep(0.5)
-    return value
-
-
 def test_pools_queues_and_deployments_are_there(
     deployed: tuple[PrefectServer, Any, str, str], client: SyncPrefectClient
 ) -> None:
@@ -84,7 +76,15 @@ def test_pools_queues_and_deployments_are_there(
     assert schedule.active
     assert (schedule.schedule.cron, schedule.schedule.timezone) == ("0 2 * * *", "Europe/London")  # type: ignore[union-attr]
     assert nightly.parameters == {"options": {"root": deployed[2], "shards": "pool", "queue": "nightly"}}
-    for name in ("stylize/stylize", "rerun/rerun", "shard/shard", "analyze/probe", "bench/bench"):
+    for name in (
+        "stylize/stylize",
+        "rerun/rerun",
+        "shard/shard",
+        "rescore/rescore",
+        "compare-methods/compare-methods",
+        "analyze/probe",
+        "bench/bench",
+    ):
         deployment = client.read_deployment_by_name(name)
         assert "blora" in deployment.tags
         assert ("blora-entry" in deployment.tags) == (name != "shard/shard")

@@ -1,4 +1,7 @@
-"""Many machines: three workers, one server, one real S3. Killed on purpose; what is left is what should be there."""
+"""Many machines: three workers, one server, one real S3. Killed on purpose; what is left is what should be there.
+
+Two of the workers have machines of their own as far as the network can tell (`tests.networks`), where this one allows.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -22,8 +24,10 @@ from manifests.store import Store
 from manifests.tables import SLOTS, from_parquet_bytes
 from tasks.kin import run_tag, shards_of
 from tasks.runs import load_plan
-from tasks.status import run_status
+from tasks.status import full_status
 from tests.flows.conftest import SETTINGS, Project, live_leases
+from tests.networks import Network, missing_networks, open_networks
+from tests.processes import wait_for
 from tests.servers import PrefectServer, Worker
 from tests.stub_slot import adapter_bytes, picture_of
 
@@ -33,8 +37,17 @@ pytestmark = [pytest.mark.s3, pytest.mark.slow, pytest.mark.timeout(900)]
 class Fleet:
     """Three workers on the pool of the GPUs, and the command that hands a run's work over to them."""
 
-    def __init__(self, root: str, project: Project, server: PrefectServer, scratch: Path, **extra: str) -> None:
+    def __init__(
+        self,
+        root: str,
+        project: Project,
+        server: PrefectServer,
+        scratch: Path,
+        networks: Sequence[Network] = (),
+        **extra: str,
+    ) -> None:
         self.root, self.project, self.server, self.scratch = root, project, server, scratch
+        self.networks = networks
         self.store = Store.open(root)
         self.environment = server.environment() | {
             "BLORA_ROOT": root,
@@ -43,7 +56,24 @@ class Fleet:
             **extra,
         }
         self.command("deploy", "--root", root).wait(timeout=420)
-        self.workers = [Worker("blora-gpu", f"gpu-{number}", scratch, self.environment) for number in range(3)]
+        self.workers = [self._worker(number) for number in range(3)]
+
+    def _worker(self, number: int) -> Worker:
+        """The first is on this machine, the others each in a network of its own, if there are any."""
+        if not 0 < number <= len(self.networks):
+            return Worker("blora-gpu", f"gpu-{number}", self.scratch, self.environment)
+        network = self.networks[number - 1]
+        addresses = {
+            "PREFECT_API_URL": self.environment["PREFECT_API_URL"],
+            "AWS_ENDPOINT_URL": os.environ["AWS_ENDPOINT_URL"],
+        }
+        found = self.environment | {name: network.reach(url) for name, url in addresses.items()}
+        return Worker("blora-gpu", f"gpu-{number}", self.scratch, found, network.inside())
+
+    @property
+    def hosts(self) -> set[str]:
+        """The host names of the workers."""
+        return {socket.gethostname(), *(network.name for network in self.networks)}
 
     def command(self, *arguments: str) -> subprocess.Popen[bytes]:
         with (self.scratch / f"command-{time.monotonic_ns()}.log").open("wb") as log:
@@ -72,12 +102,18 @@ class Fleet:
         return "\n".join(f"{path.name}: {path.read_text()[-1500:]}" for path in sorted(self.scratch.glob("*.log")))
 
 
-def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"no {what} in {seconds:g} s"
-        time.sleep(0.2)
-    return value
+def holders(fleet: Fleet) -> set[str]:
+    """Host names of those that hold a shard."""
+    leases = [fleet.store.look_at_lease(key) for key in fleet.store.list("leases/") if "/shard-" in key]
+    return {lease.holder.partition(": ")[2].partition(",")[0] for lease in leases if lease and lease.is_live}
+
+
+def slots_of(fleet: Fleet) -> list[str]:
+    """The slots that did the run, by name."""
+    table = fleet.store.read(layout.run_key(fleet.run_id(), "slots.parquet"))
+    slots = from_parquet_bytes(table, SLOTS).to_pylist()
+    assert all(0 < slot["busy_share"] <= 1 for slot in slots)
+    return [slot["slot"] for slot in slots]
 
 
 def items(flow_run: FlowRun) -> list[str]:
@@ -90,10 +126,11 @@ def fleet(s3_root: str, tiny_base: Path, prefect_server: PrefectServer, tmp_path
     project.write(settings=SETTINGS | {"pack_size": 2})
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    one = Fleet(s3_root, project, prefect_server, scratch, BLORA_STUB_SECONDS="10")
-    yield one
-    for worker in one.workers:
-        worker.kill()
+    with open_networks(*(() if missing_networks() else ("far-1", "far-2"))) as networks:
+        one = Fleet(s3_root, project, prefect_server, scratch, networks, BLORA_STUB_SECONDS="10")
+        yield one
+        for worker in one.workers:
+            worker.kill()
 
 
 def check_everything_is_there(fleet: Fleet) -> None:
@@ -105,13 +142,14 @@ def check_everything_is_there(fleet: Fleet) -> None:
             assert fleet.store.read(key) == adapter_bytes(adapter.adapter_id, half)
     for sample in plan.samples:
         assert fleet.store.read(sample.key) == picture_of(sample)
-    state, stand = run_status(fleet.store, fleet.run_id())
-    assert (state, stand.sentence, stand.scored) == ("finished", "9 of 9 pictures, 6 of 6 adapters", 9)
+    status = full_status(fleet.store, fleet.run_id())
+    assert (status.state, status.outcome.sentence, status.outcome.scored) == (
+        "finished",
+        "9 of 9 pictures, 6 of 6 adapters",
+        9,
+    )
     assert live_leases(fleet.store) == []
-    table = fleet.store.read(layout.run_key(fleet.run_id(), "slots.parquet"))
-    slots = from_parquet_bytes(table, SLOTS).to_pylist()
-    assert {slot["slot"] for slot in slots} == {f"{socket.gethostname()} 0 cpu"}
-    assert all(0 < slot["busy_share"] <= 1 for slot in slots)
+    assert set(slots_of(fleet)) <= {f"{host} 0 cpu" for host in fleet.hosts}
 
 
 def test_a_crashed_workers_shard_is_taken_by_another(fleet: Fleet) -> None:
@@ -144,3 +182,24 @@ def test_a_parent_that_is_started_again_adopts_what_goes_on(fleet: Fleet) -> Non
     check_everything_is_there(fleet)
     times_started = Counter(item for flow_run in fleet.flow_runs() for item in items(flow_run))
     assert set(times_started.values()) == {1}, "a shard that was going on was started again"
+
+
+@pytest.mark.skipif(bool(missing_networks()), reason=f"no network namespaces: {missing_networks()}")
+def test_a_machine_that_loses_its_network_loses_its_shard_and_tears_nothing_when_it_comes_back(fleet: Fleet) -> None:
+    command = fleet.run()
+    cut_off = fleet.networks[0]
+    wait_for(lambda: cut_off.name in holders(fleet), 420, f"shard at work on {cut_off.name}")
+    cut_off.unplug()
+    assert command.wait(timeout=600) == 0, fleet.logs()
+    check_everything_is_there(fleet)
+    finished = fleet.store.list("")
+    assert f"{cut_off.name} 0 cpu" not in slots_of(fleet)
+    cut_off.plug_in()
+    (returned,) = [worker for worker in fleet.workers if worker.log.name == "gpu-1.log"]
+    wait_for(lambda: not returned.engines(), 300, "end of the shard that was cut off")
+    check_everything_is_there(fleet)
+    now = fleet.store.list("")
+    written = {key for key in now if key not in finished or now[key].version != finished[key].version}
+    assert not {key for key in written if key.startswith(("adapters/", "samples/"))}, (
+        "work that was done was done again"
+    )

@@ -135,7 +135,7 @@ def test_what_cannot_be_probed_is_refused(tmp_path: Path, tiny_base: Path) -> No
         make_probe(str(tmp_path / "nowhere"))
     with pytest.raises(SettingsError, match=r"sample\.stesp"):
         make_probe(str(tiny_base), overrides={"sample": {"stesp": 2}})
-    with pytest.raises(RunRefused, match="1 faults"):
+    with pytest.raises(RunRefused, match="1 fault in"):
         make_probe(str(tiny_base), prompts=str(tmp_path / "nowhere.csv"))
     with pytest.raises(RunNotFound):
         load_probe(Store.open(str(tmp_path)), "probe-none")

@@ -6,14 +6,12 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import psutil
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
@@ -24,15 +22,10 @@ from manifests.store import Store
 from tasks.kin import run_tag, shards_of
 from tasks.runs import load_plan
 from tests.flows.conftest import SETTINGS, Project, live_leases
+from tests.processes import wait_for
 from tests.servers import PrefectServer, Worker
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-
-pytestmark = pytest.mark.xfail(
-    strict=False,
-    reason="a worker of Prefect 3.8 dies of a run that is retried before it has let go of it; the wait for that is new",
-)
 
 
 class Site:
@@ -51,7 +44,7 @@ class Site:
         }
         self.command("flows.cli", "deploy", "--root", self.store.root)
         pools = {"control": "blora-control", "gpu-0": "blora-gpu", "gpu-1": "blora-gpu"}
-        self.workers = [Worker(pool, name, folder, self.environment) for name, pool in pools.items()]
+        self.workers = [Worker(pool, name, folder, self.environment, supervised=True) for name, pool in pools.items()]
 
     def tell(self, *refuse: str, seconds: float = 0) -> None:
         self.told.write_text(json.dumps({"refuse": refuse, "seconds": seconds}))
@@ -82,14 +75,8 @@ class Site:
             return flow_run if final and flow_run.run_count >= attempt else None
 
         flow_run: FlowRun = wait_for(ended, 420, f"end of attempt {attempt}")
-        wait_for(lambda: not self.engines(), 60, "end of its process")
-        time.sleep(2)  # Prefect 3.8's worker dies of a run that comes back before it has let go of it
+        wait_for(lambda: not self.workers[0].engines(), 60, "end of its process")
         return flow_run
-
-    def engines(self) -> list[psutil.Process]:
-        """The processes of flow runs that the worker which plans has started and that have not ended."""
-        children = psutil.Process(self.workers[0].process.pid).children(recursive=True)
-        return [one for one in children if one.status() != "zombie" and "prefect.engine" in one.cmdline()]
 
     def run_id(self, name: str) -> str:
         def ids() -> set[str]:
@@ -116,14 +103,6 @@ class Site:
         return {key: entry.modified for key, entry in entries.items() if key.split("/")[1] in ours}
 
 
-def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"no {what} in {seconds:g} s"
-        time.sleep(0.5)
-    return value
-
-
 @pytest.fixture(scope="module")
 def site(prefect_server: PrefectServer, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with temporary_settings({PREFECT_API_URL: prefect_server.api_url}), get_client(sync_client=True) as client:
@@ -139,7 +118,7 @@ def test_the_button_does_only_what_is_missing(site: Site) -> None:
     flow_run_id = site.start("button", "here")
     first = site.wait_for_end(flow_run_id)
     assert first.state is not None and first.state.is_failed()
-    assert first.state.message == "1 of 2 pictures, 2 of 3 adapters, 1 faults"
+    assert first.state.message == "1 of 2 pictures, 2 of 3 adapters, 1 fault"
     made = site.made("button")
     site.tell()
     site.client.set_flow_run_state(flow_run_id, AwaitingRetry())

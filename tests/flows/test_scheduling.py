@@ -40,14 +40,20 @@ def test_work_elsewhere_moves_the_bars(project: Project, tmp_path: Path) -> None
         Store.open(str(tmp_path / "store")), load_manifest(str(project.path), allowed_roots=[str(project.base)])
     ).plan
     done: Counter[str] = Counter()
+    announced: list[progress.Event] = []
 
     def listen(event: progress.Event) -> None:
+        if event["kind"] == "work":
+            announced.append(event)
+            return
         assert event["done"] == event["total"]
         done[event["kind"]] += event["done"]
 
     with progress.watching(listen):
         Board(Store.open(str(tmp_path / "store")), plan, select(plan, (), ()), Elsewhere()).run()
     assert done == {"train": len(plan.packs) * SETTINGS["train"]["steps"], "sample": 4, "score": 4}
+    (work,) = announced
+    assert work["total"] == done and work["done"] == {"train": 0, "sample": 0, "score": 0}
 
 
 def test_an_automatic_pack_size_is_one_where_other_machines_train(project: Project, tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def test_one_bad_row_does_not_stop_the_others(work: Work, project: Project) -> N
     (project.folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n truncated")
     state = work(stylize, str(project.path))
     assert state.is_failed()
-    assert state.message == "4 of 4 pictures, 4 of 4 adapters, 1 faults"
+    assert state.message == "4 of 4 pictures, 4 of 4 adapters, 1 fault"
     (fault,) = work.rows("faults", FAULTS)
     assert fault["kind"] == "image"
     assert fault["file"].endswith("night.json") and fault["row"] > 1

@@ -15,7 +15,7 @@ from blora.consistency import steadiness
 from blora.features import load_lite0
 from blora.score import FeatureScorer, ScoreItem
 from flows.stylize import rerun, stylize
-from manifests.tables import ADAPTERS, CLIPS, FAULTS, SAMPLES, SCORES
+from manifests.tables import ADAPTERS, BEST, CLIPS, FAULTS, SAMPLES, SCORES
 from tasks.export import human_names
 from tasks.runs import load_plan
 from tests.flows.conftest import Project
@@ -135,3 +135,30 @@ def test_frames_of_a_clip_are_trained_one_by_one_and_drawn_from_one_noise(work: 
     before = work.written()
     assert work(rerun, work.run_id).is_completed()
     assert work.written() == before
+
+
+def test_candidates_change_nothing_of_what_is_asked_for_and_more_of_them_draw_only_more(
+    work: Work, project: Project, tmp_path: Path
+) -> None:
+    assert work(stylize, str(project.path)).is_completed()
+    plain = work.objects()
+    other = Work(str(tmp_path / "other"), work.allowed_roots)
+    project.write(candidates=3)
+    assert other(stylize, str(project.path)).is_completed()
+    many = other.objects()
+    assert len(plain) == 12 and len(many) == 20
+    assert {key: many[key] for key in plain} == plain, "ids and bytes are those without the field"
+    best = {row["asked_id"]: row for row in other.rows("best", BEST)}
+    values = {row["sample_id"]: row["value"] for row in other.rows("scores", SCORES) if row["score"] == "transfer"}
+    groups: dict[str, list[str]] = {}
+    for sample in load_plan(other.store, other.run_id).samples:
+        groups.setdefault(sample.asked_id, []).append(sample.sample_id)
+    assert len(best) == len(groups) == 4 and {len(group) for group in groups.values()} == {3}
+    for asked, group in groups.items():
+        assert values[best[asked]["sample_id"]] == max(values[one] for one in group) == best[asked]["value"]
+    before = other.written()
+    project.write(candidates=5)
+    assert other(stylize, str(project.path)).is_completed()
+    after = other.written()
+    assert {key: after[key] for key in before} == before and len(after) == len(before) + 2 * 4
+    assert {row["candidates"] for row in other.rows("best", BEST)} == {5}

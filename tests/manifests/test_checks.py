@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from manifests.checks import check_images, read_images
+from manifests.checks import NORMALISED, check_images, read_images
 from manifests.images import NormalisedImage
 from manifests.schema import Manifest, parse_manifest
 from manifests.store import Store, TransientStoreError
@@ -84,7 +84,8 @@ def test_each_address_is_read_once_in_order_and_late(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(picture(index))
     (tmp_path / "s").write_bytes(picture(99))
     manifest = manifest_of([*names, *names], str(tmp_path))
-    found = read_images((*manifest.contents, *manifest.styles))
+    entries = (*manifest.contents, *manifest.styles)
+    found = read_images((key for entry in entries for key in entry.keys), NORMALISED)
     first, _ = next(found)
     (tmp_path / "19.png").write_bytes(b"changed since")
     rest = list(found)
@@ -96,6 +97,6 @@ def test_each_address_is_read_once_in_order_and_late(tmp_path: Path) -> None:
 def test_a_server_that_does_not_answer_is_a_transient_fault(network: Proxy) -> None:
     manifest = manifest_of(["a.png"], "s3://one-that-nobody-asked-for-yet/inbox")
     network.trouble("GET", *["reset"] * 100)
-    (address, found), *_ = read_images(manifest.contents)
+    (address, found), *_ = read_images(manifest.contents[0].keys, NORMALISED)
     assert address == manifest.contents[0].images[0] and isinstance(found, TransientStoreError)
     assert check_images(manifest)[1][0].transient

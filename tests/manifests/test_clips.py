@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from manifests.checks import check_images
+from manifests.checks import NORMALISED, check_images, read_images
 from manifests.clips import MAX_FRAMES
 from manifests.entries import Manifest
-from manifests.images import normalise
+from manifests.images import NormalisedImage, normalise
 from manifests.schema import Loaded, parse_manifest
 from manifests.store import Store, list_address
 
@@ -72,11 +72,13 @@ def test_an_animated_file_gives_its_frames_as_they_are_shown(folder: Path, name:
     taken = [entry.frame for entry in manifest.contents if entry.frame]
     assert [(one.clip, one.position, one.number) for one in taken] == [("moving", n, 3 * n) for n in range(3)]
     assert {one.frames_per_second for one in taken} == {20 / 3}, "the clip keeps its pace"
-    pictures, faults = check_images(manifest)
+    identified, faults = check_images(manifest)
     assert faults == ()
+    made = dict(read_images((entry.keys[0] for entry in manifest.contents), NORMALISED))
     for entry, frame in zip(manifest.contents, frames()[::3], strict=False):
-        (key,) = entry.keys
-        shown = np.asarray(Image.open(io.BytesIO(pictures[key].png)), np.int16)
+        picture = made[entry.keys[0]]
+        assert isinstance(picture, NormalisedImage) and picture.image_id == identified[entry.keys[0]].image_id
+        shown = np.asarray(Image.open(io.BytesIO(picture.png)), np.int16)
         assert np.abs(shown - np.asarray(frame, np.int16)).max() <= (8 if name == "moving.gif" else 0)
 
 

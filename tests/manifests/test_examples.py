@@ -26,6 +26,7 @@ EXAMPLES = Path(__file__).parents[2] / "manifests" / "examples"
         ("colour.yaml", 17),
         ("object.yaml", 4),
         ("frames.yaml", 36),
+        ("candidates.yaml", 4),
     ],
 )
 def test_an_example_has_no_fault(name: str, pairs: int) -> None:

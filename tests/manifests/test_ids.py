@@ -37,6 +37,7 @@ def test_ids_never_change() -> None:
     assert ids.text_id("a pepper") == "text-06efbb8d3e0d04af2d2edbab"
     assert ids.run_id("Demo night", {"a": 1}) == "demo-night-1625ae015c73"
     assert ids.seed_for("adapter", 7) == 4287834913195660835
+    assert [ids.candidate_seed(7, number) for number in (1, 2, 3)] == [7, 565154591, 905090525]
 
 
 @given(json_values)

@@ -164,6 +164,14 @@ def test_without_pairs_every_content_meets_every_style(tmp_path: Path, grid: dic
     assert {(pair.seeds, pair.style_strength, pair.row) for pair in pairs} == {((0, 1), 0.5, None)}
 
 
+def test_candidates_are_said_once_or_by_a_pair_in_every_format(tmp_path: Path) -> None:
+    pairs = [{"content": "a", "style": "s"}, {"content": "a", "style": "t", "candidates": 2}]
+    document = good(load(tmp_path, SMALL | {"pairs": pairs, "candidates": 8}, "m.json"))
+    table = good(load(tmp_path, "content,style,candidates\na.png,s.png,8\na.png,t.png,2\nb.png,t.png,\n", "m.csv"))
+    assert [pair.candidates for pair in document.pairs] == [8, 2]
+    assert [pair.candidates for pair in table.pairs] == [8, 2, 1]
+
+
 def test_a_table_of_one_sided_rows_is_a_grid(tmp_path: Path) -> None:
     text = "content,content_word,style\na.png,jar,\n,,s.png\nb.png,,\n,,t.png\n"
     assert pair_names(load(tmp_path, text, "m.csv")) == [("a", "s"), ("a", "t"), ("b", "s"), ("b", "t")]
@@ -435,6 +443,10 @@ def test_credentials_in_addresses_reach_no_fault(tmp_path: Path) -> None:
         ({"seeds": "1|" * 20_000}, "seeds", ""),
         ({"seeds": [0], "samples": 1}, "", ""),
         ({"samples": 0}, "samples", ""),
+        ({"candidates": 0}, "candidates", ""),
+        ({"candidates": 65}, "candidates", ""),
+        ({"candidates": True}, "candidates", ""),
+        ({"candidate": 2}, "candidate", "did you mean candidates?"),
         ({"style_strength": -0.1}, "style_strength", ""),
         ({"content_strength": True}, "content_strength", ""),
         ({"prompt": "x" * 2001}, "prompt", ""),
@@ -497,6 +509,7 @@ def test_more_pairs_or_samples_than_the_limits_are_refused(tmp_path: Path, monke
         (SMALL | {"contents": ["a.png", "b.png", "c.png"]}, "too many pairs"),
         (SMALL | {"pairs": pairs}, "too many pairs"),
         (SMALL | {"samples": 3}, "too many samples"),
+        (SMALL | {"samples": 2, "candidates": 2}, "too many samples"),
     ):
         loaded = load(tmp_path, document, "m.json")
         assert loaded.manifest is None and [fault.what for fault in loaded.faults] == [what]

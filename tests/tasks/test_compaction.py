@@ -20,10 +20,10 @@ from manifests.store import Store
 from manifests.tables import PLAN, SCORES, to_parquet_bytes, to_table
 from tasks import gc
 from tasks.collect import collect
-from tasks.compaction import publish_scores
+from tasks.compaction import publish_scores, read_scores
 from tasks.plan import plan_rows
-from tasks.runs import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard, scores_key
-from tasks.stock import read_scores
+from tasks.runs import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard, published_scores_key, scores_key
+from tests.made_run import record_reads
 
 SHARDS = 6
 DAY = timedelta(days=1)
@@ -69,11 +69,11 @@ def score(store: Store, plan: Plan, shard: Shard, value: float = 0.5) -> None:
          "scorer": "stub", "scorer_version": "1", "scored_at": plan.run.created_at}
         for s in shard.samples
     ]  # fmt: skip
-    store.replace(scores_key(plan, shard), to_parquet_bytes(to_table(rows, SCORES)))
+    store.replace(scores_key(plan.run, shard), to_parquet_bytes(to_table(rows, SCORES)))
 
 
 def close(store: Store, plan: Plan) -> None:
-    publish_scores(store, plan.run, read_scores(store, plan))
+    publish_scores(store, plan.run, read_scores(store, plan.run))
 
 
 def parts(store: Store) -> int:
@@ -95,14 +95,14 @@ def test_many_parts_become_one_object_and_no_row_is_lost(store: Store, tomorrow:
     for shard in plan.shards:
         score(store, plan, shard)
     assert store.list(layout.SCORES_PREFIX) == {}, "a run that was not closed is not in the data set"
-    before = read_scores(store, plan)
+    before = read_scores(store, plan.run).table
     assert compact(store) == [], "nothing is compacted that was not published"
     close(store, plan)
     assert compact(store) == ["run-a"]
     assert parts(store) == 0 and len(store.list(layout.SCORES_PREFIX)) == 1
-    after = read_scores(store, plan)
-    assert len(after) == SHARDS
-    assert sorted(after, key=str) == sorted(before, key=str)
+    after = read_scores(store, plan.run).table
+    assert after.num_rows == SHARDS
+    assert after.equals(before)
 
 
 def test_rows_that_came_after_the_last_closing_keep_their_parts(store: Store, tomorrow: None) -> None:
@@ -124,9 +124,27 @@ def test_a_part_that_is_written_anew_counts_before_the_published_object(store: S
     close(store, plan)
     compact(store)
     score(store, plan, plan.shards[0], value=0.25)  # as a rerun does that draws a deleted picture again
-    values = {row["sample_id"]: row["value"] for row in read_scores(store, plan)}
-    assert len(values) == len(read_scores(store, plan)) == SHARDS
+    rows = read_scores(store, plan.run).table.to_pylist()
+    values = {row["sample_id"]: row["value"] for row in rows}
+    assert len(values) == len(rows) == SHARDS
     assert values["sample-0"] == 0.25 and values["sample-1"] == 0.5
+
+
+def test_of_a_closed_run_one_object_is_read_and_the_parts_that_came_since(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned_run(store)
+    for shard in plan.shards:
+        score(store, plan, shard)
+    close(store, plan)
+    asked = record_reads(monkeypatch, store)
+    assert read_scores(store, plan.run).table.num_rows == SHARDS
+    assert asked == [published_scores_key(plan.run)]
+    score(store, plan, plan.shards[3], value=0.125)
+    asked.clear()
+    rows = read_scores(store, plan.run).table.to_pylist()
+    assert asked == [published_scores_key(plan.run), scores_key(plan.run, plan.shards[3])]
+    assert [row["sample_id"] for row in rows if row["value"] == 0.125] == ["sample-3"] and len(rows) == SHARDS
 
 
 def test_a_young_run_and_one_that_somebody_works_on_are_left_alone(
@@ -156,7 +174,7 @@ READER = """
 import json, select, sys, duckdb
 from manifests.store import Store
 from tasks.runs import load_plan
-from tasks.stock import read_scores
+from tasks.compaction import read_scores
 pattern, root, run_id = sys.argv[1:]
 store, seen = Store.open(root), []
 plan = load_plan(store, run_id)
@@ -168,7 +186,7 @@ while not select.select([sys.stdin], [], [], 0)[0]:
     except duckdb.IOException as error:
         assert "No files found" in str(error), error
         rows = 0
-    seen.append((rows, len(read_scores(store, plan))))
+    seen.append((rows, read_scores(store, plan.run).table.num_rows))
 counts = {"looks": len(seen), "globbed": sorted({a for a, _ in seen}), "product": sorted({b for _, b in seen})}
 print(json.dumps(counts), flush=True)
 """

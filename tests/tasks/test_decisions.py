@@ -116,7 +116,8 @@ def test_a_redo_asks_for_the_same_pair_with_another_seed_once(run: tuple[Store, 
     mark = Mark(old.sample_id, "redo", "Ada", NOON)
     (new,) = record_review(store, plan, [mark])
     assert new.seed != old.seed and new.sample_id != old.sample_id
-    assert replace(new, seed=old.seed, sample_id=old.sample_id) == old
+    assert new.candidate_of == old.sample_id, "it is chosen from beside the rejected one"
+    assert replace(new, seed=old.seed, sample_id=old.sample_id, candidate_of=None) == old
     grown = load_plan(store, plan.run.run_id)
     assert grown.samples == (*plan.samples, new) and grown.packs == plan.packs
     assert store.exists(old.key) and not store.exists(new.key)

@@ -289,3 +289,22 @@ def test_a_large_run_draws_and_asks_for_what_is_on_the_screen_alone(context: Bro
     page.wait_for_selector("#sheet .cell:focus img[src]")
     assert f"thing {SIDES - 1} in look {SIDES - 1}" in (page.text_content("#sheet .cell:focus .said") or "")
     assert visit.complaints == []
+
+
+def test_the_chosen_candidate_is_marked_and_can_be_shown_alone(browser: Browser, tmp_path: Path) -> None:
+    context = browser.new_context(bypass_csp=True)
+    store, plan = plan_run(tmp_path, ["apple", "owl"], ["wave"], candidates=4)
+    finish(store, plan, scorer=lambda sample, number: {"transfer": number / 10})
+    visit = Visit(context.new_page(), index_of((store, plan)))
+    page = visit.page
+    page.click("#as-wall")
+    assert page.locator("#sheet .cell .chosen").count() == 2
+    page.select_option("#decision", "chosen")
+    assert (page.text_content("#count") or "").startswith("2 of 8")
+    page.locator("#sheet .cell").first.click()
+    marked = page.locator(".candidate:has(.best)")
+    assert page.locator(".candidate").count() == 4 and marked.count() == 1
+    best = max((s for s in plan.samples if s.content_name == "apple"), key=plan.samples.index)
+    other = max((s for s in plan.samples if s.content_name == "owl"), key=plan.samples.index)
+    assert marked.locator("h3").text_content() in (f"seed {best.seed}★ chosen", f"seed {other.seed}★ chosen")
+    assert accessibility_faults(page) == [] and visit.complaints == []

@@ -47,7 +47,7 @@ def test_a_hostile_name_stays_text_in_an_artifact(name: str) -> None:
 def test_the_table_in_its_three_forms() -> None:
     rows = [ScoreRow("id1", "pepper, red", "wave", 0, "k1", {"transfer": 0.5, "colour_distance": 12.0})]
     assert json.loads(render(rows, "json"))[0]["transfer"] == 0.5
-    assert '"pepper, red",wave,0,12.0,0.5,k1' in render(rows, "csv")
+    assert '"pepper, red",wave,0,12.0,0.5,yes,k1' in render(rows, "csv")
     assert "pepper, red" in render(rows, "table") and "0.500" in render(rows, "table")
     with pytest.raises(ValueError, match="accepted: table, csv, json"):
         render(rows, "xml")

@@ -13,11 +13,13 @@ import pytest
 
 from manifests import layout
 from manifests.store import Store
+from tasks.resident import Resident
 from tasks.review.pages import script_data
 from tasks.review.report import SCRIPTS, copy_report, write_report
-from tasks.review.thumbnails import write_thumbnails
+from tasks.review.thumbnails import in_pages, write_thumbnails
 from tasks.runs import load_plan
-from tests.made_run import HOSTILE, finish, plan_run, png
+from tasks.score import score_shard
+from tests.made_run import HOSTILE, finish, plan_run, png, record_reads
 
 
 def page_data(folder: Path) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def test_a_finished_run_has_a_page_whose_links_all_lead_somewhere(tmp_path: Path
         sides = data["contents"][data["samples"]["content"][number]], data["styles"][data["samples"]["style"][number]]
         key = f"samples/{sides[0]['id']}/{sides[1]['id']}/{sample_id}.png"
         assert (folder / data["root"] / key).resolve().is_file()
-    assert all((folder / "thumbnails" / f"{name}.js").is_file() for name in data["thumbnails"])
+    assert all((folder / "thumbnails" / f"{name}.js").is_file() for name, _ in data["thumbnails"])
 
 
 def test_faults_and_missing_pictures_are_told(tmp_path: Path) -> None:
@@ -121,18 +123,45 @@ def test_only_pages_of_thumbnails_that_changed_are_written_again(tmp_path: Path)
         source.replace(str(key), png(number % 3, 8))
     keys[129] = None
     target.replace("t/theirs.js", b"not ours")
-    names = write_thumbnails(source, keys, target, "t/")
+    pages = write_thumbnails(source, in_pages(keys), target, "t/")
+    assert [count for _, count in pages] == [64, 64, 2]
+    names = [name for name, _ in pages]
     assert len(names) == 3 and len(target.list("t")) == 4
     before = {key: entry.modified for key, entry in target.list("t").items()}
     source.replace("p128.png", b"no picture")
     keys[129] = "p129.png"
-    again = write_thumbnails(source, keys, target, "t/")
+    again = [name for name, _ in write_thumbnails(source, in_pages(keys), target, "t/")]
     assert again[:2] == names[:2] and again[2] != names[2]
     after = {key: entry.modified for key, entry in target.list("t").items()}
     assert {f"t/{name}.js" for name in again} | {"t/theirs.js"} == set(after)
     assert all(after[f"t/{name}.js"] == before[f"t/{name}.js"] for name in again[:2])
     pictures = json.loads(target.read(f"t/{again[2]}.js").decode().split(", ", 1)[1].rstrip(";\n)"))
     assert pictures[0] == "" and pictures[1].startswith("UklGR")
+
+
+def test_who_scores_writes_the_thumbnails_and_the_page_reads_no_picture_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, plan = plan_run(tmp_path, ["apple", "owl"], ["wave", "night"])
+    assert len(plan.shards) == 2
+    for number, sample in enumerate(plan.samples[:-1]):
+        store.write_once(sample.key, png(number))
+    resident = Resident("cpu", store, lambda event: None)
+    for shard in plan.shards:
+        score_shard(resident, {"run_id": plan.run.run_id, "shard_id": shard.shard_id})
+    pages = store.list(layout.thumbnails_prefix(plan.run.run_id))
+    assert len(pages) == 2
+    asked = record_reads(monkeypatch, store)
+    write_report(store, plan)
+    assert not [key for key in asked if key.startswith(layout.SAMPLES_PREFIX)]
+    assert pages.keys() < store.list(layout.thumbnails_prefix(plan.run.run_id)).keys(), "and the page of the inputs"
+    # The last picture comes later: the page of its shard is another one, and the old one goes.
+    store.write_once(plan.samples[-1].key, png(9))
+    score_shard(resident, {"run_id": plan.run.run_id, "shard_id": plan.shards[1].shard_id})
+    asked.clear()
+    write_report(store, plan)
+    assert {key for key in asked if key.startswith(layout.SAMPLES_PREFIX)} == {s.key for s in plan.shards[1].samples}
+    assert len(store.list(layout.thumbnails_prefix(plan.run.run_id))) == 3
 
 
 @pytest.mark.parametrize("pictures", [True, False])

@@ -86,7 +86,7 @@ def test_status_says_who_is_at_work_what_is_left_and_where_the_log_is(plan: Plan
     store.replace(plan.samples[0].key, b"there")
     quiet = full_status(store, "night-1")
     assert (quiet.state, quiet.at_work) == ("faults", ())
-    assert str(quiet.left) == "1 adapters to train (y), 7 pictures to draw, 1 to score"
+    assert str(quiet.left) == "1 adapter to train (y), 7 pictures to draw, 1 to score"
     assert quiet.logs == {"y": f"{tmp_path}/runs/night-1/logs/pack.jsonl"}
     at_work = {
         layout.run_lease_key("night-1"): "night-1: box, process 1, since noon",

@@ -14,6 +14,7 @@ blora.model = (() => {
 
   const content = (i) => data.contents[samples.content[i]];
   const style = (i) => data.styles[samples.style[i]];
+  const chosen = (i) => samples.best[i] === 1;
   const there = (i) => samples.bytes[i] !== null;
   const pairOf = (i) => samples.content[i] * data.styles.length + samples.style[i];
   const searched = Array.from({ length: count }, (_, i) =>
@@ -35,7 +36,8 @@ blora.model = (() => {
 
   const passes = (i, filter, marks) => {
     if (filter.text && !filter.text.split(/\s+/).every((word) => searched[i].includes(word))) return false;
-    if (filter.decision === "missing" ? there(i) : filter.decision && marks.decision(samples.id[i]) !== filter.decision) {
+    if (filter.decision === "missing" ? there(i) : filter.decision === "chosen" ? !chosen(i)
+      : filter.decision && marks.decision(samples.id[i]) !== filter.decision) {
       return false;
     }
     for (const { score, low, high } of filter.ranges) {
@@ -106,6 +108,6 @@ blora.model = (() => {
     return score.lower ? 1 - share : share;
   };
 
-  return { count, scores, samples, content, style, there, label, picture, order, grid, rank, byId, reference,
+  return { count, scores, samples, content, style, there, chosen, label, picture, order, grid, rank, byId, reference,
     candidatesOf: (i) => candidates.get(pairOf(i)) };
 })();

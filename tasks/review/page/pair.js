@@ -73,7 +73,8 @@ blora.pair = (() => {
 
   const candidate = (i) => {
     const id = model.samples.id[i];
-    const made = element("article", { className: "candidate", tabIndex: -1, "aria-label": model.label(i) });
+    const label = model.label(i) + (model.chosen(i) ? ", chosen" : "");
+    const made = element("article", { className: "candidate", tabIndex: -1, "aria-label": label });
     made.dataset.i = i;
     made.dataset.mark = marks.decision(id);
     if (i === current) made.setAttribute("aria-current", "true");
@@ -82,7 +83,8 @@ blora.pair = (() => {
     if (marks.by(id)) notes.push(`marked by ${marks.by(id)}`);
     if (redo !== undefined) notes.push(`asked for again as seed ${model.samples.seed[redo]}`);
     made.append(
-      element("h3", { textContent: `seed ${model.samples.seed[i]}` }),
+      element("h3", {}, `seed ${model.samples.seed[i]}`,
+        ...(model.chosen(i) ? [element("span", { className: "best", textContent: "★ chosen" })] : [])),
       picture(i),
       buttons(i),
       element("p", { className: "note", textContent: notes.join(" · ") }),

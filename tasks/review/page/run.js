@@ -55,9 +55,10 @@
       : element("div", { className: "missing", textContent: "not drawn" }));
     const frame = element("div", { className: "frame", "aria-hidden": "true" }, picture);
     if (mark in MARKS) frame.append(element("span", { className: `sign ${mark}`, textContent: MARKS[mark].sign }));
+    if (model.chosen(i)) frame.append(element("span", { className: "chosen", textContent: "★" }));
     if (others.length) frame.append(element("span", { className: "more", textContent: `1 of ${others.length + 1}` }));
     const name = view.view === "wall" ? `${model.content(i).name} · ${model.style(i).name}` : `seed ${model.samples.seed[i]}`;
-    const said = [model.label(i), view.sort && `${blora.words(view.sort)} ${value(i)}`, mark in MARKS && MARKS[mark].word,
+    const said = [model.label(i), view.sort && `${blora.words(view.sort)} ${value(i)}`, mark in MARKS && MARKS[mark].word, model.chosen(i) && "chosen",
       others.length && `${others.length} more candidates`, !model.there(i) && "not drawn"];
     cell.replaceChildren(frame,
       element("div", { className: "caption", "aria-hidden": "true" },

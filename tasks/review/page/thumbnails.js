@@ -3,7 +3,12 @@
 /* Thumbnails come in pages, script files that call `add`. A page is asked for when one of its pictures is on the
    screen, the one asked for last first, and not at all if its pictures have been scrolled away before its turn. */
 blora.thumbnails = (() => {
-  const PAGE_SIZE = blora.data.pageSize;
+  const pages = []; // name of a page, the number of its first picture
+  let count = 0;
+  for (const [name, pictures] of blora.data.thumbnails) {
+    pages.push([name, count]);
+    count += pictures;
+  }
   const AT_ONCE = 6;
   const loaded = new Map(); // name of a page -> its pictures, base64
   const waiting = new Map(); // name of a page -> [img, number on the page]
@@ -48,10 +53,21 @@ blora.thumbnails = (() => {
     }
   }
 
+  /* The name of the page that holds picture `number`, and its place there. */
+  const find = (number) => {
+    let [low, high] = [0, pages.length - 1];
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if (pages[middle][1] <= number) low = middle;
+      else high = middle - 1;
+    }
+    return [pages[low][0], number - pages[low][1]];
+  };
+
   return {
     /* Show thumbnail `number` in an <img>, now or when its page is there. */
     show(image, number) {
-      const [name, place] = [blora.data.thumbnails[Math.floor(number / PAGE_SIZE)], number % PAGE_SIZE];
+      const [name, place] = find(number);
       if (loaded.has(name)) {
         put(image, loaded.get(name)[place]);
         return;

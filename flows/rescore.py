@@ -1,0 +1,94 @@
+"""One more scorer for a run that has ended: its pictures are read from the store and judged, nothing is drawn again.
+
+1. Find and check the scorers' weights; compare what they have judged with the run's pictures.
+2. Judge what is missing, in the slots, in parts that no reader looks at.
+3. Publish all rows at once; write tables, page and report again.
+
+Inputs: a run, scorers as `blora.weights` reads them, and `flows.params.RescoreOptions`. Outputs: rows of the SCORES
+table in the run's tables and in the data set. Safe to run again at any time: no picture is judged twice by one version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.client.schemas.objects import State
+from prefect.futures import wait
+from prefect.states import Completed
+
+from flows.params import RescoreOptions
+from flows.places import slots
+from manifests import layout
+from manifests.store import Store
+from tasks import environment, progress, steps
+from tasks.added_scores import Rescoring, plan_rescoring, publish_added
+from tasks.artifacts import publish_artifacts
+from tasks.faults import TaskError
+from tasks.presence import at_work
+from tasks.runs import load_plan
+
+SHARE_MOST = 16
+"""Shards that one task is given, where there are so many that records of tasks would be the work."""
+
+
+@flow(name="rescore", flow_run_name="rescore {run_id}", persist_result=False, validate_parameters=True)
+def rescore(run_id: str, scorers: tuple[str, ...], options: RescoreOptions | None = None) -> State[Any]:
+    """Judge the pictures of a run by further scorers.
+
+    Args:
+        run_id: The run, as `blora status` lists it.
+        scorers: csd, dinov2-small, dinov2-base, dinov2-large, clip-l14 or clip-bigg14, each alone or with its weights,
+            such as csd=./csd.safetensors.
+        options: Where; every field has a default.
+    """
+    options = options or RescoreOptions()
+    store = Store.open(options.root or environment.store_root())
+    plan = load_plan(store, run_id)
+    asked = plan_rescoring(store, plan, scorers)
+    todo = sum(len(some) for one in asked for some in one.missing.values())
+    progress.publish({"kind": "rescore", "id": run_id, "done": 0, "total": todo})
+    with at_work(store, layout.run_lease_key(run_id), run_id):
+        if todo:
+            _judge(store, run_id, asked, environment.devices(options.devices))
+        outcome = publish_added(store, plan, asked)
+    publish_artifacts(store, plan, outcome)
+    sentence = f"{todo} pictures judged by {', '.join(one.kind for one in asked)}"
+    get_run_logger().info("%s: %s", run_id, sentence)
+    counts = {one.kind: sum(len(some) for some in one.missing.values()) for one in asked}
+    return Completed(message=sentence, data={"judged": counts, "versions": {one.kind: one.version for one in asked}})
+
+
+def _judge(store: Store, run_id: str, asked: Sequence[Rescoring], devices: tuple[str, ...]) -> None:
+    """Do what is missing in slots, one scorer after the other, so that a slot holds one at a time.
+
+    Raises:
+        TaskError: some of it failed; what was done is kept for the next time.
+    """
+    failed: list[str] = []
+    with slots(store, devices):
+        for one in asked:
+            shards = list(one.missing)
+            size = max(1, min(SHARE_MOST, len(shards) // 250))
+            futures = [
+                steps.rescore_shards.submit(
+                    run_id,
+                    one.asked,
+                    {shard: list(one.missing[shard]) for shard in shards[start : start + size]},
+                    start,
+                )
+                for start in range(0, len(shards), size)
+            ]
+            wait(futures)
+            for future in futures:
+                said: Any = future.state.result(raise_on_failure=False)
+                if not isinstance(said, dict):
+                    failed.append(f"{one.kind}: {said}")
+                elif said.get("failed"):
+                    failed.append(f"{one.kind}: {next(iter(said['failed'].values()))}")
+    if failed:
+        raise TaskError(
+            f"{run_id}: {len(failed)} tasks failed, and no score was published; the first: {failed[0]}. "
+            "What was judged is kept: mend the cause, then blora rescore again"
+        )

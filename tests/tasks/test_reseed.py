@@ -1,0 +1,182 @@
+"""Checks and reseeding inside a slot, with real trainings of a tiny base: what is kept, named, told and resumed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blora.check import Verdict, best_attempt
+from blora.errors import SettingsError
+from manifests import layout
+from manifests.schema import load_manifest
+from manifests.store import Store
+from manifests.tables import ADAPTERS, FAULTS, from_parquet_bytes
+from tasks import reseed
+from tasks.collect import collect
+from tasks.plan import make_plan, publish
+from tasks.resident import Resident
+from tasks.runs import Plan
+from tasks.status import full_status
+from tasks.train import train_pack
+from tests.flows.conftest import SETTINGS, Project
+from tests.tiny import save_tiny_base
+
+UNREACHABLE = {"attempts": 3, "steps": 2, "reconstruction_distance": 0}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny base; do not change it."""
+    return save_tiny_base(tmp_path_factory.mktemp("base") / "tiny")
+
+
+class Slot:
+    """A store with the plan of two adapters in one pack, and a slot that works it off in this process."""
+
+    def __init__(self, root: Path, base: Path, check: Mapping[str, Any] | None) -> None:
+        project = Project(root / "project", base, contents=1, styles=1)
+        project.write(settings=SETTINGS | ({"check": dict(check)} if check is not None else {}))
+        loaded = load_manifest(str(project.path), allowed_roots=[str(base)])
+        assert loaded.manifest is not None and loaded.faults == ()
+        self.store = Store.open(str(root / "store"))
+        self.plan: Plan = publish(self.store, make_plan(self.store, loaded), loaded.manifest)
+        self.steps: list[tuple[int, int]] = []
+        self.resident = Resident("cpu", self.store, self.note)
+
+    def note(self, event: Mapping[str, Any]) -> None:
+        self.steps.append((event["done"], event["total"]))
+
+    def train(self) -> dict[str, Any]:
+        (pack,) = self.plan.packs
+        return train_pack(self.resident, {"run_id": self.plan.run.run_id, "pack_id": pack.pack_id})
+
+    def markers(self) -> list[dict[str, Any]]:
+        keys = [layout.adapter_marker_key(adapter.adapter_id) for adapter in self.plan.adapters]
+        return [json.loads(self.store.read(key)) for key in keys]
+
+    def halves(self) -> dict[str, bytes]:
+        keys = [key for key in self.store.list("adapters/") if key.endswith(".safetensors")]
+        return {key: self.store.read(key) for key in keys}
+
+    def table(self, name: str, schema: Any) -> list[dict[str, Any]]:
+        data = self.store.read(layout.run_key(self.plan.run.run_id, f"{name}.parquet"))
+        return list(from_parquet_bytes(data, schema).to_pylist())
+
+
+def test_a_check_that_is_only_told_changes_neither_ids_nor_bytes(tmp_path: Path, base: Path) -> None:
+    off, told = Slot(tmp_path / "off", base, {"attempts": 0}), Slot(tmp_path / "told", base, {"steps": 2})
+    assert off.train()["faults"] == told.train()["faults"] == []
+    assert off.halves() == told.halves() and len(told.halves()) == 4
+    assert [marker["check"] for marker in off.markers()] == [None, None]
+    for marker in told.markers():
+        check = marker["check"]
+        assert (check["attempt"], check["attempts"], check["passed"], check["limits"]) == (1, 1, None, {})
+        assert 0 < check["measures"]["reconstruction_distance"] < 150 and len(check["measures"]) == 4
+    collect(told.store, told.plan)
+    rows = told.table("adapters", ADAPTERS)
+    assert [row["passed"] for row in rows] == [None, None] and all(row["white_background"] is not None for row in rows)
+
+
+def test_attempts_and_limits_are_part_of_the_id(tmp_path: Path, base: Path) -> None:
+    one, three, four, wider = (
+        {adapter.adapter_id for adapter in Slot(tmp_path / str(number), base, check).plan.adapters}
+        for number, check in enumerate(
+            (None, UNREACHABLE, UNREACHABLE | {"attempts": 4}, UNREACHABLE | {"reconstruction_distance": 0.1})
+        )
+    )
+    assert len(one | three | four | wider) == 8
+
+
+def test_several_attempts_need_something_to_judge_by(tmp_path: Path, base: Path) -> None:
+    with pytest.raises(SettingsError, match="nothing to judge by"):
+        Slot(tmp_path, base, {"attempts": 2})
+
+
+def test_what_never_passes_is_kept_at_its_best_and_is_a_fault(tmp_path: Path, base: Path, monkeypatch: Any) -> None:
+    seen: list[list[float]] = []
+    check = reseed.check_adapters
+
+    def watched(*args: Any, **options: Any) -> list[Verdict]:
+        verdicts = check(*args, **options)
+        seen.append([verdict.measures["reconstruction_distance"] for verdict in verdicts])
+        return verdicts
+
+    monkeypatch.setattr(reseed, "check_adapters", watched)
+    slot = Slot(tmp_path, base, UNREACHABLE)
+    assert slot.train()["faults"] == []
+    assert [len(row) for row in seen] == [2, 2, 2] and len({value for row in seen for value in row}) == 6
+    for number, marker in enumerate(slot.markers()):
+        distances = [row[number] for row in seen]
+        assert marker["check"]["measures"]["reconstruction_distance"] == min(distances)
+        assert marker["check"]["attempt"] == 1 + distances.index(min(distances))
+        assert (marker["check"]["passed"], marker["check"]["failed"]) == (False, ["reconstruction_distance"])
+        assert marker["settings"]["check"]["attempts"] == 3
+    assert slot.store.list(f"runs/{slot.plan.run.run_id}/checkpoints/") == {}
+    outcome = collect(slot.store, slot.plan)
+    told = [row for row in slot.table("faults", FAULTS) if row["kind"] == "check"]
+    assert {row["item"] for row in told} == {adapter.adapter_id for adapter in slot.plan.adapters}
+    assert "none of 3 trainings of c0 passed its check; the best is kept" in {row["what"] for row in told}
+    assert not outcome.complete
+    assert full_status(slot.store, slot.plan.run.run_id).passed == "0 of 2 adapters"
+
+
+def test_only_what_failed_is_trained_again_until_it_passes(tmp_path: Path, base: Path, monkeypatch: Any) -> None:
+    first = Slot(tmp_path / "first", base, UNREACHABLE | {"attempts": 2, "reconstruction_distance": 0.001})
+    passes: list[list[str]] = []
+    check = reseed.check_adapters
+
+    def judged(base_: Any, trained: Any, settings: Any, **options: Any) -> list[Verdict]:
+        """The real check, but for c0's first training, which passes."""
+        passes.append([adapter.metadata["key"] for adapter, _ in trained])
+        verdicts = check(base_, trained, settings, **options)
+        content = first.plan.adapters[0].adapter_id
+        return [
+            Verdict(verdict.measures, {"reconstruction_distance": 200.0})
+            if adapter.metadata["key"] == content
+            else verdict
+            for verdict, (adapter, _) in zip(verdicts, trained, strict=True)
+        ]
+
+    monkeypatch.setattr(reseed, "check_adapters", judged)
+    first.train()
+    content, style = (adapter.adapter_id for adapter in first.plan.adapters)
+    assert passes == [[content, style], [f"{style} attempt 2"]]
+    assert first.markers()[0]["check"]["attempt"] == 1 and first.markers()[0]["check"]["passed"] is True
+
+
+def test_a_slot_that_dies_in_a_further_attempt_ends_with_the_same_bytes(tmp_path: Path, base: Path) -> None:
+    whole, broken = Slot(tmp_path / "whole", base, UNREACHABLE), Slot(tmp_path / "broken", base, UNREACHABLE)
+    whole.train()
+    attempt, last = 0, 0
+
+    def die(event: Mapping[str, Any]) -> None:
+        nonlocal attempt, last
+        attempt, last = attempt + (event["done"] <= last), event["done"]
+        if event["kind"] == "train" and attempt == 1 and event["done"] == event["total"]:
+            raise KeyboardInterrupt
+
+    broken.resident.emit = die
+    with pytest.raises(KeyboardInterrupt):
+        broken.train()
+    left = broken.store.list(f"runs/{broken.plan.run.run_id}/checkpoints/")
+    assert len(left) == 2 and broken.halves() == {}, "a checkpoint of each attempt, and no adapter yet"
+    broken.resident.emit = broken.note
+    broken.train()
+    assert broken.halves() == whole.halves()
+    assert [m["check"] for m in broken.markers()] == [m["check"] for m in whole.markers()]
+    assert whole.train()["trained"] == [], "nothing is trained twice"
+
+
+def test_the_first_that_passed_is_kept_else_the_fewest_defects_then_the_nearest() -> None:
+    def verdict(distance: float, split: float) -> Verdict:
+        limits = {"reconstruction_distance": 0.5, "split_image": 0.5}
+        return Verdict({"reconstruction_distance": distance, "split_image": split}, limits)
+
+    assert best_attempt([verdict(0.9, 0.9), verdict(0.4, 0.4), verdict(0.1, 0.1)]) == 1
+    assert best_attempt([verdict(0.9, 0.9), verdict(0.8, 0.2), verdict(0.7, 0.9)]) == 1
+    assert best_attempt([verdict(0.9, 0.2), verdict(0.8, 0.2)]) == 1
+    assert best_attempt([None, verdict(0.9, 0.9)]) == 1 and best_attempt([None, None]) == 0
