@@ -18,6 +18,7 @@ Source: perceptual distance as in Zhang et al. 2018 (LPIPS) without learned weig
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
@@ -84,12 +85,25 @@ class Judge:
         self._hands = [style.hand for style in paired.styles]
         self.chosen: dict[str, dict[str, float]] = {"style": {}, "thing": {}}
         self._by_kind: dict[tuple[str, ...], Vectors] = {}
-        self._style_kind, self._thing_kind = self._choose()
-        self._centroids = self._joined(self._style_kind)[self._others].mean(axis=0)
-        self._means = self._joined(self._thing_kind)[self._others].mean(axis=0)
+        self._look_by(*self._choose())
+
+    def judging_by(self, style: tuple[str, ...], thing: tuple[str, ...]) -> Judge:
+        """The same judges with features of one's own choice, such as those of pixels alone.
+
+        Args:
+            style: Features that the style judge looks at, of `KINDS`.
+            thing: Features that the thing judge looks at, of `KINDS`.
+        """
+        other = copy.copy(self)
+        other._look_by(style, thing)
+        return other
+
+    def _look_by(self, style: tuple[str, ...], thing: tuple[str, ...]) -> None:
+        self._style_kind, self._thing_kind = style, thing
+        self._centroids = self._joined(style)[self._others].mean(axis=0)
+        self._means = self._joined(thing)[self._others].mean(axis=0)
         self._galleries: dict[frozenset[str], Vectors] = {}
-        kinds = "+".join(self._style_kind), "+".join(self._thing_kind)
-        self.version = f"{extractor.version}-{RECIPE}-{kinds[0]}-{kinds[1]}"
+        self.version = f"{self._extractor.version}-{RECIPE}-{'+'.join(style)}-{'+'.join(thing)}"
 
     def judge(self, pictures: Sequence[NDArray[np.uint8]], pairs: Sequence[Pair]) -> list[Verdict]:
         """Judge one picture a pair.

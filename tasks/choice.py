@@ -2,12 +2,14 @@
 
 The rule, of the candidates of one pair and seed that are in the store:
 
-1. What a person says goes first: those marked *reject* or *redo* are out, and where some are marked *keep*, all others.
+1. What a person says goes first: those marked *reject* or *redo* are out, and once one is marked *keep*, so are those
+   that are not.
 2. Of the rest the one with the highest deciding score: the first of `DECIDING` that any of them has. That is
    ``transfer`` where there are two pictures to compare with: the harmonic mean of how much nearer the candidate is to
    the content image than the style image is, and to the style image than the content image is (`blora.score`; harmonic
-   mean of both sides as in NP-LoRA). ``harmonic_mean``, of the plain similarities, only breaks ties: it prefers a copy
-   of either input to the true picture. Where a prompt says one side, ``text_clip``, else the similarity to the picture.
+   mean of both sides as in NP-LoRA). Where a prompt says one side, ``text_clip``, else the similarity to the picture.
+   ``harmonic_mean``, of the plain similarities, breaks ties and does no more, because it prefers a copy of either input
+   to the true picture. Of the embedded model's pictures three quarters have no ``transfer`` at all, and it decides.
 3. Still equal: the picture that the manifest asks for, then the lowest seed.
 
 Numbers of two versions of a scorer do not compare: only those of the version that most candidates have count. A

@@ -69,6 +69,16 @@ def test_the_judges_say_what_they_chose_among(judge: Judge) -> None:
         assert best in judge.version and judge.chosen[side][best] > 1 / len(STYLES)
 
 
+def test_judges_of_pixels_alone_know_real_drawings_and_leave_the_usual_ones_as_they_are(
+    judge: Judge, paired: PairedSet, pairs: list[Pair]
+) -> None:
+    before, pixels = judge.version, judge.judging_by(("colours",), ("edges",))
+    assert pixels.version.endswith("-colours-edges") and judge.version == before
+    real = rates(pixels.judge([paired.pictures[pair.truth] for pair in pairs], pairs))
+    copied = rates(pixels.judge([paired.pictures[pair.reference] for pair in pairs], pairs))
+    assert real[0] > 0.7 and real[1] > 0.25 > copied[1], "of ten things, where chance finds one"
+
+
 def test_edges_ignore_colour_and_see_shape() -> None:
     one, other = picture(0), picture(1)
     assert float(edge_map(one) @ edge_map(255 - one)) > 0.9
