@@ -36,7 +36,8 @@ def slot(tmp_path: Path) -> Iterator[Slot]:
 
 
 def test_an_error_in_the_child_comes_back_with_its_name_and_verdict(slot: Slot) -> None:
-    with pytest.raises(JobFailed, match="accepted: train_pack, generate_shard, score_shard, probe_part") as caught:
+    known = "train_pack, generate_shard, score_shard, rescore_shard, train_method, draw_method, probe_part"
+    with pytest.raises(JobFailed, match=f"accepted: {known}") as caught:
         slot.call("no_such_job", {})
     assert caught.value.error_class == "LookupError"
     assert not is_transient(caught.value)
