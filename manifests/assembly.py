@@ -15,7 +15,7 @@ from manifests.parsing.records import suggest
 from manifests.rows import PairFields
 from manifests.sweeps import Parts, expanded, fault_of, parts_of
 
-MAX_PAIRS = 200_000
+MAX_PAIRS = 300_000
 """Pairs of one manifest, the grid expanded."""
 
 MAX_SAMPLES = 1_000_000

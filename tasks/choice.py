@@ -7,9 +7,11 @@ The rule, of the candidates of one pair and seed that are in the store:
 2. Of the rest the one with the highest deciding score: the first of `DECIDING` that any of them has. That is
    ``transfer`` where there are two pictures to compare with: the harmonic mean of how much nearer the candidate is to
    the content image than the style image is, and to the style image than the content image is (`blora.score`; harmonic
-   mean of both sides as in NP-LoRA). Where a prompt says one side, ``text_clip``, else the similarity to the picture.
-   ``harmonic_mean``, of the plain similarities, breaks ties and does no more, because it prefers a copy of either input
-   to the true picture. Of the embedded model's pictures three quarters have no ``transfer`` at all, and it decides.
+   mean of both sides as in NP-LoRA), by CSD's features where a run was scored with them (``score.scorers``, or later
+   by `blora rescore`). Where a prompt says one side, ``text_clip``, else the similarity to the picture.
+   ``harmonic_mean`` of the same scorer, of the plain similarities, breaks ties and does no more, because it prefers a
+   copy of either input to the true picture. Of the embedded model's pictures three quarters have no ``transfer`` at
+   all, and it decides.
 3. Still equal: the picture that the manifest asks for, then the lowest seed.
 
 Numbers of two versions of a scorer do not compare: only those of the version that most candidates have count. A
@@ -30,10 +32,11 @@ from tasks.review.decisions import Mark, load_marks
 from tasks.runs import Plan, PlannedSample
 from tasks.stock import Stock
 
-DECIDING = ("transfer", "text_clip", "style_lite0", "content_lite0", "style_clip", "content_clip")
+DECIDING = ("transfer_csd", "transfer", "text_clip", "style_lite0", "content_lite0", "style_clip", "content_clip")
 """What pictures are told apart by where nothing is said: the first of these scores that any of them has."""
 
-TIE = "harmonic_mean"
+TIES = {"transfer_csd": "harmonic_mean_csd", "transfer": "harmonic_mean"}
+"""What pictures with equal numbers of a score are told apart by."""
 
 SCORE_COLUMNS = ("sample_id", "score", "value", "scorer", "scorer_version")
 """What of the score table a choice is made by."""
@@ -85,7 +88,7 @@ def choose(
         groups.setdefault(sample.asked_id, []).append(sample)
     table: dict[str, dict[str, Mapping[str, Any]]] = {}
     for row in scores:
-        if row["score"] in (*DECIDING, TIE):
+        if row["score"] in (*DECIDING, *TIES.values()):
             table.setdefault(row["sample_id"], {})[row["score"]] = row
     return [_choose(sorted(group, key=_first), there, table, marks) for group in groups.values()]
 
@@ -110,7 +113,8 @@ def _choose(group: list[PlannedSample], there: Container[str], table: Table, mar
     if len(left) > 1 and not rows:
         return Choice(candidates, None, "none")
     judged = [one for one in left if one.sample_id in rows] or left
-    chosen = max(judged, key=lambda one: _merit(one, rows, table))  # the first of equals
+    ties = {one.sample_id: table.get(one.sample_id, {}).get(TIES.get(name, "")) for one in judged}
+    chosen = max(judged, key=lambda one: (_value(rows, one), _value(ties, one)))  # the first of equals
     by: ChosenBy = "score" if len(left) > 1 else "review" if len(present) > 1 else "only"
     asked = rows.get(group[0].asked_id)
     return Choice(candidates, chosen, by, len(rows), rows.get(chosen.sample_id), asked["value"] if asked else None)
@@ -125,9 +129,9 @@ def _comparable(rows: dict[str, Mapping[str, Any]]) -> dict[str, Mapping[str, An
     return {key: row for key, row in rows.items() if (row["scorer"], row["scorer_version"]) == usual}
 
 
-def _merit(sample: PlannedSample, rows: Mapping[str, Mapping[str, Any]], table: Table) -> tuple[float, float]:
-    deciding, tie = rows.get(sample.sample_id), table.get(sample.sample_id, {}).get(TIE)
-    return deciding["value"] if deciding else 0.0, tie["value"] if tie else 0.0
+def _value(rows: Mapping[str, Mapping[str, Any] | None], sample: PlannedSample) -> float:
+    row = rows.get(sample.sample_id)
+    return row["value"] if row else 0.0
 
 
 def choose_of(store: Store, plan: Plan, stock: Stock) -> list[Choice]:

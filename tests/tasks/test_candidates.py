@@ -61,6 +61,19 @@ def test_the_first_candidates_are_the_pictures_that_are_drawn_without_the_field(
     assert second == [ids.candidate_seed(7, number) for number in (2, 3, 4, 5)]
 
 
+def test_csd_decides_where_its_scores_are_and_its_own_harmonic_mean_breaks_ties(tmp_path: Path) -> None:
+    store, plan = plan_run(tmp_path, ["apple"], ["wave"], candidates=3)
+    first, second, third = (sample.sample_id for sample in plan.samples)
+    values = {
+        first: {"transfer": 0.9, "harmonic_mean": 0.9, "transfer_csd": 0.0, "harmonic_mean_csd": 0.9},
+        second: {"transfer": 0.5, "harmonic_mean": 0.9, "transfer_csd": 0.4, "harmonic_mean_csd": 0.2},
+        third: {"transfer": 0.1, "harmonic_mean": 0.1, "transfer_csd": 0.4, "harmonic_mean_csd": 0.3},
+    }
+    finish(store, plan, scorer=lambda sample, number: values[sample.sample_id])
+    (row,) = best_of(store, plan).values()
+    assert (row["sample_id"], row["score"], row["value"], row["asked_value"]) == (third, "transfer_csd", 0.4, 0.0)
+
+
 def test_a_pair_says_for_itself_how_many_it_has(tmp_path: Path) -> None:
     pairs = [{"content": "owl", "style": "night", "candidates": 1}, {"content": "owl", "style": "coral"}]
     found = samples(tmp_path, pairs, candidates=2)
