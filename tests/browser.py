@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Request
 
 AXE = "axe-core@4.14.1"
 CACHE = Path.home() / ".cache" / "blora-tests"
@@ -68,9 +68,13 @@ class Visit:
         self.requests: list[str] = []
         page.on("console", lambda said: self._complain(said.type, said.text))
         page.on("pageerror", lambda error: self.complaints.append(f"uncaught {error}"))
-        page.on("requestfailed", lambda request: self.complaints.append(f"failed {request.url}"))
+        page.on("requestfailed", self._failed)
         page.on("request", lambda request: self.requests.append(request.url))
         page.goto(address)
+
+    def _failed(self, request: Request) -> None:
+        if request.failure != "net::ERR_ABORTED":  # taken back by the browser itself: the page was left meanwhile
+            self.complaints.append(f"failed {request.url}: {request.failure}")
 
     def _complain(self, kind: str, text: str) -> None:
         if kind in ("error", "warning"):
