@@ -25,7 +25,8 @@ from tasks.stock import Stock, take_stock
 
 SCRIPTS = ("common.js", "model.js", "marks.js", "thumbnails.js", "sheet.js", "pair.js", "run.js")
 FAULTS_SHOWN = 500
-TABLES = ("plan", "samples", "best", "scores", "adapters", "faults", "slots")
+TABLES = ("plan", "samples", "best", "scores", "adapters", "faults", "slots", "clips")
+SHEETS = ("contact_sheet.png", "strips.png", "clips.gif")
 _IN_STORE = "../../../"  # from the page's folder to the store's root
 _COPIED = "store/"
 
@@ -66,7 +67,7 @@ def copy_report(store: Store, run_id: str, folder: str, *, pictures: bool = True
     plan = load_plan(store, run_id)
     stock, target = take_stock(store, plan), Store.open(folder)
     keys = {layout.image_key(image_id) for adapter in plan.adapters for image_id in adapter.image_ids}
-    keys |= {layout.run_key(run_id, name) for name in _table_names()}
+    keys |= {layout.run_key(run_id, name) for name in _file_names()}
     if pictures:
         keys |= {sample.key for sample in plan.samples if sample.sample_id in stock.pictures}
 
@@ -130,13 +131,14 @@ def _write(
         cost=_cost(store, run_id, stock, adapters),
         passed=_passed(store, run_id),
         settings=_flat(plan.run.settings.model_dump(mode="json")),
-        tables=[name for name in _table_names() if store.exists(layout.run_key(run_id, name))],
+        files=[name for name in _file_names() if store.exists(layout.run_key(run_id, name))],
         links=links,
     )
 
 
-def _table_names() -> list[str]:
-    return [f"{name}.parquet" for name in TABLES] + ["run.json", "manifest.json"]
+def _file_names() -> list[str]:
+    tables = [f"{name}.parquet" for name in TABLES]
+    return [*(f"report/{name}" for name in SHEETS), *tables, "run.json", "manifest.json"]
 
 
 def _faults(store: Store, plan: Plan) -> list[dict[str, Any]]:

@@ -54,6 +54,7 @@ def test_a_finished_run_has_a_page_whose_links_all_lead_somewhere(tmp_path: Path
     assert [link for link in relative if ":" in link or not (folder / link).resolve().is_file()] == []
     assert any(link.endswith("content.safetensors") for link in relative)
     assert any(link.endswith("scores.parquet") for link in relative)
+    assert any(link.endswith("report/contact_sheet.png") for link in relative)
     data = page_data(folder)
     for number, sample_id in enumerate(data["samples"]["id"]):
         sides = data["contents"][data["samples"]["content"][number]], data["styles"][data["samples"]["style"][number]]
