@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from manifests.parsing.faultlist import FaultList, Refused, shown
 from manifests.parsing.nodes import decode_text
 
-MAX_ROWS = 300_000
+MAX_ROWS = 200_000
 """Rows of one table."""
 
 MAX_UNPACKED_BYTES = 512 * 2**20
