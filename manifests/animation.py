@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from PIL import Image
+
 from manifests.errors import ImageError
 from manifests.images import (
     MAX_SIDE_PX,
@@ -64,10 +66,7 @@ def identify_frames(data: bytes, numbers: Sequence[int]) -> Iterator[IdentifiedI
     Raises:
         ImageError: A frame cannot be used; those before it have been handed out.
     """
-    with open_untrusted(data) as opened:
-        for number in numbers:
-            opened.seek(number)
-            yield identified(*upright(opened, MAX_SIDE_PX, of_many=True))
+    return (identified(*frame) for frame in _upright_frames(data, numbers))
 
 
 def normalise_frames(data: bytes, numbers: Sequence[int]) -> Iterator[NormalisedImage]:
@@ -80,7 +79,12 @@ def normalise_frames(data: bytes, numbers: Sequence[int]) -> Iterator[Normalised
     Raises:
         ImageError: A frame cannot be used; those before it have been handed out.
     """
+    return (normalised(*frame) for frame in _upright_frames(data, numbers))
+
+
+def _upright_frames(data: bytes, numbers: Sequence[int]) -> Iterator[tuple[Image.Image, list[str]]]:
+    """Each frame as it is shown, with what was done to it."""
     with open_untrusted(data) as opened:
         for number in numbers:
             opened.seek(number)
-            yield normalised(*upright(opened, MAX_SIDE_PX, of_many=True))
+            yield upright(opened, MAX_SIDE_PX, of_many=True)

@@ -26,13 +26,13 @@ import pyarrow as pa
 
 from blora.weights import Weights, locate_weights, parse_scorer
 from manifests import layout
-from manifests.store import Missing, Store
+from manifests.store import Store
 from manifests.tables import SCORES, from_parquet_bytes, to_table
 from tasks.collect import Outcome, collect
-from tasks.compaction import RunScores, publish_scores, read_scores
+from tasks.compaction import RunScores, publish_scores, read_published, read_scores
 from tasks.faults import RunRefused, TaskError
 from tasks.parallel import in_parallel
-from tasks.runs import Plan, published_scores_key
+from tasks.runs import Plan
 from tasks.status import recorded_faults
 from tasks.stock import Stock, take_stock
 from tasks.weights import local_scorer
@@ -102,7 +102,7 @@ def publish_added(store: Store, plan: Plan, rescorings: Sequence[Rescoring]) -> 
         before = read_scores(store, plan.run)
         rows = to_table(laid_over(before.table.to_pylist(), added, kinds), SCORES)
         publish_scores(store, plan.run, RunScores(rows, {**before.parts, **parts.parts}))
-        if _names(added) <= _names(_published(store, plan)):
+        if parts.parts.items() <= read_published(store, plan.run).parts.items():
             break
         log.warning("%s: its scores were put by somebody else at the same time; putting them again", plan.run.run_id)
     else:
@@ -162,13 +162,6 @@ def _read_parts(store: Store, plan: Plan, kinds: Sequence[str]) -> RunScores:
     found = [key for key in keys if key in there]
     tables = in_parallel(lambda key: from_parquet_bytes(store.read(key), SCORES), found)
     return RunScores(pa.concat_tables([SCORES.empty_table(), *tables]), {key: there[key].version for key in found})
-
-
-def _published(store: Store, plan: Plan) -> Rows:
-    try:
-        return list(from_parquet_bytes(store.read(published_scores_key(plan.run)), SCORES).to_pylist())
-    except Missing:
-        return []
 
 
 def _name(row: Mapping[str, Any]) -> tuple[str, str]:

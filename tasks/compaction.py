@@ -82,7 +82,7 @@ def read_scores(store: Store, run: RunInfo, shards: Iterable[Shard] | None = Non
     listed = store.list(layout.shard_scores_prefix(run.run_id))
     keys = listed.keys() if shards is None else {scores_key(run, shard) for shard in shards} & listed.keys()
     parts = {key: listed[key].version for key in keys}
-    published = _read_published(store, run)
+    published = read_published(store, run)
     newer = [key for key, version in parts.items() if published.parts.get(key) != version]
 
     def read(key: str) -> pa.Table | None:
@@ -94,7 +94,7 @@ def read_scores(store: Store, run: RunInfo, shards: Iterable[Shard] | None = Non
     tables = in_parallel(read, newer)
     there = [table for table in tables if table is not None]
     if len(there) < len(tables):
-        published = _read_published(store, run)
+        published = read_published(store, run)
     if not there:
         return RunScores(published.table, published.parts)
     rows = pa.concat_tables(there)
@@ -127,7 +127,7 @@ def superseded_parts(store: Store, run_id: str, entries: Mapping[str, Entry]) ->
     if not parts:
         return {}
     try:
-        known = _read_published(store, load_run(store, run_id)).parts
+        known = read_published(store, load_run(store, run_id)).parts
     except RunNotFound:
         return {}
     held = all(known.get(key) == entry.version for key, entry in parts.items())
@@ -139,7 +139,8 @@ def _names(rows: pa.Table) -> pa.Array:
     return pc.binary_join_element_wise(rows["sample_id"], rows["score"], " ").combine_chunks()
 
 
-def _read_published(store: Store, run: RunInfo) -> RunScores:
+def read_published(store: Store, run: RunInfo) -> RunScores:
+    """The rows of a run as it was last closed, with the parts that they stand for; nothing if it never was."""
     try:
         data = store.read(published_scores_key(run))
     except Missing:

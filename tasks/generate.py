@@ -12,6 +12,7 @@ import io
 import json
 import time
 from collections import deque
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, cast
 
@@ -161,6 +162,11 @@ def encode_png(pixels: Pixels, planned: PlannedSample, run: RunInfo) -> bytes:
     told = {key: value for key, value in planned.columns().items() if not key.endswith(UNTOLD)}
     facts = {key: value for key, value in told.items() if value is not None or key not in NEWER}
     facts |= {"base": run.base, "base_revision": run.base_revision, "settings": run.settings.sample.identity()}
+    return png_with(pixels, facts)
+
+
+def png_with(pixels: Pixels, facts: Mapping[str, Any]) -> bytes:
+    """A PNG with facts about it as JSON under the key ``blora``."""
     text = PngInfo()
     text.add_itxt("blora", json.dumps(facts, sort_keys=True, ensure_ascii=False))
     buffer = io.BytesIO()

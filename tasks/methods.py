@@ -20,7 +20,6 @@ is there is not made again. Two comparisons of one run at once may train an adap
 
 from __future__ import annotations
 
-import io
 import json
 import time
 from collections.abc import Sequence
@@ -28,8 +27,6 @@ from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from blora.adapter import Adapter
 from blora.blocks import attention_layers
@@ -39,6 +36,7 @@ from blora.train import train
 from manifests import layout
 from manifests.store import Missing
 from manifests.tables import METHOD_SCORES, from_parquet_bytes, to_parquet_bytes, to_table
+from tasks.generate import png_with
 from tasks.method_names import adapter_id_of, comparable, method_key, methods_key, sample_id_of, sample_key_of
 from tasks.reseed import training_item
 from tasks.resident import Pixels, Resident
@@ -228,8 +226,4 @@ def _png(picture: Pixels, plan: Plan, method: str, one: PlannedSample) -> bytes:
     """A PNG that says which method drew it, and which picture of the run is its counterpart."""
     facts: dict[str, Any] = {"method": method, "sample_id": sample_id_of(method, one), "blora_sample_id": one.sample_id}
     facts |= {"seed": one.seed, "base": plan.run.base, "base_revision": plan.run.base_revision}
-    text = PngInfo()
-    text.add_itxt("blora", json.dumps(facts, sort_keys=True, ensure_ascii=False))
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG", pnginfo=text)
-    return buffer.getvalue()
+    return png_with(picture, facts)
