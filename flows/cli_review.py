@@ -80,8 +80,7 @@ def review(
         added = record_review(store, plan, marks)
         plan = load_plan(store, run_id)
         stock = take_stock(store, plan)
-        write_choice(store, plan, stock)
-        write_report(store, plan, stock)
+        write_report(store, plan, stock, write_choice(store, plan, stock))
         standing = Counter(mark.decision for mark in load_marks(store, run_id).values())
     lines = {
         "read": f"{len(marks)} decisions",

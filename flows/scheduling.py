@@ -9,7 +9,7 @@ import queue
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Any
 
 from flows.places import Answer, Batch, Finish, Job, Place, item_id
@@ -19,7 +19,7 @@ from tasks import progress
 from tasks.runs import Pack, Plan, Shard
 from tasks.selection import Selection
 from tasks.slots import slot_figures
-from tasks.stock import Stock, take_stock
+from tasks.stock import Holdings, Stock, take_stock
 
 ATTEMPTS = 4
 """How often an item is handed over whose holder goes missing."""
@@ -34,6 +34,7 @@ class Board:
         plan: the run's plan, or a part of it.
         selection: the items of the plan that are wanted.
         place: where they are handed over.
+        held: what the store has of the plan, where planning has just listed it.
         stock: what there was when the work began.
         failures: the failures of items, in the end.
         idle: whether nothing had to be done, in the end.
@@ -44,13 +45,14 @@ class Board:
     plan: Plan
     selection: Selection
     place: Place
+    held: InitVar[Holdings | None] = None
     stock: Stock = field(init=False)
     failures: list[Fault] = field(default_factory=list)
     idle: bool = field(default=True, init=False)
     spent: dict[str, dict[str, float]] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        stock = self.stock = take_stock(self.store, self.plan)
+    def __post_init__(self, held: Holdings | None) -> None:
+        stock = self.stock = take_stock(self.store, self.plan, held)
         coming = self.selection.adapters - stock.adapters
         self._packs = deque(pack for pack in self.plan.packs if any(a.adapter_id in coming for a in pack.adapters))
         self._ready: deque[Shard] = deque()

@@ -36,6 +36,7 @@ from tasks.presence import at_work
 from tasks.runs import Plan, load_plan
 from tasks.selection import Selection, given_up, select
 from tasks.status import recorded_faults
+from tasks.stock import Holdings
 
 
 def run_name() -> str:
@@ -71,7 +72,7 @@ def stylize(manifest: str | InlineManifest, options: RunOptions | None = None) -
         elsewhere=options.shards == "pool",
     )
     assert loaded.manifest is not None  # make_plan refused it otherwise
-    return _work_off(store, publish(store, draft, loaded.manifest), options)
+    return _work_off(store, publish(store, draft, loaded.manifest), options, draft.held)
 
 
 @flow(name="rerun", flow_run_name=run_name, persist_result=False, on_cancellation=[cancel_shards])
@@ -95,7 +96,7 @@ def read_manifest(manifest: str | InlineManifest, options: RunOptions) -> Loaded
     return parse_manifest(said, "json", "inline", options.allowed_roots)
 
 
-def _work_off(store: Store, plan: Plan, options: RunOptions) -> State[Any]:
+def _work_off(store: Store, plan: Plan, options: RunOptions, held: Holdings | None = None) -> State[Any]:
     log = get_run_logger()
     log.info("%s: %d adapters, %d pictures", plan.run.run_id, len(plan.adapters), len(plan.samples))
     progress.publish({"kind": "run", "id": plan.run.run_id})
@@ -105,7 +106,7 @@ def _work_off(store: Store, plan: Plan, options: RunOptions) -> State[Any]:
         selection = selection.without(given_up(recorded))
     work = _work_here if options.shards == "here" else _work_on_pool
     with at_work(store, layout.run_lease_key(plan.run.run_id), plan.run.run_id):
-        board = work(store, plan, selection, options)
+        board = work(store, plan, selection, options, held)
     # What was not tried this time keeps the reason it had.
     stock = board.stock if board.idle else None
     outcome = collect(store, plan, [*recorded, *board.failures], board.timings, stock)
@@ -114,19 +115,19 @@ def _work_off(store: Store, plan: Plan, options: RunOptions) -> State[Any]:
     return _final_state(outcome)
 
 
-def _work_here(store: Store, plan: Plan, selection: Selection, options: RunOptions) -> Board:
+def _work_here(store: Store, plan: Plan, selection: Selection, options: RunOptions, held: Holdings | None) -> Board:
     """Do what is wanted in this machine's slots."""
     devices = environment.devices(options.devices)
     with slots(store, devices) as pool:
-        board = Board(store, plan, selection, Slots(plan.run.run_id, pool))
+        board = Board(store, plan, selection, Slots(plan.run.run_id, pool), held)
         board.run()
     return board
 
 
-def _work_on_pool(store: Store, plan: Plan, selection: Selection, options: RunOptions) -> Board:
+def _work_on_pool(store: Store, plan: Plan, selection: Selection, options: RunOptions, held: Holdings | None) -> Board:
     """Have what is wanted done by the workers of the GPUs."""
     with Fleet(store, plan.run.run_id, options.queue) as fleet:
-        board = Board(store, plan, selection, Pool(fleet, options.at_once))
+        board = Board(store, plan, selection, Pool(fleet, options.at_once), held)
         board.run()
     return board
 

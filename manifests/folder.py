@@ -152,13 +152,14 @@ class Folder:
         return retrying(f"list {start}", lambda: dict(sorted(self._walk(start))))
 
     def _walk(self, start: Path) -> Iterator[tuple[str, Entry]]:
+        root = self.root.rstrip("/")
         # Links to folders are followed: a store may have its samples on another disk.
         for folder, _, names in os.walk(start, onerror=_unless_gone, followlinks=True):
             for name in names:
-                path = Path(folder, name)
-                key = path.relative_to(self._path).as_posix()
+                path = f"{folder}/{name}"
+                key = path[len(root) + 1 :]
                 with contextlib.suppress(FileNotFoundError):
-                    found = path.stat()
+                    found = os.stat(path)
                     if is_visible(key) and stat.S_ISREG(found.st_mode):
                         modified = datetime.datetime.fromtimestamp(found.st_mtime, datetime.UTC)
                         yield key, Entry(found.st_size, modified, f"{found.st_mtime_ns}-{found.st_ino}")

@@ -34,12 +34,13 @@ def canonical(value: Json) -> Canonical:
         ValueError: A number is NaN or infinite.
         TypeError: A value or a key is nothing that JSON can say.
     """
-    return Canonical(_text(value, "value"))
+    return Canonical(_text([value]))
 
 
 ID_LENGTH = 24
 """Hex digits of an id (96 bits)."""
 
+_PLAIN = (str, bool, int, type(None))
 _CANDIDATE_SEEDS = 2**31
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 _RUN_DIGITS = 12
@@ -47,33 +48,43 @@ _SLUG_DIGITS = 8
 _SLUG_SHORTEST = 16
 
 
-def _plain(value: Json, path: str) -> object:
+def _plain(value: Json | Canonical, path: tuple[str | int, ...]) -> object:
     """Return `value` as dicts, lists and scalars that have exactly one JSON text; `path` names it in errors."""
-    if value is None or isinstance(value, str | bool | int):
+    if isinstance(value, _PLAIN):
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ValueError(f"digest of {path}: received {value!r}; accepted finite numbers")
+            raise ValueError(f"digest of {_said(path)}: received {value!r}; accepted finite numbers")
         return float(value)
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
-                raise TypeError(f"digest of {path}: received the key {key!r}; accepted texts as keys")
-        return {key: _plain(item, f"{path}.{key}") for key, item in value.items()}
+                raise TypeError(f"digest of {_said(path)}: received the key {key!r}; accepted texts as keys")
+        return {key: _plain(item, (*path, key)) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
-        return [_plain(item, f"{path}[{index}]") for index, item in enumerate(value)]
-    raise TypeError(f"digest of {path}: received {type(value).__name__}; accepted JSON values")
+        return [_plain(item, (*path, index)) for index, item in enumerate(value)]
+    raise TypeError(f"digest of {_said(path)}: received {type(value).__name__}; accepted JSON values")
 
 
-def _text(value: Json | Canonical, path: str) -> str:
-    if isinstance(value, Canonical):
-        return value.text
-    return _ENCODER.encode(_plain(value, path))
+def _said(path: tuple[str | int, ...]) -> str:
+    return "parts" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+
+
+def _text(parts: Sequence[Json | Canonical], start: int = 0) -> str:
+    """The JSON texts of parts from number `start` on, with commas between them; empty of none."""
+    return _ENCODER.encode([_plain(part, (number,)) for number, part in enumerate(parts, start)])[1:-1]
 
 
 def _sha256(parts: Sequence[Json | Canonical]) -> bytes:
-    text = ",".join(_text(part, f"parts[{index}]") for index, part in enumerate(parts))
-    return hashlib.sha256(f"[{text}]".encode("ascii")).digest()
+    texts: list[str] = []
+    start = 0
+    # Neighbours go through one call of the encoder: calls are most of what an id costs.
+    for number, part in enumerate(parts):
+        if isinstance(part, Canonical):
+            texts += [_text(parts[start:number], start), part.text]
+            start = number + 1
+    texts.append(_text(parts[start:], start))
+    return hashlib.sha256(f"[{','.join(filter(None, texts))}]".encode("ascii")).digest()
 
 
 def digest(*parts: Json | Canonical) -> str:

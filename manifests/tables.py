@@ -1,27 +1,18 @@
-"""The tables on disk: explicit, versioned pyarrow schemas with units in the names, and their one way in and out.
+"""The tables on disk: explicit, versioned pyarrow schemas with units in the names.
 
 Each field's metadata says what it is (`schema.field("seed").metadata[b"doc"]`); the schema's metadata says which table
-and version it is. Files are plain Parquet (zstd): pandas, polars and DuckDB read them as they lie.
+and version it is. `manifests.parquet` is their one way in and out.
 """
 
 from __future__ import annotations
 
-import datetime
-import numbers
-from collections.abc import Iterable, Mapping
-
 import pyarrow as pa
-import pyarrow.parquet as pq
-
-from manifests.errors import TableError
 
 SCHEMA_VERSION = 1
 """Version of a schema below that does not say its own. Raise a table's when a column is added or changes its meaning.
 
 A column that is added later may be null, and is null where an older file is read.
 """
-
-_SCALARS = (str, bool, int, float, type(None))  # whether they fit a column, their type says
 
 _INSTANT = pa.timestamp("us", tz="UTC")
 _TEXTS = pa.list_(pa.field("element", pa.string(), nullable=False))
@@ -296,7 +287,7 @@ BENCH = _schema(
     _need("pair", pa.int32(), "number of the pair, from 0; the same in all rows"),
     _need("split", pa.string(), "validation or test: which things were drawn"),
     _need("thing_code", pa.string(), "code point of the thing asked for"),
-    _need("thing", pa.string(), "its name"),
+    _need("thing", pa.string(), "the name of that code point"),
     _need("content_style", pa.string(), "the style that the content picture draws it in"),
     _need("style_thing", pa.string(), "the thing that the style picture shows"),
     _need("style", pa.string(), "the style asked for, which is the style picture's"),
@@ -321,7 +312,7 @@ BENCH = _schema(
 
 BENCH_RATES = _schema(
     "bench_rates",
-    _need("row", pa.string(), "the method"),
+    _need("row", pa.string(), "the method, as in table bench"),
     _need("measure", pa.string(), "a rate (style_right, thing_right, harmonic_mean) or a mean distance"),
     _need("pairs", pa.int32(), "pairs it is taken over"),
     _need("value", pa.float64(), "rates from 0 to 1, distances in the unit of their column in table bench"),
@@ -415,122 +406,3 @@ NIGHTS = _schema(
     _need("alarm", pa.string(), "empty, worse or better: where a score falls out of the band, and to which side"),
 )
 """One row per night and measure of the report about nights."""
-
-
-def _with_nulls(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return a table of an older version with null in the columns that have been added since."""
-    for field in schema:
-        if field.nullable and field.name not in table.schema.names:
-            table = table.append_column(field, pa.nulls(len(table), field.type))
-    return table
-
-
-def _label(schema: pa.Schema) -> tuple[str, int]:
-    """Return (table, schema_version) of a schema's metadata; ("", 0) where it says nothing."""
-    metadata = schema.metadata or {}
-    version = metadata.get(b"schema_version", b"0").decode("ascii", "replace")
-    return metadata.get(b"table", b"").decode("utf-8", "replace"), int(version) if version.isdigit() else 0
-
-
-def _check_columns(table: str, received: Iterable[str], schema: pa.Schema, where: str) -> None:
-    names = list(received)
-    unknown = [name for name in names if name not in schema.names]
-    missing = [name for name in schema.names if name not in names]
-    if unknown or missing:
-        faults = [f"unknown: {', '.join(unknown)}"] if unknown else []
-        faults += [f"missing: {', '.join(missing)}"] if missing else []
-        raise TableError(f"columns of {table}{where}", "; ".join(faults), ", ".join(schema.names))
-
-
-def _fits(value: object, kind: pa.DataType) -> bool:
-    """Return whether a value is of that type as it is; pyarrow alone would cut 0.5 to 0 and split a text in letters."""
-    if pa.types.is_string(kind):
-        return isinstance(value, str)
-    if pa.types.is_boolean(kind):
-        return isinstance(value, bool)
-    if pa.types.is_integer(kind):
-        return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if pa.types.is_floating(kind):
-        return isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if pa.types.is_timestamp(kind):
-        return isinstance(value, datetime.datetime) and value.tzinfo is not None
-    if pa.types.is_struct(kind):
-        return isinstance(value, Mapping) and all(_fits(value.get(field.name), field.type) for field in kind)
-    return isinstance(value, list | tuple) and all(_fits(item, kind.value_type) for item in value)
-
-
-def _first_misfit(field: pa.Field, values: list[object]) -> int | None:
-    """The number of the first value that is none of the field's. Of scalars one of each type is looked at."""
-    fitting: set[type] = set()
-    for number, value in enumerate(values):
-        if type(value) in fitting:
-            continue
-        if not (_fits(value, field.type) or (value is None and field.nullable)):
-            return number
-        if isinstance(value, _SCALARS):
-            fitting.add(type(value))
-    return None
-
-
-def _column(table: str, field: pa.Field, values: list[object]) -> pa.Array:
-    if (number := _first_misfit(field, values)) is not None:
-        received = repr(values[number])[:200]
-        raise TableError(f"{table}, row {number + 1}, {field.name}", received, f"a value of type {field.type}")
-    try:
-        return pa.array(values, type=field.type)
-    except (pa.ArrowException, OverflowError, UnicodeError) as error:
-        raise TableError(f"{table}, column {field.name}", str(error), f"values of type {field.type}") from error
-
-
-def to_table(rows: Iterable[Mapping[str, object]], schema: pa.Schema) -> pa.Table:
-    """Turn rows into a table of exactly this schema; no row is an empty table with all columns.
-
-    Raises:
-        TableError: A row has an unknown column or lacks one (null is a value: give None), or a value does not fit.
-    """
-    table, _ = _label(schema)
-    kept, names = list(rows), set(schema.names)
-    for number, row in enumerate(kept, start=1):
-        if row.keys() != names:
-            _check_columns(table, row, schema, f", row {number}")
-    return pa.table([_column(table, field, [row[field.name] for row in kept]) for field in schema], schema=schema)
-
-
-def to_parquet_bytes(table: pa.Table, notes: Mapping[str, str] | None = None) -> bytes:
-    """Return the table as a Parquet file, `notes` in its metadata; the same table gives the same bytes."""
-    if notes:
-        table = table.replace_schema_metadata({**table.schema.metadata, **notes})
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    return bytes(sink.getvalue())
-
-
-def read_note(data: bytes, name: str) -> str | None:
-    """Return what `to_parquet_bytes` noted under a name in a file; None where it noted nothing."""
-    found = (pq.read_schema(pa.BufferReader(data)).metadata or {}).get(name.encode())
-    return None if found is None else found.decode()
-
-
-def from_parquet_bytes(data: bytes, schema: pa.Schema) -> pa.Table:
-    """Read a Parquet file that `to_parquet_bytes` wrote, checking that it is this table in this version.
-
-    Raises:
-        TableError: It is no Parquet file, another table, a newer version, or its columns differ (older ones may lack
-            columns that may be null).
-    """
-    table, version = _label(schema)
-    try:
-        read = pq.read_table(pa.BufferReader(data))
-    except (pa.ArrowException, OSError) as error:
-        received = f"{len(data)} bytes that are no Parquet file ({error})"
-        raise TableError(f"table {table}", received, "a Parquet file") from error
-    found, found_version = _label(read.schema)
-    if found != table:
-        raise TableError("wrong table", found or "a file of another program", table, "give the file of that table")
-    if 1 <= found_version < version:
-        read = _with_nulls(read, schema)
-    elif found_version != version:
-        hint = "upgrade this package" if found_version > version else "write it again with this version"
-        raise TableError(f"schema version of {table}", str(found_version), str(version), hint)
-    _check_columns(table, read.schema.names, schema, "")
-    return read.select(schema.names).cast(schema)

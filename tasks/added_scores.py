@@ -26,8 +26,9 @@ import pyarrow as pa
 
 from blora.weights import Weights, locate_weights, parse_scorer
 from manifests import layout
+from manifests.parquet import from_parquet_bytes, to_table
 from manifests.store import Store
-from manifests.tables import SCORES, from_parquet_bytes, to_table
+from manifests.tables import SCORES
 from tasks.collect import Outcome, collect
 from tasks.compaction import RunScores, publish_scores, read_published, read_scores
 from tasks.faults import RunRefused, TaskError

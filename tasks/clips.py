@@ -17,9 +17,10 @@ from PIL import Image, ImageDraw, ImageFont
 from blora.consistency import VERSION, steadiness
 from manifests import layout
 from manifests.entries import ImageEntry, PairEntry
+from manifests.parquet import from_parquet_bytes
 from manifests.store import Missing, Store
 from manifests.sweeps import content_parts
-from manifests.tables import CLIPS, from_parquet_bytes
+from manifests.tables import CLIPS
 from tasks.contact_sheet import CELL_PX, GAP_PX, INK, LABEL_PX, PAPER, RULE, fit
 from tasks.parallel import in_parallel
 from tasks.runs import PlannedSample

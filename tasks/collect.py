@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -16,8 +16,9 @@ from typing import Any
 from manifests import layout
 from manifests.errors import counted
 from manifests.faults import Fault
+from manifests.parquet import to_parquet_bytes, to_table
 from manifests.store import Missing, Store, StoreError
-from manifests.tables import ADAPTERS, CLIPS, FAULTS, SAMPLES, SLOTS, to_parquet_bytes, to_table
+from manifests.tables import ADAPTERS, CLIPS, FAULTS, SAMPLES, SLOTS
 from tasks.choice import SCORE_COLUMNS, Choice, choose_of, write_best
 from tasks.clips import draw_clips, measure_clips, read_clips
 from tasks.compaction import publish_scores
@@ -136,7 +137,7 @@ def collect(
     }
     store.replace(layout.run_key(run_id, "run.json"), plan.run.to_json(**ended))
     try:
-        write_report(store, plan, stock)
+        write_report(store, plan, stock, choices)
     except StoreError as error:  # a page is for looking, and no reason for a run to be taken as not ended
         log.warning("%s: its page could not be written (%s); blora report %s does it", run_id, error, run_id)
     return outcome
@@ -228,24 +229,21 @@ def _names(plan: Plan) -> dict[str, str]:
     return named | {s.sample_id: f"{s.content_name} x {s.style_name}" for s in plan.samples}
 
 
-def _sample_rows(plan: Plan, stock: Stock) -> list[dict[str, Any]]:
+def _sample_rows(plan: Plan, stock: Stock) -> Iterator[dict[str, Any]]:
     width_px, height_px = plan.run.settings.sample.width_px, plan.run.settings.sample.height_px
-    rows: list[dict[str, Any]] = []
     for sample in plan.samples:
         entry = stock.pictures.get(sample.sample_id)
-        rows.append(
-            {name: value for name, value in sample.columns().items() if name != "text"}
-            | {
-                "run_id": plan.run.run_id,
-                "key": sample.key,
-                "status": "done" if entry else "missing",
-                "width_px": width_px if entry else None,
-                "height_px": height_px if entry else None,
-                "bytes": entry.size if entry else None,
-                "drawn_at": entry.modified if entry else None,
-            }
-        )
-    return rows
+        told = sample.columns() | {
+            "run_id": plan.run.run_id,
+            "key": sample.key,
+            "status": "done" if entry else "missing",
+            "width_px": width_px if entry else None,
+            "height_px": height_px if entry else None,
+            "bytes": entry.size if entry else None,
+            "drawn_at": entry.modified if entry else None,
+        }
+        del told["text"]
+        yield told
 
 
 def _read_markers(store: Store, plan: Plan, whole: frozenset[str]) -> Markers:

@@ -33,8 +33,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests import layout
+from manifests.parquet import from_parquet_bytes, read_note, read_rows, to_parquet_bytes, to_table
 from manifests.store import Entry, Missing, Store
-from manifests.tables import SCORES, from_parquet_bytes, read_note, to_parquet_bytes, to_table
+from manifests.tables import SCORES
 from tasks.faults import RunNotFound
 from tasks.parallel import in_parallel
 from tasks.runs import RunInfo, Shard, load_run, published_scores_key, scores_key
@@ -59,13 +60,13 @@ class RunScores:
         """The pictures that have scores."""
         return frozenset(self.table["sample_id"].unique().to_pylist())
 
-    def columns(self, *names: str) -> Iterator[tuple[Any, ...]]:
-        """Some columns of every row."""
-        return zip(*(self.table[name].to_pylist() for name in names), strict=True)
-
     def rows(self, *names: str) -> Iterator[dict[str, Any]]:
         """Some columns of every row, by name."""
-        return (dict(zip(names, values, strict=True)) for values in self.columns(*names))
+        return read_rows(self.table.select(names))
+
+    def columns(self, *names: str) -> Iterator[tuple[Any, ...]]:
+        """Some columns of every row, in this order."""
+        return (tuple(row[name] for name in names) for row in self.rows(*names))
 
 
 _NOTHING = RunScores(to_table([], SCORES), {})

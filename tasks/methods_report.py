@@ -13,8 +13,9 @@ from statistics import fmean
 from typing import Any
 
 from manifests import layout
+from manifests.parquet import from_parquet_bytes, to_parquet_bytes, to_table
 from manifests.store import Missing, Store
-from manifests.tables import ADAPTERS, METHOD_SCORES, METHODS, from_parquet_bytes, to_parquet_bytes, to_table
+from manifests.tables import ADAPTERS, METHOD_SCORES, METHODS
 from tasks.compaction import read_scores
 from tasks.contact_sheet import contact_sheet
 from tasks.faults import RunRefused

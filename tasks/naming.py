@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from blora.config import Settings, recipe_version
@@ -41,6 +42,7 @@ class Naming:
         """
         self._manifest, self._settings, self._revision = manifest, settings, revision
         self._drawing = ids.canonical(settings.sample.identity())
+        self._with_tokens = lru_cache(maxsize=1024)(settings.train.with_tokens)  # most pairs have the same prompt
         known: dict[str, PlannedAdapter] = {}
         self._contents = self._name_entries(manifest.contents, pictures, known)
         self._styles = self._name_entries(manifest.styles, pictures, known)
@@ -99,11 +101,11 @@ class Naming:
     def _sample(self, pair: PairEntry, seed: int) -> PlannedSample:
         contents = [(*self._contents[part.name], part.weight) for part in content_parts(pair)]
         styles = [(*self._styles[part.name], part.weight) for part in style_parts(pair)]
-        train, sample = self._settings.train, self._settings.sample
+        sample = self._settings.sample
         classes = [_shared_class([entry for entry, *_ in side]) for side in (contents, styles)]
         prompts = {
-            "prompt": train.with_tokens(pair.prompt or sample.prompt, *classes),
-            "content_prompt": train.with_tokens(pair.content_prompt or "", *classes) if contents else "",
+            "prompt": self._with_tokens(pair.prompt or sample.prompt, *classes),
+            "content_prompt": self._with_tokens(pair.content_prompt or "", *classes) if contents else "",
             "negative_prompt": sample.negative_prompt if pair.negative_prompt is None else pair.negative_prompt,
         }
         if pair.own_style:
@@ -144,6 +146,9 @@ class Naming:
         if not parts:
             return _Side(None, None)
         strength = self._strength(said, otherwise)
+        if len(parts) == 1:
+            ((_, adapter, weight),) = parts
+            return _Side(adapter.adapter_id, strength * weight)
         merged: dict[str, Part] = {}
         for entry, adapter, weight in parts:
             before = merged.get(adapter.adapter_id, Part(adapter.adapter_id, entry.name, 0.0))

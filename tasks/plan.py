@@ -22,9 +22,10 @@ from manifests.checks import NORMALISED, check_images, read_images
 from manifests.errors import ManifestsError, counted
 from manifests.faults import Fault
 from manifests.images import NormalisedImage
+from manifests.parquet import to_parquet_bytes, to_table
 from manifests.schema import Loaded, Manifest
 from manifests.store import Store
-from manifests.tables import PLAN, to_parquet_bytes, to_table
+from manifests.tables import PLAN
 from tasks.bases import revision_of
 from tasks.clips import Clip, write_clips
 from tasks.cost import auto_pack_size

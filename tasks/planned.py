@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, get_args
 
 from blora.blocks import Half
@@ -34,7 +35,11 @@ class Part:
     weight: float
 
 
-@dataclass(frozen=True)
+_SHARED = ("content_id", "style_id", "content_name", "style_name", "prompt", "negative_prompt")
+"""What many samples of a plan have alike: one text in memory for all of them."""
+
+
+@dataclass(frozen=True, slots=True)  # a run may have hundreds of thousands
 class PlannedSample:
     """One picture to draw; `text` says in plain words what it should show, for the text score.
 
@@ -68,12 +73,14 @@ class PlannedSample:
         values = {name: row[name] for name in cls.__dataclass_fields__}
         for name in ("content_mix", "style_mix"):
             values[name] = tuple(Part(**part) for part in row[name] or ())
+        for name in _SHARED:
+            values[name] = sys.intern(row[name])
         return cls(**values)
 
     def columns(self) -> dict[str, Any]:
         """The sample as a row of the plan; a side that is not mixed has null for its parts."""
-        mixes = {name: [vars(part) for part in getattr(self, name)] or None for name in ("content_mix", "style_mix")}
-        return vars(self) | mixes
+        told = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return told | {name: [asdict(part) for part in told[name]] or None for name in ("content_mix", "style_mix")}
 
     def parts(self, half: Half) -> tuple[Part, ...]:
         """The adapters of a side: one, several of a mix, or none where the prompt says it."""
@@ -112,7 +119,9 @@ class PlannedSample:
     @property
     def adapter_ids(self) -> frozenset[str]:
         """Every adapter that must exist before it can be drawn."""
-        return frozenset(part.adapter_id for half in get_args(Half) for part in self.parts(half))
+        if self.content_mix or self.style_mix:
+            return frozenset(part.adapter_id for half in get_args(Half) for part in self.parts(half))
+        return frozenset(side for side in (self.content_id, self.style_id) if not ids.is_text(side))
 
     @property
     def row(self) -> str:

@@ -23,9 +23,10 @@ from blora.prompts import default_prompts, noise_seeds
 from blora.proposal import Kind, ProbePair, Reading, Summary, summarize
 from manifests import ids, layout
 from manifests.errors import counted
+from manifests.parquet import from_parquet_bytes, to_parquet_bytes, to_table
 from manifests.prompts import load_prompts
 from manifests.store import Missing, Store
-from manifests.tables import PROBES, from_parquet_bytes, to_parquet_bytes, to_table
+from manifests.tables import PROBES
 from tasks.bar_chart import bar_chart
 from tasks.bases import located_base, revision_of
 from tasks.faults import RunNotFound, RunRefused, TaskError

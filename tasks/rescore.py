@@ -7,8 +7,9 @@ from typing import Any
 
 from blora.weights import parse_scorer
 from manifests import layout
+from manifests.parquet import from_parquet_bytes, to_parquet_bytes, to_table
 from manifests.store import Missing
-from manifests.tables import SCORES, from_parquet_bytes, to_parquet_bytes, to_table
+from manifests.tables import SCORES
 from tasks.resident import Resident
 from tasks.score import judge
 

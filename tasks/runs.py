@@ -5,6 +5,7 @@ What every other module of this room works from: packs of adapters, shards of sa
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from typing import Any
 from blora.config import Settings
 from manifests import layout
 from manifests.faults import Fault
+from manifests.parquet import from_parquet_bytes, read_rows
 from manifests.store import Missing, Store
-from manifests.tables import PLAN, from_parquet_bytes
+from manifests.tables import PLAN
 from tasks.faults import RunNotFound
 from tasks.planned import Part, PlannedAdapter, PlannedSample
 
@@ -208,7 +210,7 @@ def load_plan(store: Store, run_id: str) -> Plan:
     shards: dict[str, dict[int, list[PlannedSample]]] = {}
     redone = [from_parquet_bytes(store.read(key), PLAN) for key in store.list(layout.redo_prefix(run_id))]
     seen: set[str] = set()
-    for row in [row for part in (table, *redone) for row in part.to_pylist()]:
+    for row in itertools.chain.from_iterable(map(read_rows, (table, *redone))):
         if row["kind"] == "adapter":
             images, prompt = tuple(row["image_ids"]), row["prompt"] or ""
             adapter = PlannedAdapter(row["adapter_id"], row["name"], row["word"], images, prompt)

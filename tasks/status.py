@@ -11,8 +11,9 @@ from typing import Any
 from manifests import layout
 from manifests.errors import counted
 from manifests.faults import Fault
+from manifests.parquet import from_parquet_bytes
 from manifests.store import Missing, Store
-from manifests.tables import FAULTS, from_parquet_bytes
+from manifests.tables import FAULTS
 from tasks.collect import Outcome
 from tasks.runs import Plan, load_plan
 from tasks.stock import Stock, take_stock

@@ -68,10 +68,17 @@ class Stock:
         return self.scores.sample_ids
 
 
-def take_stock(store: Store, plan: Plan) -> Stock:
-    """Compare a plan, or a part of one whose pictures need adapters of another part, with the store, now."""
-    used = {adapter_id for sample in plan.samples for adapter_id in sample.adapter_ids}
-    held = holdings(store, used | {a.adapter_id for a in plan.adapters}, [s.content_id for s in plan.samples])
+def take_stock(store: Store, plan: Plan, held: Holdings | None = None) -> Stock:
+    """Compare a plan with the store.
+
+    Args:
+        store: the store.
+        plan: the plan, or a part of one whose pictures need adapters of another part.
+        held: what the store has of the whole plan, where that has just been listed.
+    """
+    if held is None:
+        used = {adapter_id for sample in plan.samples for adapter_id in sample.adapter_ids}
+        held = holdings(store, used | {a.adapter_id for a in plan.adapters}, [s.content_id for s in plan.samples])
     planned = {sample.sample_id for sample in plan.samples}
     there = {sample_id: entry for sample_id, entry in held.pictures.items() if sample_id in planned}
     return Stock(held.adapters, there, read_scores(store, plan.run, plan.shards))

@@ -8,7 +8,7 @@ from typing import Any
 
 from blora.blocks import Half
 from manifests import layout
-from tasks.choice import SCORE_COLUMNS, choose
+from tasks.choice import Choice
 from tasks.compaction import RunScores
 from tasks.review.decisions import Mark
 from tasks.review.thumbnails import ThumbnailPage
@@ -28,6 +28,7 @@ _EXACT = 2**53  # whole numbers up to here are numbers in a browser, too
 def run_columns(
     plan: Plan,
     stock: Stock,
+    choices: Sequence[Choice],
     marks: Mapping[str, Mark],
     references: Sequence[str],
     thumbnails: Sequence[ThumbnailPage],
@@ -37,6 +38,7 @@ def run_columns(
     Args:
         plan: the run.
         stock: what the store has of it.
+        choices: what was chosen of candidates.
         marks: what reviewers said last, by sample_id.
         references: keys of the input pictures; their thumbnails come first, in this order, then those of the samples.
         thumbnails: the pages of thumbnails.
@@ -44,7 +46,6 @@ def run_columns(
     samples = plan.samples
     contents, styles = _Sides(plan, stock.adapters, "content"), _Sides(plan, stock.adapters, "style")
     prompts, dials = _Words(), _Words()
-    choices = choose(samples, stock.pictures.keys(), stock.scores.rows(*SCORE_COLUMNS), marks)
     # Where nothing has further candidates, nothing was chosen.
     best = {c.chosen.sample_id for c in choices if c.chosen} if len(choices) < len(samples) else set()
     return {

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from manifests import layout
+from manifests.parquet import from_parquet_bytes
 from manifests.store import Missing, Store
-from manifests.tables import ADAPTERS, FAULTS, from_parquet_bytes
+from manifests.tables import ADAPTERS, FAULTS
+from tasks.choice import Choice, choose_of
 from tasks.faults import fault_row
 from tasks.parallel import in_parallel
 from tasks.review.decisions import load_marks
@@ -31,19 +33,22 @@ _IN_STORE = "../../../"  # from the page's folder to the store's root
 _COPIED = "store/"
 
 
-def write_report(store: Store, plan: Plan, stock: Stock | None = None) -> str:
+def write_report(store: Store, plan: Plan, stock: Stock | None = None, choices: Sequence[Choice] | None = None) -> str:
     """Write the page of a run into the store.
 
     Args:
         store: the store.
         plan: the run's plan.
         stock: what the store has of it, where that is known already.
+        choices: what was chosen of candidates by that stock, where that is known already.
 
     Returns:
         The key of index.html.
     """
     prefix = layout.report_prefix(plan.run.run_id)
-    _write(store, plan, stock or take_stock(store, plan), store, prefix, _IN_STORE, with_adapters=True)
+    stock = stock or take_stock(store, plan)
+    choices = choose_of(store, plan, stock) if choices is None else choices
+    _write(store, plan, stock, choices, store, prefix, _IN_STORE, with_adapters=True)
     return f"{prefix}index.html"
 
 
@@ -83,7 +88,8 @@ def copy_report(store: Store, run_id: str, folder: str, *, pictures: bool = True
         target.replace(places[key], data)
 
     in_parallel(copy, list(places))
-    _write(store, plan, stock, target, "", _COPIED, with_adapters=False, with_pictures=pictures)
+    choices = choose_of(store, plan, stock)
+    _write(store, plan, stock, choices, target, "", _COPIED, with_adapters=False, with_pictures=pictures)
     return Path(folder) / "index.html"
 
 
@@ -91,6 +97,7 @@ def _write(
     store: Store,
     plan: Plan,
     stock: Stock,
+    choices: Sequence[Choice],
     target: Store,
     prefix: str,
     root: str,
@@ -104,7 +111,7 @@ def _write(
     for shard in plan.shards:
         pages += in_pages([sample.key if sample.sample_id in stock.pictures else None for sample in shard.samples])
     thumbnails = write_thumbnails(store, pages, target, f"{prefix}thumbnails/")
-    data = run_columns(plan, stock, load_marks(store, run_id), references, thumbnails)
+    data = run_columns(plan, stock, choices, load_marks(store, run_id), references, thumbnails)
     links = {"root": root, "adapters": with_adapters, "pictures": with_pictures}
     faults = _faults(store, plan)
     adapters = _adapters(store, run_id)

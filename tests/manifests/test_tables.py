@@ -17,22 +17,9 @@ from hypothesis import strategies as st
 
 from manifests import layout, tables
 from manifests.errors import TableError
+from manifests.parquet import from_parquet_bytes, to_parquet_bytes, to_table
 
-SCHEMAS = {
-    "plan": tables.PLAN,
-    "adapters": tables.ADAPTERS,
-    "samples": tables.SAMPLES,
-    "best": tables.BEST,
-    "scores": tables.SCORES,
-    "slots": tables.SLOTS,
-    "clips": tables.CLIPS,
-    "faults": tables.FAULTS,
-    "probes": tables.PROBES,
-    "decisions": tables.DECISIONS,
-    "comparison": tables.COMPARISON,
-    "comparison_pairs": tables.COMPARISON_PAIRS,
-    "nights": tables.NIGHTS,
-}
+SCHEMAS = {name.lower(): schema for name, schema in vars(tables).items() if isinstance(schema, pa.Schema)}
 NOON = datetime.datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=datetime.UTC)
 EXAMPLES: dict[pa.DataType, Any] = {
     pa.string(): "text",
@@ -55,16 +42,16 @@ def row_of(schema: pa.Schema, *, bare: bool = False) -> dict[str, Any]:
 def test_rows_come_back_as_they_went_in(name: str) -> None:
     schema = SCHEMAS[name]
     rows = [row_of(schema), row_of(schema, bare=True)]
-    data = tables.to_parquet_bytes(tables.to_table(rows, schema))
-    read = tables.from_parquet_bytes(data, schema)
+    data = to_parquet_bytes(to_table(rows, schema))
+    read = from_parquet_bytes(data, schema)
     assert read.to_pylist() == rows
     assert read.schema.equals(schema, check_metadata=True)
-    assert tables.to_parquet_bytes(tables.to_table(rows, schema)) == data
+    assert to_parquet_bytes(to_table(rows, schema)) == data
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_no_rows_are_a_table_with_all_columns(name: str) -> None:
-    read = tables.from_parquet_bytes(tables.to_parquet_bytes(tables.to_table([], SCHEMAS[name])), SCHEMAS[name])
+    read = from_parquet_bytes(to_parquet_bytes(to_table([], SCHEMAS[name])), SCHEMAS[name])
     assert read.num_rows == 0
     assert read.schema.names == SCHEMAS[name].names
 
@@ -74,7 +61,7 @@ def test_every_column_is_explained(name: str) -> None:
     schema = SCHEMAS[name]
     assert schema.metadata == {
         b"table": name.encode(),
-        b"schema_version": {"plan": b"3", "samples": b"3", "adapters": b"2"}.get(name, b"1"),
+        b"schema_version": {"plan": b"3", "samples": b"3", "adapters": b"2", "bench": b"2"}.get(name, b"1"),
     }
     assert all(len((field.metadata or {}).get(b"doc", b"")) > 10 for field in schema)
     assert all(field.type.tz == "UTC" for field in schema if pa.types.is_timestamp(field.type))
@@ -83,8 +70,8 @@ def test_every_column_is_explained(name: str) -> None:
 @given(st.lists(st.tuples(st.text(), st.floats(allow_nan=False), st.integers(-(2**63), 2**63 - 1)), max_size=8))
 def test_any_text_and_number_survives(values: list[tuple[str, float, int]]) -> None:
     rows = [row_of(tables.SCORES) | {"score": s, "value": v, "seed": n} for s, v, n in values]
-    data = tables.to_parquet_bytes(tables.to_table(rows, tables.SCORES))
-    assert tables.from_parquet_bytes(data, tables.SCORES).to_pylist() == rows
+    data = to_parquet_bytes(to_table(rows, tables.SCORES))
+    assert from_parquet_bytes(data, tables.SCORES).to_pylist() == rows
 
 
 @pytest.mark.parametrize(
@@ -104,69 +91,69 @@ def test_any_text_and_number_survives(values: list[tuple[str, float, int]]) -> N
 )
 def test_a_row_that_does_not_fit_is_refused_by_name(change: dict[str, Any], message: str) -> None:
     with pytest.raises(TableError, match=message):
-        tables.to_table([row_of(tables.SCORES), row_of(tables.SCORES) | change], tables.SCORES)
+        to_table([row_of(tables.SCORES), row_of(tables.SCORES) | change], tables.SCORES)
 
 
 @pytest.mark.parametrize("image_ids", ["abc", ["a", None], [1], {"a": 1}])
 def test_a_list_must_be_a_list_of_texts(image_ids: Any) -> None:
     with pytest.raises(TableError, match="plan, row 1, image_ids"):
-        tables.to_table([row_of(tables.PLAN) | {"image_ids": image_ids}], tables.PLAN)
+        to_table([row_of(tables.PLAN) | {"image_ids": image_ids}], tables.PLAN)
 
 
 def test_numpy_numbers_are_numbers() -> None:
     row = row_of(tables.SCORES) | {"value": np.float32(0.5), "seed": np.int64(7)}
-    assert tables.to_table([row], tables.SCORES).select(["value", "seed"]).to_pylist() == [{"value": 0.5, "seed": 7}]
+    assert to_table([row], tables.SCORES).select(["value", "seed"]).to_pylist() == [{"value": 0.5, "seed": 7}]
 
 
 def test_a_column_left_out_is_refused_even_where_it_may_be_null() -> None:
     row = row_of(tables.SCORES)
     del row["content_name"]
     with pytest.raises(TableError, match="missing: content_name"):
-        tables.to_table([row], tables.SCORES)
+        to_table([row], tables.SCORES)
 
 
 def _relabelled(**metadata: str) -> bytes:
-    table = tables.to_table([row_of(tables.SCORES)], tables.SCORES)
-    return tables.to_parquet_bytes(table.replace_schema_metadata(metadata))
+    table = to_table([row_of(tables.SCORES)], tables.SCORES)
+    return to_parquet_bytes(table.replace_schema_metadata(metadata))
 
 
 def test_a_newer_version_says_upgrade() -> None:
     with pytest.raises(TableError, match=r"schema version of scores: received 2; accepted 1; upgrade"):
-        tables.from_parquet_bytes(_relabelled(table="scores", schema_version="2"), tables.SCORES)
+        from_parquet_bytes(_relabelled(table="scores", schema_version="2"), tables.SCORES)
 
 
 def test_an_older_version_says_write_again() -> None:
     with pytest.raises(TableError, match="received 0; accepted 1; write it again"):
-        tables.from_parquet_bytes(_relabelled(table="scores", schema_version="x"), tables.SCORES)
+        from_parquet_bytes(_relabelled(table="scores", schema_version="x"), tables.SCORES)
 
 
 def test_another_table_is_refused() -> None:
     with pytest.raises(TableError, match="wrong table: received samples; accepted scores"):
-        tables.from_parquet_bytes(tables.to_parquet_bytes(tables.to_table([], tables.SAMPLES)), tables.SCORES)
+        from_parquet_bytes(to_parquet_bytes(to_table([], tables.SAMPLES)), tables.SCORES)
     with pytest.raises(TableError, match="another program"):
-        tables.from_parquet_bytes(_relabelled(), tables.SCORES)
+        from_parquet_bytes(_relabelled(), tables.SCORES)
 
 
 def test_a_column_less_is_refused() -> None:
-    table = tables.to_table([row_of(tables.SCORES)], tables.SCORES)
+    table = to_table([row_of(tables.SCORES)], tables.SCORES)
     with pytest.raises(TableError, match="missing: scorer_version"):
-        tables.from_parquet_bytes(tables.to_parquet_bytes(table.drop_columns(["scorer_version"])), tables.SCORES)
+        from_parquet_bytes(to_parquet_bytes(table.drop_columns(["scorer_version"])), tables.SCORES)
 
 
 @pytest.mark.parametrize("data", [b"", b"PAR1", b"not parquet at all", b"PAR1" + bytes(64) + b"PAR1"])
 def test_what_is_no_parquet_is_refused(data: bytes) -> None:
     with pytest.raises(TableError, match="no Parquet file"):
-        tables.from_parquet_bytes(data, tables.SCORES)
+        from_parquet_bytes(data, tables.SCORES)
 
 
 def test_a_truncated_file_is_refused() -> None:
-    data = tables.to_parquet_bytes(tables.to_table([row_of(tables.SCORES)], tables.SCORES))
+    data = to_parquet_bytes(to_table([row_of(tables.SCORES)], tables.SCORES))
     with pytest.raises(TableError, match="no Parquet file"):
-        tables.from_parquet_bytes(data[:-9], tables.SCORES)
+        from_parquet_bytes(data[:-9], tables.SCORES)
 
 
 def test_files_are_zstd_compressed() -> None:
-    data = tables.to_parquet_bytes(tables.to_table([row_of(tables.SCORES)], tables.SCORES))
+    data = to_parquet_bytes(to_table([row_of(tables.SCORES)], tables.SCORES))
     columns = pq.read_metadata(pa.BufferReader(data)).row_group(0)
     assert {columns.column(i).compression for i in range(columns.num_columns)} == {"ZSTD"}
 
@@ -180,7 +167,7 @@ def score_data_set(tmp_path: Path) -> Path:
             rows = [row_of(tables.SCORES) | {"run_id": f"night-{day}", "value": value, "score": "style_clip"}]
             path = tmp_path / layout.scores_part_key(datetime.date(2026, 11, day), f"night-{day}", part)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(tables.to_parquet_bytes(tables.to_table(rows, tables.SCORES)))
+            path.write_bytes(to_parquet_bytes(to_table(rows, tables.SCORES)))
     return tmp_path / "scores"
 
 
@@ -211,7 +198,7 @@ def test_duckdb_reads_the_data_set_as_it_lies(score_data_set: Path) -> None:
 def test_pandas_and_duckdb_agree_on_every_table(name: str, tmp_path: Path) -> None:
     rows = [row_of(SCHEMAS[name]), row_of(SCHEMAS[name], bare=True)]
     path = tmp_path / f"{name}.parquet"
-    path.write_bytes(tables.to_parquet_bytes(tables.to_table(rows, SCHEMAS[name])))
+    path.write_bytes(to_parquet_bytes(to_table(rows, SCHEMAS[name])))
     frame = pd.read_parquet(path)
     assert list(frame.columns) == SCHEMAS[name].names
     nulls = ", ".join(f'count(*) - count("{column}")' for column in frame.columns)

@@ -19,8 +19,9 @@ from transformers import Dinov2Config, Dinov2Model
 
 from blora import encoders
 from manifests import layout
+from manifests.parquet import from_parquet_bytes, to_parquet_bytes
 from manifests.store import Store
-from manifests.tables import SCORES, from_parquet_bytes, to_parquet_bytes
+from manifests.tables import SCORES
 from tasks import added_scores, gc
 from tasks.added_scores import plan_rescoring, publish_added
 from tasks.collect import collect

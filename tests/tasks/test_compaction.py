@@ -16,8 +16,9 @@ import pytest
 
 from blora.config import resolve
 from manifests import layout
+from manifests.parquet import to_parquet_bytes, to_table
 from manifests.store import Store
-from manifests.tables import PLAN, SCORES, to_parquet_bytes, to_table
+from manifests.tables import PLAN, SCORES
 from tasks import gc
 from tasks.collect import collect
 from tasks.compaction import publish_scores, read_scores

@@ -11,8 +11,9 @@ import pytest
 from blora.config import resolve
 from manifests import ids
 from manifests.checks import check_images
+from manifests.parquet import from_parquet_bytes, to_parquet_bytes, to_table
 from manifests.schema import load_manifest
-from manifests.tables import PLAN, from_parquet_bytes, to_parquet_bytes, to_table
+from manifests.tables import PLAN
 from tasks.naming import Naming
 from tasks.runs import PlannedSample
 
