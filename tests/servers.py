@@ -339,6 +339,7 @@ class Worker:
                     **os.environ,
                     "PREFECT_LOGGING_LEVEL": "INFO",  # tests read its log, whatever `blora` set in this process
                     "PREFECT_WORKER_QUERY_SECONDS": "1",
+                    "PYTHONFAULTHANDLER": "1",  # for `abort_engines`
                     "PYTHONPATH": os.getcwd(),
                     **self._environment,
                 },
@@ -354,6 +355,14 @@ class Worker:
             children = psutil.Process(self.process.pid).children(recursive=True)
             return [one for one in children if one.status() != "zombie" and "prefect.engine" in one.cmdline()]
         return []
+
+    def abort_engines(self) -> str:
+        """End the processes of its flow runs, each of which says where it was; the end of the log."""
+        for engine in self.engines():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                engine.send_signal(signal.SIGABRT)
+        time.sleep(2)
+        return self.log.read_text(errors="replace")[-8000:]
 
     def kill(self) -> None:
         """End it and all its children at once, as when a machine loses power."""

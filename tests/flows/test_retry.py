@@ -75,7 +75,13 @@ class Site:
             return flow_run if final and flow_run.run_count >= attempt else None
 
         flow_run: FlowRun = wait_for(ended, 420, f"end of attempt {attempt}")
-        wait_for(lambda: not self.workers[0].engines(), 60, "end of its process")
+        try:
+            wait_for(
+                lambda: not self.workers[0].engines(), 180, f"end of the process of a run that is {flow_run.state}"
+            )
+        except AssertionError as error:
+            error.add_note(self.workers[0].abort_engines())
+            raise
         return flow_run
 
     def run_id(self, name: str) -> str:
