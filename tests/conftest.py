@@ -61,3 +61,17 @@ def s3_root(s3_server: S3Server, s3_environment: dict[str, str]) -> str:
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A fresh root of each kind: the test runs once on a local folder and once on S3."""
     return str(request.getfixturevalue("s3_root")) if request.param == "s3" else str(tmp_path / "store")
+
+
+@pytest.fixture(scope="session")
+def dino_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """DINOv2 ViT-S/14 at full size (22 M parameters) with random weights, as transformers saves it."""
+    import torch
+    from transformers import Dinov2Config, Dinov2Model
+
+    from blora import encoders
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("dino")
+    Dinov2Model(Dinov2Config(image_size=518, patch_size=14, **encoders.DINOV2["dinov2-small"])).save_pretrained(folder)
+    return folder

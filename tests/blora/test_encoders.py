@@ -57,15 +57,6 @@ def unit(features: Tensor) -> Tensor:
     return nn.functional.normalize(features, dim=-1)
 
 
-@pytest.fixture(scope="module")
-def dino_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """DINOv2 ViT-S/14 at full size (22 M parameters) with random weights, as transformers saves it."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("dino")
-    Dinov2Model(Dinov2Config(image_size=518, patch_size=14, **encoders.DINOV2["dinov2-small"])).save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
 def csd_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """CSD with a tower of 2 layers and random weights, under the names of the published file."""

@@ -7,10 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import Dinov2Config, Dinov2Model
 
-from blora import encoders
 from flows.params import RescoreOptions
 from flows.rescore import rescore
 from flows.stylize import rerun, stylize
@@ -25,14 +22,6 @@ pytestmark = pytest.mark.usefixtures("prefect_api")
 NEW = {f"{name}_dinov2_small" for name in ("content", "style", "harmonic_mean", "transfer")}
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("dino")
-    Dinov2Model(Dinov2Config(image_size=518, patch_size=14, **encoders.DINOV2["dinov2-small"])).save_pretrained(folder)
-    return folder
-
-
 def run_rescore(root: str, run_id: str, *scorers: str) -> Any:
     return rescore(run_id, scorers, RescoreOptions(root=root, devices="cpu"), return_state=True)
 
@@ -43,12 +32,12 @@ def kinds(work: Work) -> dict[str, int]:
 
 
 def test_a_run_gets_one_more_scorer_and_nothing_is_drawn_again(
-    project: Project, tmp_path: Path, tiny_base: Path, weights: Path
+    project: Project, tmp_path: Path, tiny_base: Path, dino_folder: Path
 ) -> None:
     work = Work(str(tmp_path / "store"), (str(tiny_base),))
     assert work(stylize, str(project.path)).is_completed()
     before, written = kinds(work), work.written()
-    line = f"dinov2-small={weights}"
+    line = f"dinov2-small={dino_folder}"
     state = run_rescore(work.root, work.run_id, line)
     assert state.is_completed() and state.message == "4 pictures judged by dinov2-small"
     assert kinds(work) == before | dict.fromkeys(NEW, 4)
@@ -69,12 +58,12 @@ def test_a_run_gets_one_more_scorer_and_nothing_is_drawn_again(
 
 @pytest.mark.s3
 def test_run_and_weights_may_both_lie_in_a_bucket(
-    project: Project, s3_root: str, tiny_base: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    project: Project, s3_root: str, tiny_base: Path, dino_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))  # where the slot keeps its copy of the weights
     work = Work(f"{s3_root}/art", (str(tiny_base),))
     assert work(stylize, str(project.path)).is_completed()
-    Store.open(f"{s3_root}/models").replace("dino.safetensors", (weights / "model.safetensors").read_bytes())
+    Store.open(f"{s3_root}/models").replace("dino.safetensors", (dino_folder / "model.safetensors").read_bytes())
     line = f"dinov2-small={s3_root}/models/dino.safetensors"
     wrong = run_rescore(work.root, work.run_id, f"{line}#sha256:{'0' * 64}")
     assert wrong.is_failed() and "not the ones that were asked for" in str(wrong.message)
@@ -83,7 +72,7 @@ def test_run_and_weights_may_both_lie_in_a_bucket(
 
 
 def test_a_scorer_that_cannot_judge_leaves_the_run_as_it_was(
-    project: Project, tmp_path: Path, tiny_base: Path, weights: Path
+    project: Project, tmp_path: Path, tiny_base: Path, dino_folder: Path
 ) -> None:
     work = Work(str(tmp_path / "store"), (str(tiny_base),))
     project.write(contents=[{"image": "c0.png", "name": "c0"}], styles=[{"image": "s0.png", "name": "s0"}])
@@ -92,7 +81,7 @@ def test_a_scorer_that_cannot_judge_leaves_the_run_as_it_was(
     for line, message in (
         ("dino", "unknown scorer"),
         ("csd=./nowhere", "no weights there"),
-        (f"dinov2-base={weights}", "of another network"),
+        (f"dinov2-base={dino_folder}", "of another network"),
     ):
         code, _, errors = blora("rescore", work.run_id, "--scorer", line, "--devices", "cpu", root=Path(work.root))
         assert code == 2 and message in errors

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +18,7 @@ from manifests import layout
 from manifests.parquet import from_parquet_bytes, to_parquet_bytes
 from manifests.store import Store
 from manifests.tables import SCORES
-from tasks import added_scores, gc
+from tasks import added_scores
 from tasks.added_scores import plan_rescoring, publish_added
 from tasks.collect import collect
 from tasks.compaction import RunScores, publish_scores, read_scores
@@ -33,6 +29,8 @@ from tasks.runs import Plan, RunInfo, published_scores_key, scores_key
 from tasks.score_table import score_table
 from tasks.stock import take_stock
 from tests.made_run import SCORE_NAMES, finish, plan_run
+from tests.processes import reading
+from tests.tasks.conftest import compact
 
 SMALL = {"dinov2-small": {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}}
 NEW = {f"{name}_dinov2_small" for name in ("content", "style", "harmonic_mean", "transfer")}
@@ -176,23 +174,6 @@ def test_a_picture_without_the_runs_own_scores_is_left_to_a_rerun(
     assert lost not in take_stock(store, plan).scored
 
 
-@pytest.fixture
-def tomorrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Clock(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> datetime:
-            return datetime.now(tz) + timedelta(days=2)
-
-    monkeypatch.setattr(gc, "datetime", Clock)
-
-
-def compact(store: Store) -> list[str]:
-    found = gc.find_waste(store, timedelta(days=1))
-    waste = tuple(one for one in found.waste if one.kind == "score parts")
-    list(gc.delete_waste(store, gc.Found(waste, found.runs)))
-    return [name for one in waste for name in one.names]
-
-
 def test_housekeeping_drops_parts_when_the_object_has_their_rows(
     run: tuple[Store, Plan], lines: tuple[str, str], tomorrow: None
 ) -> None:
@@ -233,21 +214,13 @@ print(json.dumps([len(seen), sorted({a for a, _ in seen}), sorted({b for _, b in
 
 def test_a_reader_in_another_process_never_sees_half(run: tuple[Store, Plan], lines: tuple[str, str]) -> None:
     store, plan = run
-    command = [sys.executable, "-c", READER, store.root, plan.run.run_id]
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as reader:
-        assert reader.stdout is not None and reader.stdin is not None
-        assert reader.stdout.readline() == "ready\n"
-        reader.stdin.write("go\n")
-        reader.stdin.flush()
+    with reading(READER, store.root, plan.run.run_id) as end:
         judge(store, plan, lines[0], shards=1)
         judge(store, plan, lines[0])
         publish(store, plan, lines[0])
         for _ in range(3):
             collect(store, plan)
-        reader.stdin.write("stop\n")
-        reader.stdin.close()
-        looks, globbed, product = json.loads(reader.stdout.readline())
+        looks, globbed, product = end()
     assert looks >= 5
     assert set(globbed) <= {0, 5 * len(NEW)} and set(product) <= {0, 5 * len(NEW)}
 

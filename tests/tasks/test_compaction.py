@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pytest
@@ -19,32 +14,20 @@ from manifests import layout
 from manifests.parquet import to_parquet_bytes, to_table
 from manifests.store import Store
 from manifests.tables import PLAN, SCORES
-from tasks import gc
 from tasks.collect import collect
 from tasks.compaction import publish_scores, read_scores
 from tasks.plan import plan_rows
 from tasks.runs import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard, published_scores_key, scores_key
 from tests.made_run import record_reads
+from tests.processes import reading
+from tests.tasks.conftest import compact
 
 SHARDS = 6
-DAY = timedelta(days=1)
 
 
 @pytest.fixture
 def store(root: str) -> Store:
     return Store.open(root)
-
-
-@pytest.fixture
-def tomorrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Move housekeeping's clock by two days, so that what is there is at rest."""
-
-    class Clock(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> datetime:
-            return datetime.now(tz) + 2 * DAY
-
-    monkeypatch.setattr(gc, "datetime", Clock)
 
 
 def planned_run(store: Store) -> Plan:
@@ -79,16 +62,6 @@ def close(store: Store, plan: Plan) -> None:
 
 def parts(store: Store) -> int:
     return len(store.list(layout.shard_scores_prefix("run-a")))
-
-
-def compact(store: Store) -> list[str]:
-    """Drop what housekeeping drops of score parts; the names of the runs."""
-    found = gc.find_waste(store, DAY)
-    waste = tuple(one for one in found.waste if one.kind == "score parts")
-    assert sum(number for _, number in gc.delete_waste(store, gc.Found(waste, found.runs))) == sum(
-        len(one.keys) for one in waste
-    )
-    return [name for one in waste for name in one.names]
 
 
 def test_many_parts_become_one_object_and_no_row_is_lost(store: Store, tomorrow: None) -> None:
@@ -199,13 +172,7 @@ def test_a_reader_that_globs_sees_all_rows_or_none_while_parts_come_and_go(tmp_p
     plan = planned_run(store)
     for shard in plan.shards:
         score(store, plan, shard)
-    command = [sys.executable, "-c", READER, f"{store.root}/scores/**/*.parquet", store.root, "run-a"]
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as reader:
-        assert reader.stdout is not None and reader.stdin is not None
-        assert reader.stdout.readline() == "ready\n"
-        reader.stdin.write("go\n")
-        reader.stdin.flush()
+    with reading(READER, f"{store.root}/scores/**/*.parquet", store.root, "run-a") as end:
         deadline, rounds = time.monotonic() + 4, 0
         while time.monotonic() < deadline:
             close(store, plan)
@@ -213,9 +180,7 @@ def test_a_reader_that_globs_sees_all_rows_or_none_while_parts_come_and_go(tmp_p
             for shard in plan.shards:
                 score(store, plan, shard)
             rounds += 1
-        reader.stdin.write("stop\n")
-        reader.stdin.close()
-        said = json.loads(reader.stdout.readline())
+        said = end()
     assert rounds >= 3 and said["looks"] >= 10, said
     assert set(said["globbed"]) <= {0, SHARDS} and SHARDS in said["globbed"], "0: before the first closing"
     assert said["product"] == [SHARDS]
