@@ -25,6 +25,9 @@ class Entry:
 class Backend(Protocol):
     """Objects under keys that `store.py` has checked. Every method raises StoreError and nothing else upstream."""
 
+    requests_at_once: int
+    """How many requests side by side are answered soonest."""
+
     @property
     def root(self) -> str:
         """The address of the place, without credentials."""

@@ -75,6 +75,8 @@ async def _read_body(answer: Any, max_bytes: int | None) -> bytes | None:
 class Bucket:
     """A prefix of a bucket as a `Backend`; opening it does not yet ask the server anything."""
 
+    requests_at_once = 16  # a server answers each in milliseconds, but many at once; below the connections kept
+
     def __init__(self, bucket: str, prefix: str) -> None:
         """Take the bucket and a prefix in it ("" or "name/name/")."""
         self._bucket = bucket

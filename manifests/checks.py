@@ -57,8 +57,10 @@ def read_images(keys: Iterable[str], turn: Turn[Picture]) -> Iterator[tuple[str,
     addresses = iter(numbers)
     with ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="read-images") as readers:
         while batch := list(itertools.islice(addresses, _READ_AHEAD)):
+            # From a disk a file comes sooner than a thread wakes up.
+            reading = readers.map if any(address.startswith("s3://") for address in batch) else map
             # Decoding stays in this thread: one picture being decoded may take most of a gigabyte.
-            for address, read in zip(batch, readers.map(_read, batch), strict=True):
+            for address, read in zip(batch, reading(_read, batch), strict=True):
                 yield from _turned(address, read, numbers[address], turn)
 
 

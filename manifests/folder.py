@@ -92,6 +92,8 @@ def _locked(folder: Path) -> Iterator[None]:
 class Folder:
     """A local folder as a `Backend`; it is made at the first write."""
 
+    requests_at_once = 2  # one waits for the disk while the other works; more would wait for each other
+
     def __init__(self, path: Path) -> None:
         """Take the folder.
 
@@ -149,20 +151,7 @@ class Folder:
     def list(self, prefix: str) -> dict[str, Entry]:
         """See `Backend.list`."""
         start = self._path / prefix
-        return retrying(f"list {start}", lambda: dict(sorted(self._walk(start))))
-
-    def _walk(self, start: Path) -> Iterator[tuple[str, Entry]]:
-        root = self.root.rstrip("/")
-        # Links to folders are followed: a store may have its samples on another disk.
-        for folder, _, names in os.walk(start, onerror=_unless_gone, followlinks=True):
-            for name in names:
-                path = f"{folder}/{name}"
-                key = path[len(root) + 1 :]
-                with contextlib.suppress(FileNotFoundError):
-                    found = os.stat(path)
-                    if is_visible(key) and stat.S_ISREG(found.st_mode):
-                        modified = datetime.datetime.fromtimestamp(found.st_mtime, datetime.UTC)
-                        yield key, Entry(found.st_size, modified, f"{found.st_mtime_ns}-{found.st_ino}")
+        return retrying(f"list {start}", lambda: dict(sorted(_walk(str(start), prefix))))
 
     def read_version(self, key: str) -> tuple[bytes, str] | None:
         """See `Backend.read_version`; the token is a hash of the content, which leases never repeat."""
@@ -187,7 +176,22 @@ class Folder:
         return retrying(f"write {path}", compare_and_write)
 
 
-def _unless_gone(error: OSError) -> None:
-    """Let a listing fail rather than be silently short, except for folders that do not exist (any more)."""
-    if not isinstance(error, FileNotFoundError | NotADirectoryError):
-        raise error
+def _walk(folder: str, prefix: str) -> Iterator[tuple[str, Entry]]:
+    """Yield what is below a folder, its keys beginning with `prefix`; fail rather than be silently short."""
+    try:
+        found = os.scandir(folder)
+    except (FileNotFoundError, NotADirectoryError):  # there is none, or none any more
+        return
+    with found:
+        for entry in found:
+            key = f"{prefix}{entry.name}"
+            if not is_visible(entry.name):
+                continue
+            if entry.is_dir():  # also by a link: a store may have its samples on another disk
+                yield from _walk(entry.path, f"{key}/")
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                about = entry.stat()
+                if stat.S_ISREG(about.st_mode):
+                    modified = datetime.datetime.fromtimestamp(about.st_mtime, datetime.UTC)
+                    yield key, Entry(about.st_size, modified, f"{about.st_mtime_ns}-{about.st_ino}")

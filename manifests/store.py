@@ -87,11 +87,13 @@ class Store:
 
     Attributes:
         root: The address as shown to people; it never has credentials in it.
+        requests_at_once: How many requests side by side it answers soonest.
     """
 
     def __init__(self, backend: Backend) -> None:
         """Wrap a back end; use `Store.open`."""
         self.root = backend.root
+        self.requests_at_once = backend.requests_at_once
         self._backend = backend
 
     @classmethod

@@ -161,7 +161,7 @@ def _read_parts(store: Store, plan: Plan, kinds: Sequence[str]) -> RunScores:
     there = store.list(layout.added_scores_prefix(plan.run.run_id))
     keys = [layout.added_scores_key(plan.run.run_id, shard.shard_id, kind) for shard in plan.shards for kind in kinds]
     found = [key for key in keys if key in there]
-    tables = in_parallel(lambda key: from_parquet_bytes(store.read(key), SCORES), found)
+    tables = in_parallel(store, lambda key: from_parquet_bytes(store.read(key), SCORES), found)
     return RunScores(pa.concat_tables([SCORES.empty_table(), *tables]), {key: there[key].version for key in found})
 
 

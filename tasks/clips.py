@@ -244,7 +244,7 @@ def _read(store: Store, keys: Sequence[str]) -> list[bytes | None]:
         except Missing:
             return None
 
-    return in_parallel(read, keys)
+    return in_parallel(store, read, keys)
 
 
 def _pixels(data: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -248,7 +248,7 @@ def _sample_rows(plan: Plan, stock: Stock) -> Iterator[dict[str, Any]]:
 
 def _read_markers(store: Store, plan: Plan, whole: frozenset[str]) -> Markers:
     there = [adapter.adapter_id for adapter in plan.adapters if adapter.adapter_id in whole]
-    read = in_parallel(store.read, [layout.adapter_marker_key(adapter_id) for adapter_id in there])
+    read = in_parallel(store, store.read, [layout.adapter_marker_key(adapter_id) for adapter_id in there])
     return {adapter_id: json.loads(data) for adapter_id, data in zip(there, read, strict=True)}
 
 

@@ -92,7 +92,7 @@ def read_scores(store: Store, run: RunInfo, shards: Iterable[Shard] | None = Non
         except Missing:
             return None
 
-    tables = in_parallel(read, newer)
+    tables = in_parallel(store, read, newer)
     there = [table for table in tables if table is not None]
     if len(there) < len(tables):
         published = read_published(store, run)

@@ -214,7 +214,7 @@ def _method_rows(store: Store, plan: Plan, method: str) -> Rows:
     keys = [method_key(plan, method, f"{shard.shard_id}.parquet") for shard in plan.shards]
     there = store.list(methods_key(plan, method))
     tables = in_parallel(
-        lambda key: from_parquet_bytes(store.read(key), METHOD_SCORES), [key for key in keys if key in there]
+        store, lambda key: from_parquet_bytes(store.read(key), METHOD_SCORES), [key for key in keys if key in there]
     )
     return [row for table in tables for row in table.to_pylist()]
 

@@ -31,12 +31,15 @@ from tasks.clips import Clip, write_clips
 from tasks.cost import auto_pack_size
 from tasks.faults import RunNotFound, RunRefused
 from tasks.naming import Naming
-from tasks.parallel import REQUESTS_AT_ONCE, in_parallel
+from tasks.parallel import in_parallel
 from tasks.runs import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard, load_plan
 from tasks.stock import Holdings, holdings
 from tasks.strips import Strip, write_strips
 
 Item = TypeVar("Item")
+
+PICTURES_AT_ONCE = 16
+"""Input pictures in memory while they are written to the store."""
 
 
 @dataclass(frozen=True)
@@ -139,14 +142,14 @@ def _write_pictures(store: Store, images: Mapping[str, str]) -> None:
     wanted = {key: image_id for image_id, key in images.items() if layout.image_key(image_id) not in there}
     changed: list[Fault] = []
     read = read_images(wanted, NORMALISED)
-    while some := list(itertools.islice(read, REQUESTS_AT_ONCE)):
+    while some := list(itertools.islice(read, PICTURES_AT_ONCE)):
         good: dict[str, NormalisedImage] = {}
         for key, found in some:
             if isinstance(found, ManifestsError) or found.image_id != wanted[key]:
                 changed.append(_changed(key, found))
             else:
                 good[found.image_id] = found
-        in_parallel(partial(_write_picture, store, good), list(good))
+        in_parallel(store, partial(_write_picture, store, good), list(good))
     if changed:
         raise RunRefused(f"{counted(len(changed), 'picture')} changed while the run was being planned", changed)
 

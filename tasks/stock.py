@@ -43,7 +43,9 @@ def holdings(store: Store, adapter_ids: Iterable[str], content_ids: Iterable[str
     """
     keys = store.list(layout.ADAPTERS_PREFIX).keys()
     whole = frozenset(one for one in adapter_ids if keys >= set(layout.adapter_keys(one)))
-    rows = in_parallel(lambda content_id: store.list(layout.samples_prefix(content_id)), sorted(set(content_ids)))
+    rows = in_parallel(
+        store, lambda content_id: store.list(layout.samples_prefix(content_id)), sorted(set(content_ids))
+    )
     pictures = {key.rsplit("/", 1)[1].removesuffix(".png"): entry for row in rows for key, entry in row.items()}
     return Holdings(whole, pictures)
 

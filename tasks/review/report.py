@@ -87,7 +87,7 @@ def copy_report(store: Store, run_id: str, folder: str, *, pictures: bool = True
             return  # the page names only what is there
         target.replace(places[key], data)
 
-    in_parallel(copy, list(places))
+    in_parallel(store, copy, list(places))
     choices = choose_of(store, plan, stock)
     _write(store, plan, stock, choices, target, "", _COPIED, with_adapters=False, with_pictures=pictures)
     return Path(folder) / "index.html"

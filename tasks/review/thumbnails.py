@@ -65,7 +65,7 @@ def write_thumbnails(source: Store, pages: Sequence[Keys], target: Store, prefix
     named = [(_name(keys), keys) for keys in pages]
     for name, keys in named:
         if name not in there and any(keys):
-            pictures = in_parallel(lambda key: _read(source, key) if key else "", [key or "" for key in keys])
+            pictures = in_parallel(source, lambda key: _read(source, key) if key else "", [key or "" for key in keys])
             target.replace(f"{prefix}{name}.js", _script(name, pictures))
     for name in there.difference(name for name, _ in named):
         target.delete(f"{prefix}{name}.js")
