@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from blora.errors import BloraError
+from blora.errors import SettingsError
 from flows import cli_measure, cli_operate, cli_review
 from flows.console import (
     FAULTS,
@@ -73,30 +73,18 @@ def validate(manifest: ManifestArgument, allow_root: AllowRoot = None, preset: P
         if loaded.manifest is not None:
             try:
                 resolve(preset or loaded.manifest.preset, merge(loaded.manifest.settings, parse_overrides(set_)))
-            except BloraError as error:
-                for one in getattr(error, "faults", ()):
-                    faults.append(
-                        Fault(
-                            "settings", one.what, one.received, one.accepted, one.hint, file=manifest, field=one.field
-                        )
-                    )
+            except SettingsError as error:
+                faults += [
+                    Fault("settings", one.what, one.received, one.accepted, one.hint, file=manifest, field=one.field)
+                    for one in error.faults
+                ]
             _, image_faults = check_images(loaded.manifest)
             faults += image_faults
     show_faults(faults)
     if loaded.manifest is not None:
         good = loaded.manifest
-        out.print(
-            ", ".join(
-                counted(len(some), noun)
-                for some, noun in (
-                    (good.contents, "content"),
-                    (good.styles, "style"),
-                    (good.pairs, "pair"),
-                    (faults, "fault"),
-                )
-            ),
-            highlight=False,
-        )
+        counts = {"content": good.contents, "style": good.styles, "pair": good.pairs, "fault": faults}
+        out.print(", ".join(counted(len(some), noun) for noun, some in counts.items()), highlight=False)
     raise typer.Exit(FAULTS if faults else OK)
 
 

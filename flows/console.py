@@ -74,10 +74,17 @@ def parse_overrides(pairs: list[str] | None) -> dict[str, Any]:
         if not found or not path:
             raise typer.BadParameter(f"--set: received {pair!r}; accepted: NAME=VALUE, e.g. train.steps=200")
         *groups, name = path.split(".")
-        level = nested
+        level: Any = nested
         for group in groups:
             level = level.setdefault(group, {})
-        level[name] = yaml.safe_load(value)
+            if not isinstance(level, dict):
+                raise typer.BadParameter(
+                    f"--set: {group} is set as a whole and {path} as a part of it; give one of them"
+                )
+        try:
+            level[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise typer.BadParameter(f"--set {path}: received {value!r}; accepted: a value as in YAML") from error
     return nested
 
 

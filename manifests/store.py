@@ -133,6 +133,17 @@ class Store:
         """
         return self._backend.read(_checked(key), None)
 
+    def find(self, key: str) -> bytes | None:
+        """Return the whole object; None if there is no such object.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        try:
+            return self.read(key)
+        except Missing:
+            return None
+
     def exists(self, key: str) -> bool:
         """Return whether there is such an object; a folder is none.
 

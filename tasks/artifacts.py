@@ -15,7 +15,7 @@ from PIL import Image
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from manifests import layout
-from manifests.store import Missing, Store
+from manifests.store import Store
 from tasks import environment
 from tasks.collect import Outcome
 from tasks.nights import Night
@@ -135,11 +135,9 @@ def thumbnail(data: bytes, side_px: int = 64) -> bytes:
 
 
 def _inline(store: Store, key: str) -> str:
-    try:
-        data = base64.b64encode(thumbnail(store.read(key))).decode()
-    except Missing:
+    if (picture := store.find(key)) is None:
         return "missing"
-    return f"![](data:image/jpeg;base64,{data})"
+    return f"![](data:image/jpeg;base64,{base64.b64encode(thumbnail(picture)).decode()})"
 
 
 def _plain(text: str) -> str:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from manifests import layout
 from manifests.faults import Fault
-from manifests.store import Missing, Store
+from manifests.store import Store
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,8 @@ def write_attempt(
 
 def read_attempt(store: Store, run_id: str, attempt_id: str) -> Attempt | None:
     """What came of an attempt; None if it left nothing, or goes on."""
-    try:
-        body = json.loads(store.read(layout.attempt_key(run_id, attempt_id)))
-    except Missing:
+    if (data := store.find(layout.attempt_key(run_id, attempt_id))) is None:
         return None
+    body = json.loads(data)
     faults = tuple(Fault(**fault) for fault in body["faults"])
     return Attempt(body["host"], faults, body["spent"], datetime.fromisoformat(body["ended_at"]))

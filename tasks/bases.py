@@ -17,8 +17,8 @@ CACHE = Path("~/.cache/blora/bases").expanduser()
 def revision_of(spec: str) -> str:
     """The pinned revision of a base model, wherever it lies.
 
-    A bucket's revision is the digest of its listing (names, sizes, times of change): uploading again makes another
-    base.
+    A bucket's revision is the digest of its listing, names and ETags: other files make another base, and the same ones
+    uploaded anew, in parts of the same size, do not.
 
     Raises:
         BaseModelError: there is no such base, or it has no pinned revision.
@@ -27,7 +27,7 @@ def revision_of(spec: str) -> str:
     if not spec.startswith("s3://"):
         return base_revision(spec)
     listing = Store.open(spec).list("")
-    return ids.digest("bucket base", [[key, entry.size, entry.modified.isoformat()] for key, entry in listing.items()])
+    return ids.digest("bucket base", [[key, entry.version] for key, entry in listing.items()])
 
 
 def located_base(spec: str) -> Located:

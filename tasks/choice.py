@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 from manifests import layout
 from manifests.parquet import from_parquet_bytes, to_parquet_bytes, to_table
-from manifests.store import Missing, Store
+from manifests.store import Store
 from manifests.tables import BEST
 from tasks.review.decisions import Mark, load_marks
 from tasks.runs import Plan, PlannedSample
@@ -149,11 +149,8 @@ def write_best(store: Store, plan: Plan, choices: Sequence[Choice]) -> None:
 
 def read_best(store: Store, run_id: str) -> frozenset[str] | None:
     """The pictures that were chosen when the run was last closed or reviewed; None where that has not been yet."""
-    try:
-        table = from_parquet_bytes(store.read(layout.run_key(run_id, "best.parquet")), BEST)
-    except Missing:
-        return None
-    return frozenset(table["sample_id"].drop_null().to_pylist())
+    data = store.find(layout.run_key(run_id, "best.parquet"))
+    return None if data is None else frozenset(from_parquet_bytes(data, BEST)["sample_id"].drop_null().to_pylist())
 
 
 def _row(run_id: str, choice: Choice) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from blora.consistency import VERSION, steadiness
 from manifests import layout
 from manifests.entries import ImageEntry, PairEntry
 from manifests.parquet import from_parquet_bytes
-from manifests.store import Missing, Store
+from manifests.store import Store
 from manifests.sweeps import content_parts
 from manifests.tables import CLIPS
 from tasks.contact_sheet import CELL_PX, GAP_PX, INK, LABEL_PX, PAPER, RULE, fit
@@ -117,10 +117,7 @@ def write_clips(store: Store, run_id: str, clips: Sequence[Clip]) -> None:
 
 def read_clips(store: Store, run_id: str) -> tuple[Clip, ...]:
     """Read back what `write_clips` wrote; nothing where a run has no clips."""
-    try:
-        rows = json.loads(store.read(layout.run_key(run_id, "clips.json")))
-    except Missing:
-        return ()
+    rows = json.loads(store.find(layout.run_key(run_id, "clips.json")) or "[]")
     return tuple(Clip(**row | {"frames": tuple(Frame(**frame) for frame in row["frames"])}) for row in rows)
 
 
@@ -130,8 +127,9 @@ def measure_clips(store: Store, run_id: str, clips: Sequence[Clip]) -> list[dict
 
 
 def _measured(store: Store, run_id: str, clip: Clip) -> dict[str, Any]:
+    pictures = in_parallel(store, store.find, [frame.key for frame in clip.frames])
     drawn, sources = [], []
-    for frame, data in zip(clip.frames, _read(store, [frame.key for frame in clip.frames]), strict=True):
+    for frame, data in zip(clip.frames, pictures, strict=True):
         if data is not None:
             drawn.append(_pixels(data))
             sources.append(_pixels(store.read(frame.source_key)))
@@ -152,10 +150,8 @@ def _measured(store: Store, run_id: str, clip: Clip) -> dict[str, Any]:
 
 def load_measures(store: Store, run_id: str) -> list[dict[str, Any]]:
     """The table ``clips`` of a run; nothing where it has none."""
-    try:
-        return list(from_parquet_bytes(store.read(layout.run_key(run_id, "clips.parquet")), CLIPS).to_pylist())
-    except Missing:
-        return []
+    data = store.find(layout.run_key(run_id, "clips.parquet"))
+    return [] if data is None else list(from_parquet_bytes(data, CLIPS).to_pylist())
 
 
 def clip_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -174,7 +170,7 @@ def clip_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def clip_frames(store: Store, clip: Clip) -> list[Image.Image]:
     """The frames of a clip that are there, in order."""
-    found = _read(store, [frame.key for frame in clip.frames])
+    found = in_parallel(store, store.find, [frame.key for frame in clip.frames])
     return [Image.fromarray(_pixels(data)) for data in found if data is not None]
 
 
@@ -205,7 +201,7 @@ def draw_clips(store: Store, clips: Sequence[Clip]) -> bytes:
             place = GAP_PX + column * pitch_x, GAP_PX + row * pitch_y
             draw.rectangle((*place, place[0] + CELL_PX, place[1] + CELL_PX), outline=RULE)
             draw.text((place[0] + 2, place[1] + CELL_PX + 2), label[:24], fill=INK, font=font)
-            cells.append((place, _read(store, keys)))
+            cells.append((place, in_parallel(store, store.find, keys)))
     for number in range(count):
         for place, pictures in cells:
             data = pictures[number % len(pictures)]
@@ -235,16 +231,6 @@ def moving(frames: Sequence[Image.Image], frames_per_second: float) -> bytes:
         optimize=False,
     )  # fmt: skip
     return buffer.getvalue()
-
-
-def _read(store: Store, keys: Sequence[str]) -> list[bytes | None]:
-    def read(key: str) -> bytes | None:
-        try:
-            return store.read(key)
-        except Missing:
-            return None
-
-    return in_parallel(store, read, keys)
 
 
 def _pixels(data: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -17,7 +17,7 @@ from manifests import layout
 from manifests.errors import counted
 from manifests.faults import Fault
 from manifests.parquet import to_parquet_bytes, to_table
-from manifests.store import Missing, Store, StoreError
+from manifests.store import Store, StoreError
 from manifests.tables import ADAPTERS, CLIPS, FAULTS, SAMPLES, SLOTS
 from tasks.choice import SCORE_COLUMNS, Choice, choose_of, write_best
 from tasks.clips import draw_clips, measure_clips, read_clips
@@ -174,10 +174,7 @@ def draw_sheet(store: Store, plan: Plan, choices: Sequence[Choice]) -> bytes:
     cells: dict[tuple[str, str], bytes | None] = {}
     for pair, sample in first.items():
         if pair[0] in contents and pair[1] in styles:
-            try:
-                cells[pair] = store.read(sample.key)
-            except Missing:
-                cells[pair] = None  # crossed out on the sheet, named in the faults
+            cells[pair] = store.find(sample.key)  # what is missing is crossed out on the sheet and named in the faults
     adapters = {adapter.adapter_id: adapter for adapter in plan.adapters}
     rows = {sample.content_name: sample.parts("content") for sample in plan.samples}
     columns = {sample.style_name: sample.parts("style") for sample in plan.samples}
@@ -265,7 +262,4 @@ def _adapter_rows(plan: Plan, markers: Markers) -> list[dict[str, Any]]:
 
 
 def _old_timings(store: Store, run_id: str) -> dict[str, Any]:
-    try:
-        return dict(json.loads(store.read(layout.run_key(run_id, "run.json"))).get("timings") or {})
-    except Missing:
-        return {}
+    return dict(json.loads(store.find(layout.run_key(run_id, "run.json")) or "{}").get("timings") or {})

@@ -34,7 +34,7 @@ import pyarrow.compute as pc
 
 from manifests import layout
 from manifests.parquet import from_parquet_bytes, read_note, read_rows, to_parquet_bytes, to_table
-from manifests.store import Entry, Missing, Store
+from manifests.store import Entry, Store
 from manifests.tables import SCORES
 from tasks.faults import RunNotFound
 from tasks.parallel import in_parallel
@@ -87,10 +87,8 @@ def read_scores(store: Store, run: RunInfo, shards: Iterable[Shard] | None = Non
     newer = [key for key, version in parts.items() if published.parts.get(key) != version]
 
     def read(key: str) -> pa.Table | None:
-        try:
-            return from_parquet_bytes(store.read(key), SCORES)
-        except Missing:
-            return None
+        data = store.find(key)
+        return None if data is None else from_parquet_bytes(data, SCORES)
 
     tables = in_parallel(store, read, newer)
     there = [table for table in tables if table is not None]
@@ -142,8 +140,6 @@ def _names(rows: pa.Table) -> pa.Array:
 
 def read_published(store: Store, run: RunInfo) -> RunScores:
     """The rows of a run as it was last closed, with the parts that they stand for; nothing if it never was."""
-    try:
-        data = store.read(published_scores_key(run))
-    except Missing:
+    if (data := store.find(published_scores_key(run))) is None:
         return _NOTHING
     return RunScores(from_parquet_bytes(data, SCORES), json.loads(read_note(data, _NOTE) or "{}"))

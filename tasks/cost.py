@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from blora import memory
 from blora.config import TrainSettings
 from manifests import layout
-from manifests.store import Missing, Store
+from manifests.store import Store
 from tasks import environment
 from tasks.runs import Plan
 
@@ -123,10 +123,9 @@ def _measured(store: Store, plan: Plan) -> tuple[float, float, str] | None:
     for key in store.list(layout.RUNS_PREFIX):
         if not key.endswith("/run.json"):
             continue
-        try:
-            body: dict[str, Any] = json.loads(store.read(key))
-        except Missing:
+        if (data := store.find(key)) is None:
             continue
+        body: dict[str, Any] = json.loads(data)
         timings = body.get("timings") or {}
         same = body["base_revision"] == plan.run.base_revision and all(
             body["settings"][part] == wanted[part] for part in ("train", "sample")

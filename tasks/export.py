@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from manifests import ids, layout
-from manifests.store import Missing, Store
+from manifests.store import Store
 from tasks.choice import choose_of
 from tasks.clips import Clip, clip_frames, moving, read_clips
 from tasks.faults import TaskError
@@ -67,16 +67,12 @@ def export_run(store: Store, run_id: str, folder: str, *, kept: bool = False, be
     target.mkdir(parents=True, exist_ok=True)
     copied = 0
     for sample, name in named:
-        try:
-            (target / name).write_bytes(store.read(sample.key))
+        if (picture := store.find(sample.key)) is not None:
+            (target / name).write_bytes(picture)
             copied += 1
-        except Missing:
-            continue
     for name in TABLES:
-        try:
-            (target / Path(name).name).write_bytes(store.read(layout.run_key(run_id, name)))
-        except Missing:
-            continue  # a run that has not ended yet has no tables
+        if (table := store.find(layout.run_key(run_id, name))) is not None:  # a run that has not ended yet has none
+            (target / Path(name).name).write_bytes(table)
     return copied, len(named) - copied + (0 if kept else unchosen)
 
 

@@ -130,10 +130,9 @@ def _fingerprint(store: Store, key: str, entry: Entry) -> str:
 
 
 def _receipt(store: Store, manifest_id: str) -> Receipt | None:
-    try:
-        body = json.loads(store.read(layout.receipt_key(manifest_id)))
-    except Missing:
+    if (data := store.find(layout.receipt_key(manifest_id))) is None:
         return None
+    body = json.loads(data)
     return Receipt(body["run_id"], body["state"], body["sentence"], body["drops"], body["redos"])
 
 

@@ -194,10 +194,8 @@ def _stylised(resident: Resident, plan: Plan, one: PlannedSample) -> Pixels:
 def _score(resident: Resident, plan: Plan, method: str, shard_id: str, samples: Sequence[PlannedSample]) -> list[str]:
     """Judge the pictures of a shard that have no scores yet."""
     key = method_key(plan, method, f"{shard_id}.parquet")
-    try:
-        rows = from_parquet_bytes(resident.store.read(key), METHOD_SCORES).to_pylist()
-    except Missing:
-        rows = []
+    data = resident.store.find(key)
+    rows = [] if data is None else from_parquet_bytes(data, METHOD_SCORES).to_pylist()
     known = {row["blora_sample_id"] for row in rows}
     some = [one for one in samples if comparable(one) and one.sample_id not in known]
     judged, new, _ = judge(

@@ -14,7 +14,7 @@ from typing import Any
 
 from manifests import layout
 from manifests.parquet import from_parquet_bytes, to_parquet_bytes, to_table
-from manifests.store import Missing, Store
+from manifests.store import Store
 from manifests.tables import ADAPTERS, METHOD_SCORES, METHODS
 from tasks.compaction import read_scores
 from tasks.contact_sheet import contact_sheet
@@ -242,10 +242,7 @@ def _cost(store: Store, plan: Plan, method: str) -> Cost:
 
 
 def _told(store: Store, plan: Plan, method: str, item: str) -> dict[str, Any]:
-    try:
-        return dict(json.loads(store.read(method_key(plan, method, f"{item}.json"))))
-    except Missing:
-        return {}
+    return dict(json.loads(store.find(method_key(plan, method, f"{item}.json")) or "{}"))
 
 
 def _sheet(store: Store, found: Found) -> bytes:

@@ -8,7 +8,6 @@ from typing import Any
 from blora.weights import parse_scorer
 from manifests import layout
 from manifests.parquet import from_parquet_bytes, to_parquet_bytes, to_table
-from manifests.store import Missing
 from manifests.tables import SCORES
 from tasks.resident import Resident
 from tasks.score import judge
@@ -35,10 +34,8 @@ def rescore_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]
     judged, rows, busy_seconds = judge(resident, plan, wanted, lambda: [resident.further_scorer(payload["scorer"])])
     if judged:
         versions = {row["scorer_version"] for row in rows}
-        try:
-            old = from_parquet_bytes(resident.store.read(key), SCORES).to_pylist()
-        except Missing:
-            old = []
+        data = resident.store.find(key)
+        old = [] if data is None else from_parquet_bytes(data, SCORES).to_pylist()
         kept = [row for row in old if row["scorer_version"] in versions and row["sample_id"] not in only]
         resident.store.replace(key, to_parquet_bytes(to_table([*kept, *rows], SCORES)))
     done = {"kind": "score", "id": f"{shard.shard_id}-{kind}", "done": len(wanted), "total": len(wanted)}

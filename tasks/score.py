@@ -40,10 +40,8 @@ def score_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
     plan = resident.plan(run_id)
     shard = plan.shard(payload["shard_id"])
     key = scores_key(plan.run, shard)
-    try:
-        rows = from_parquet_bytes(resident.store.read(key), SCORES).to_pylist()
-    except Missing:
-        rows = []
+    data = resident.store.find(key)
+    rows = [] if data is None else from_parquet_bytes(data, SCORES).to_pylist()
     known = {row["sample_id"] for row in rows}
     started = time.monotonic()
     unscored = [sample for sample in shard.samples if sample.sample_id not in known]

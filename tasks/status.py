@@ -6,13 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from manifests import layout
 from manifests.errors import counted
 from manifests.faults import Fault
 from manifests.parquet import from_parquet_bytes
-from manifests.store import Missing, Store
+from manifests.store import Store
 from manifests.tables import FAULTS
 from tasks.collect import Outcome
 from tasks.runs import Plan, load_plan
@@ -171,10 +170,7 @@ def training_logs(store: Store, plan: Plan, faults: Sequence[Fault]) -> dict[str
 
 def recorded_faults(store: Store, run_id: str) -> tuple[Fault, ...]:
     """The faults of a run as it last ended; none if it has not ended yet."""
-    try:
-        table = from_parquet_bytes(store.read(layout.run_key(run_id, "faults.parquet")), FAULTS)
-    except Missing:
+    if (data := store.find(layout.run_key(run_id, "faults.parquet"))) is None:
         return ()
-    columns = Fault.__dataclass_fields__
-    rows: list[dict[str, Any]] = table.to_pylist()
-    return tuple(Fault(**{name: row[name] for name in columns}) for row in rows)
+    rows = from_parquet_bytes(data, FAULTS).select(list(Fault.__dataclass_fields__)).to_pylist()
+    return tuple(Fault(**row) for row in rows)

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from manifests import layout
 from manifests.entries import PairEntry
-from manifests.store import Missing, Store
+from manifests.store import Store
 from tasks.contact_sheet import CELL_PX, GAP_PX, INK, LABEL_PX, PAPER, RULE, fit
 from tasks.runs import PlannedSample
 
@@ -64,10 +64,7 @@ def write_strips(store: Store, run_id: str, strips: Sequence[Strip]) -> None:
 
 def read_strips(store: Store, run_id: str) -> tuple[Strip, ...]:
     """Read back what `write_strips` wrote; nothing where a run has no sweeps."""
-    try:
-        rows = json.loads(store.read(layout.run_key(run_id, "sweeps.json")))
-    except Missing:
-        return ()
+    rows = json.loads(store.find(layout.run_key(run_id, "sweeps.json")) or "[]")
     return tuple(Strip(row["label"], tuple(Step(**step) for step in row["steps"])) for row in rows)
 
 
@@ -91,9 +88,9 @@ def draw_strips(store: Store, run_id: str) -> bytes | None:
         top += LABEL_PX
         for column, step in enumerate(strip.steps):
             left = GAP_PX + column * pitch_x
-            try:
-                sheet.paste(fit(store.read(step.key)), (left, top))
-            except Missing:
+            if (picture := store.find(step.key)) is not None:
+                sheet.paste(fit(picture), (left, top))
+            else:
                 draw.rectangle((left, top, left + CELL_PX, top + CELL_PX), outline=RULE)
                 draw.line((left, top, left + CELL_PX, top + CELL_PX), fill=RULE)
             draw.text((left + 2, top + CELL_PX + 2), step.label, fill=INK, font=font)

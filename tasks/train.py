@@ -136,7 +136,7 @@ def _pass(
             base,
             items,
             settings,
-            checkpoint=_checkpoint(resident.store, key),
+            checkpoint=resident.store.find(key),
             on_step=watch,
             on_checkpoint=lambda data: resident.store.replace(key, data),
         )
@@ -147,13 +147,6 @@ def _pass(
         # Of another version of the code, say: worth less than an honest start.
         resident.store.delete(key)
         return train(base, items, settings, on_step=watch)
-
-
-def _checkpoint(store: Store, key: str) -> bytes | None:
-    try:
-        return store.read(key)
-    except Missing:
-        return None
 
 
 def _train_in_halves(

@@ -27,8 +27,8 @@ def with_local_weights(settings: ScoreSettings) -> ScoreSettings:
 def local_scorer(asked: str) -> str:
     """The line of a scorer with its weights copied here, if they lie in a bucket.
 
-    The copy is named by the objects' names, sizes and times of change: uploading again copies again. What it must hash
-    to, if the line says so, is checked as it is loaded, like any other file.
+    The copy is named by the objects' names and ETags: other weights are copied again. What they must hash to, if the
+    line says so, is checked as they are loaded, like any other file.
 
     Raises:
         ScorerError: the address has no weights.
@@ -47,7 +47,6 @@ def local_scorer(asked: str) -> str:
         accepted = "a .safetensors object, or a folder that holds one"
         received = f"{spec.source}, beside {', '.join(there)}" if there else spec.source
         raise ScorerError("no weights there", received, accepted, f"scorer {spec.kind}", "correct the address")
-    listed = [f"{key} {entry.size} {entry.modified.isoformat()}" for key, entry in wanted.items()]
-    copy = CACHE / ids.digest("scorer weights", listed)
+    copy = CACHE / ids.digest("scorer weights", [[key, entry.version] for key, entry in wanted.items()])
     copy_objects(store, wanted, copy)
     return f"{spec.kind}={copy / name}" + (f"#sha256:{spec.sha256}" if spec.sha256 else "")

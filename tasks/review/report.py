@@ -13,7 +13,7 @@ from typing import Any
 
 from manifests import layout
 from manifests.parquet import from_parquet_bytes
-from manifests.store import Missing, Store
+from manifests.store import Store
 from manifests.tables import ADAPTERS, FAULTS
 from tasks.choice import Choice, choose_of
 from tasks.faults import fault_row
@@ -81,11 +81,8 @@ def copy_report(store: Store, run_id: str, folder: str, *, pictures: bool = True
     places |= {key: f"thumbnails/{key.removeprefix(thumbnails)}" for key in store.list(thumbnails)}
 
     def copy(key: str) -> None:
-        try:
-            data = store.read(key)
-        except Missing:
-            return  # the page names only what is there
-        target.replace(places[key], data)
+        if (data := store.find(key)) is not None:  # the page names only what is there
+            target.replace(places[key], data)
 
     in_parallel(store, copy, list(places))
     choices = choose_of(store, plan, stock)
@@ -150,21 +147,14 @@ def _file_names() -> list[str]:
 
 def _faults(store: Store, plan: Plan) -> list[dict[str, Any]]:
     """The faults as the run last ended; while it has not ended, those found in its manifest."""
-    try:
-        return _table(store, plan.run.run_id, "faults.parquet", FAULTS)
-    except Missing:
+    if (data := store.find(layout.run_key(plan.run.run_id, "faults.parquet"))) is None:
         return [fault_row(fault, plan.run.run_id) for fault in plan.run.faults]
+    return from_parquet_bytes(data, FAULTS).to_pylist()
 
 
 def _adapters(store: Store, run_id: str) -> list[dict[str, Any]]:
-    try:
-        return _table(store, run_id, "adapters.parquet", ADAPTERS)
-    except Missing:
-        return []
-
-
-def _table(store: Store, run_id: str, name: str, schema: Any) -> list[dict[str, Any]]:
-    return from_parquet_bytes(store.read(layout.run_key(run_id, name)), schema).to_pylist()
+    data = store.find(layout.run_key(run_id, "adapters.parquet"))
+    return [] if data is None else from_parquet_bytes(data, ADAPTERS).to_pylist()
 
 
 def _cost(

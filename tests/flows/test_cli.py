@@ -136,6 +136,24 @@ def test_a_bad_setting_names_the_right_one(project: Project, tmp_path: Path) -> 
     assert code == 2 and "train.steps" in errors
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (("train.steps",), "NAME=VALUE"),
+        (("train.steps=[1",), "received '[1'"),
+        (("train=5", "train.steps=4"), "train is set as a whole"),
+        (("train.steps=4", "train.steps.more=5"), "steps is set as a whole"),
+    ],
+)
+def test_a_setting_that_cannot_be_read_is_told_and_is_no_traceback(
+    project: Project, settings: tuple[str, ...], said: str
+) -> None:
+    given = [word for one in settings for word in ("--set", one)]
+    code, _, errors = blora("validate", str(project.path), *project.allow, *given)
+    assert code == 2 and "Traceback" not in errors
+    assert said in " ".join(errors.replace("│", " ").split())
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_examples_whose_options_exist(command: str) -> None:
     printed = subprocess.run(

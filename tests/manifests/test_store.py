@@ -68,6 +68,8 @@ def test_a_missing_object_is_missing(root: str) -> None:
     for key in ("nothing", "adapters/abc", KEY + "/below"):
         with pytest.raises(Missing, match=f"{key}.*check the address|{key}.*folder|{key}.*file"):
             store.read(key)
+        assert store.find(key) is None
+    assert store.find(KEY) == b"x"
 
 
 def test_delete_removes_and_does_not_mind(root: str) -> None:

@@ -31,7 +31,10 @@ def test_a_base_in_a_bucket_is_copied_once_and_changes_its_revision_with_its_fil
     assert bases.located_base(s3_root) == located
     assert marker.stat().st_mtime_ns == first, "copied again"
     assert Base(located).revision == located.revision
-    store.replace("scheduler/scheduler_config.json", store.read("scheduler/scheduler_config.json") + b" ")
+    configuration = store.read("scheduler/scheduler_config.json")
+    store.replace("scheduler/scheduler_config.json", configuration)
+    assert bases.revision_of(s3_root) == located.revision, "the same file uploaded anew is the same base"
+    store.replace("scheduler/scheduler_config.json", configuration + b" ")
     assert bases.revision_of(s3_root) != located.revision
 
 
