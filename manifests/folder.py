@@ -92,7 +92,7 @@ def _locked(folder: Path) -> Iterator[None]:
 class Folder:
     """A local folder as a `Backend`; it is made at the first write."""
 
-    requests_at_once = 2  # one waits for the disk while the other works; more would wait for each other
+    requests_at_once = 4  # some wait for the disk while one works; more would wait for each other
 
     def __init__(self, path: Path) -> None:
         """Take the folder.

@@ -27,6 +27,7 @@ from manifests.schema import Loaded, Manifest
 from manifests.store import Store
 from manifests.tables import PLAN
 from tasks.bases import revision_of
+from tasks.bulk import uncollected
 from tasks.clips import Clip, write_clips
 from tasks.cost import auto_pack_size
 from tasks.faults import RunNotFound, RunRefused
@@ -87,10 +88,11 @@ def make_plan(
     if faults and (on_fault or manifest.on_fault) == "stop":
         raise RunRefused(f"stopped before any work: {counted(len(faults), 'fault')} and on_fault is stop", faults)
     revision = revision_of(manifest.base)
-    naming = Naming(manifest, pictures, settings, revision)
+    with uncollected():
+        naming = Naming(manifest, pictures, settings, revision)
+        run_id = naming.run_id()
     if not naming.samples:
         raise RunRefused(f"no pair of the manifest can be drawn: {counted(len(faults), 'fault')}", faults)
-    run_id = naming.run_id()
     held = holdings(store, [a.adapter_id for a in naming.adapters], [s.content_id for s in naming.samples])
     run = RunInfo(
         run_id=run_id,

@@ -19,6 +19,7 @@ from manifests.faults import Fault
 from manifests.parquet import from_parquet_bytes, read_rows
 from manifests.store import Missing, Store
 from manifests.tables import PLAN
+from tasks.bulk import uncollected
 from tasks.faults import RunNotFound
 from tasks.planned import Part, PlannedAdapter, PlannedSample
 
@@ -195,6 +196,7 @@ def load_run(store: Store, run_id: str) -> RunInfo:
         ) from error
 
 
+@uncollected()
 def load_plan(store: Store, run_id: str) -> Plan:
     """Read a published plan, and what reviews have added to it since.
 
