@@ -9,6 +9,7 @@ import contextlib
 import http.client
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -134,12 +135,20 @@ class _Handler(BaseHTTPRequestHandler):
             super().finish()
 
 
+class _Listener(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Be silent where a client has gone, because it was killed, say; anything else is a fault of this proxy."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 @contextlib.contextmanager
 def flaky_proxy(server: S3Server, kind: type[Proxy] = Proxy) -> Iterator[Proxy]:
     """Run a proxy in front of the server; `kind` decides what befalls a request."""
     handler = type("Handler", (_Handler,), {})
-    listener = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    listener.daemon_threads = True
+    listener = _Listener(("127.0.0.1", 0), handler)
     proxy = kind(f"http://127.0.0.1:{listener.server_port}", server)
     handler.proxy = proxy  # type: ignore[attr-defined]
     thread = threading.Thread(target=listener.serve_forever, daemon=True)
