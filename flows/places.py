@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
+from uuid import UUID
 
+from prefect.client.schemas.objects import StateType
 from prefect.futures import PrefectFuture
 
 from manifests.faults import Fault
@@ -99,11 +101,15 @@ class Slots:
     """The slots of this machine, which must be around (`slots`); items are handed over as Prefect tasks.
 
     One item a task, so that each can be seen, until there are so many that the records of them would be the work.
+
+    Attributes:
+        ends: how the tasks ended, by the ids of their task runs.
     """
 
     def __init__(self, run_id: str, pool: SlotPool) -> None:
         """Hand over the items of a run to the slots of `pool`."""
         self._run_id, self._pool = run_id, pool
+        self.ends: dict[UUID, StateType] = {}
 
     def has_room(self, job: Job, in_flight: Counter[Job]) -> bool:
         """See `Place.has_room`; as many as there are slots, so that "Running" in the UI means running."""
@@ -130,9 +136,9 @@ class Slots:
         """See `Place.watch`."""
         raise LookupError(f"batch {name}: slots have none that outlives its parent")
 
-    @staticmethod
-    def _answer(future: PrefectFuture[Any]) -> Answer:
+    def _answer(self, future: PrefectFuture[Any]) -> Answer:
         future.wait()
+        self.ends[future.task_run_id] = future.state.type
         said: Any = future.state.result(raise_on_failure=False)
         if not isinstance(said, dict):
             message = str(said or future.state.message or future.state.name)

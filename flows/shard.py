@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import socket
 from typing import Any
+from uuid import UUID
 
 from prefect import flow, runtime
 from prefect.client.schemas.objects import State
@@ -24,6 +25,7 @@ from manifests import layout
 from manifests.store import Store
 from tasks import environment
 from tasks.attempts import write_attempt
+from tasks.endings import tell_endings
 from tasks.presence import at_work
 from tasks.runs import load_plan
 from tasks.selection import Selection
@@ -55,9 +57,11 @@ def shard(
     devices = environment.devices(options.devices)
     host, attempt_id = socket.gethostname(), str(runtime.flow_run.id)
     with at_work(store, layout.shard_lease_key(attempt_id), run_id), slots(store, devices) as pool:
-        board = Board(store, part, wanted, Slots(run_id, pool))
+        place = Slots(run_id, pool)
+        board = Board(store, part, wanted, place)
         board.run()
         write_attempt(store, run_id, attempt_id, host, board.failures, board.spent)
+    tell_endings(UUID(attempt_id), place.ends)
     timings = board.timings
     made = ", ".join(f"{timings.get(kind, 0):.0f} {kind}" for kind in ("trained", "drawn", "scored"))
     sentence = f"{made} on {host}" + (f", {len(board.failures)} failed" if board.failures else "")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 from typing import Any
+from uuid import UUID
 
 from prefect import flow, get_run_logger, runtime
 from prefect.client.schemas.objects import State
@@ -28,6 +29,7 @@ from manifests.store import Store
 from tasks import environment, progress
 from tasks.artifacts import publish_artifacts
 from tasks.collect import Outcome, collect
+from tasks.endings import tell_endings
 from tasks.faults import EndedWithFaults
 from tasks.fleet import Fleet
 from tasks.kin import cancel_shards
@@ -111,6 +113,8 @@ def _work_off(store: Store, plan: Plan, options: RunOptions, held: Holdings | No
     stock = board.stock if board.idle else None
     outcome = collect(store, plan, [*recorded, *board.failures], board.timings, stock)
     publish_artifacts(store, plan, outcome)
+    if isinstance(board.place, Slots):
+        tell_endings(UUID(str(runtime.flow_run.id)), board.place.ends)
     log.info("%s: %s", plan.run.run_id, outcome.sentence)
     return _final_state(outcome)
 
