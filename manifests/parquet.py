@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests.errors import TableError
+from manifests.store import Store
 
 _ROWS_AT_ONCE = 10_000
 
@@ -151,6 +152,17 @@ def from_parquet_bytes(data: bytes, schema: pa.Schema) -> pa.Table:
         raise TableError(f"schema version of {table}", str(found_version), str(version), hint)
     _check_columns(table, read.schema.names, schema, "")
     return read.select(schema.names).cast(schema)
+
+
+def find_table(store: Store, key: str, schema: pa.Schema) -> pa.Table:
+    """Read a table from a store; one without rows if there is no such object.
+
+    Raises:
+        TableError: See `from_parquet_bytes`.
+        StoreError: The store cannot be asked.
+    """
+    data = store.find(key)
+    return schema.empty_table() if data is None else from_parquet_bytes(data, schema)
 
 
 def read_rows(table: pa.Table) -> Iterator[dict[str, Any]]:

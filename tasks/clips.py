@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from blora.consistency import VERSION, steadiness
 from manifests import layout
 from manifests.entries import ImageEntry, PairEntry
-from manifests.parquet import from_parquet_bytes
+from manifests.parquet import find_table
 from manifests.store import Store
 from manifests.sweeps import content_parts
 from manifests.tables import CLIPS
@@ -150,8 +150,7 @@ def _measured(store: Store, run_id: str, clip: Clip) -> dict[str, Any]:
 
 def load_measures(store: Store, run_id: str) -> list[dict[str, Any]]:
     """The table ``clips`` of a run; nothing where it has none."""
-    data = store.find(layout.run_key(run_id, "clips.parquet"))
-    return [] if data is None else list(from_parquet_bytes(data, CLIPS).to_pylist())
+    return list(find_table(store, layout.run_key(run_id, "clips.parquet"), CLIPS).to_pylist())
 
 
 def clip_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -15,7 +15,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, TaskRunFilter, TaskRunFilterState
 from prefect.client.schemas.objects import State, StateType, TaskRun
 
-from tasks.kin import GOING_ON, PAGE
+from tasks.kin import GOING_ON, PAGE, paged
 
 log = logging.getLogger(__name__)
 
@@ -65,9 +65,6 @@ def _without_news(client: SyncPrefectClient, flow_run_id: UUID, patience_seconds
 def _going_on(client: SyncPrefectClient, flow_run_id: UUID) -> list[TaskRun]:
     of_flow = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
     state = TaskRunFilter(state=TaskRunFilterState.model_validate({"type": {"any_": GOING_ON}}))
-    found: list[TaskRun] = []
-    while page := client.read_task_runs(flow_run_filter=of_flow, task_run_filter=state, limit=PAGE, offset=len(found)):
-        found += page
-        if len(page) < PAGE:
-            break
-    return found
+    return paged(
+        lambda offset: client.read_task_runs(flow_run_filter=of_flow, task_run_filter=state, limit=PAGE, offset=offset)
+    )

@@ -7,7 +7,8 @@ that dies leaves them going on, since whoever takes up the run adopts them.
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -18,9 +19,11 @@ from prefect.states import Cancelling
 
 from manifests import ids
 
+Item = TypeVar("Item")
+
 log = logging.getLogger(__name__)
 
-PAGE = 200  # flow runs that the server gives at once
+PAGE = 200  # flow runs, or task runs, that the server gives at once
 SHARD_TAG = "blora-shard"
 """Of the deployment of shards, and so of its flow runs."""
 
@@ -37,12 +40,18 @@ def shards_of(client: SyncPrefectClient, tag: str, *, going_on: bool = False) ->
     """The flow runs on the work pool for a run, newest first; all, or those that have not ended and are to go on."""
     state = FlowRunFilterState.model_validate({"type": {"any_": GOING_ON}}) if going_on else None
     wanted = FlowRunFilter(tags=FlowRunFilterTags(all_=[tag, SHARD_TAG]), state=state)
-    found: list[Any] = []
-    while page := client.read_flow_runs(flow_run_filter=wanted, limit=PAGE, offset=len(found)):
+    found = paged(lambda offset: list(client.read_flow_runs(flow_run_filter=wanted, limit=PAGE, offset=offset)))
+    return sorted(found, key=lambda one: str(one.created), reverse=True)
+
+
+def paged(read: Callable[[int], list[Item]]) -> list[Item]:
+    """All that the server has, read `PAGE` at a time from an offset on."""
+    found: list[Item] = []
+    while page := read(len(found)):
         found += page
         if len(page) < PAGE:
             break
-    return sorted(found, key=lambda one: str(one.created), reverse=True)
+    return found
 
 
 def mark_parent(client: SyncPrefectClient, flow_run_id: UUID, tag: str) -> None:

@@ -34,7 +34,7 @@ from blora.rivals import Magenta, added, pack_whole, unpack_whole
 from blora.sample import Draw, sample
 from blora.train import train
 from manifests import layout
-from manifests.parquet import from_parquet_bytes, to_parquet_bytes, to_table
+from manifests.parquet import find_table, to_parquet_bytes, to_table
 from manifests.store import Missing
 from manifests.tables import METHOD_SCORES
 from tasks.generate import png_with
@@ -194,8 +194,7 @@ def _stylised(resident: Resident, plan: Plan, one: PlannedSample) -> Pixels:
 def _score(resident: Resident, plan: Plan, method: str, shard_id: str, samples: Sequence[PlannedSample]) -> list[str]:
     """Judge the pictures of a shard that have no scores yet."""
     key = method_key(plan, method, f"{shard_id}.parquet")
-    data = resident.store.find(key)
-    rows = [] if data is None else from_parquet_bytes(data, METHOD_SCORES).to_pylist()
+    rows = find_table(resident.store, key, METHOD_SCORES).to_pylist()
     known = {row["blora_sample_id"] for row in rows}
     some = [one for one in samples if comparable(one) and one.sample_id not in known]
     judged, new, _ = judge(

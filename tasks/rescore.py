@@ -7,7 +7,7 @@ from typing import Any
 
 from blora.weights import parse_scorer
 from manifests import layout
-from manifests.parquet import from_parquet_bytes, to_parquet_bytes, to_table
+from manifests.parquet import find_table, to_parquet_bytes, to_table
 from manifests.tables import SCORES
 from tasks.resident import Resident
 from tasks.score import judge
@@ -34,8 +34,7 @@ def rescore_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]
     judged, rows, busy_seconds = judge(resident, plan, wanted, lambda: [resident.further_scorer(payload["scorer"])])
     if judged:
         versions = {row["scorer_version"] for row in rows}
-        data = resident.store.find(key)
-        old = [] if data is None else from_parquet_bytes(data, SCORES).to_pylist()
+        old = find_table(resident.store, key, SCORES).to_pylist()
         kept = [row for row in old if row["scorer_version"] in versions and row["sample_id"] not in only]
         resident.store.replace(key, to_parquet_bytes(to_table([*kept, *rows], SCORES)))
     done = {"kind": "score", "id": f"{shard.shard_id}-{kind}", "done": len(wanted), "total": len(wanted)}

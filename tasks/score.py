@@ -14,7 +14,7 @@ from PIL import Image
 from blora.blocks import Half
 from blora.score import Scored, ScoreItem, Scorer, score_samples
 from manifests import layout
-from manifests.parquet import from_parquet_bytes, to_parquet_bytes, to_table
+from manifests.parquet import find_table, to_parquet_bytes, to_table
 from manifests.store import Missing
 from manifests.tables import SCORES
 from tasks.resident import Pixels, Resident
@@ -40,8 +40,7 @@ def score_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
     plan = resident.plan(run_id)
     shard = plan.shard(payload["shard_id"])
     key = scores_key(plan.run, shard)
-    data = resident.store.find(key)
-    rows = [] if data is None else from_parquet_bytes(data, SCORES).to_pylist()
+    rows = find_table(resident.store, key, SCORES).to_pylist()
     known = {row["sample_id"] for row in rows}
     started = time.monotonic()
     unscored = [sample for sample in shard.samples if sample.sample_id not in known]

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from manifests import layout
 from manifests.errors import counted
 from manifests.faults import Fault
-from manifests.parquet import from_parquet_bytes
+from manifests.parquet import find_table
 from manifests.store import Store
 from manifests.tables import FAULTS
 from tasks.collect import Outcome
@@ -170,7 +170,5 @@ def training_logs(store: Store, plan: Plan, faults: Sequence[Fault]) -> dict[str
 
 def recorded_faults(store: Store, run_id: str) -> tuple[Fault, ...]:
     """The faults of a run as it last ended; none if it has not ended yet."""
-    if (data := store.find(layout.run_key(run_id, "faults.parquet"))) is None:
-        return ()
-    rows = from_parquet_bytes(data, FAULTS).select(list(Fault.__dataclass_fields__)).to_pylist()
-    return tuple(Fault(**row) for row in rows)
+    table = find_table(store, layout.run_key(run_id, "faults.parquet"), FAULTS)
+    return tuple(Fault(**row) for row in table.select(list(Fault.__dataclass_fields__)).to_pylist())

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from manifests import layout
-from manifests.parquet import from_parquet_bytes
+from manifests.parquet import find_table, from_parquet_bytes
 from manifests.store import Store
 from manifests.tables import ADAPTERS, FAULTS
 from tasks.choice import Choice, choose_of
@@ -153,8 +153,7 @@ def _faults(store: Store, plan: Plan) -> list[dict[str, Any]]:
 
 
 def _adapters(store: Store, run_id: str) -> list[dict[str, Any]]:
-    data = store.find(layout.run_key(run_id, "adapters.parquet"))
-    return [] if data is None else from_parquet_bytes(data, ADAPTERS).to_pylist()
+    return find_table(store, layout.run_key(run_id, "adapters.parquet"), ADAPTERS).to_pylist()
 
 
 def _cost(
