@@ -49,13 +49,16 @@ def read_file(path: Path, max_bytes: int | None) -> bytes:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a new name survive a loss of power, where the file system can; the object is there all the same."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with contextlib.suppress(OSError):
+    """Make a new name survive a loss of power, where the file system can.
+
+    Never fails: the object is there all the same, and a writer that tried again would be refused because of itself.
+    """
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
             os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -71,7 +74,8 @@ def _temporary(path: Path, data: bytes) -> Iterator[Path]:
             os.fsync(file.fileno())
         yield temporary
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a hidden name that stays behind does no harm
+            temporary.unlink(missing_ok=True)
 
 
 def _replace(path: Path, data: bytes) -> None:

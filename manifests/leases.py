@@ -33,6 +33,14 @@ def _record(holder: str, nonce: str, expires_at: float) -> bytes:
     return json.dumps({"holder": holder, "nonce": nonce, "expires_at": expires_at}).encode()
 
 
+def _nonce_of(record: bytes) -> str | None:
+    """What tells the holding that wrote a record; None where that cannot be read."""
+    try:
+        return str(json.loads(record)["nonce"])
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
 def _has_lapsed(record: bytes, now: float) -> bool:
     """Return whether a lease is over; a record that cannot be read binds nobody."""
     try:
@@ -103,11 +111,19 @@ class Lease:
         if self._version is None:
             return False
         record = _record(self.holder, self.nonce, expires_at)
-        self._version = self._backend.swap(self.key, record, self._version)
-        if self._version is None:
+        version = self._backend.swap(self.key, record, self._version)
+        if version is None and (own := self._own_version()) is not None:
+            version = self._backend.swap(self.key, record, own)
+        self._version = version
+        if version is None:
             return False
         self._expires_at = expires_at
         return True
+
+    def _own_version(self) -> str | None:
+        """The version that is there, if this holding wrote it: by a write whose answer was lost."""
+        current = self._backend.read_version(self.key)
+        return current[1] if current is not None and _nonce_of(current[0]) == self.nonce else None
 
     @contextlib.contextmanager
     def keep_alive(self) -> Iterator[Lease]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
+import os
 from collections.abc import Iterator
 from multiprocessing.pool import Pool
 
@@ -27,6 +29,22 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """The real retries, with waits that a test can afford."""
     monkeypatch.setattr(upstream, "FIRST_WAIT_SECONDS", 0.01)
     monkeypatch.setattr(upstream, "LONGEST_WAIT_SECONDS", 0.05)
+
+
+@pytest.fixture
+def failing_folder_sync(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A disk that takes files, but fails when it is asked to keep their folder; the folders it was asked for."""
+    asked: list[str] = []
+    really = os.open
+
+    def failing(path: str, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_DIRECTORY:
+            asked.append(str(path))
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return really(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", failing)
+    return asked
 
 
 @pytest.fixture

@@ -205,6 +205,58 @@ def test_keep_alive_outlives_a_bad_network(
 
 
 @pytest.mark.s3
+def test_a_renewal_whose_answer_is_lost_is_no_loss(
+    s3_root: str, network: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("manifests.upstream.ATTEMPTS", 1)
+    lease = take(Store.open(s3_root))
+    network.trouble("PUT", "lost answer", "reset")  # a cut connection is tried once more, unseen, by aiohttp
+    with pytest.raises(StoreError):
+        lease.renew()
+    assert network.queue == []
+    assert lease.renew()
+    assert not lease.lost
+    assert Store.open(s3_root).acquire_lease(KEY, "rival", LONG) is None
+
+
+@pytest.mark.s3
+def test_a_release_after_a_lost_answer_frees_the_lease(
+    s3_root: str, network: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("manifests.upstream.ATTEMPTS", 1)
+    lease = take(Store.open(s3_root))
+    network.trouble("PUT", "lost answer", "reset")
+    with pytest.raises(StoreError):
+        lease.renew()
+    lease.release()
+    take(Store.open(s3_root), "next")
+
+
+@pytest.mark.s3
+def test_whoever_took_over_after_a_lost_answer_keeps_the_lease(
+    s3_root: str, network: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("manifests.upstream.ATTEMPTS", 1)
+    lease = take(Store.open(s3_root), ttl_seconds=0.2)
+    network.trouble("PUT", "lost answer", "reset")
+    with pytest.raises(StoreError):
+        lease.renew()
+    time.sleep(0.25)
+    taken = take(Store.open(s3_root), "next")
+    assert lease.renew() is False
+    assert lease.lost
+    assert json.loads(Store.open(s3_root).read(KEY))["nonce"] == taken.nonce
+
+
+def test_a_disk_that_fails_once_all_is_written_takes_no_lease_away(
+    tmp_path: Path, failing_folder_sync: list[str]
+) -> None:
+    lease = take(Store.open(str(tmp_path)))
+    assert lease.renew()
+    assert len(failing_folder_sync) == 2
+
+
+@pytest.mark.s3
 def test_release_does_not_hide_the_result_of_the_work(
     s3_root: str, network: Proxy, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -295,3 +295,8 @@ def test_read_address_refuses_what_would_block_or_never_end(tmp_path: Path) -> N
     for address in (str(tmp_path / "pipe"), "/dev/zero"):
         with pytest.raises(PermanentStoreError, match="a regular file"):
             read_address(address, max_bytes=100)
+
+
+def test_a_disk_that_fails_once_all_is_written_hides_no_writer(tmp_path: Path, failing_folder_sync: list[str]) -> None:
+    assert Store.open(str(tmp_path)).write_once("a/b", b"mine") is True
+    assert len(failing_folder_sync) == 1
