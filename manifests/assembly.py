@@ -127,7 +127,7 @@ class Draft:
         self._faults = faults
 
     def add_pair(self, content: Parts, style: Parts, fields: PairFields, defaults: PairFields, node: Node) -> None:
-        """Add a pair for each of its prompts and steps, or the fault that it cannot be drawn or repeats a sample."""
+        """Add a pair for each of a row's prompts and steps; none of them if one cannot be drawn or repeats a sample."""
         if not self.knows([part.name for part in content], [part.name for part in style], node):
             return
         if sum(part.name in self.contents.clips for part in content) > 1:
@@ -136,16 +136,28 @@ class Draft:
             self._faults.add("two clips in one mix", received, accepted, hint, row=node.row, field="pairs.content")
             return
         sweep = getattr(fields, "sweep", None) or getattr(defaults, "sweep", None)
-        for said in _merged(fields, defaults):
-            if sweep is not None and (fault := fault_of(sweep, content, style, said)):
-                self._refuse_sweep(fault, node.find(("sweep",)).row, "pairs.sweep")
-                return
-            for frame in self._frames(content):
-                for sides in expanded(frame, style, sweep):
-                    pair = PairEntry(**said, **sides, file=self._faults.file, row=node.row)
-                    if not self._is_whole(pair) or not self._is_new(pair) or len(self.pairs) > MAX_PAIRS:
-                        return
-                    self.pairs.append(pair)
+        merged = _merged(fields, defaults)
+        if sweep is not None and (fault := fault_of(sweep, content, style, merged[0])):
+            self._refuse_sweep(fault, node.find(("sweep",)).row, "pairs.sweep")
+            return
+        before = len(self.pairs)
+        for said, frame in itertools.product(merged, self._frames(content)):
+            for sides in expanded(frame, style, sweep):
+                pair = PairEntry(**said, **sides, file=self._faults.file, row=node.row)
+                if not self._is_whole(pair) or not self._is_new(pair):
+                    self._take_back(before)
+                    return
+                self.pairs.append(pair)
+                if len(self.pairs) > MAX_PAIRS:
+                    return
+
+    def _take_back(self, kept: int) -> None:
+        """Leave no pair but the first so many; what the others would have drawn is free again."""
+        for pair in self.pairs[kept:]:
+            drawn = self._drawn[_drawing(pair)]
+            for seed in pair.seeds:
+                del drawn[seed]
+        del self.pairs[kept:]
 
     def _frames(self, content: Parts) -> Iterator[Parts]:
         """The parts of a side, a clip among them replaced by each of its frames in turn."""
@@ -249,12 +261,7 @@ class Draft:
         return False
 
     def _is_new(self, pair: PairEntry) -> bool:
-        texts = (pair.prompt, pair.content_prompt, pair.negative_prompt)
-        colour = (pair.own_style, pair.colour_of, pair.colour_by, pair.colour_amount)
-        strengths = (pair.content_strength, pair.style_strength, *colour)
-        drawn = self._drawn.setdefault(
-            (pair.content, pair.style, pair.content_mix, pair.style_mix, *texts, *strengths), {}
-        )
+        drawn = self._drawn.setdefault(_drawing(pair), {})
         twice = [seed for seed in pair.seeds if seed in drawn]
         if twice:
             sides = " with ".join(shown_name for shown_name in (pair.content, pair.style) if shown_name)
@@ -264,6 +271,14 @@ class Draft:
             return False
         drawn.update(dict.fromkeys(pair.seeds, pair.row))
         return True
+
+
+def _drawing(pair: PairEntry) -> tuple[object, ...]:
+    """All that a picture of a pair depends on, but its seed."""
+    sides = (pair.content, pair.style, pair.content_mix, pair.style_mix)
+    texts = (pair.prompt, pair.content_prompt, pair.negative_prompt)
+    colour = (pair.own_style, pair.colour_of, pair.colour_by, pair.colour_amount)
+    return (*sides, *texts, pair.content_strength, pair.style_strength, *colour)
 
 
 def _merged(fields: PairFields, defaults: PairFields) -> list[dict[str, Any]]:

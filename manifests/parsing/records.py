@@ -23,7 +23,8 @@ MAX_UNPACKED_BYTES = 512 * 2**20
 """Bytes of Parquet pages once unpacked, as the footer declares them (512 MiB)."""
 
 _BATCH_ROWS = 8192
-_LONGEST_LISTS = 50  # values a row, averaged over a row group, before a list column is refused unread
+_MOST_VALUES = 50 * MAX_ROWS  # of one column in one row group
+_LONGEST_LISTS = 1000  # values a row, averaged over a row group: as many seeds as a pair may have
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,15 +177,22 @@ def _check_parquet(file: pq.ParquetFile, columns: Mapping[str, str], faults: Fau
             faults.add("column of a wrong type", received, accepted, "convert the column", field=field.name)
     if footer.num_rows > MAX_ROWS:
         raise _too_many_rows(f"{footer.num_rows:,}", faults)
-    groups = [footer.row_group(index) for index in range(footer.num_row_groups)]
-    chunks = [group.column(index) for group in groups for index in range(group.num_columns)]
-    unpacked = sum(chunk.total_uncompressed_size for chunk in chunks)
-    values = max((chunk.num_values for chunk in chunks), default=0)
-    if unpacked > MAX_UNPACKED_BYTES or values > _LONGEST_LISTS * max(MAX_ROWS, 1):
-        received, accepted = f"{unpacked:,} bytes, {values:,} values", f"at most {MAX_UNPACKED_BYTES:,} bytes"
-        raise faults.refuse("Parquet unpacks to too much", received, accepted, "split the manifest")
+    _check_sizes(footer, faults)
     if len(faults) > found:
         raise Refused("types")
+
+
+def _check_sizes(footer: pq.FileMetaData, faults: FaultList) -> None:
+    """Refuse what a small file unpacks to too much, by what its footer says."""
+    unpacked = 0
+    for group in map(footer.row_group, range(footer.num_row_groups)):
+        chunks = [group.column(index) for index in range(group.num_columns)]
+        unpacked += sum(chunk.total_uncompressed_size for chunk in chunks)
+        values = max((chunk.num_values for chunk in chunks), default=0)
+        if unpacked > MAX_UNPACKED_BYTES or values > min(_MOST_VALUES, _LONGEST_LISTS * group.num_rows):
+            received = f"{unpacked:,} bytes, {values:,} values in {group.num_rows:,} rows"
+            accepted = f"at most {MAX_UNPACKED_BYTES:,} bytes, {_LONGEST_LISTS:,} values a row"
+            raise faults.refuse("Parquet unpacks to too much", received, accepted, "split the manifest")
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

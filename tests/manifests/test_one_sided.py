@@ -93,6 +93,23 @@ def test_a_forgotten_list_is_still_a_fault(tmp_path: Path) -> None:
         assert loaded.manifest is None and [fault.what for fault in loaded.faults] == ["no styles"]
 
 
+def test_a_row_with_a_faulty_prompt_draws_none_of_its_prompts(tmp_path: Path) -> None:
+    refused = {"content": "a", "prompts": ["ice", "ice in [s] style"]}
+    again = {"content": "a", "prompt": "ice"}
+    loaded = load(tmp_path, SMALL | {"pairs": [refused, again]}, "m.json")
+    assert [fault.what for fault in loaded.faults] == ["pair without a style"]
+    assert told(loaded) == [("a", None, "ice")], "what a refused row would have drawn is free for another row"
+
+
+def test_a_row_that_repeats_a_sample_draws_none_of_its_prompts(tmp_path: Path) -> None:
+    first = {"content": "a", "style": "s", "prompt": "ice", "seeds": [0, 1]}
+    refused = {"content": "a", "style": "s", "prompts": ["fire", "ice"], "seeds": [1, 2]}
+    later = {"content": "a", "style": "s", "prompts": ["fire"], "seeds": [1, 2]}
+    loaded = load(tmp_path, SMALL | {"pairs": [first, refused, later]}, "m.json")
+    assert [fault.what for fault in loaded.faults] == ["sample drawn twice"]
+    assert told(loaded) == [("a", "s", "ice"), ("a", "s", "fire")]
+
+
 def test_the_same_words_twice_are_one_sample_too_many(tmp_path: Path) -> None:
     text = "content,style,prompt\na.png,,ice\na.png,,ice\n,a.png,ice\n"
     loaded = load(tmp_path, text, "m.csv")

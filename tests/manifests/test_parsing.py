@@ -431,9 +431,19 @@ def test_parquet_beyond_the_limits_is_refused_from_its_footer(monkeypatch: pytes
     assert refused(lambda faults: list(read_parquet(many, COLUMNS, faults))).what == "too many rows"
     lists = parquet_bytes({"seeds": [[0] * 1000] * 12_000})
     assert refused(lambda faults: list(read_parquet(lists, COLUMNS, faults))).what == "Parquet unpacks to too much"
+    longest = parquet_bytes({"seeds": [list(range(1000))]})
+    assert len(list(read_parquet(longest, COLUMNS, FaultList("m")))) == 1, "as many as one pair may have"
     monkeypatch.setattr(records, "MAX_UNPACKED_BYTES", 10)
     small = parquet_bytes({"content": ["a", "b"]})
     assert refused(lambda faults: list(read_parquet(small, COLUMNS, faults))).what == "Parquet unpacks to too much"
+
+
+@pytest.mark.parametrize("before", [0, 3])
+def test_one_row_of_millions_of_values_is_refused_from_the_footer(before: int) -> None:
+    seeds = [[number] for number in range(before)] + [[0] * 2_000_000]
+    data = parquet_bytes({"seeds": seeds}, row_group_size=max(before, 1))
+    assert len(data) < 10_000
+    assert refused(lambda faults: list(read_parquet(data, COLUMNS, faults))).what == "Parquet unpacks to too much"
 
 
 def test_other_files_are_no_parquet() -> None:
