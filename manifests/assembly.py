@@ -12,6 +12,7 @@ from manifests.entries import ImageEntry, Manifest, PairEntry
 from manifests.parsing.faultlist import FaultList, shown
 from manifests.parsing.nodes import Node
 from manifests.parsing.records import suggest
+from manifests.parsing.row_faults import RowFaults
 from manifests.rows import PairFields
 from manifests.sweeps import Parts, expanded, fault_of, parts_of
 
@@ -56,32 +57,32 @@ class Side:
         roots: What it may reach.
     """
 
-    def __init__(self, label: str, roots: Roots, faults: FaultList) -> None:
+    def __init__(self, label: str, roots: Roots) -> None:
         """Start without entries."""
         self.label = label
         self.entries: dict[str, ImageEntry] = {}
         self.clips: dict[str, tuple[str, ...]] = {}
         self.refused: set[str] = set()
         self.roots = roots
-        self._faults = faults
 
-    def resolve(self, paths: Sequence[str], node: Node, field: str, item: str) -> tuple[str, ...] | None:
+    def resolve(self, paths: Sequence[str], faults: RowFaults, field: str, item: str) -> tuple[str, ...] | None:
         """Return the paths of a row made absolute; None after adding a fault for each that is not allowed."""
+        has_several = faults.node.find(("images",)) is not faults.node
         addresses = []
         for index, path in enumerate(paths):
             try:
                 addresses.append(self.roots.resolve(path))
             except AddressError as error:
-                place = node.find(("images", index))
-                row = (node.find(("image",)) if place is node else place).row
-                self._faults.add(*error.args, row=row, field=field, item=item)
+                place = ("images", index) if has_several else ("image",)
+                faults.add(*error.args, at=place, field=field, item=item)
         return tuple(addresses) if len(addresses) == len(paths) else None
 
-    def admits(self, entry: ImageEntry, field: str, *, repeats: bool) -> bool:
+    def admits(self, entry: ImageEntry, faults: RowFaults, field: str, *, repeats: bool) -> bool:
         """Tell whether the name of an entry is free, adding a fault if not.
 
         Args:
             entry: What is to be added.
+            faults: Takes what is wrong with its row.
             field: The field that names it.
             repeats: Whether the very same entry may come again, as it does in tables.
         """
@@ -97,16 +98,28 @@ class Side:
         accepted = (
             f"what row {known.row} says of it, or another name" if repeats else f"another name than row {known.row}"
         )
-        self._faults.add(
-            what, shown(entry.name), accepted, "rename one of them", row=entry.row, field=field, item=entry.name
-        )
+        faults.add(what, shown(entry.name), accepted, "rename one of them", field=field, item=entry.name)
         return False
 
-    def keep(self, entry: ImageEntry) -> None:
-        """Add an entry that was admitted; the first word given for a repeated one counts."""
-        known = self.entries.setdefault(entry.name, entry)
-        if known.word is None and entry.word is not None:
+    def keep(self, entry: ImageEntry) -> ImageEntry | None:
+        """Add an entry that was admitted; the first word given for a repeated one counts.
+
+        Returns:
+            What stood there before, for `put_back`.
+        """
+        known = self.entries.get(entry.name)
+        if known is None:
+            self.entries[entry.name] = entry
+        elif known.word is None and entry.word is not None:
             self.entries[entry.name] = known.model_copy(update={"word": entry.word})
+        return known
+
+    def put_back(self, name: str, known: ImageEntry | None) -> None:
+        """Undo a `keep`, which returned `known`: its row was refused after all."""
+        if known is None:
+            del self.entries[name]
+        else:
+            self.entries[name] = known
 
 
 class Draft:
@@ -120,31 +133,33 @@ class Draft:
 
     def __init__(self, roots: Roots, faults: FaultList) -> None:
         """Start empty."""
-        self.contents = Side("content", roots, faults)
-        self.styles = Side("style", roots, faults)
+        self.contents = Side("content", roots)
+        self.styles = Side("style", roots)
         self.pairs: list[PairEntry] = []
         self._drawn: dict[tuple[object, ...], dict[int, int | None]] = {}
         self._faults = faults
 
-    def add_pair(self, content: Parts, style: Parts, fields: PairFields, defaults: PairFields, node: Node) -> None:
+    def add_pair(
+        self, content: Parts, style: Parts, fields: PairFields, defaults: PairFields, faults: RowFaults
+    ) -> None:
         """Add a pair for each of a row's prompts and steps; none of them if one cannot be drawn or repeats a sample."""
-        if not self.knows([part.name for part in content], [part.name for part in style], node):
+        if not self.knows([part.name for part in content], [part.name for part in style], faults):
             return
         if sum(part.name in self.contents.clips for part in content) > 1:
             received, accepted = " and ".join(shown(part.name) for part in content), "a mix with one clip at most"
             hint = "mix the clip with a picture"
-            self._faults.add("two clips in one mix", received, accepted, hint, row=node.row, field="pairs.content")
+            faults.add("two clips in one mix", received, accepted, hint, field="pairs.content")
             return
         sweep = getattr(fields, "sweep", None) or getattr(defaults, "sweep", None)
         merged = _merged(fields, defaults)
         if sweep is not None and (fault := fault_of(sweep, content, style, merged[0])):
-            self._refuse_sweep(fault, node.find(("sweep",)).row, "pairs.sweep")
+            _refuse_sweep(fault, faults, "pairs.sweep")
             return
         before = len(self.pairs)
         for said, frame in itertools.product(merged, self._frames(content)):
             for sides in expanded(frame, style, sweep):
-                pair = PairEntry(**said, **sides, file=self._faults.file, row=node.row)
-                if not self._is_whole(pair) or not self._is_new(pair):
+                pair = PairEntry(**said, **sides, file=faults.file, row=faults.node.row)
+                if not _is_whole(pair, faults) or not self._is_new(pair, faults):
                     self._take_back(before)
                     return
                 self.pairs.append(pair)
@@ -168,10 +183,10 @@ class Draft:
         for frame in self.contents.clips[clip]:
             yield tuple(part.model_copy(update={"name": frame}) if part.name == clip else part for part in content)
 
-    def knows(self, contents: Iterable[object], styles: Iterable[object], node: Node) -> bool:
+    def knows(self, contents: Iterable[object], styles: Iterable[object], faults: RowFaults) -> bool:
         """Tell whether a pair names what exists, adding a fault for each name that does not."""
         return all(
-            [self._is_known(side, name, node) for side, names in ((self.contents, contents), (self.styles, styles))
+            [self._is_known(side, name, faults) for side, names in ((self.contents, contents), (self.styles, styles))
              for name in names]
         )  # fmt: skip
 
@@ -189,7 +204,7 @@ class Draft:
         if not contents or not styles:
             return
         if sweep and (fault := fault_of(sweep, parts_of(contents[0]), parts_of(styles[0]), merged[0])):
-            self._refuse_sweep(fault, None, "sweep")
+            _refuse_sweep(fault, RowFaults(self._faults, Node(None)), "sweep")
             return
         steps = len(list(expanded(parts_of("any"), parts_of("any"), sweep)))
         if self._count_fits(len(contents) * len(styles) * len(merged) * steps):
@@ -222,10 +237,9 @@ class Draft:
             self._faults.add("too many pairs", f"{pairs:,}", f"at most {MAX_PAIRS:,}", "split the manifest")
         return pairs <= MAX_PAIRS
 
-    def _is_known(self, side: Side, name: object, node: Node) -> bool:
+    def _is_known(self, side: Side, name: object, faults: RowFaults) -> bool:
         if not isinstance(name, str) or name in side.entries or name in side.clips:
             return True  # what is no text at all has its fault already
-        row = node.find((side.label,)).row
         if name in side.refused:
             what, hint = f"pair with a refused {side.label}", f"correct the row of that {side.label}"
         else:
@@ -234,43 +248,46 @@ class Draft:
             if len(self._faults) < _MOST_SUGGESTIONS and len(side.entries) < _MOST_SUGGESTIONS:
                 hint = suggest(name, (*side.entries, *side.clips), hint)
         accepted = f"one of the {len(side.entries)} names of {side.label}s"
-        self._faults.add(what, shown(name), accepted, hint, row=row, field=f"pairs.{side.label}", item=name)
+        faults.add(what, shown(name), accepted, hint, at=(side.label,), field=f"pairs.{side.label}", item=name)
         return False
 
-    def _refuse_sweep(self, fault: str, row: int | None, field: str) -> None:
-        accepted, hint = "a sweep over what is free", "remove one of them, or the sweep"
-        self._faults.add("impossible sweep", fault, accepted, hint, row=row, field=field)
-
-    def _is_whole(self, pair: PairEntry) -> bool:
-        """Tell whether a prompt stands for the side that a pair lacks, adding a fault if not."""
-        colours = pair.colour_of or ("content" if pair.colour_by or pair.colour_amount else "")
-        if colours and not getattr(pair, colours):
-            received, accepted = f"the colours of a {colours}", "those of a picture of the pair"
-            hint = f"correct colour_of, or add a {colours}"
-            self._faults.add("colours of nothing", received, accepted, hint, row=pair.row, field="pairs.colour_of")
-            return False
-        if pair.content and pair.style:
-            return True
-        missing = "style" if pair.content else "content"
-        if stands_for(missing, pair.prompt):
-            return True
-        received = shown(pair.prompt) if pair.prompt else f"only {shown(pair.content or pair.style)}"
-        accepted = f"a prompt (or prompts) that says it, without {TOKENS[missing]}"
-        hint = f"add such a prompt, or a {missing}"
-        self._faults.add(f"pair without a {missing}", received, accepted, hint, row=pair.row, field="pairs.prompt")
-        return False
-
-    def _is_new(self, pair: PairEntry) -> bool:
+    def _is_new(self, pair: PairEntry, faults: RowFaults) -> bool:
+        """Tell whether no earlier pair draws a sample of this one, adding a fault if one does."""
         drawn = self._drawn.setdefault(_drawing(pair), {})
         twice = [seed for seed in pair.seeds if seed in drawn]
         if twice:
             sides = " with ".join(shown_name for shown_name in (pair.content, pair.style) if shown_name)
             received = f"{sides} and seed {twice[0]} again, as in row {drawn[twice[0]]}"
             hint = "remove the row, or give it other seeds"
-            self._faults.add("sample drawn twice", received, "each sample once", hint, row=pair.row)
+            faults.add("sample drawn twice", received, "each sample once", hint)
             return False
         drawn.update(dict.fromkeys(pair.seeds, pair.row))
         return True
+
+
+def _refuse_sweep(fault: str, faults: RowFaults, field: str) -> None:
+    accepted, hint = "a sweep over what is free", "remove one of them, or the sweep"
+    faults.add("impossible sweep", fault, accepted, hint, at=("sweep",), field=field)
+
+
+def _is_whole(pair: PairEntry, faults: RowFaults) -> bool:
+    """Tell whether a prompt stands for the side that a pair lacks, adding a fault if not."""
+    colours = pair.colour_of or ("content" if pair.colour_by or pair.colour_amount else "")
+    if colours and not getattr(pair, colours):
+        received, accepted = f"the colours of a {colours}", "those of a picture of the pair"
+        hint = f"correct colour_of, or add a {colours}"
+        faults.add("colours of nothing", received, accepted, hint, field="pairs.colour_of")
+        return False
+    if pair.content and pair.style:
+        return True
+    missing = "style" if pair.content else "content"
+    if stands_for(missing, pair.prompt):
+        return True
+    received = shown(pair.prompt) if pair.prompt else f"only {shown(pair.content or pair.style)}"
+    accepted = f"a prompt (or prompts) that says it, without {TOKENS[missing]}"
+    hint = f"add such a prompt, or a {missing}"
+    faults.add(f"pair without a {missing}", received, accepted, hint, field="pairs.prompt")
+    return False
 
 
 def _drawing(pair: PairEntry) -> tuple[object, ...]:

@@ -12,32 +12,31 @@ from typing import Any
 from manifests.assembly import Side, default_name
 from manifests.clips import Frames, find_frames
 from manifests.entries import FrameOf, ImageEntry
-from manifests.errors import ManifestsError
-from manifests.parsing.faultlist import FaultList, shown
-from manifests.parsing.nodes import Node
+from manifests.errors import ImageError, ManifestsError
+from manifests.parsing.faultlist import shown
+from manifests.parsing.row_faults import RowFaults
 from manifests.rowreader import read_row
 from manifests.rows import ImageRow
 
 
-def read_clip(values: dict[str, Any], node: Node, side: Side, faults: FaultList) -> None:
+def read_clip(values: dict[str, Any], side: Side, faults: RowFaults) -> None:
     """Add the frames of a clip to the contents, or the fault that says why there are none.
 
     Args:
         values: What the row says.
-        node: Where it stands.
         side: What it stands among.
-        faults: Takes what is wrong.
+        faults: Takes what is wrong with the row.
     """
     if values.get("name") is None:
         values["name"] = _default_name(values["frames"])
     name = str(values["name"])
-    row = read_row(ImageRow, values, faults, node, f"{side.label}s")
-    frames = None if row is None or row.frames is None else _find(row, node, side, faults)
+    row = read_row(ImageRow, values, faults, f"{side.label}s")
+    frames = None if row is None or row.frames is None else _find(row, side, faults)
     if row is None or frames is None:
         side.refused.add(name)
         return
     pace = row.frames_per_second or frames.frames_per_second
-    said = {"word": row.word, "class_word": row.class_word, "file": faults.file, "row": node.row}
+    said = {"word": row.word, "class_word": row.class_word, "file": faults.file, "row": faults.node.row}
     digits = len(str(len(frames.pictures)))
     entries = [
         ImageEntry(
@@ -50,7 +49,7 @@ def read_clip(values: dict[str, Any], node: Node, side: Side, faults: FaultList)
     ]
     own = entries[0].model_copy(update={"name": name})
     field = f"{side.label}s.name"
-    if not all(side.admits(entry, field, repeats=False) for entry in (own, *entries)):
+    if not all(side.admits(entry, faults, field, repeats=False) for entry in (own, *entries)):
         side.refused.add(name)
         return
     for entry in entries:
@@ -58,21 +57,17 @@ def read_clip(values: dict[str, Any], node: Node, side: Side, faults: FaultList)
     side.clips[name] = tuple(entry.name for entry in entries)
 
 
-def _find(row: ImageRow, node: Node, side: Side, faults: FaultList) -> Frames | None:
+def _find(row: ImageRow, side: Side, faults: RowFaults) -> Frames | None:
     """Return the frames; None after adding a fault."""
-
-    def refuse(what: str, received: str, accepted: str, hint: str, transient: bool = False) -> None:
-        place, field = node.find(("frames",)).row, f"{side.label}s.frames"
-        faults.add(what, received, accepted, hint, row=place, field=field, item=row.name or "", transient=transient)
-
-    if side.label != "content":
-        hint = "take one frame with image:, or several as photos of one look with images:"
-        refuse("a clip as a style", shown(row.frames), "frames among the contents", hint)
-        return None
     try:
+        if side.label != "content":
+            hint = "take one frame with image:, or several as photos of one look with images:"
+            raise ImageError("a clip as a style", shown(row.frames), "frames among the contents", hint)
         return find_frames(row.frames or "", side.roots, every=row.every or 1, limit=row.limit)
     except ManifestsError as error:
-        refuse(error.what, error.received, error.accepted, error.hint or "correct the path", error.transient)
+        texts = (error.what, error.received, error.accepted, error.hint or "correct the path")
+        place: dict[str, Any] = {"at": ("frames",), "field": f"{side.label}s.frames", "item": row.name or ""}
+        faults.add(*texts, **place, transient=error.transient)
         return None
 
 

@@ -16,7 +16,9 @@ from manifests.addresses import shown_address
 from manifests.errors import StoreError
 from manifests.faults import Fault
 from manifests.parsing.faultlist import FaultList, Refused, shown
+from manifests.parsing.nodes import Node
 from manifests.parsing.records import Record, read_csv
+from manifests.parsing.row_faults import RowFaults
 from manifests.sniff import kind_of
 from manifests.store import read_address
 
@@ -62,7 +64,7 @@ def load_prompts(address: str) -> tuple[tuple[PromptPair, ...], tuple[Fault, ...
         if kind := kind_of(data):
             raise faults.refuse("not a CSV file", f"a file of kind {kind}", "CSV", "export it as CSV")
         for record in read_csv(data, COLUMNS, faults):
-            pair = _pair(record, faults)
+            pair = _pair(record, RowFaults(faults, Node(None, record.row)))
             if pair in good:
                 received, accepted = f"the pair of row {good[pair]}", "each pair once"
                 faults.add("pair given twice", received, accepted, "remove it", row=record.row)
@@ -78,20 +80,19 @@ def load_prompts(address: str) -> tuple[tuple[PromptPair, ...], tuple[Fault, ...
     return tuple(good), faults.all()
 
 
-def _pair(record: Record, faults: FaultList) -> PromptPair | None:
+def _pair(record: Record, faults: RowFaults) -> PromptPair | None:
     """Return the row's pair, or None where it has faults."""
-    before = len(faults)
     cells = {name: str(record.cells.get(name, "")) for name in COLUMNS}
     for name, text in cells.items():
         if not text:
-            faults.add("missing value", "an empty cell", "a text", "fill it in", row=record.row, field=name)
+            faults.add("missing value", "an empty cell", "a text", "fill it in", field=name)
         elif len(text) > MAX_PROMPT_CHARS:
             received, accepted = f"{len(text)} characters", f"at most {MAX_PROMPT_CHARS}"
-            faults.add("too long", received, accepted, "shorten it", row=record.row, field=name)
+            faults.add("too long", received, accepted, "shorten it", field=name)
     if cells["kind"] and cells["kind"] not in KINDS:
         received, accepted = shown(cells["kind"]), " or ".join(KINDS)
-        faults.add("unknown kind", received, accepted, "say what differs", row=record.row, field="kind")
+        faults.add("unknown kind", received, accepted, "say what differs", field="kind")
     if cells["p"] and cells["p"] == cells["q"]:
         received = shown(cells["q"])
-        faults.add("the prompts are the same", received, "another prompt than p", "", row=record.row, field="q")
-    return PromptPair(**cells) if len(faults) == before else None
+        faults.add("the prompts are the same", received, "another prompt than p", "", field="q")
+    return PromptPair(**cells) if faults.are_none else None

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from manifests.parsing.faultlist import FaultList, shown
-from manifests.parsing.nodes import Node
+from manifests.parsing.faultlist import shown
 from manifests.parsing.records import suggest
+from manifests.parsing.row_faults import RowFaults
 from manifests.rows import LISTS, DocumentRow, Sweep
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -21,40 +21,31 @@ _NESTED = ("content", "style", "sweep")
 """Fields that may hold a mapping; the settings are checked elsewhere."""
 
 
-def read_row(
-    model: type[_Model], values: Mapping[str, Any], faults: FaultList, node: Node, list_name: str = ""
-) -> _Model | None:
+def read_row(model: type[_Model], values: Mapping[str, Any], faults: RowFaults, list_name: str = "") -> _Model | None:
     """Return the row, or None after adding every fault it has.
 
     Args:
         model: What it may say.
         values: What it says.
-        faults: Takes what is wrong.
-        node: Where it stands, for the line of each field.
+        faults: Takes what is wrong, and knows the line of each field.
         list_name: The list that the row stands in, for the names of fields; empty for none.
     """
-    found, result = len(faults), None
-    nested = [child for name in _NESTED if (child := node.find((name,))) is not node]
-    for place in (node, *nested):
-        for key, row in place.repeated:
-            field = _field(list_name, key)
-            faults.add("key given twice", key, "each key once", "remove one of them", row=row, field=field)
+    faults.add_repeated((), list_name)
+    for name in _NESTED:
+        if faults.node.find((name,)) is not faults.node:
+            faults.add_repeated((name,), list_name)
     try:
         result = model.model_validate(values)
     except ValidationError as error:
         for detail in error.errors(include_url=False):
-            _add_fault(detail, model, faults, node, list_name)
-    return result if len(faults) == found else None
+            _add_fault(detail, model, faults, list_name)
+        return None
+    return result if faults.are_none else None
 
 
-def _field(*names: str) -> str:
-    return ".".join(name for name in names if name)
-
-
-def _add_fault(detail: ErrorDetails, model: type[BaseModel], faults: FaultList, node: Node, list_name: str) -> None:
+def _add_fault(detail: ErrorDetails, model: type[BaseModel], faults: RowFaults, list_name: str) -> None:
     path: Sequence[str | int] = detail["loc"]
     name = str(path[0]) if path else ""
-    row = node.find(path).row
     accepted = model.model_fields[name].description or "" if name in model.model_fields else ""
     what = re.sub(r"^Value error, |^\w+ (?=should )", "", detail["msg"])
     received, hint = shown(detail["input"]), "correct the value"
@@ -74,4 +65,4 @@ def _add_fault(detail: ErrorDetails, model: type[BaseModel], faults: FaultList, 
         hint = 'put it in "quotes"'
     elif detail["type"] == "literal_error" and isinstance(detail["input"], str):
         hint = suggest(detail["input"], tuple(re.findall(r"'(\w+)'", detail["ctx"]["expected"])), hint)
-    faults.add(what, received, accepted, hint, row=row, field=_field(list_name, name))
+    faults.add(what, received, accepted, hint, at=path, field=".".join(text for text in (list_name, name) if text))

@@ -110,6 +110,14 @@ def test_a_row_that_repeats_a_sample_draws_none_of_its_prompts(tmp_path: Path) -
     assert told(loaded) == [("a", "s", "ice"), ("a", "s", "fire")]
 
 
+def test_a_refused_row_of_a_table_says_nothing_of_its_pictures(tmp_path: Path) -> None:
+    text = "content,style,prompt,content_word\na.png,,ice,\na.png,,ice,dog\nb.png,,ice in [s] style,\n"
+    loaded = load(tmp_path, text, "m.csv")
+    assert [fault.what for fault in loaded.faults] == ["sample drawn twice", "pair without a style"]
+    assert loaded.manifest is not None
+    assert [(entry.name, entry.word) for entry in loaded.manifest.contents] == [("a", None)]
+
+
 def test_the_same_words_twice_are_one_sample_too_many(tmp_path: Path) -> None:
     text = "content,style,prompt\na.png,,ice\na.png,,ice\n,a.png,ice\n"
     loaded = load(tmp_path, text, "m.csv")
