@@ -6,6 +6,8 @@ and version it is. `manifests.parquet` is their one way in and out.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
@@ -28,6 +30,36 @@ def _may(name: str, kind: pa.DataType, doc: str) -> pa.Field:
 
 def _schema(table: str, *fields: pa.Field, version: int = SCHEMA_VERSION) -> pa.Schema:
     return pa.schema(fields, metadata={"table": table, "schema_version": str(version)})
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """A table of a run: the file that it is in, and the schema that holds there.
+
+    Attributes:
+        name: Within the run's folder, such as "plan.parquet".
+        schema: What its rows are.
+    """
+
+    name: str
+    schema: pa.Schema
+
+
+@dataclass(frozen=True)
+class TableFolder:
+    """A table of a run that is written in several files.
+
+    Attributes:
+        name: Of their folder within the run's, such as "decisions".
+        schema: What the rows of each are.
+    """
+
+    name: str
+    schema: pa.Schema
+
+    def file(self, part: str) -> TableFile:
+        """Return one of the files, by its name without extension."""
+        return TableFile(f"{self.name}/{part}.parquet", self.schema)
 
 
 _RUN = _need("run_id", pa.string(), "the run that wrote this row")
@@ -98,6 +130,10 @@ PLAN = _schema(
 )
 """One row per adapter to train and per picture to draw; what the end of a run is compared with."""
 
+PLAN_FILE = TableFile("plan.parquet", PLAN)
+REDO_FILES = TableFolder("redo", PLAN)
+"""What each review added to the plan."""
+
 ADAPTERS = _schema(
     "adapters",
     _RUN,
@@ -128,6 +164,8 @@ ADAPTERS = _schema(
 )
 """One row per adapter of a run."""
 
+ADAPTERS_FILE = TableFile("adapters.parquet", ADAPTERS)
+
 SAMPLES = _schema(
     "samples",
     _RUN,
@@ -147,6 +185,8 @@ SAMPLES = _schema(
     version=3,
 )
 """One row per picture of a run's plan."""
+
+SAMPLES_FILE = TableFile("samples.parquet", SAMPLES)
 
 BEST = _schema(
     "best",
@@ -171,6 +211,8 @@ BEST = _schema(
 )
 """One row per picture asked for, with the candidate that was chosen (`tasks.choice` has the rule)."""
 
+BEST_FILE = TableFile("best.parquet", BEST)
+
 SCORES = _schema(
     "scores",
     _RUN,
@@ -184,6 +226,12 @@ SCORES = _schema(
     _need("scored_at", _INSTANT, "when the number was computed (UTC)"),
 )
 """One row per picture and score (long form)."""
+
+SCORES_FILE = TableFile("scores.parquet", SCORES)
+SHARD_SCORES_FILES = TableFolder("scores", SCORES)
+"""Those of each shard, by its id, until the run is compacted."""
+ADDED_SCORES_FILES = TableFolder("added_scores", SCORES)
+"""Those by scorers that came later, by <shard_id>-<scorer>."""
 
 METHOD_SCORES = _schema(
     "method_scores",
@@ -200,6 +248,8 @@ METHOD_SCORES = _schema(
     _need("scored_at", _INSTANT, "when the number was computed (UTC)"),
 )
 """One row per picture and score of a run's pairs drawn by several methods."""
+
+METHOD_SCORES_FILE = TableFile("methods/scores.parquet", METHOD_SCORES)
 
 METHODS = _schema(
     "methods",
@@ -221,6 +271,8 @@ METHODS = _schema(
     _need("adapter_bytes", pa.int64(), "mean size of one adapter's weights in fp16; 0 where nothing is trained"),
 )
 """One row per method and score of a comparison of methods."""
+
+METHODS_FILE = TableFile("methods/methods.parquet", METHODS)
 
 PROBES = _schema(
     "probes",
@@ -263,6 +315,8 @@ SLOTS = _schema(
 )
 """One row per slot of a run, of the last time that it was worked on."""
 
+SLOTS_FILE = TableFile("slots.parquet", SLOTS)
+
 FAULTS = _schema(
     "faults",
     _RUN,
@@ -280,6 +334,8 @@ FAULTS = _schema(
     _need("recorded_at", _INSTANT, "when the fault was recorded (UTC)"),
 )
 """One row per refused row or failed item."""
+
+FAULTS_FILE = TableFile("faults.parquet", FAULTS)
 
 BENCH = _schema(
     "bench",
@@ -339,6 +395,9 @@ DECISIONS = _schema(
 )
 """One row per picture and mark of a review; of several rows about a picture the last `decided_at` counts."""
 
+DECISIONS_FILES = TableFolder("decisions", DECISIONS)
+"""Those of each review."""
+
 CLIPS = _schema(
     "clips",
     _RUN,
@@ -360,6 +419,8 @@ CLIPS = _schema(
     _need("measure_version", pa.int32(), "version of the code that measures"),
 )
 """One row per clip, style and seed of a run; numbers are null where fewer than two frames are there."""
+
+CLIPS_FILE = TableFile("clips.parquet", CLIPS)
 
 COMPARISON = _schema(
     "comparison",

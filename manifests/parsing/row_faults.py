@@ -40,18 +40,7 @@ class RowFaults:
         item: str = "",
         transient: bool = False,
     ) -> None:
-        """Keep a fault; see `manifests.faults.Fault` for what the texts mean.
-
-        Args:
-            what: As there.
-            received: As there.
-            accepted: As there.
-            hint: As there.
-            at: The path within the row to what is wrong, for its line.
-            field: As there.
-            item: As there.
-            transient: As there.
-        """
+        """Keep a fault, at the line of what `at` leads to within the row; `manifests.faults.Fault` has the rest."""
         line = self.node.find(at).row
         self._faults.add(what, received, accepted, hint, row=line, field=field, item=item, transient=transient)
 
