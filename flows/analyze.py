@@ -21,7 +21,7 @@ from prefect.states import Completed
 from flows.params import ProbeOptions
 from flows.places import slots
 from manifests import layout
-from manifests.store import Store
+from manifests.store.store import Store
 from tasks import environment, progress, steps
 from tasks.probe_report import proposal_lines
 from tasks.probes import Probe, finish, make_probe, missing_parts, publish

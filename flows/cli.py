@@ -42,7 +42,7 @@ from tasks import environment
 from tasks.faults import EndedWithFaults, TaskError
 
 if TYPE_CHECKING:
-    from manifests.store import Store
+    from manifests.store.store import Store
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -62,9 +62,9 @@ def validate(manifest: ManifestArgument, allow_root: AllowRoot = None, preset: P
     Examples: `blora validate pairs.csv` · `blora validate s3://bucket/inbox/night.yaml --allow-root s3://bucket/pictures`
     """
     from blora.config import resolve
-    from manifests.checks import check_images
     from manifests.faults import Fault
-    from manifests.schema import load_manifest
+    from manifests.loading.load import load_manifest
+    from manifests.loading.pictures import check_images
     from tasks.plan import merge
 
     with errors_shown():
@@ -101,7 +101,7 @@ def plan(
 
     Examples: `blora plan pairs.csv` · `blora plan pairs.csv --preset paper --set train.steps=500 --root s3://bucket/art`
     """
-    from manifests.schema import load_manifest
+    from manifests.loading.load import load_manifest
     from tasks.cost import estimate
     from tasks.plan import make_plan
 

@@ -30,7 +30,7 @@ from flows.console import (
 from tasks import environment
 
 if TYPE_CHECKING:
-    from manifests.store import Store
+    from manifests.store.store import Store
 
 app = typer.Typer()
 

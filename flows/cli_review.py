@@ -13,7 +13,7 @@ from flows.console import FAULTS, OK, Root, RunArgument, err, errors_shown, open
 from manifests.errors import counted
 
 if TYPE_CHECKING:
-    from manifests.store import Store
+    from manifests.store.store import Store
 
 app = typer.Typer()
 

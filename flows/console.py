@@ -16,7 +16,7 @@ from tasks import environment
 from tasks.faults import RunRefused, TaskError
 
 if TYPE_CHECKING:
-    from manifests.store import Store
+    from manifests.store.store import Store
 
 OK, FAULTS, UNUSABLE = 0, 1, 2
 
@@ -61,7 +61,7 @@ def errors_shown() -> Iterator[None]:
 
 def open_store(root: str) -> Store:
     """Open the store that the user or the environment names."""
-    from manifests.store import Store
+    from manifests.store.store import Store
 
     return Store.open(root or environment.store_root())
 

@@ -22,7 +22,7 @@ from prefect.states import Completed
 from flows.params import MethodOptions, RunOptions
 from flows.places import slots
 from flows.stylize import read_manifest, rerun
-from manifests.store import Store
+from manifests.store.store import Store
 from tasks import environment, steps
 from tasks.faults import EndedWithFaults, TaskError
 from tasks.method_names import TRAINED, check_methods

@@ -22,7 +22,7 @@ from prefect.states import Completed, Failed
 from flows.params import NightOptions, RunOptions, WorkOptions
 from flows.places import slots
 from flows.stylize import stylize
-from manifests.store import Store
+from manifests.store.store import Store
 from tasks import environment, progress
 from tasks.artifacts import publish_night
 from tasks.faults import EndedWithFaults, RunRefused

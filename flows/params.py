@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from manifests.rows import DocumentRow, ImageRow, PairRow
+from manifests.schema.rows import DocumentRow, ImageRow, PairRow
 
 INLINE_MOST = 20
 """Contents, styles or pairs of a manifest that is filled in by hand."""

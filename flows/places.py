@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.futures import PrefectFuture
 
 from manifests.faults import Fault
-from manifests.store import Store
+from manifests.store.store import Store
 from tasks import environment, steps
 from tasks.faults import may_pass
 from tasks.fleet import Fleet, Outcome

@@ -21,7 +21,7 @@ from prefect.states import Completed
 from flows.params import RescoreOptions
 from flows.places import slots
 from manifests import layout
-from manifests.store import Store
+from manifests.store.store import Store
 from tasks import environment, progress, steps
 from tasks.added_scores import Rescoring, plan_rescoring, publish_added
 from tasks.artifacts import publish_artifacts

@@ -14,7 +14,7 @@ from typing import Any
 
 from flows.places import Answer, Batch, Finish, Job, Place, item_id
 from manifests.faults import Fault
-from manifests.store import Store
+from manifests.store.store import Store
 from tasks import progress
 from tasks.runs import Pack, Plan, Shard
 from tasks.selection import Selection

@@ -22,7 +22,7 @@ from flows.params import ShardOptions
 from flows.places import Slots, slots
 from flows.scheduling import Board
 from manifests import layout
-from manifests.store import Store
+from manifests.store.store import Store
 from tasks import environment
 from tasks.attempts import write_attempt
 from tasks.endings import tell_endings

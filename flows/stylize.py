@@ -24,8 +24,8 @@ from flows.params import InlineManifest, RunOptions
 from flows.places import Pool, Slots, slots
 from flows.scheduling import Board
 from manifests import layout
-from manifests.schema import Loaded, load_manifest, parse_manifest
-from manifests.store import Store
+from manifests.loading.load import Loaded, load_manifest, parse_manifest
+from manifests.store.store import Store
 from tasks import environment, progress
 from tasks.artifacts import publish_artifacts
 from tasks.collect import Outcome, collect

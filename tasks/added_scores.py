@@ -26,13 +26,13 @@ import pyarrow as pa
 
 from blora.weights import Weights, locate_weights, parse_scorer
 from manifests import layout
-from manifests.parquet import from_parquet_bytes, to_table
-from manifests.store import Store
-from manifests.tables import SCORES
+from manifests.store.parallel import in_parallel
+from manifests.store.store import Store
+from manifests.tables.parquet import from_parquet_bytes, to_table
+from manifests.tables.run import SCORES
 from tasks.collect import Outcome, collect
 from tasks.compaction import RunScores, publish_scores, read_published, read_scores
 from tasks.faults import RunRefused, TaskError
-from tasks.parallel import in_parallel
 from tasks.runs import Plan
 from tasks.status import recorded_faults
 from tasks.stock import Stock, take_stock

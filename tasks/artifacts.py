@@ -15,7 +15,7 @@ from PIL import Image
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from manifests import layout
-from manifests.store import Store
+from manifests.store.store import Store
 from tasks import environment
 from tasks.collect import Outcome
 from tasks.nights import Night

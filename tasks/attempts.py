@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from manifests import layout
 from manifests.faults import Fault
-from manifests.store import Store
+from manifests.store.store import Store
 
 
 @dataclass(frozen=True)

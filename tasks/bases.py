@@ -9,7 +9,7 @@ from pathlib import Path
 
 from blora.source import Located, base_revision, check_topology, locate_base
 from manifests import ids
-from manifests.store import Store
+from manifests.store.store import Store
 
 CACHE = Path("~/.cache/blora/bases").expanduser()
 

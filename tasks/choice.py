@@ -26,9 +26,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from manifests import layout
-from manifests.parquet import from_parquet_bytes, to_parquet_bytes, to_table
-from manifests.store import Store
-from manifests.tables import BEST
+from manifests.store.store import Store
+from manifests.tables.parquet import from_parquet_bytes, to_parquet_bytes, to_table
+from manifests.tables.run import BEST
 from tasks.review.decisions import Mark, load_marks
 from tasks.runs import Plan, PlannedSample
 from tasks.stock import Stock

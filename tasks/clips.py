@@ -16,13 +16,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from blora.consistency import VERSION, steadiness
 from manifests import layout
-from manifests.entries import ImageEntry, PairEntry
-from manifests.parquet import find_table
-from manifests.store import Store
-from manifests.sweeps import content_parts
-from manifests.tables import CLIPS
+from manifests.loading.expand import content_parts
+from manifests.schema.entries import ImageEntry, PairEntry
+from manifests.store.parallel import in_parallel
+from manifests.store.store import Store
+from manifests.tables.parquet import find_table
+from manifests.tables.run import CLIPS
 from tasks.contact_sheet import CELL_PX, GAP_PX, INK, LABEL_PX, PAPER, RULE, fit
-from tasks.parallel import in_parallel
 from tasks.runs import PlannedSample
 
 MOST_COLUMNS = 6

@@ -16,15 +16,15 @@ from typing import Any
 from manifests import layout
 from manifests.errors import counted
 from manifests.faults import Fault
-from manifests.parquet import to_parquet_bytes, to_table
-from manifests.store import Store, StoreError
-from manifests.tables import ADAPTERS, CLIPS, FAULTS, SAMPLES, SLOTS
+from manifests.store.parallel import in_parallel
+from manifests.store.store import Store, StoreError
+from manifests.tables.parquet import to_parquet_bytes, to_table
+from manifests.tables.run import ADAPTERS, CLIPS, FAULTS, SAMPLES, SLOTS
 from tasks.choice import SCORE_COLUMNS, Choice, choose_of, write_best
 from tasks.clips import draw_clips, measure_clips, read_clips
 from tasks.compaction import publish_scores
 from tasks.contact_sheet import contact_sheet, sliced, tiled
 from tasks.faults import fault_row
-from tasks.parallel import in_parallel
 from tasks.quality import Markers, check_columns, check_faults, take_yield
 from tasks.review.report import write_report
 from tasks.runs import Part, Plan, PlannedSample

@@ -33,11 +33,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests import layout
-from manifests.parquet import from_parquet_bytes, read_note, read_rows, to_parquet_bytes, to_table
-from manifests.store import Entry, Store
-from manifests.tables import SCORES
+from manifests.store.parallel import in_parallel
+from manifests.store.store import Entry, Store
+from manifests.tables.parquet import from_parquet_bytes, read_note, read_rows, to_parquet_bytes, to_table
+from manifests.tables.run import SCORES
 from tasks.faults import RunNotFound
-from tasks.parallel import in_parallel
 from tasks.runs import RunInfo, Shard, load_run, published_scores_key, scores_key
 
 _NOTE = "parts"

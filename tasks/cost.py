@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from blora import memory
 from blora.config import TrainSettings
 from manifests import layout
-from manifests.store import Store
+from manifests.store.store import Store
 from tasks import environment
 from tasks.runs import Plan
 

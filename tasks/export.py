@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from manifests import ids, layout
-from manifests.store import Store
+from manifests.store.store import Store
 from tasks.choice import choose_of
 from tasks.clips import Clip, clip_frames, moving, read_clips
 from tasks.faults import TaskError

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from manifests import layout
-from manifests.store import Entry, Store
+from manifests.store.store import Entry, Store
 from tasks.compaction import superseded_parts
 from tasks.faults import RunNotFound
 from tasks.runs import Plan, load_plan

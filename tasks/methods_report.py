@@ -13,14 +13,14 @@ from statistics import fmean
 from typing import Any
 
 from manifests import layout
-from manifests.parquet import from_parquet_bytes, to_parquet_bytes, to_table
-from manifests.store import Store
-from manifests.tables import ADAPTERS, METHOD_SCORES, METHODS
+from manifests.store.parallel import in_parallel
+from manifests.store.store import Store
+from manifests.tables.parquet import from_parquet_bytes, to_parquet_bytes, to_table
+from manifests.tables.run import ADAPTERS, METHOD_SCORES, METHODS
 from tasks.compaction import read_scores
 from tasks.contact_sheet import contact_sheet
 from tasks.faults import RunRefused
 from tasks.method_names import comparable, method_key, methods_key, sample_key_of
-from tasks.parallel import in_parallel
 from tasks.review.crossed import crossed_interval
 from tasks.runs import Plan, PlannedSample
 from tasks.score_table import lower_is_better

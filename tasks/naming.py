@@ -10,9 +10,9 @@ from typing import Any
 from blora.config import Settings, recipe_version
 from blora.limits import training_identity
 from manifests import ids
-from manifests.images import IdentifiedImage
-from manifests.schema import ImageEntry, Manifest, PairEntry
-from manifests.sweeps import content_parts, style_parts
+from manifests.images.normalise import IdentifiedImage
+from manifests.loading.expand import content_parts, style_parts
+from manifests.loading.load import ImageEntry, Manifest, PairEntry
 from tasks.clips import clips_of
 from tasks.runs import Part, PlannedAdapter, PlannedSample
 from tasks.strips import strips_of

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from manifests import layout
-from manifests.store import Missing, Store
+from manifests.store.store import Missing, Store
 from tasks.faults import RunNotFound
 
 EntryState = Literal["finished", "already finished", "faults", "refused", "left"]

@@ -18,21 +18,21 @@ from typing import Any, TypeVar
 
 from blora.config import Settings, resolve
 from manifests import ids, layout
-from manifests.checks import NORMALISED, check_images, read_images
 from manifests.errors import ManifestsError, counted
 from manifests.faults import Fault
-from manifests.images import NormalisedImage
-from manifests.parquet import to_parquet_bytes, to_table
-from manifests.schema import Loaded, Manifest
-from manifests.store import Store
-from manifests.tables import PLAN
+from manifests.images.normalise import NormalisedImage
+from manifests.loading.load import Loaded, Manifest
+from manifests.loading.pictures import NORMALISED, check_images, read_images
+from manifests.store.parallel import in_parallel
+from manifests.store.store import Store
+from manifests.tables.parquet import to_parquet_bytes, to_table
+from manifests.tables.run import PLAN
 from tasks.bases import revision_of
 from tasks.bulk import uncollected
 from tasks.clips import Clip, write_clips
 from tasks.cost import auto_pack_size
 from tasks.faults import RunNotFound, RunRefused
 from tasks.naming import Naming
-from tasks.parallel import in_parallel
 from tasks.runs import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard, load_plan
 from tasks.stock import Holdings, holdings
 from tasks.strips import Strip, write_strips

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from manifests.store import Store
+from manifests.store.store import Store
 from tasks.environment import lease_seconds
 
 

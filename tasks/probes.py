@@ -2,7 +2,7 @@
 
     plan.json              base, settings, prompts and seeds, written once
     parts/part-*.parquet   readings of a few pairs each; what is there is not measured again
-    probe.parquet          all readings (`manifests.tables.PROBES`)
+    probe.parquet          all readings (`manifests.tables.run.PROBES`)
     blocks.png report.md   gains with their intervals, and the proposal in words
     probe.json             the summary; written last: it is the marker
 
@@ -23,10 +23,10 @@ from blora.prompts import default_prompts, noise_seeds
 from blora.proposal import Kind, ProbePair, Reading, Summary, summarize
 from manifests import ids, layout
 from manifests.errors import counted
-from manifests.parquet import from_parquet_bytes, to_parquet_bytes, to_table
-from manifests.prompts import load_prompts
-from manifests.store import Missing, Store
-from manifests.tables import PROBES
+from manifests.loading.prompt_pairs import load_prompts
+from manifests.store.store import Missing, Store
+from manifests.tables.parquet import from_parquet_bytes, to_parquet_bytes, to_table
+from manifests.tables.run import PROBES
 from tasks.bar_chart import bar_chart
 from tasks.bases import located_base, revision_of
 from tasks.faults import RunNotFound, RunRefused, TaskError

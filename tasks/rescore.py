@@ -7,8 +7,8 @@ from typing import Any
 
 from blora.weights import parse_scorer
 from manifests import layout
-from manifests.parquet import find_table, to_parquet_bytes, to_table
-from manifests.tables import SCORES
+from manifests.tables.parquet import find_table, to_parquet_bytes, to_table
+from manifests.tables.run import SCORES
 from tasks.resident import Resident
 from tasks.score import judge
 

@@ -24,7 +24,7 @@ from blora.config import Precision, SampleSettings, ScoreSettings, TrainSettings
 from blora.plain import PlainBase
 from blora.score import Scorer, load_scorer, load_scorers
 from manifests import layout
-from manifests.store import Store
+from manifests.store.store import Store
 from tasks.bases import located_base
 from tasks.cost import memory_model
 from tasks.probes import is_plain

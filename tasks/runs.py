@@ -16,9 +16,9 @@ from typing import Any
 from blora.config import Settings
 from manifests import layout
 from manifests.faults import Fault
-from manifests.parquet import from_parquet_bytes, read_rows
-from manifests.store import Missing, Store
-from manifests.tables import PLAN
+from manifests.store.store import Missing, Store
+from manifests.tables.parquet import from_parquet_bytes, read_rows
+from manifests.tables.run import PLAN
 from tasks.bulk import uncollected
 from tasks.faults import RunNotFound
 from tasks.planned import Part, PlannedAdapter, PlannedSample

@@ -14,9 +14,9 @@ from PIL import Image
 from blora.blocks import Half
 from blora.score import Scored, ScoreItem, Scorer, score_samples
 from manifests import layout
-from manifests.parquet import find_table, to_parquet_bytes, to_table
-from manifests.store import Missing
-from manifests.tables import SCORES
+from manifests.store.store import Missing
+from manifests.tables.parquet import find_table, to_parquet_bytes, to_table
+from manifests.tables.run import SCORES
 from tasks.resident import Pixels, Resident
 from tasks.review.thumbnails import write_shard_thumbnails
 from tasks.runs import Plan, PlannedSample, scores_key

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from manifests import layout
-from manifests.store import Store
+from manifests.store.store import Store
 from tasks.choice import DECIDING, read_best
 from tasks.compaction import read_scores
 from tasks.runs import RunInfo

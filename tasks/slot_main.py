@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from manifests.store import Store
+from manifests.store.store import Store
 from tasks.faults import is_transient
 from tasks.resident import Resident
 

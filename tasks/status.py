@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 from manifests import layout
 from manifests.errors import counted
 from manifests.faults import Fault
-from manifests.parquet import find_table
-from manifests.store import Store
-from manifests.tables import FAULTS
+from manifests.store.store import Store
+from manifests.tables.parquet import find_table
+from manifests.tables.run import FAULTS
 from tasks.collect import Outcome
 from tasks.runs import Plan, load_plan
 from tasks.stock import Stock, take_stock

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from manifests import layout
-from manifests.store import Entry, Store
+from manifests.store.parallel import in_parallel
+from manifests.store.store import Entry, Store
 from tasks.compaction import RunScores, read_scores
-from tasks.parallel import in_parallel
 from tasks.runs import Plan
 
 

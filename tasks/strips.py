@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from PIL import Image, ImageDraw, ImageFont
 
 from manifests import layout
-from manifests.entries import PairEntry
-from manifests.store import Store
+from manifests.schema.entries import PairEntry
+from manifests.store.store import Store
 from tasks.contact_sheet import CELL_PX, GAP_PX, INK, LABEL_PX, PAPER, RULE, fit
 from tasks.runs import PlannedSample
 

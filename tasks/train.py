@@ -26,7 +26,7 @@ from blora.memory import training_bytes
 from blora.train import StepReport, TrainItem, TrainResult, train
 from manifests import layout
 from manifests.faults import Fault
-from manifests.store import Missing, Store
+from manifests.store.store import Missing, Store
 from tasks.cost import memory_model
 from tasks.environment import lease_seconds
 from tasks.presence import here

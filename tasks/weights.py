@@ -8,7 +8,7 @@ from blora.config import ScoreSettings
 from blora.errors import ScorerError
 from blora.weights import parse_scorer
 from manifests import ids
-from manifests.store import Store
+from manifests.store.store import Store
 from tasks.bases import copy_objects
 
 CACHE = Path("~/.cache/blora/scorers").expanduser()

@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 
 from manifests import layout
-from manifests.parquet import to_parquet_bytes, to_table
-from manifests.schema import parse_manifest
-from manifests.store import Store
-from manifests.tables import SCORES
+from manifests.loading.load import parse_manifest
+from manifests.store.store import Store
+from manifests.tables.parquet import to_parquet_bytes, to_table
+from manifests.tables.run import SCORES
 from tasks.collect import Outcome, collect
 from tasks.plan import make_plan, publish
 from tasks.runs import Plan, PlannedSample, scores_key

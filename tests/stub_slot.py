@@ -26,9 +26,9 @@ from typing import Any
 from PIL import Image
 
 from manifests import layout
-from manifests.parquet import to_parquet_bytes, to_table
-from manifests.store import Store
-from manifests.tables import SCORES
+from manifests.store.store import Store
+from manifests.tables.parquet import to_parquet_bytes, to_table
+from manifests.tables.run import SCORES
 from tasks.environment import lease_seconds
 from tasks.faults import is_transient
 from tasks.presence import here

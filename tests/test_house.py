@@ -86,7 +86,7 @@ def test_what_runs_in_a_slot_knows_no_prefect() -> None:
         ("flows.shard", ("torch", "diffusers")),
         ("flows.bench", ("torch", "diffusers")),
         ("flows.cli", ("torch", "diffusers", "prefect")),
-        ("manifests.schema", ("torch", "prefect")),
+        ("manifests.loading.load", ("torch", "prefect")),
         ("blora", ("torch", "diffusers", "prefect")),
     ],
 )

@@ -6,7 +6,7 @@ import json
 import re
 from bisect import bisect_right
 
-from manifests.parsing.faultlist import FaultList, Refused, shown
+from manifests.parsing.fault_list import FaultList, Refused, shown
 from manifests.parsing.nodes import MAX_DEPTH, MAX_DIGITS, MAX_VALUES, Node
 
 _SPACE = re.compile(r"[ \t\r\n]*")

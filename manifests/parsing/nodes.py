@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from manifests.parsing.faultlist import FaultList, shown
+from manifests.parsing.fault_list import FaultList, shown
 
 MAX_DEPTH = 20
 """Mappings and lists inside one another; manifests need four."""

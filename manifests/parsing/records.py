@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from manifests.parsing.faultlist import FaultList, Refused, shown
+from manifests.parsing.fault_list import FaultList, Refused, shown
 from manifests.parsing.nodes import decode_text
 
 MAX_ROWS = 200_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from manifests.parsing.faultlist import FaultList
+from manifests.parsing.fault_list import FaultList
 from manifests.parsing.nodes import Node
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from manifests.parsing.faultlist import FaultList, Refused, shown
+from manifests.parsing.fault_list import FaultList, Refused, shown
 from manifests.parsing.nodes import MAX_DEPTH, MAX_DIGITS, MAX_VALUES, Node, Scalar
 
 MAX_ALIASED_VALUES = 1_000_000

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TypeAlias
 
-from manifests.store import Store
+from manifests.store.store import Store
 from tasks.compaction import RunScores, read_scores
 from tasks.faults import RunRefused
 from tasks.review.crossed import crossed_interval

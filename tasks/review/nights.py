@@ -20,9 +20,9 @@ from statistics import median
 from typing import Any, Final, Literal, TypeAlias
 
 from manifests import layout
-from manifests.parquet import from_parquet_bytes
-from manifests.store import Missing, Store
-from manifests.tables import FAULTS, SAMPLES, SCORES
+from manifests.store.store import Missing, Store
+from manifests.tables.parquet import from_parquet_bytes
+from manifests.tables.run import FAULTS, SAMPLES, SCORES
 from tasks.review.decisions import load_marks
 from tasks.score_table import lower_is_better
 

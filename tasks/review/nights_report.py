@@ -9,9 +9,9 @@ from typing import Any
 from markupsafe import Markup
 
 from manifests import layout
-from manifests.parquet import to_parquet_bytes, to_table
-from manifests.store import Store
-from manifests.tables import NIGHTS
+from manifests.store.store import Store
+from manifests.tables.parquet import to_parquet_bytes, to_table
+from manifests.tables.run import NIGHTS
 from tasks.review.charts import Point, line_chart
 from tasks.review.nights import (
     LEAST_NIGHTS,

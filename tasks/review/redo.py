@@ -18,9 +18,9 @@ from datetime import UTC, datetime
 from manifests import ids, layout
 from manifests.errors import counted
 from manifests.faults import Fault
-from manifests.parquet import to_parquet_bytes, to_table
-from manifests.store import Store
-from manifests.tables import PLAN
+from manifests.store.store import Store
+from manifests.tables.parquet import to_parquet_bytes, to_table
+from manifests.tables.run import PLAN
 from tasks.faults import RunRefused
 from tasks.plan import plan_rows, shards_of
 from tasks.review.decisions import Mark, record_marks, with_redo

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from manifests import layout
-from manifests.parquet import find_table, from_parquet_bytes
-from manifests.store import Store
-from manifests.tables import ADAPTERS, FAULTS
+from manifests.store.parallel import in_parallel
+from manifests.store.store import Store
+from manifests.tables.parquet import find_table, from_parquet_bytes
+from manifests.tables.run import ADAPTERS, FAULTS
 from tasks.choice import Choice, choose_of
 from tasks.faults import fault_row
-from tasks.parallel import in_parallel
 from tasks.review.decisions import load_marks
 from tasks.review.gather import run_columns
 from tasks.review.pages import write_page

@@ -22,8 +22,8 @@ from typing import TypeAlias
 from PIL import Image
 
 from manifests import ids, layout
-from manifests.store import Missing, Store
-from tasks.parallel import in_parallel
+from manifests.store.parallel import in_parallel
+from manifests.store.store import Missing, Store
 from tasks.runs import PlannedSample
 
 PAGE_SIZE = 64

@@ -40,10 +40,10 @@ def bare(manifest: str, overrides: dict[str, Any]) -> int:
     from blora.sample import Draw, sample
     from blora.score import ScoreItem, load_scorers, score_samples
     from blora.train import TrainItem, train
-    from manifests.checks import NORMALISED, read_images
-    from manifests.images import NormalisedImage
-    from manifests.schema import load_manifest
-    from manifests.store import Store
+    from manifests.images.normalise import NormalisedImage
+    from manifests.loading.load import load_manifest
+    from manifests.loading.pictures import NORMALISED, read_images
+    from manifests.store.store import Store
     from tasks.plan import make_plan
 
     loaded = load_manifest(manifest)

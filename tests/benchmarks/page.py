@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manifests import layout
-from manifests.store import Store
+from manifests.store.store import Store
 from tasks.review.report import write_report
 from tests.browser import browsing
 from tests.made_run import finish, plan_run

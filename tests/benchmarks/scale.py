@@ -66,8 +66,8 @@ def measure(items: int, slots: int) -> dict[str, float]:
     """Plan, work off and work off again; seconds of each, and the peak memory of this process and of a slot."""
     from flows.params import RunOptions
     from flows.stylize import stylize
-    from manifests.schema import load_manifest
-    from manifests.store import Store
+    from manifests.loading.load import load_manifest
+    from manifests.store.store import Store
     from tasks.plan import make_plan
 
     with tempfile.TemporaryDirectory() as scratch:

@@ -15,9 +15,9 @@ import psutil
 import pyarrow.parquet as pq
 
 from manifests import layout
-from manifests.parquet import from_parquet_bytes
-from manifests.store import Missing, Store
-from manifests.tables import SCORES
+from manifests.store.store import Missing, Store
+from manifests.tables.parquet import from_parquet_bytes
+from manifests.tables.run import SCORES
 
 FIXED = ("adapters/", "samples/", "images/")
 """Prefixes of objects whose bytes follow from their keys; adapter.json apart, which says when and where."""

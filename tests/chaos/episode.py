@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from manifests import layout
-from manifests.store import Store
+from manifests.store.store import Store
 from tests.chaos import checks
 from tests.chaos.ledger import Entry, Trainings, count_trainings, in_flight, read_ledger
 from tests.chaos.schedule import SERVER_PARTS, Episode, Fault

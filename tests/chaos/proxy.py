@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import get_args
 
-from tests.manifests.flaky import Proxy, Trouble, flaky_proxy
+from tests.manifests.store.flaky import Proxy, Trouble, flaky_proxy
 from tests.servers import S3Server
 
 TROUBLES: tuple[Trouble, ...] = tuple(one for one in get_args(Trouble) if one != "ignore conditions")

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from manifests.store import Store
+from manifests.store.store import Store
 from tests.chaos import checks
 from tests.chaos.episode import Player, Result
 from tests.chaos.schedule import plan_episode

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from manifests.store import Store
+from manifests.store.store import Store
 from tests.chaos.checks import Truth, read_truth
 from tests.chaos.proxy import RandomProxy, bad_network
 from tests.chaos.schedule import Place

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from manifests import layout
-from manifests.parquet import from_parquet_bytes
-from manifests.store import Store
-from manifests.tables import FAULTS
+from manifests.store.store import Store
+from manifests.tables.parquet import from_parquet_bytes
+from manifests.tables.run import FAULTS
 from tests.chaos import checks
 from tests.chaos.episode import Player
 from tests.chaos.ledger import count_trainings, read_ledger

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from manifests import layout
-from manifests.store import Store
+from manifests.store.store import Store
 from tests.chaos.checks import Truth, Watch, held_by_the_living
 from tests.chaos.episode import Result
 from tests.chaos.ledger import Entry, count_trainings, in_flight, read_ledger

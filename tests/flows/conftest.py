@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from manifests.store import Store
+from manifests.store.store import Store
 from tests.tiny import RESOLUTION_PX, picture, save_tiny_base
 
 SETTINGS: dict[str, Any] = {

@@ -20,9 +20,9 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from manifests import layout
-from manifests.parquet import from_parquet_bytes
-from manifests.store import Store
-from manifests.tables import SLOTS
+from manifests.store.store import Store
+from manifests.tables.parquet import from_parquet_bytes
+from manifests.tables.run import SLOTS
 from tasks.kin import run_tag, shards_of
 from tasks.runs import load_plan
 from tasks.status import full_status

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from manifests.parquet import from_parquet_bytes
-from manifests.store import Store
-from manifests.tables import METHODS
+from manifests.store.store import Store
+from manifests.tables.parquet import from_parquet_bytes
+from manifests.tables.run import METHODS
 from tests.flows.conftest import Project, live_leases
 from tests.flows.test_cli import blora
 

@@ -12,7 +12,7 @@ import pytest
 
 from flows.nightly import nightly
 from flows.params import NightOptions
-from manifests.store import Store
+from manifests.store.store import Store
 from tasks.inbox import look
 from tasks.nights import Night, load_night
 from tests.flows.conftest import Project

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from blora.errors import BaseModelError, SettingsError
-from manifests.parquet import from_parquet_bytes
-from manifests.store import Store
-from manifests.tables import PROBES
+from manifests.store.store import Store
+from manifests.tables.parquet import from_parquet_bytes
+from manifests.tables.run import PROBES
 from tasks.bar_chart import bar_chart
 from tasks.faults import RunNotFound, RunRefused, TaskError
 from tasks.probe import probe_part

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from manifests.store import Store
+from manifests.store.store import Store
 from tests.flows.conftest import Project, live_leases
 
 pytestmark = [pytest.mark.s3, pytest.mark.slow, pytest.mark.timeout(900)]

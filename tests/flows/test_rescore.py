@@ -11,8 +11,8 @@ import pytest
 from flows.params import RescoreOptions
 from flows.rescore import rescore
 from flows.stylize import rerun, stylize
-from manifests.store import Store
-from manifests.tables import SCORES
+from manifests.store.store import Store
+from manifests.tables.run import SCORES
 from tests.flows.conftest import Project, live_leases
 from tests.flows.test_cli import blora
 from tests.flows.test_stylize import Work

@@ -18,7 +18,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import AwaitingRetry, Cancelling
 
-from manifests.store import Store
+from manifests.store.store import Store
 from tasks.kin import run_tag, shards_of
 from tasks.runs import load_plan
 from tests.flows.conftest import SETTINGS, Project, live_leases

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from flows.places import Answer, Batch, Finish, Job
 from flows.scheduling import Board
-from manifests.schema import load_manifest
-from manifests.store import Store
+from manifests.loading.load import load_manifest
+from manifests.store.store import Store
 from tasks import progress
 from tasks.plan import make_plan
 from tasks.selection import select

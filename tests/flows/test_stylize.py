@@ -12,9 +12,9 @@ import pytest
 
 from flows.params import RunOptions
 from flows.stylize import rerun, stylize
-from manifests.parquet import from_parquet_bytes
-from manifests.store import Store
-from manifests.tables import ADAPTERS, FAULTS, SAMPLES, SCORES, SLOTS
+from manifests.store.store import Store
+from manifests.tables.parquet import from_parquet_bytes
+from manifests.tables.run import ADAPTERS, FAULTS, SAMPLES, SCORES, SLOTS
 from tasks import progress
 from tests.flows.conftest import Project, live_leases
 

@@ -15,7 +15,7 @@ from blora.consistency import steadiness
 from blora.features import load_lite0
 from blora.score import FeatureScorer, ScoreItem
 from flows.stylize import rerun, stylize
-from manifests.tables import ADAPTERS, BEST, CLIPS, FAULTS, SAMPLES, SCORES
+from manifests.tables.run import ADAPTERS, BEST, CLIPS, FAULTS, SAMPLES, SCORES
 from tasks.export import human_names
 from tasks.runs import load_plan
 from tests.flows.conftest import Project

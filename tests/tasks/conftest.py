@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from manifests.store import Store
+from manifests.store.store import Store
 from tasks import gc
 
 DAY = timedelta(days=1)

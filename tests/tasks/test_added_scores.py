@@ -15,9 +15,9 @@ from transformers import Dinov2Config, Dinov2Model
 
 from blora import encoders
 from manifests import layout
-from manifests.parquet import from_parquet_bytes, to_parquet_bytes
-from manifests.store import Store
-from manifests.tables import SCORES
+from manifests.store.store import Store
+from manifests.tables.parquet import from_parquet_bytes, to_parquet_bytes
+from manifests.tables.run import SCORES
 from tasks import added_scores
 from tasks.added_scores import plan_rescoring, publish_added
 from tasks.collect import collect
@@ -195,7 +195,7 @@ def test_housekeeping_drops_parts_when_the_object_has_their_rows(
 
 READER = """
 import json, select, sys, duckdb
-from manifests.store import Store
+from manifests.store.store import Store
 from tasks.runs import load_plan
 from tasks.compaction import read_scores
 root, run_id = sys.argv[1:]

@@ -8,7 +8,7 @@ import pytest
 
 from blora.base import Base
 from blora.errors import TopologyError
-from manifests.store import Store
+from manifests.store.store import Store
 from tasks import bases
 from tests.tiny import save_tiny_base
 

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from manifests import ids, layout
-from manifests.parquet import from_parquet_bytes, to_parquet_bytes
-from manifests.store import Store
-from manifests.tables import BEST, PLAN
+from manifests.store.store import Store
+from manifests.tables.parquet import from_parquet_bytes, to_parquet_bytes
+from manifests.tables.run import BEST, PLAN
 from tasks.choice import Choice, choose
 from tasks.collect import write_choice
 from tasks.export import export_run

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from flows.cli import app
-from manifests.schema import parse_manifest
-from manifests.store import Store
-from manifests.tables import CLIPS
+from manifests.loading.load import parse_manifest
+from manifests.store.store import Store
+from manifests.tables.run import CLIPS
 from tasks.clips import clip_lines, clips_of, load_measures, moving, read_clips
 from tasks.export import FilmError, export_clips, export_films
 from tasks.plan import make_plan, publish

@@ -11,9 +11,9 @@ import pytest
 
 from blora.config import resolve
 from manifests import layout
-from manifests.parquet import to_parquet_bytes, to_table
-from manifests.store import Store
-from manifests.tables import PLAN, SCORES
+from manifests.store.store import Store
+from manifests.tables.parquet import to_parquet_bytes, to_table
+from manifests.tables.run import PLAN, SCORES
 from tasks.collect import collect
 from tasks.compaction import publish_scores, read_scores
 from tasks.plan import plan_rows
@@ -146,7 +146,7 @@ def test_closing_a_run_publishes_its_scores(store: Store) -> None:
 
 READER = """
 import json, select, sys, duckdb
-from manifests.store import Store
+from manifests.store.store import Store
 from tasks.runs import load_plan
 from tasks.compaction import read_scores
 pattern, root, run_id = sys.argv[1:]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from manifests import ids, layout
-from manifests.store import Store
+from manifests.store.store import Store
 from tasks.export import export_run
 from tasks.faults import RunRefused, TaskError
 from tasks.review.decisions import Mark, load_marks, read_marks, record_marks

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from blora.colour import colour_distance
-from manifests.schema import load_manifest
-from manifests.store import Store
+from manifests.loading.load import load_manifest
+from manifests.store.store import Store
 from tasks.generate import generate_shard
 from tasks.plan import make_plan, publish
 from tasks.resident import Resident

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from prefect.client.schemas.objects import StateType
 
-from manifests.store import Store
+from manifests.store.store import Store
 from tasks import fleet
 
 

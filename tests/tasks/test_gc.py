@@ -9,9 +9,9 @@ import pytest
 
 from blora.config import resolve
 from manifests import layout
-from manifests.parquet import to_parquet_bytes, to_table
-from manifests.store import Store
-from manifests.tables import PLAN
+from manifests.store.store import Store
+from manifests.tables.parquet import to_parquet_bytes, to_table
+from manifests.tables.run import PLAN
 from tasks import gc
 from tasks.plan import plan_rows
 from tasks.runs import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard

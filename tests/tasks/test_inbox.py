@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from manifests import layout
-from manifests.store import Store
+from manifests.store.store import Store
 from tasks.inbox import Dropped, look, write_receipt
 from tasks.review.decisions import Mark
 from tasks.review.redo import record_review

@@ -10,7 +10,7 @@ import pytest
 from blora import memory
 from blora.config import SampleSettings, TrainSettings, resolve
 from blora.errors import OutOfMemoryError
-from manifests.store import Store
+from manifests.store.store import Store
 from tasks import environment
 from tasks.cost import auto_pack_size, memory_model
 from tasks.resident import Resident

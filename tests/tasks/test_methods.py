@@ -16,10 +16,10 @@ from blora.blocks import attention_layers
 from blora.rivals import Magenta, have_magenta
 from blora.sample import Draw, sample
 from manifests import layout
-from manifests.parquet import from_parquet_bytes
-from manifests.schema import load_manifest
-from manifests.store import Store
-from manifests.tables import METHOD_SCORES, METHODS
+from manifests.loading.load import load_manifest
+from manifests.store.store import Store
+from manifests.tables.parquet import from_parquet_bytes
+from manifests.tables.run import METHOD_SCORES, METHODS
 from tasks.collect import collect
 from tasks.compaction import read_scores
 from tasks.faults import RunRefused

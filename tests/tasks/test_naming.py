@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from blora.config import resolve
-from manifests.checks import check_images
-from manifests.schema import load_manifest
+from manifests.loading.load import load_manifest
+from manifests.loading.pictures import check_images
 from tasks.naming import Naming
 from tasks.runs import PlannedSample
 

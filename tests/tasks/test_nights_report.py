@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from manifests import layout
-from manifests.parquet import from_parquet_bytes
-from manifests.store import Store
-from manifests.tables import NIGHTS
+from manifests.store.store import Store
+from manifests.tables.parquet import from_parquet_bytes
+from manifests.tables.run import NIGHTS
 from tasks.review.charts import Point, interval_bar, line_chart
 from tasks.review.decisions import Mark, record_marks
 from tasks.review.nights import LEAST_NIGHTS, Night, band_of, load_nights, readings

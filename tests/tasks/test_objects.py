@@ -10,9 +10,9 @@ import pytest
 
 from blora.config import resolve
 from manifests import ids
-from manifests.checks import check_images
-from manifests.schema import load_manifest, parse_manifest
-from manifests.store import Store
+from manifests.loading.load import load_manifest, parse_manifest
+from manifests.loading.pictures import check_images
+from manifests.store.store import Store
 from tasks.naming import Naming
 from tasks.plan import make_plan, publish
 from tasks.planned import PlannedAdapter

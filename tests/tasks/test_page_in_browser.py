@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from manifests import layout
-from manifests.store import Store
+from manifests.store.store import Store
 from tasks.review.decisions import read_marks
 from tasks.review.report import copy_report, write_report
 from tasks.runs import Plan, load_plan

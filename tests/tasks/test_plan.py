@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from manifests import animation, images, layout
-from manifests.checks import Turn
-from manifests.schema import Loaded, parse_manifest
-from manifests.store import Store
+from manifests import layout
+from manifests.images import animation, normalise
+from manifests.loading.load import Loaded, parse_manifest
+from manifests.loading.pictures import Turn
+from manifests.store.store import Store
 from tasks import plan as planning
 from tasks.faults import RunRefused
 from tasks.plan import make_plan, publish
@@ -48,9 +49,9 @@ def test_pictures_that_the_store_has_are_not_made_again(tmp_path: Path, monkeypa
     assert loaded.manifest is not None
     made: list[bytes] = []
 
-    def counted(data: bytes) -> images.NormalisedImage:
+    def counted(data: bytes) -> normalise.NormalisedImage:
         made.append(data)
-        return images.normalise(data)
+        return normalise.normalise(data)
 
     monkeypatch.setattr(planning, "NORMALISED", Turn(counted, animation.normalise_frames))
     publish(store, make_plan(store, loaded), loaded.manifest)

@@ -9,7 +9,7 @@ from typing import Any
 from blora.config import CheckSettings
 from blora.limits import calibrated, limits_for
 from manifests import layout
-from manifests.store import Store
+from manifests.store.store import Store
 from tasks.collect import collect
 from tasks.runs import Plan, PlannedSample
 from tasks.status import full_status

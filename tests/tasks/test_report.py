@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from manifests import layout
-from manifests.store import Store
+from manifests.store.store import Store
 from tasks.resident import Resident
 from tasks.review.pages import script_data
 from tasks.review.report import SCRIPTS, copy_report, write_report

@@ -12,10 +12,10 @@ import pytest
 from blora.check import Verdict, best_attempt
 from blora.errors import SettingsError
 from manifests import layout
-from manifests.parquet import from_parquet_bytes
-from manifests.schema import load_manifest
-from manifests.store import Store
-from manifests.tables import ADAPTERS, FAULTS
+from manifests.loading.load import load_manifest
+from manifests.store.store import Store
+from manifests.tables.parquet import from_parquet_bytes
+from manifests.tables.run import ADAPTERS, FAULTS
 from tasks import reseed
 from tasks.collect import collect
 from tasks.plan import make_plan, publish

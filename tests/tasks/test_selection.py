@@ -10,9 +10,9 @@ import pytest
 from blora.config import resolve
 from manifests import layout
 from manifests.faults import Fault
-from manifests.parquet import to_parquet_bytes, to_table
-from manifests.store import Store
-from manifests.tables import FAULTS, PLAN
+from manifests.store.store import Store
+from manifests.tables.parquet import to_parquet_bytes, to_table
+from manifests.tables.run import FAULTS, PLAN
 from tasks.faults import fault_row
 from tasks.plan import plan_rows
 from tasks.runs import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard

@@ -10,10 +10,10 @@ import pytest
 
 from blora.config import resolve
 from manifests import ids
-from manifests.checks import check_images
-from manifests.parquet import from_parquet_bytes, to_parquet_bytes, to_table
-from manifests.schema import load_manifest
-from manifests.tables import PLAN
+from manifests.loading.load import load_manifest
+from manifests.loading.pictures import check_images
+from manifests.tables.parquet import from_parquet_bytes, to_parquet_bytes, to_table
+from manifests.tables.run import PLAN
 from tasks.naming import Naming
 from tasks.runs import PlannedSample
 

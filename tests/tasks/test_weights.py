@@ -15,7 +15,7 @@ from blora import encoders
 from blora.config import ScoreSettings
 from blora.errors import ScorerError
 from blora.score import ScoreItem, score_samples
-from manifests.store import Store
+from manifests.store.store import Store
 from tasks import weights
 from tasks.resident import Resident
 

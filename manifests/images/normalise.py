@@ -1,0 +1,309 @@
+"""Safe decoding of untrusted pictures: every picture ends as upright 8-bit RGB in a bare PNG, or as one `ImageError`.
+
+| what arrives | outcome |
+|---|---|
+| PNG, JPEG (MPO included), WebP, TIFF, BMP, GIF | taken; told by its bytes, so a wrong extension does not matter |
+| zero bytes; cut off; damaged; another kind of file (HEIC, SVG, PDF, HTML, ...) | refused, the kind named where known |
+| more than `MAX_FILE_BYTES`, `MAX_PIXELS` or `MAX_JPEG_SCANS` | refused from size and header, nothing decoded |
+| a side longer than `max_side_px` (20,000 px by 3,000, say) | reduced to fit, noted; never enlarged |
+| a side shorter than `MIN_SIDE_PX` once reduced to fit | refused |
+| EXIF orientation | applied, noted; unreadable EXIF is ignored |
+| transparency (alpha, palette entry, colour key) | laid on white, noted |
+| CMYK | converted without a colour profile, noted |
+| 16 bits a channel | the high byte is kept, noted |
+| palette, grey, black and white, YCbCr | converted |
+| 32-bit integers, floating point, CIELAB | refused: their range has no agreed meaning |
+| animation, several pages or pictures | the first is taken, noted; the others are never decoded here |
+| a colour profile other than sRGB | not applied, noted |
+| metadata (EXIF, GPS, XMP, comments, profiles) | dropped: the PNG holds pixels alone |
+
+`normalise` is a pure function of the bytes, and normalising its own PNG again changes nothing. The id is that of the
+normalised pixels, so the same picture under two names, or in two lossless files, is one image. `identify` finds it
+without making the PNG, which takes longer than all the rest.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from manifests.errors import ImageError
+from manifests.ids import image_id
+from manifests.images.file_kind import kind_of
+
+MAX_FILE_BYTES = 64 * 2**20
+"""Bytes of one picture file (64 MiB)."""
+
+MAX_PIXELS = 2**26
+"""Width times height as the header declares them (67 megapixels); decoding takes up to 12 bytes a pixel."""
+
+MAX_JPEG_SCANS = 100
+"""Passes over the pixels in one JPEG; usual files have 1 to 12, thousands are a way to burn hours from a few bytes."""
+
+MAX_SIDE_PX = 2048
+"""Longest side after normalisation, in pixels: twice what the full-size base model looks at."""
+
+MIN_SIDE_PX = 16
+"""Shortest side after normalisation, in pixels."""
+
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
+"""Decoders that may touch untrusted bytes; Pillow has dozens more, which stay shut."""
+
+_ACCEPTED = "PNG, JPEG, WebP, TIFF, BMP or GIF"
+_SIXTEEN_BIT_GREY = ("I;16", "I;16L", "I;16B", "I;16N")
+_CONVERTIBLE = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", *_SIXTEEN_BIT_GREY)
+_SRGB = (b"sRGB", "sRGB".encode("utf-16-be"))  # how profiles of version 2 and of version 4 spell their name
+
+# EXIF tag 274 -> what makes the picture upright (CIPA DC-008, 4.6.4 A)
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True)
+class IdentifiedImage:
+    """What is known of an upright 8-bit RGB picture without the picture.
+
+    Attributes:
+        image_id: The id of its pixels.
+        width_px: Width in pixels.
+        height_px: Height in pixels.
+        notes: What normalisation did that a person may want to know, in words.
+    """
+
+    image_id: str
+    width_px: int
+    height_px: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class NormalisedImage(IdentifiedImage):
+    """An upright 8-bit RGB picture.
+
+    Attributes:
+        png: The picture as PNG bytes without metadata.
+    """
+
+    png: bytes = field(kw_only=True)
+
+
+def identify(data: bytes, *, max_side_px: int = MAX_SIDE_PX) -> IdentifiedImage:
+    """Find out which picture the bytes of an untrusted file are, as `normalise` would.
+
+    Raises:
+        ImageError: The picture cannot be used; the table of this module says when.
+        ValueError: `max_side_px` is too small.
+    """
+    return identified(*_first(data, max_side_px))
+
+
+def normalise(data: bytes, *, max_side_px: int = MAX_SIDE_PX) -> NormalisedImage:
+    """Turn the bytes of an untrusted picture file into an upright 8-bit RGB picture.
+
+    Args:
+        data: The whole file.
+        max_side_px: The longest side to keep, in pixels, at least `MIN_SIDE_PX`; longer pictures are reduced.
+
+    Raises:
+        ImageError: The picture cannot be used; the table of this module says when.
+        ValueError: `max_side_px` is too small.
+    """
+    return normalised(*_first(data, max_side_px))
+
+
+@contextmanager
+def open_untrusted(data: bytes) -> Iterator[Image.Image]:
+    """Open untrusted bytes, refused by size and header first; whatever goes wrong with them is an `ImageError`."""
+    _check_bytes(data)
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+            _check_header(opened)
+            yield opened
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        pixels = re.search(r"\d+", str(error))
+        raise _too_many_pixels(f"{int(pixels[0]) if pixels else 0:,} pixels") from error
+    except Exception as error:
+        # Decoders answer damaged bytes with nearly every exception there is; whichever it is, the bytes are to blame.
+        raise _unreadable(data, error) from error
+
+
+def identified(picture: Image.Image, notes: Sequence[str]) -> IdentifiedImage:
+    """Return what is known of an upright picture, with what was done to it."""
+    found = image_id(picture.tobytes(), picture.width, picture.height)
+    return IdentifiedImage(found, picture.width, picture.height, tuple(notes))
+
+
+def normalised(picture: Image.Image, notes: Sequence[str]) -> NormalisedImage:
+    """Return an upright picture as a PNG, with what was done to it."""
+    return NormalisedImage(**vars(identified(picture, notes)), png=_png(picture))
+
+
+def _first(data: bytes, max_side_px: int) -> tuple[Image.Image, list[str]]:
+    """The only or the first picture of a file, and what was done to it."""
+    if max_side_px < MIN_SIDE_PX:
+        raise ValueError(f"max_side_px: received {max_side_px}; accepted {MIN_SIDE_PX} or more")
+    with open_untrusted(data) as opened:
+        return upright(opened, max_side_px, of_many=False)
+
+
+def upright(opened: Image.Image, max_side_px: int, *, of_many: bool) -> tuple[Image.Image, list[str]]:
+    """Decode the frame that an open file stands at, and say what was done to it.
+
+    Args:
+        opened: The file.
+        max_side_px: The longest side to keep, in pixels.
+        of_many: Whether other frames of the file are used, too.
+
+    Raises:
+        ImageError: The picture is too small.
+    """
+    notes: list[str] = []
+    picture = _decode(opened, max_side_px, notes, of_many=of_many)
+    if min(picture.size) < MIN_SIDE_PX:
+        raise ImageError(
+            "picture too small",
+            f"{picture.width} x {picture.height} px once its longest side fits {max_side_px} px",
+            f"at least {MIN_SIDE_PX} px a side",
+            "give a larger or less elongated picture",
+        )
+    return picture, notes
+
+
+def _check_bytes(data: bytes) -> None:
+    """Refuse by what can be told without a decoder."""
+    if not data:
+        raise ImageError("empty picture file", "0 bytes", _ACCEPTED, "copy or download the picture again")
+    if len(data) > MAX_FILE_BYTES:
+        raise ImageError(
+            "picture file too large",
+            f"{len(data):,} bytes",
+            f"at most {MAX_FILE_BYTES:,} bytes",
+            "save it smaller or as JPEG",
+        )
+    # In JPEG data a byte FF is followed by 00 unless it starts a marker, so counting FF DA counts the scans.
+    scans = data.count(b"\xff\xda") if data.startswith(b"\xff\xd8") else 0
+    if scans > MAX_JPEG_SCANS:
+        raise ImageError(
+            "JPEG with too many scans",
+            f"{scans:,} scans",
+            f"at most {MAX_JPEG_SCANS} scans",
+            "save the picture again with an ordinary program",
+        )
+
+
+def _check_header(opened: Image.Image) -> None:
+    """Refuse by size and pixel format, before any pixel is decoded."""
+    if opened.width * opened.height > MAX_PIXELS:
+        raise _too_many_pixels(f"{opened.width:,} x {opened.height:,} px")
+    if opened.mode not in _CONVERTIBLE:
+        raise ImageError(
+            "unsupported kind of pixels",
+            f"{opened.format} of mode {opened.mode}",
+            "8 or 16 bits a channel: grey, RGB, CMYK or palette",
+            "save it as 8-bit RGB",
+        )
+
+
+def _decode(opened: Image.Image, max_side_px: int, notes: list[str], *, of_many: bool) -> Image.Image:
+    """Decode the frame at hand to RGB within `max_side_px`, upright, on white; append to `notes` what was done."""
+    # Both are looked up before `load`, which forgets the stored layout and turns a TIFF upright on its own.
+    tiles = getattr(opened, "tile", ())
+    sixteen_bit = opened.mode in _SIXTEEN_BIT_GREY or any(";16" in str(tile.args) for tile in tiles)
+    stored_orientation = _orientation(opened)
+    opened.load()
+    if sixteen_bit:
+        notes.append("16 bits a channel reduced to 8")
+    if opened.mode == "CMYK":
+        notes.append("CMYK converted to RGB without its colour profile")
+    elif (profile := opened.info.get("icc_profile")) and not any(name in profile for name in _SRGB):
+        notes.append("colour profile not applied")
+    picture = _reduced(_direct_colour(opened), max_side_px)
+    if picture.size != opened.size:
+        notes.append(f"reduced from {opened.width} x {opened.height} px to {picture.width} x {picture.height} px")
+    orientation = _orientation(opened)
+    if orientation in _UPRIGHT:
+        picture = picture.transpose(_UPRIGHT[orientation])
+    if orientation in _UPRIGHT or stored_orientation in _UPRIGHT:
+        notes.append("turned upright as its EXIF orientation says")
+    if picture.mode == "RGBA":
+        if picture.getchannel("A").getextrema() != (255, 255):
+            notes.append("transparency laid on white")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    if not of_many and has_more_frames(opened):
+        notes.append("animation or several pictures in one file: the first one taken")
+    return picture
+
+
+def _direct_colour(opened: Image.Image) -> Image.Image:
+    """Return the decoded picture as RGB, or as RGBA where it has any transparency."""
+    if opened.mode in _SIXTEEN_BIT_GREY:
+        # Pillow clips 16-bit grey at 255 when it converts, but keeps the high byte of 16-bit RGB: do the same for grey.
+        grey = np.asarray(opened).astype(np.uint16) >> 8
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    return opened.convert("RGBA" if opened.has_transparency_data else "RGB")
+
+
+def _reduced(picture: Image.Image, max_side_px: int) -> Image.Image:
+    """Return the picture with its longest side at most `max_side_px`; alpha weighs the colours it belongs to."""
+    longest = max(picture.size)
+    if longest <= max_side_px:
+        return picture
+    width, height = (max(1, round(side * max_side_px / longest)) for side in picture.size)
+    return picture.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
+
+
+def _orientation(opened: Image.Image) -> int:
+    """Return the EXIF orientation, 1 (upright) where there is none or EXIF is damaged."""
+    try:
+        return int(opened.getexif().get(0x0112, 1))
+    except Exception:  # damaged EXIF fails in as many ways as damaged pixels; the pixels are fine without it
+        return 1
+
+
+def has_more_frames(opened: Image.Image) -> bool:
+    """Tell whether the file goes on after the first frame, without decoding what follows."""
+    try:
+        return bool(getattr(opened, "is_animated", False))
+    except Exception:  # a damaged second frame is one frame more, and nobody needs it
+        return True
+
+
+def _png(picture: Image.Image) -> bytes:
+    """Return the picture as PNG bytes, with nothing in it but pixels."""
+    bare = Image.frombytes("RGB", picture.size, picture.tobytes())
+    out = io.BytesIO()
+    bare.save(out, "PNG")
+    return out.getvalue()
+
+
+def _too_many_pixels(received: str) -> ImageError:
+    return ImageError(
+        "picture too large", received, f"at most {MAX_PIXELS:,} pixels", "reduce it; 2048 px a side lose nothing here"
+    )
+
+
+def _unreadable(data: bytes, error: Exception) -> ImageError:
+    """Say what the file seems to be, from its first bytes, and why it does not open."""
+    kind = kind_of(data)
+    if kind.upper() in FORMATS:
+        received, hint = f"a cut-off or damaged {kind} ({error})", "copy or download the picture again"
+    elif kind:
+        received, hint = f"a file of kind {kind}", "convert it to PNG or JPEG"
+    else:
+        received, hint = f"{len(data):,} bytes that are no picture", "check that this is the file you mean"
+    return ImageError("picture cannot be read", received, _ACCEPTED, hint)

@@ -1,0 +1,1 @@
+"""From a manifest's address to its good rows and every fault: read, assembled, expanded, pictures looked at."""

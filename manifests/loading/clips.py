@@ -1,0 +1,129 @@
+"""The frames of a clip: of a folder, of a pattern, or of an animated file.
+
+| what is written | outcome |
+|---|---|
+| `walk`, a folder | its pictures by extension, in natural order: 2 before 10 |
+| `walk/*.png` (`*`, `?`, `[0-9]` in the last name alone) | the files that match, in natural order; hidden ones never |
+| `walk.gif`, `.webp` or `.png` | the frames of an animated GIF, WebP or APNG, as they are shown |
+| `every: 3` | the first of each three frames; the clip keeps its pace |
+| `limit: 24` | so many of those, from the first |
+| a folder, file or link outside the allowed roots; a picture that does not move; no or one frame | refused |
+| more than `MAX_FRAMES` frames, or more than `MAX_CLIP_PIXELS` pixels to decode up to the last one | refused |
+
+A folder in a bucket is written with a slash at its end.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from manifests.errors import ImageError
+from manifests.images.animation import Animation, look_at
+from manifests.images.normalise import MAX_FILE_BYTES
+from manifests.parsing.fault_list import shown
+from manifests.schema.addresses import Roots
+from manifests.store.store import is_folder, list_address, read_address
+
+DEFAULT_FRAMES_PER_SECOND: Final = 12.0
+"""Of frames that are files, which say no pace: what animation drawn by hand has."""
+
+MAX_FRAMES: Final = 1000
+"""Frames that are taken of one clip; each is trained as a picture of its own."""
+
+MAX_CLIP_PIXELS: Final = 2**30
+"""Width times height times frames of an animated file, up to the last one that is taken."""
+
+_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+_WILD = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The frames that are taken of a clip, in order.
+
+    Attributes:
+        pictures: Address, and the frame of that file from 0 (None for a file that is one frame).
+        frames_per_second: At which they play.
+    """
+
+    pictures: tuple[tuple[str, int | None], ...]
+    frames_per_second: float
+
+
+def find_frames(text: str, roots: Roots, *, every: int = 1, limit: int | None = None) -> Frames:
+    """Look a clip up.
+
+    Args:
+        text: What the manifest says.
+        roots: What it may reach.
+        every: Take the first of each so many frames.
+        limit: Take at most so many.
+
+    Raises:
+        AddressError: It, or a file that it leads to, is not allowed.
+        StoreError: It cannot be read or listed.
+        ImageError: It is no clip.
+    """
+    pace = DEFAULT_FRAMES_PER_SECOND
+    folder, slash, pattern = text.rpartition("/")
+    found: Sequence[tuple[str, int | None]]
+    if _WILD.search(pattern) or text.endswith("/") or is_folder(roots.resolve(text)):
+        if not _WILD.search(pattern):
+            folder, pattern = text.rstrip("/"), ""
+        files = _files(folder or ("/" if slash else "."), pattern, roots)
+        count, taken = len(files), files[::every][:limit]
+        _check_count(len(taken), count, text)
+        found = [(address, None) for address in taken]
+    else:
+        address = roots.resolve(text)
+        animation = look_at(read_address(address, MAX_FILE_BYTES))
+        numbers = range(animation.frames)[::every][:limit]
+        _check_count(len(numbers), animation.frames, text)
+        _check_pixels(animation, numbers[-1] + 1)
+        pace = animation.frames_per_second or pace
+        found = [(address, number) for number in numbers]
+    return Frames(tuple(found), pace / every)
+
+
+def _check_count(taken: int, found: int, text: str) -> None:
+    """Refuse too few and too many frames."""
+    if taken < 2:
+        received = f"{taken} of {found} in {shown(text)}"
+        hint = "correct the path, every or limit" if found else "correct the path"
+        raise ImageError("a clip of one frame" if taken else "a clip without frames", received, "2 or more", hint)
+    if taken > MAX_FRAMES:
+        hint = f"set limit, or every: {-(-taken // MAX_FRAMES)}"
+        raise ImageError("too many frames", f"{taken:,} frames", f"at most {MAX_FRAMES:,}", hint)
+
+
+def _check_pixels(animation: Animation, last: int) -> None:
+    """Refuse what takes too long to decode: an animation holds differences, so that no frame can be skipped."""
+    if animation.width_px * animation.height_px * last > MAX_CLIP_PIXELS:
+        received = f"{animation.width_px} x {animation.height_px} px, {last} frames"
+        raise ImageError(
+            "clip too large", received, f"at most {MAX_CLIP_PIXELS:,} pixels in all", "reduce it, or set limit"
+        )
+
+
+def _files(folder: str, pattern: str, roots: Roots) -> list[str]:
+    """The files of a folder that match, or its pictures where there is no pattern; each one's real place is checked."""
+    if _WILD.search(folder):
+        accepted = "*, ? and [...] in the last name alone, such as walk/*.png"
+        raise ImageError("pattern in a folder's name", shown(f"{folder}/{pattern}"), accepted, "name the folder")
+    address = roots.resolve(folder)
+    names = [name for name in list_address(address) if not name.startswith(".")]
+    if pattern:
+        names = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+    else:
+        names = [name for name in names if name.lower().endswith(_EXTENSIONS)]
+    return [roots.resolve(f"{address.rstrip('/')}/{name}") for name in sorted(names, key=_natural)]
+
+
+def _natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    """Sort key in which numbers count as numbers, whatever stands around them."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", name)
+    return [(0, int(part), "") if part[0] in "0123456789" else (1, 0, part) for part in parts], name

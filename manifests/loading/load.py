@@ -1,0 +1,177 @@
+"""What a manifest says: contents, styles, and which of them meet. All faults at once; the good rows survive.
+
+    loaded = load_manifest("pairs.csv", allowed_roots=["/data/pictures"])
+    for fault in loaded.faults: print(fault)
+    loaded.manifest                  # the good rows; None where nothing usable is left
+
+Below is what becomes of what a manifest says; the room `parsing` has the table for its bytes,
+`manifests.schema.addresses` the one for paths, `manifests.images.normalise` the one for pictures, and
+`manifests.schema.rows` every field with its bounds.
+
+| what arrives | outcome |
+|---|---|
+| no such file, no right to read it, no regular file, over `MAX_MANIFEST_BYTES`, another extension | nothing usable |
+| an unknown, repeated or wrong key at the head of a document, a wrong column of a table | nothing usable: every row |
+| | would be run otherwise than it was meant; the faults of the rows are reported all the same |
+| an unknown, repeated, missing or wrong key in a row; NaN; a path outside the roots | that row is refused |
+| a key without a value (null) | as if not given, but for the lists |
+| a row without a name | takes the file name of its first picture, without extension |
+| a name used twice among contents (or styles): YAML and JSON | the second row is refused |
+| the same for CSV and Parquet, whose rows repeat their pictures | refused if pictures or word differ from before |
+| names of up to `MAX_NAME_CHARS` characters in any script | kept, in composed form; longer ones are refused |
+| one picture under two names | accepted: two names, one adapter (see `manifests.loading.pictures`) |
+| a pair that names an unknown or refused content or style | refused |
+| a pair that draws a sample which an earlier pair draws | refused |
+| neither `grid` nor `pairs`; a table of one-sided rows | the grid: every content with every style |
+| a pair with a prompt and one side only | drawn: the prompt stands for the other side (without a prompt: refused) |
+| one list only, `contents` or `styles`, and a prompt | the grid: each of them with every prompt |
+| `prompts`; `sweep` | one pair for each prompt; for each combination of values |
+| `frames` | one content for each frame (`manifests.loading.clips`); a pair that names the clip is one with each frame |
+| a mix of two clips; a clip among the styles | refused |
+| `candidates: n` | n pictures for each seed: that of the seed itself, and of n - 1 seeds made of it |
+| | (`manifests.ids.candidate_seed`); which is the best is decided when the run is closed |
+| `{one: 0.7, other: 0.3}` or a list for a name | a mix by weight; in a table it is refused |
+| rows with one side and no prompt among the pairs of a table | refused; so are strengths and seeds on rows of a grid |
+| more than `MAX_PAIRS` pairs or `MAX_SAMPLES` samples | nothing usable |
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from manifests.errors import StoreError
+from manifests.faults import Fault
+from manifests.images.file_kind import kind_of
+from manifests.loading.read import from_document, from_records
+from manifests.parsing.fault_list import FaultList, Refused, shown
+from manifests.parsing.json_text import parse_json
+from manifests.parsing.nodes import Node, decode_text, from_mapping
+from manifests.parsing.records import Record, read_csv, read_parquet
+from manifests.parsing.yaml_text import parse_yaml
+from manifests.schema.addresses import AddressError, Roots, folder_of, shown_address
+from manifests.schema.entries import ImageEntry, Manifest, PairEntry
+from manifests.schema.fields import MAX_NAME_CHARS
+from manifests.schema.rows import TableRow
+from manifests.store.store import read_address
+
+__all__ = [
+    "MANIFEST_FORMATS",
+    "MAX_MANIFEST_BYTES",
+    "ImageEntry",
+    "Loaded",
+    "Manifest",
+    "PairEntry",
+    "load_manifest",
+    "parse_manifest",
+]
+
+MAX_MANIFEST_BYTES = 32 * 2**20
+"""Bytes of one manifest file (32 MiB); Parquet says the most in them."""
+
+Format: TypeAlias = Literal["yaml", "json", "csv", "parquet"]
+
+MANIFEST_FORMATS: dict[str, Format] = {
+    ".yaml": "yaml",
+    ".yml": "yaml",
+    ".json": "json",
+    ".csv": "csv",
+    ".parquet": "parquet",
+}
+"""Format by file extension."""
+_COLUMNS = {name: "text" for name in TableRow.model_fields} | {
+    "content_strength": "number",
+    "style_strength": "number",
+    "own_style": "number",
+    "colour_amount": "number",
+    "samples": "number",
+    "candidates": "number",
+    "seeds": "integers",
+}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What came of reading a manifest.
+
+    Attributes:
+        manifest: The good rows; None where nothing usable is left.
+        faults: Everything that is wrong, by row, that of the whole file first.
+    """
+
+    manifest: Manifest | None
+    faults: tuple[Fault, ...]
+
+
+def load_manifest(address: str, *, allowed_roots: Sequence[str] = ()) -> Loaded:
+    """Read a manifest from a local path or s3:// address. Whatever is wrong with it is a fault, never an exception.
+
+    Args:
+        address: Its extension says the format: .yaml, .yml, .json, .csv or .parquet.
+        allowed_roots: Folders and prefixes that it may reach beside its own folder.
+    """
+    faults = FaultList(shown_address(address))
+    file_format = MANIFEST_FORMATS.get(os.path.splitext(address)[1].lower())
+    if file_format is None:
+        faults.add(
+            "unknown kind of manifest", shown(os.path.basename(faults.file)), ", ".join(MANIFEST_FORMATS), "rename it"
+        )
+        return Loaded(None, faults.all())
+    try:
+        data = read_address(address, MAX_MANIFEST_BYTES)
+    except StoreError as error:
+        hint = error.hint or "correct the address or the file"
+        faults.add(error.what, error.received, error.accepted, hint, transient=error.transient)
+        return Loaded(None, faults.all())
+    return parse_manifest(data, file_format, faults.file, (folder_of(address), *allowed_roots))
+
+
+def parse_manifest(
+    data: bytes | Mapping[str, Any], file_format: Format, source: str, allowed_roots: Sequence[str] = ()
+) -> Loaded:
+    """Read a manifest that is at hand: the bytes of a file, or an inline mapping.
+
+    Args:
+        data: The bytes, or a mapping of the form that YAML and JSON have.
+        file_format: How to read bytes; a mapping needs no reading.
+        source: Where it came from, for the messages; its file name is the manifest's name unless it has one.
+        allowed_roots: Folders and prefixes that it may reach; relative paths are taken from the first.
+    """
+    faults = FaultList(shown_address(source))
+    source = faults.file
+    name = os.path.splitext(os.path.basename(source))[0][:MAX_NAME_CHARS] or "manifest"
+    try:
+        roots = Roots(allowed_roots)
+        if isinstance(data, Mapping):
+            manifest = from_document(from_mapping(data, faults), name, source, roots, faults)
+        elif file_format in ("csv", "parquet"):
+            manifest = from_records(_records(data, file_format, faults), name, source, roots, faults)
+        else:
+            manifest = from_document(_tree(data, file_format, faults), name, source, roots, faults)
+    except AddressError as error:
+        faults.add(*error.args)
+        manifest = None
+    except Refused:
+        manifest = None
+    return Loaded(manifest, faults.all())
+
+
+def _tree(data: bytes, file_format: Format, faults: FaultList) -> Node:
+    _check_kind(data, file_format, faults)
+    text = decode_text(data, faults)
+    return parse_yaml(text, faults) if file_format == "yaml" else parse_json(text, faults)
+
+
+def _records(data: bytes, file_format: Format, faults: FaultList) -> Iterator[Record]:
+    _check_kind(data, file_format, faults)
+    return read_csv(data, _COLUMNS, faults) if file_format == "csv" else read_parquet(data, _COLUMNS, faults)
+
+
+def _check_kind(data: bytes, file_format: Format, faults: FaultList) -> None:
+    """Refuse a file that is known to be of another kind than its name says."""
+    kind = kind_of(data)
+    if (kind or file_format).lower() != file_format:
+        hint = "export it as CSV" if "Excel" in kind else "correct the file or its extension"
+        raise faults.refuse(f"file is not {file_format}", f"a file of kind {kind}", file_format, hint)

@@ -1,0 +1,136 @@
+"""The pictures that a manifest names, read and looked at: the second half of checking a manifest.
+
+| what arrives | outcome |
+|---|---|
+| a picture missing, no regular file, too large or refused by `images.normalise` | a fault of each of its rows |
+| a server that does not answer, again and again | the same, marked transient |
+| one address in several rows | read once |
+| one picture at several addresses, whatever their formats | accepted; the later ones carry a note |
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from manifests.errors import ManifestsError
+from manifests.faults import Fault
+from manifests.images.animation import identify_frames, normalise_frames
+from manifests.images.normalise import MAX_FILE_BYTES, IdentifiedImage, NormalisedImage, identify, normalise
+from manifests.schema.entries import ImageEntry, Manifest, frame_key, split_key
+from manifests.store.store import read_address
+
+Picture = TypeVar("Picture", bound=IdentifiedImage)
+
+_READ_AHEAD = 8  # files; a bucket answers many readers as fast as one, and 8 whole files fit into memory
+
+
+@dataclass(frozen=True)
+class Turn(Generic[Picture]):
+    """What is made of the bytes of a file: of the whole, and of frames of an animated one by their numbers."""
+
+    whole: Callable[[bytes], Picture]
+    frames: Callable[[bytes, Sequence[int]], Iterator[Picture]]
+
+
+IDENTIFIED: Final = Turn[IdentifiedImage](identify, identify_frames)
+NORMALISED: Final = Turn[NormalisedImage](normalise, normalise_frames)
+
+
+def read_images(keys: Iterable[str], turn: Turn[Picture]) -> Iterator[tuple[str, Picture | ManifestsError]]:
+    """Read some pictures, each file once, in order; little is held at any time.
+
+    Args:
+        keys: What the pictures are held under (`ImageEntry.keys`).
+        turn: What is made of each.
+
+    Yields:
+        The key, and the picture or why there is none.
+    """
+    numbers: dict[str, list[int | None]] = {}
+    for address, number in map(split_key, dict.fromkeys(keys)):
+        numbers.setdefault(address, []).append(number)
+    addresses = iter(numbers)
+    with ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="read-images") as readers:
+        while batch := list(itertools.islice(addresses, _READ_AHEAD)):
+            # From a disk a file comes sooner than a thread wakes up.
+            reading = readers.map if any(address.startswith("s3://") for address in batch) else map
+            # Decoding stays in this thread: one picture being decoded may take most of a gigabyte.
+            for address, read in zip(batch, reading(_read, batch), strict=True):
+                yield from _turned(address, read, numbers[address], turn)
+
+
+def _turned(
+    address: str, read: bytes | ManifestsError, numbers: Sequence[int | None], turn: Turn[Picture]
+) -> Iterator[tuple[str, Picture | ManifestsError]]:
+    """Yield what is wanted of one file: itself, frames of it by number, or both."""
+    if isinstance(read, ManifestsError):
+        yield from ((frame_key(address, number), read) for number in numbers)
+        return
+    if None in numbers:
+        try:
+            yield address, turn.whole(read)
+        except ManifestsError as error:
+            yield address, error
+    frames = sorted(number for number in numbers if number is not None)
+    done = 0
+    try:
+        for number, picture in zip(frames, turn.frames(read, frames), strict=False):
+            yield frame_key(address, number), picture
+            done += 1
+    except ManifestsError as error:  # a decoder that failed once hands out nothing good after it
+        yield from ((frame_key(address, number), error) for number in frames[done:])
+
+
+def _read(address: str) -> bytes | ManifestsError:
+    try:
+        return read_address(address, MAX_FILE_BYTES)
+    except ManifestsError as error:
+        return error
+
+
+def check_images(manifest: Manifest) -> tuple[dict[str, IdentifiedImage], tuple[Fault, ...]]:
+    """Read and identify every picture of a manifest; an entry is good if all its `keys` are in the result.
+
+    Returns:
+        What is known of the pictures by key, and a fault for each row and picture that cannot be used, in the order
+        of the rows.
+    """
+    entries = (*manifest.contents, *manifest.styles)
+    pictures: dict[str, IdentifiedImage] = {}
+    errors: dict[str, ManifestsError] = {}
+    first_key: dict[str, str] = {}
+    for key, found in read_images((key for entry in entries for key in entry.keys), IDENTIFIED):
+        if isinstance(found, ManifestsError):
+            errors[key] = found
+            continue
+        twin = first_key.setdefault(found.image_id, key)
+        notes = found.notes if twin == key else (*found.notes, f"the same picture as {' '.join(twin.splitlines())}")
+        pictures[key] = dataclasses.replace(found, notes=notes)
+    faults = [
+        picture_fault(entry, address, errors[key])
+        for entry in entries
+        for address, key in zip(entry.images, entry.keys, strict=True)
+        if key in errors
+    ]
+    return pictures, tuple(sorted(faults, key=lambda fault: fault.row or 0))
+
+
+def picture_fault(entry: ImageEntry, address: str, error: ManifestsError) -> Fault:
+    """Return the fault of a row whose picture cannot be used."""
+    return Fault(
+        kind="image",
+        what=error.what if address in error.what else f"{address}: {error.what}",
+        received=error.received,
+        accepted=error.accepted,
+        hint=error.hint or "correct the path or the file",
+        file=entry.file,
+        row=entry.row,
+        field="image",
+        item=entry.name,
+        transient=error.transient,
+    )

@@ -1,0 +1,238 @@
+"""The two shapes of a manifest: a document with lists (YAML, JSON, a form), and a table (CSV, Parquet)."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from manifests.loading.assemble import NO_DEFAULTS, Draft, Side, default_name, stands_for
+from manifests.loading.clip_rows import read_clip
+from manifests.loading.expand import parts_of
+from manifests.parsing.fault_list import FaultList, shown
+from manifests.parsing.nodes import Node
+from manifests.parsing.records import Record
+from manifests.parsing.row_faults import RowFaults
+from manifests.schema.addresses import AddressError, Roots
+from manifests.schema.entries import ImageEntry, Manifest
+from manifests.schema.fields import MAX_PHOTOS
+from manifests.schema.rows import LISTS, DocumentRow, ImageRow, PairFields, PairRow, TableRow
+from manifests.schema.validate import read_row
+
+_HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+@\S*", re.ASCII)
+_PINNED = re.compile(r"[^@]+@[0-9a-f]{40}")
+
+
+def from_document(root: Node, name: str, source: str, roots: Roots, faults: FaultList) -> Manifest | None:
+    """Read a document; None after adding the faults where nothing usable is left.
+
+    Args:
+        root: The tree.
+        name: What to call the manifest unless it says so itself.
+        source: Where it was read.
+        roots: What it may reach.
+        faults: Takes what is wrong.
+    """
+    document = RowFaults(faults, root)
+    if not isinstance(root.value, dict):
+        document.add("no manifest", shown(root.plain()), "a mapping with contents and styles", "see the README")
+        return None
+    said = {key: node.plain() for key, node in root.value.items() if key not in LISTS and node.value is not None}
+    head = read_row(DocumentRow, said, document)
+    base = _base(head.base, roots, document) if head else ""
+    if "settings" in root.value:
+        _check_settings(root.value["settings"], ("settings",), document)
+    missing = _said_by_prompts(root, head)
+    lists = {key: [] if key == f"{missing}s" else _rows(root.value, key, document) for key in LISTS}
+    if head and head.grid is not None and head.grid == ("pairs" in root.value):
+        received = "grid and pairs together" if head.grid else "grid: false without pairs"
+        document.add("grid or pairs", received, "one of them", "remove one", at=("grid",), field="grid")
+    is_usable = document.are_none
+    draft = Draft(roots, faults)
+    for side in (draft.contents, draft.styles):
+        for node in lists[f"{side.label}s"]:
+            _read_image(side, RowFaults(faults, node))
+    defaults = head or NO_DEFAULTS
+    for node in lists["pairs"]:
+        _read_pair(draft, defaults, RowFaults(faults, node))
+    if "pairs" not in root.value:
+        draft.add_grid(defaults, missing)
+    if head is None or not is_usable:
+        return None
+    fields = {"preset", "settings", "strength_reading", "on_fault"}
+    return draft.manifest(head.model_dump(include=fields) | {"name": head.name or name, "base": base}, source)
+
+
+def _said_by_prompts(root: Node, head: DocumentRow | None) -> str:
+    """Return the side, "content" or "style", whose list may be left out because prompts stand for it; else ""."""
+    if not isinstance(root.value, dict) or ("contents" in root.value) == ("styles" in root.value):
+        return ""
+    missing = "style" if "contents" in root.value else "content"
+    if head is not None and "pairs" not in root.value:
+        prompts = head.all_prompts() or (None,)
+        return missing if all(stands_for(missing, prompt) for prompt in prompts) else ""
+    return missing
+
+
+def _rows(document: Mapping[str, Node], key: str, faults: RowFaults) -> list[Node]:
+    """Return the rows of one of the lists; no row, after adding a fault, where it is missing or no list."""
+    node = document.get(key)
+    if node is not None and isinstance(node.value, list) and node.value:
+        return node.value
+    if node is not None or key != "pairs":
+        received = "nothing" if node is None else shown(node.plain())
+        faults.add(f"no {key}", received, "a list with at least one row", f"list the {key}", at=(key,), field=key)
+    return []
+
+
+def _read_image(side: Side, faults: RowFaults) -> None:
+    """Add a content, a style or a clip, or its faults; a bare path stands for {image: path}."""
+    node = faults.node
+    values = {"image": node.value} if isinstance(node.value, str) else node.plain()
+    if isinstance(values, dict) and "frames" in values:
+        read_clip(values, side, faults)
+        return
+    if not isinstance(values, dict):
+        accepted = "a path, or a mapping with image or images"
+        faults.add(f"no {side.label}", shown(values), accepted, "write - image: path", field=f"{side.label}s")
+        return
+    images = values.get("images")
+    paths = [path for path in (images if isinstance(images, list) else [values.get("image")]) if isinstance(path, str)]
+    if values.get("name") is None and paths:
+        values["name"] = default_name(paths[0])
+    row = read_row(ImageRow, values, faults, side.label + "s")
+    addresses = side.resolve(paths, faults, f"{side.label}s.image", str(values.get("name") or ""))
+    if row is not None and addresses is not None and row.name is not None:
+        said = {"word": row.word, "class_word": row.class_word}
+        entry = ImageEntry(name=row.name, images=addresses, **said, file=faults.file, row=node.row)
+        if side.admits(entry, faults, f"{side.label}s.name", repeats=False):
+            side.keep(entry)
+            return
+    side.refused.add(str(values.get("name")))
+
+
+def _read_pair(draft: Draft, defaults: PairFields, faults: RowFaults) -> None:
+    values = faults.node.plain()
+    if not isinstance(values, dict):
+        hint = "write - {content: a name, style: a name}"
+        faults.add("no pair", shown(values), "a mapping with content and style", hint, field="pairs")
+        return
+    row = read_row(PairRow, values, faults, "pairs")
+    if row is None:
+        draft.knows(_names(values.get("content")), _names(values.get("style")), faults)
+    else:
+        draft.add_pair(parts_of(row.content), parts_of(row.style), row, defaults, faults)
+
+
+def _names(side: object) -> list[object]:
+    """The names in a side of a pair that has faults."""
+    return list(side) if isinstance(side, dict | list) else [] if side is None else [side]
+
+
+def _base(text: str, roots: Roots, faults: RowFaults) -> str:
+    """Return the base with a folder made absolute, after adding a fault if it is none of the accepted forms."""
+    accepted = DocumentRow.model_fields["base"].description or ""
+    if text == "embedded" or (_PINNED.fullmatch(text) and _HUB.fullmatch(text)):
+        return text
+    if _HUB.fullmatch(text):
+        hint = "name the commit: a name such as main means another model tomorrow"
+        faults.add("base model without a fixed revision", shown(text), accepted, hint, at=("base",), field="base")
+        return text
+    try:
+        address = roots.resolve(text)
+    except AddressError as error:
+        faults.add(*error.args, at=("base",), field="base")
+        return text
+    if not address.startswith("s3://") and not os.path.isdir(address):
+        hint = "correct the folder; a model of the hub needs its revision"
+        faults.add("no such base model", shown(text), accepted, hint, at=("base",), field="base")
+    return address
+
+
+def _check_settings(node: Node, path: tuple[str | int, ...], faults: RowFaults) -> None:
+    """Add a fault for every repeated key, broken text and number that is not finite; names are checked elsewhere."""
+    field = ".".join(map(str, path))
+    texts = [node.value] if isinstance(node.value, str) else list(node.value) if isinstance(node.value, dict) else []
+    for text in texts:
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            faults.add("text is not Unicode", shown(text), "whole characters", "retype it", at=path, field=field)
+    faults.add_repeated(path, field)
+    if isinstance(node.value, float) and not math.isfinite(node.value):
+        faults.add("number is not finite", shown(node.value), "a finite number", "correct it", at=path, field=field)
+    children: Iterable[tuple[str | int, Node]] = ()
+    if isinstance(node.value, dict):
+        children = node.value.items()
+    elif isinstance(node.value, list):
+        children = enumerate(node.value)
+    for key, child in children:
+        _check_settings(child, (*path, key), faults)
+
+
+def from_records(records: Iterable[Record], name: str, source: str, roots: Roots, faults: FaultList) -> Manifest | None:
+    """Read the rows of a table; None after adding the faults where nothing usable is left. Arguments as above."""
+    rows = list(records)
+    has_pairs = any({"content", "style"} <= record.cells.keys() or _has_prompt(record.cells) for record in rows)
+    draft = Draft(roots, faults)
+    for record in rows:
+        _read_record(record.cells, has_pairs, draft, RowFaults(faults, Node({}, record.row)))
+    if not has_pairs:
+        draft.add_grid(NO_DEFAULTS)
+    return draft.manifest({"name": name}, source)
+
+
+def _has_prompt(cells: Mapping[str, Any]) -> bool:
+    """Tell whether a row says in words what it has no picture for."""
+    return bool(cells.get("prompt") or cells.get("prompts"))
+
+
+def _read_record(record: Mapping[str, Any], has_pairs: bool, draft: Draft, faults: RowFaults) -> None:
+    """Add what one row of a table stands for, or its faults."""
+    cells = dict(record)
+    sides = [side for side in (draft.contents, draft.styles) if side.label in cells]
+    paths = {side.label: [path.strip() for path in cells[side.label].split("|")] for side in sides}
+    for label, photos in paths.items():
+        cells.setdefault(f"{label}_name", default_name(photos[0]))
+    row = read_row(TableRow, cells, faults)
+    _check_shape(sides, cells, has_pairs, faults)
+    addresses = [_photos(side, paths[side.label], cells, faults) for side in sides]
+    if row is None or not faults.are_none:
+        return
+    entries = [_entry(row, side.label, images or (), faults) for side, images in zip(sides, addresses, strict=True)]
+    for side, entry in zip(sides, entries, strict=True):
+        side.admits(entry, faults, f"{side.label}_name", repeats=True)
+    if not faults.are_none:
+        return
+    known = [side.keep(entry) for side, entry in zip(sides, entries, strict=True)]
+    if has_pairs:
+        names = {side.label: entry.name for side, entry in zip(sides, entries, strict=True)}
+        draft.add_pair(parts_of(names.get("content")), parts_of(names.get("style")), row, NO_DEFAULTS, faults)
+    if not faults.are_none:
+        for side, entry, before in zip(sides, entries, known, strict=True):
+            side.put_back(entry.name, before)
+
+
+def _entry(row: TableRow, label: str, images: tuple[str, ...], faults: RowFaults) -> ImageEntry:
+    said = {field: getattr(row, f"{label}_{field}") for field in ("name", "word", "class_word")}
+    return ImageEntry(**said, images=images, file=faults.file, row=faults.node.row)
+
+
+def _check_shape(sides: Sequence[Side], cells: Mapping[str, Any], has_pairs: bool, faults: RowFaults) -> None:
+    """Add a fault if a row is neither a pair among pairs nor a lone content or style among such."""
+    if len(sides) < (2 if has_pairs and not _has_prompt(cells) else 1):
+        received = f"only a {sides[0].label}" if sides else "neither content nor style"
+        accepted = "content and style, or one of them with a prompt" if has_pairs else "a content or a style"
+        faults.add("half a row", received, accepted, "complete or remove the row")
+    elif not has_pairs and (extra := cells.keys() & PairFields.model_fields.keys()):
+        accepted, hint = "these fields on rows with content and style", "remove it"
+        faults.add("field of a pair on a row of the grid", ", ".join(sorted(extra)), accepted, hint)
+
+
+def _photos(side: Side, paths: Sequence[str], cells: Mapping[str, Any], faults: RowFaults) -> tuple[str, ...] | None:
+    """Return the addresses of one object's photos; None after adding what is wrong with them."""
+    if len(paths) > MAX_PHOTOS:
+        received, accepted = f"{len(paths)} photos", f"at most {MAX_PHOTOS}"
+        faults.add("too many photos", received, accepted, "leave some out", field=side.label)
+        return None
+    return side.resolve(paths, faults, side.label, str(cells[f"{side.label}_name"] or ""))

@@ -1,0 +1,201 @@
+"""Objects as files in a local folder: written to a temporary name, flushed to the disk, then linked or renamed.
+
+A hard link fails where the name is taken, which makes "create" atomic; a rename replaces, which makes "replace" atomic.
+Temporary names and lock files start with a dot and are never listed. For processes on one machine, and on network file
+systems that have hard links and pass on `flock`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import fcntl
+import hashlib
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from manifests.errors import Missing, PermanentStoreError
+from manifests.store.backend import Entry, is_visible
+from manifests.store.retries import retrying
+
+_LOCK_NAME = ".lock"
+
+
+def read_file(path: Path, max_bytes: int | None) -> bytes:
+    """Read a regular file whole.
+
+    Raises:
+        OSError: It cannot be read.
+        PermanentStoreError: It is longer than `max_bytes`, or no regular file (a pipe would block, a device never end).
+    """
+    # O_NONBLOCK: opening a pipe that nobody writes to must not wait for ever.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        found = os.fstat(descriptor)
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(f"{path} is a folder")
+        if not stat.S_ISREG(found.st_mode):
+            raise PermanentStoreError(f"read {path}", "a device or a pipe", "a regular file", "copy it to a file")
+        with open(descriptor, "rb", closefd=False) as file:
+            data = file.read(-1 if max_bytes is None else max_bytes + 1)
+    finally:
+        os.close(descriptor)
+    if max_bytes is not None and len(data) > max_bytes:
+        raise PermanentStoreError(f"read {path}", f"{found.st_size} bytes", f"at most {max_bytes} bytes")
+    return data
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new name survive a loss of power, where the file system can.
+
+    Never fails: the object is there all the same, and a writer that tried again would be refused because of itself.
+    """
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _temporary(path: Path, data: bytes) -> Iterator[Path]:
+    """Write `data` beside `path` under a temporary name, and remove that name at the end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".tmp-{secrets.token_hex(8)}"
+    try:
+        # 0o666 less the umask, as for any file a program writes: colleagues may read the store.
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    finally:
+        with contextlib.suppress(OSError):  # a hidden name that stays behind does no harm
+            temporary.unlink(missing_ok=True)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    with _temporary(path, data) as temporary:
+        os.replace(temporary, path)
+    _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder; the kernel drops it when the holder dies, however it dies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / _LOCK_NAME, "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+class Folder:
+    """A local folder as a `Backend`; it is made at the first write."""
+
+    requests_at_once = 4  # some wait for the disk while one works; more would wait for each other
+
+    def __init__(self, path: Path) -> None:
+        """Take the folder.
+
+        Raises:
+            PermanentStoreError: There is a file in its place.
+        """
+        self._path = path.expanduser().absolute()
+        if retrying(f"open {self._path}", lambda: self._path.exists() and not self._path.is_dir()):
+            raise PermanentStoreError(f"open {self._path}", "a file", "a folder, or a name that is still free")
+
+    @property
+    def root(self) -> str:
+        """The absolute path."""
+        return str(self._path)
+
+    def read(self, key: str, max_bytes: int | None) -> bytes:
+        """See `Backend.read`."""
+        path = self._path / key
+        return retrying(f"read {path}", lambda: read_file(path, max_bytes))
+
+    def exists(self, key: str) -> bool:
+        """See `Backend.exists`."""
+        path = self._path / key
+        try:
+            return retrying(f"look for {path}", lambda: stat.S_ISREG(path.stat().st_mode))
+        except Missing:
+            return False
+
+    def create(self, key: str, data: bytes) -> bool:
+        """See `Backend.create`."""
+        path = self._path / key
+
+        def link() -> bool:
+            with _temporary(path, data) as temporary:
+                try:
+                    os.link(temporary, path)
+                except FileExistsError:
+                    return False
+            _sync_folder(path.parent)
+            return True
+
+        return not self.exists(key) and retrying(f"write {path}", link)
+
+    def replace(self, key: str, data: bytes) -> None:
+        """See `Backend.replace`."""
+        path = self._path / key
+        retrying(f"write {path}", lambda: _replace(path, data))
+
+    def delete(self, key: str) -> None:
+        """See `Backend.delete`."""
+        path = self._path / key
+        with contextlib.suppress(Missing):
+            retrying(f"delete {path}", path.unlink)
+
+    def list(self, prefix: str) -> dict[str, Entry]:
+        """See `Backend.list`."""
+        start = self._path / prefix
+        return retrying(f"list {start}", lambda: dict(sorted(_walk(str(start), prefix))))
+
+    def read_version(self, key: str) -> tuple[bytes, str] | None:
+        """See `Backend.read_version`; the token is a hash of the content, which leases never repeat."""
+        try:
+            data = self.read(key, None)
+        except Missing:
+            return None
+        return data, hashlib.sha256(data).hexdigest()
+
+    def swap(self, key: str, data: bytes, version: str | None) -> str | None:
+        """See `Backend.swap`; all swaps in one folder go through its lock."""
+        path = self._path / key
+
+        def compare_and_write() -> str | None:
+            with _locked(path.parent):
+                current = self.read_version(key)
+                if (None if current is None else current[1]) != version:
+                    return None
+                _replace(path, data)
+            return hashlib.sha256(data).hexdigest()
+
+        return retrying(f"write {path}", compare_and_write)
+
+
+def _walk(folder: str, prefix: str) -> Iterator[tuple[str, Entry]]:
+    """Yield what is below a folder, its keys beginning with `prefix`; fail rather than be silently short."""
+    try:
+        found = os.scandir(folder)
+    except (FileNotFoundError, NotADirectoryError):  # there is none, or none any more
+        return
+    with found:
+        for entry in found:
+            key = f"{prefix}{entry.name}"
+            if not is_visible(entry.name):
+                continue
+            if entry.is_dir():  # also by a link: a store may have its samples on another disk
+                yield from _walk(entry.path, f"{key}/")
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                about = entry.stat()
+                if stat.S_ISREG(about.st_mode):
+                    modified = datetime.datetime.fromtimestamp(about.st_mtime, datetime.UTC)
+                    yield key, Entry(about.st_size, modified, f"{about.st_mtime_ns}-{about.st_ino}")

@@ -1,0 +1,1 @@
+"""The tables on disk: versioned Parquet schemas, and the one way in and out."""

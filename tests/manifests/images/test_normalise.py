@@ -1,0 +1,429 @@
+"""Every row of the table in `manifests.images.normalise`, on real files made here."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
+
+from manifests.errors import ImageError
+from manifests.ids import image_id
+from manifests.images.normalise import MAX_JPEG_SCANS, MAX_SIDE_PX, MIN_SIDE_PX, NormalisedImage, normalise
+
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
+
+
+def picture(width: int = 48, height: int = 32) -> Image.Image:
+    """A picture without any symmetry: red grows to the right, green downwards, blue marks the top left corner."""
+    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    blue = np.zeros((height, width))
+    blue[: height // 4, : width // 4] = 255
+    return Image.fromarray(np.stack([x, y, blue], axis=-1).astype(np.uint8))
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def pixels(result: NormalisedImage) -> np.ndarray:
+    """The pixels of a result, (height, width, 3); checks on the way that its PNG is bare 8-bit RGB and its id true."""
+    opened = Image.open(io.BytesIO(result.png))
+    assert (opened.format, opened.mode, opened.size) == ("PNG", "RGB", (result.width_px, result.height_px))
+    chunks = [result.png[i + 4 : i + 8] for i in png_chunk_offsets(result.png)]
+    assert set(chunks) == {b"IHDR", b"IDAT", b"IEND"}
+    array = np.asarray(opened)
+    assert result.image_id == image_id(array.tobytes(), result.width_px, result.height_px)
+    return array
+
+
+def png_chunk_offsets(png: bytes) -> list[int]:
+    offsets, at = [], 8
+    while at < len(png):
+        offsets.append(at)
+        at += 12 + struct.unpack(">I", png[at : at + 4])[0]
+    return offsets
+
+
+def png_chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def png_claiming(width: int, height: int) -> bytes:
+    """A PNG that declares a size and holds next to nothing."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+
+
+def refusal(data: bytes, **options: int) -> ImageError:
+    with pytest.raises(ImageError) as caught:
+        normalise(data, **options)
+    error = caught.value
+    assert error.what and error.received and error.accepted and error.hint
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    return error
+
+
+# What is taken as it is
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "BMP"])
+def test_lossless_files_of_one_picture_are_one_image(kind: str) -> None:
+    result = normalise(encode(picture(), kind, **({"lossless": True} if kind == "WEBP" else {})))
+    assert np.array_equal(pixels(result), np.asarray(picture()))
+    assert result.notes == ()
+    assert result.image_id == normalise(encode(picture(), "PNG", compress_level=1)).image_id
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "GIF"])
+def test_lossy_files_come_close(kind: str) -> None:
+    result = normalise(encode(picture(), kind))
+    assert np.abs(pixels(result).astype(int) - np.asarray(picture())).mean() < 12
+    assert result.notes == ()
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_normalising_again_changes_nothing(kind: str) -> None:
+    once = normalise(encode(picture(300, 40), kind), max_side_px=200)
+    again = normalise(once.png, max_side_px=200)
+    assert (again.image_id, again.png, again.notes) == (once.image_id, once.png, ())
+
+
+def test_another_pixel_is_another_image() -> None:
+    other = picture()
+    other.putpixel((5, 5), (1, 2, 3))
+    assert normalise(encode(other)).image_id != normalise(encode(picture())).image_id
+
+
+def test_transposed_size_is_another_image() -> None:
+    flat = Image.new("RGB", (20, 40), "red")
+    assert normalise(encode(flat)).image_id != normalise(encode(flat.transpose(Image.Transpose.ROTATE_90))).image_id
+
+
+# Size
+
+
+def test_a_long_side_is_reduced_to_fit_and_noted() -> None:
+    result = normalise(encode(picture(20_000, 400), "JPEG"))
+    assert (result.width_px, result.height_px) == (MAX_SIDE_PX, 41)
+    assert result.notes == ("reduced from 20000 x 400 px to 2048 x 41 px",)
+    assert pixels(result)[20, -1, 0] > 240 > 15 > pixels(result)[20, 0, 0]
+
+
+def test_a_small_picture_is_never_enlarged() -> None:
+    assert normalise(encode(picture(17, 18)), max_side_px=4096).width_px == 17
+
+
+def test_twenty_thousand_square_is_refused_before_decoding() -> None:
+    assert "400,000,000 pixels" in refusal(png_claiming(20_000, 20_000)).received
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [8_193, 9_500, 13_000])
+def test_sizes_on_all_sides_of_pillows_own_limits_are_refused(side: int) -> None:
+    error = refusal(png_claiming(side, side))
+    assert error.what == "picture too large" and "px" in error.received + error.accepted
+
+
+@pytest.mark.filterwarnings("error::PIL.Image.DecompressionBombWarning")
+def test_a_bomb_is_refused_also_where_warnings_are_errors() -> None:
+    assert refusal(png_claiming(12_000, 12_000)).what == "picture too large"
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "GIF", "TIFF"])
+def test_a_real_decompression_bomb_is_refused(kind: str) -> None:
+    options = {"TIFF": {"compression": "tiff_lzw"}, "WEBP": {"lossless": True, "method": 0}}.get(kind, {})
+    bomb = encode(Image.new("RGB" if kind == "WEBP" else "L", (9_000, 9_000)), kind, **options)
+    assert len(bomb) < 600_000
+    assert "9,000 x 9,000" in refusal(bomb).received
+
+
+def test_more_bytes_than_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode(picture())
+    monkeypatch.setattr("manifests.images.normalise.MAX_FILE_BYTES", len(data) - 1)
+    assert refusal(data).what == "picture file too large"
+    monkeypatch.setattr("manifests.images.normalise.MAX_FILE_BYTES", len(data))
+    assert normalise(data).width_px == 48
+
+
+def test_a_jpeg_of_thousands_of_scans_is_refused() -> None:
+    data = encode(picture(), "JPEG", progressive=True)
+    start = data.rindex(b"\xff\xda")
+    bomb = data[:start] + data[start:-2] * (MAX_JPEG_SCANS + 1) + data[-2:]
+    assert refusal(bomb).what == "JPEG with too many scans"
+    assert normalise(data).notes == ()
+
+
+def test_text_chunk_bombs_are_refused() -> None:
+    info = PngInfo()
+    info.add_text("bomb", "x" * 50_000_000, zip=True)
+    data = encode(picture(), pnginfo=info)
+    assert len(data) < 100_000
+    refusal(data)
+
+
+@pytest.mark.parametrize(("width", "height"), [(MIN_SIDE_PX - 1, 40), (1, 1), (3_000, 20)])
+def test_too_small_pictures_are_refused(width: int, height: int) -> None:
+    assert refusal(encode(picture(width, height))).what == "picture too small"
+
+
+def test_a_senseless_limit_is_the_callers_fault() -> None:
+    with pytest.raises(ValueError, match="max_side_px"):
+        normalise(encode(picture()), max_side_px=MIN_SIDE_PX - 1)
+
+
+# Colour
+
+
+def test_cmyk_jpeg_becomes_rgb() -> None:
+    result = normalise(encode(picture().convert("CMYK"), "JPEG", quality=95))
+    assert np.abs(pixels(result).astype(int) - np.asarray(picture())).mean() < 12
+    assert result.notes == ("CMYK converted to RGB without its colour profile",)
+
+
+def test_sixteen_bit_grey_keeps_the_high_byte() -> None:
+    ramp = np.linspace(0, 65_535, 32 * 32).astype(np.uint16).reshape(32, 32)
+    for data in (encode(Image.fromarray(ramp), "PNG"), encode(Image.fromarray(ramp), "TIFF"), big_endian_tiff(ramp)):
+        result = normalise(data)
+        assert np.array_equal(pixels(result), np.repeat((ramp >> 8)[..., None], 3, axis=-1))
+        assert result.notes == ("16 bits a channel reduced to 8",)
+
+
+def big_endian_tiff(array: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    tifffile.imwrite(out, array, byteorder=">")
+    return out.getvalue()
+
+
+def test_sixteen_bit_rgb_keeps_the_high_byte() -> None:
+    deep = np.asarray(picture()).astype(np.uint16) * 257
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in deep)
+    header = struct.pack(">IIBBBBB", 48, 32, 16, 2, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(rows))
+    for data in (png + png_chunk(b"IEND", b""), big_endian_tiff(deep)):
+        result = normalise(data)
+        assert np.array_equal(pixels(result), np.asarray(picture()))
+        assert result.notes == ("16 bits a channel reduced to 8",)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P"])
+def test_few_colours_become_rgb_without_a_note(mode: str) -> None:
+    source = picture().convert(mode)
+    result = normalise(encode(source))
+    assert np.array_equal(pixels(result), np.asarray(source.convert("RGB")))
+    assert result.notes == ()
+
+
+def test_floating_point_and_32_bit_pixels_are_refused() -> None:
+    for mode in ("F", "I"):
+        assert refusal(encode(Image.new(mode, (32, 32)), "TIFF")).what == "unsupported kind of pixels"
+
+
+def test_a_foreign_colour_profile_is_noted_and_srgb_is_not() -> None:
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    assert normalise(encode(picture(), icc_profile=srgb)).notes == ()
+    assert normalise(encode(picture(), icc_profile=lab)).notes == ("colour profile not applied",)
+
+
+# Transparency
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_alpha_is_laid_on_white(kind: str) -> None:
+    source = picture().convert("RGBA")
+    source.putalpha(Image.fromarray(np.repeat([[0, 128, 255]], 32, axis=0).repeat(16, axis=1).astype(np.uint8)))
+    result = normalise(encode(source, kind, **({"lossless": True} if kind == "WEBP" else {})))
+    array, original = pixels(result).astype(int), np.asarray(picture()).astype(int)
+    assert (array[:, :16] == 255).all()
+    assert np.abs(array[:, 16:32] - (original[:, 16:32] * 128 + 255 * 127) / 255).max() <= 2
+    assert np.array_equal(array[:, 32:], original[:, 32:])
+    assert result.notes == ("transparency laid on white",)
+
+
+def test_hidden_colours_do_not_bleed_when_reduced() -> None:
+    source = Image.new("RGBA", (400, 400), (0, 0, 0, 0))
+    source.paste((255, 0, 0, 255), (0, 0, 200, 400))
+    array = pixels(normalise(encode(source), max_side_px=50))
+    assert array[:, :, 0].min() == 255, "black from behind full transparency shows"
+
+
+@pytest.mark.parametrize("mode", ["LA", "P", "L", "RGB"])
+def test_every_form_of_transparency_is_laid_on_white(mode: str) -> None:
+    if mode == "LA":
+        data = encode(Image.merge("LA", [Image.new("L", (32, 32), 0), Image.new("L", (32, 32), 0)]))
+    else:
+        key: object = (0, 0, 0) if mode == "RGB" else 0
+        data = encode(Image.new(mode, (32, 32), key), transparency=key)
+    result = normalise(data)
+    assert (pixels(result) == 255).all()
+    assert result.notes == ("transparency laid on white",)
+
+
+def test_a_transparent_gif_is_laid_on_white() -> None:
+    source = Image.new("P", (32, 32), 0)
+    source.putpalette([10, 20, 30, 200, 100, 50])
+    source.paste(1, (0, 0, 16, 32))
+    array = pixels(normalise(encode(source, "GIF", transparency=0)))
+    assert (array[:, 16:] == 255).all() and (array[:, :16] == (200, 100, 50)).all()
+
+
+def test_opaque_alpha_is_not_worth_a_note() -> None:
+    result = normalise(encode(picture().convert("RGBA")))
+    assert np.array_equal(pixels(result), np.asarray(picture())) and result.notes == ()
+
+
+# Orientation and metadata
+
+
+def _exif(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif[0x010E] = "taken at home"
+    return exif
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "JPEG"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
+    undo: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.swapaxes(0, 1),
+        6: lambda a: np.rot90(a, 1),
+        7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+        8: lambda a: np.rot90(a, -1),
+    }
+    upright = np.asarray(picture())
+    stored = Image.fromarray(np.ascontiguousarray(undo[orientation](upright)))
+    options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 98, "subsampling": 0}}.get(kind, {})
+    result = normalise(encode(stored, kind, exif=_exif(orientation), **options))
+    assert (result.width_px, result.height_px) == (48, 32)
+    assert np.abs(pixels(result).astype(int) - upright).max() <= (12 if kind == "JPEG" else 0)
+    assert bool(result.notes) == (orientation != 1)
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65_535])
+def test_senseless_orientations_are_ignored(orientation: int) -> None:
+    assert normalise(encode(picture(), exif=_exif(orientation))).notes == ()
+
+
+def test_damaged_exif_costs_only_the_orientation() -> None:
+    for body in (b"Exif\0\0", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"Exif\0\0garbage here"):
+        data = encode(picture(), "JPEG")
+        segment = b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body
+        assert normalise(data[:2] + segment + data[2:]).width_px == 48
+
+
+def test_metadata_does_not_survive() -> None:
+    info = PngInfo()
+    info.add_text("place", "my home address")
+    result = normalise(encode(picture(), pnginfo=info, exif=_exif(1), dpi=(300, 300)))
+    pixels(result)  # asserts that pixels are all the PNG holds
+    assert result.image_id == normalise(encode(picture())).image_id
+
+
+# Several frames
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_of_an_animation_the_first_frame_is_taken(kind: str) -> None:
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "green", "blue")]
+    result = normalise(encode(frames[0], kind, save_all=True, append_images=frames[1:]))
+    assert np.abs(pixels(result).astype(int) - (255, 0, 0)).max() <= 3
+    assert result.notes == ("animation or several pictures in one file: the first one taken",)
+
+
+def test_of_a_multi_picture_jpeg_the_first_is_taken() -> None:
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
+    result = normalise(encode(frames[0], "MPO", save_all=True, append_images=frames[1:]))
+    assert pixels(result)[16, 16, 0] > 240 and len(result.notes) == 1
+
+
+def test_a_damaged_second_frame_does_not_matter() -> None:
+    frames = [Image.effect_noise((64, 64), 90), Image.effect_noise((64, 64), 90)]
+    data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    first = encode(frames[0], "GIF")
+    assert normalise(data[: len(first) + 200]).image_id == normalise(data).image_id
+
+
+def test_frames_in_a_circle_do_not_hang() -> None:
+    data = bytearray(encode(picture(), "TIFF"))
+    at = struct.unpack("<I", data[4:8])[0]
+    entries = struct.unpack("<H", data[at : at + 2])[0]
+    data[at + 2 + 12 * entries : at + 6 + 12 * entries] = struct.pack("<I", at)  # the next directory is this one
+    assert normalise(bytes(data)).width_px == 48
+
+
+# Files that are no pictures
+
+
+def test_zero_bytes_are_refused() -> None:
+    assert refusal(b"").received == "0 bytes"
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_truncated_files_are_refused_and_named(kind: str) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    data = encode(noise, kind)
+    for share in (0.1, 0.5, 0.9):
+        error = refusal(data[: int(len(data) * share)])
+        assert error.received.upper().startswith(f"A CUT-OFF OR DAMAGED {kind}"), error
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        (b"<!DOCTYPE html><html>404</html>", "HTML"),
+        (b"<?xml version='1.0'?><svg/>", "SVG"),
+        (b"%PDF-1.7", "PDF"),
+        (b"\0\0\0\x18ftypheic\0\0", "HEIC"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "Git LFS pointer"),
+        (b"just some text", "no picture"),
+        (b"\0" * 100, "no picture"),
+    ],
+)
+def test_other_files_are_refused_and_named(data: bytes, named: str) -> None:
+    assert named in refusal(data).received
+
+
+def test_formats_outside_the_list_stay_shut() -> None:
+    for kind in ("ICO", "PPM", "TGA", "PCX", "JPEG2000", "AVIF"):
+        refusal(encode(picture(), kind))
+
+
+_SEEDS = {kind: encode(picture(), kind) for kind in FORMATS}
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    kind=st.sampled_from(FORMATS),
+    edits=st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), max_size=12),
+    cut=st.one_of(st.none(), st.integers(0, 2**16)),
+)
+@pytest.mark.filterwarnings("ignore")
+def test_any_damage_ends_in_a_picture_or_an_image_error(
+    kind: str, edits: list[tuple[int, int]], cut: int | None
+) -> None:
+    data = bytearray(_SEEDS[kind])
+    for at, value in edits:
+        data[at % len(data)] = value
+    try:
+        result = normalise(bytes(data if cut is None else data[: cut % len(data)]))
+    except ImageError:
+        return
+    assert max(result.width_px, result.height_px) <= MAX_SIDE_PX
+    pixels(result)

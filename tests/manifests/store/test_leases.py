@@ -1,0 +1,272 @@
+"""A lease has one holder at most, outlives its end only while somebody renews it, and frees itself after a death."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.pool import Pool
+from pathlib import Path
+
+import pytest
+
+from manifests import layout
+from manifests.errors import StoreError
+from manifests.store import leases
+from manifests.store.leases import Lease
+from manifests.store.store import Store
+from tests.manifests.store import racers as racing
+from tests.manifests.store.conftest import RACERS
+from tests.manifests.store.flaky import Proxy
+from tests.manifests.store.test_store import aws_environment
+
+KEY = layout.lease_key("a" * 24)
+LONG = 600.0
+
+
+def take(store: Store, holder: str = "me", ttl_seconds: float = LONG, key: str = KEY) -> Lease:
+    """Take a lease that must be free."""
+    lease = store.acquire_lease(key, holder, ttl_seconds)
+    assert lease is not None
+    return lease
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process believe that an hour has passed (the leases' only clock)."""
+
+    class Later:
+        @staticmethod
+        def time() -> float:
+            return time.time() + 3600
+
+    monkeypatch.setattr(leases, "time", Later)
+
+
+def test_a_lease_has_one_holder_until_it_is_released(root: str) -> None:
+    store, other = Store.open(root), Store.open(root)
+    lease = take(store, "gpu 0 of night-1")
+    assert (lease.key, lease.holder, lease.lost) == (KEY, "gpu 0 of night-1", False)
+    assert abs(lease.expires_at - time.time() - LONG) < 60
+    assert other.acquire_lease(KEY, "other", LONG) is None
+    assert store.acquire_lease(KEY, "gpu 0 of night-1", LONG) is None  # the same name is not the same holder
+    lease.release()
+    assert lease.lost
+    taken = take(other, "other")
+    assert taken.nonce != lease.nonce
+
+
+def test_leases_of_other_adapters_are_free(root: str) -> None:
+    store = Store.open(root)
+    take(store)
+    take(store, key=layout.lease_key("b" * 24))
+
+
+def test_the_record_says_who_and_until_when(root: str) -> None:
+    store = Store.open(root)
+    lease = take(store, "günther\n@host")
+    record = {"holder": lease.holder, "nonce": lease.nonce, "expires_at": lease.expires_at}
+    assert json.loads(store.read(KEY)) == record
+    assert lease.renew()
+    assert json.loads(store.read(KEY)) == record | {"expires_at": lease.expires_at}
+    assert lease.expires_at > record["expires_at"]  # type: ignore[operator]
+    assert list(store.list("leases")) == [KEY]
+
+
+def test_a_lapsed_lease_goes_to_the_next(root: str) -> None:
+    store = Store.open(root)
+    lease = take(store, "dead", 0.2)
+    time.sleep(0.25)
+    taken = take(store, "next")
+    assert lease.renew() is False
+    assert lease.lost
+    lease.release()  # must not free what is now another's
+    assert json.loads(store.read(KEY))["nonce"] == taken.nonce
+    assert store.acquire_lease(KEY, "third", LONG) is None
+    assert taken.renew()
+
+
+def test_a_lapsed_lease_that_nobody_took_can_be_renewed(root: str) -> None:
+    store = Store.open(root)
+    lease = take(store, "slow", 0.2)
+    time.sleep(0.25)
+    assert lease.renew()
+    assert not lease.lost
+
+
+@pytest.mark.parametrize("record", [b"", b"{", b"[]", b'{"expires_at": "soon"}', b'{"expires_at": NaN}', b"\xff"])
+def test_a_damaged_record_binds_nobody(root: str, record: bytes) -> None:
+    store = Store.open(root)
+    store.replace(KEY, record)
+    take(store)
+
+
+@pytest.mark.parametrize("ttl_seconds", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_lease_needs_an_end(tmp_path: Path, ttl_seconds: float) -> None:
+    with pytest.raises(ValueError, match="ttl_seconds"):
+        Store.open(str(tmp_path)).acquire_lease(KEY, "me", ttl_seconds)
+
+
+@pytest.mark.parametrize("state", ["free", "lapsed", "released"])
+def test_one_of_many_threads_gets_it(root: str, state: str, request: pytest.FixtureRequest) -> None:
+    store = Store.open(root)
+    if state != "free":
+        lease = take(store, "before", LONG)
+        if state == "lapsed":
+            request.getfixturevalue("later")
+        else:
+            lease.release()
+    with ThreadPoolExecutor(12) as pool:
+        got = list(pool.map(lambda number: store.acquire_lease(KEY, f"thread {number}", 7200), range(12)))
+    winners = [lease for lease in got if lease]
+    assert len(winners) == 1
+    assert json.loads(store.read(KEY))["nonce"] == winners[0].nonce
+    assert winners[0].renew()
+
+
+@pytest.mark.parametrize("state", ["free", "lapsed"])
+def test_one_of_many_processes_gets_it(root: str, state: str, racers: Pool) -> None:
+    store = Store.open(root)
+    for attempt in range(3):
+        key = layout.lease_key(f"race-{attempt}")
+        if state == "lapsed":
+            take(store, "before", 0.01, key)
+        start = time.time() + 0.3
+        got = racers.starmap(racing.acquire, [(aws_environment(), start, root, key)] * RACERS, chunksize=1)
+        winners = [nonce for nonce in got if nonce]
+        assert len(winners) == 1
+        assert json.loads(store.read(key))["nonce"] == winners[0]
+
+
+def test_renewing_and_taking_over_at_once_leaves_one_holder(root: str) -> None:
+    store = Store.open(root)
+    for attempt in range(5):
+        key = layout.lease_key(f"duel-{attempt}")
+        lease = take(store, "old", 0.05, key)
+        lease.ttl_seconds = LONG  # once renewed, it must not lapse within this test
+        time.sleep(0.06)
+        with ThreadPoolExecutor(2) as pool:
+            renewed = pool.submit(lease.renew)
+            taken = pool.submit(store.acquire_lease, key, "new", LONG)
+        assert renewed.result() != (taken.result() is not None)
+
+
+def test_keep_alive_outlives_the_end_and_a_dead_holder_does_not(root: str) -> None:
+    store = Store.open(root)
+    ttl_seconds = 3.0
+    context = multiprocessing.get_context("spawn")
+    queue = context.SimpleQueue()
+    holder = context.Process(
+        target=racing.hold_for_ever, args=(aws_environment(), root, KEY, ttl_seconds, queue.put), daemon=True
+    )
+    holder.start()
+    nonce = queue.get()
+    deadline = time.monotonic() + 1.5 * ttl_seconds
+    while time.monotonic() < deadline:
+        assert store.acquire_lease(KEY, "rival", LONG) is None
+        time.sleep(0.1)
+    assert json.loads(store.read(KEY))["nonce"] == nonce
+    holder.kill()
+    holder.join()
+    died = time.monotonic()
+    while (lease := store.acquire_lease(KEY, "rival", LONG)) is None:
+        assert time.monotonic() < died + ttl_seconds + 5
+        time.sleep(0.1)
+    assert lease.renew()
+
+
+def test_keep_alive_notices_a_loss(root: str, later: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store.open(root)
+    lease = take(store, "old", 0.3)
+    store.replace(KEY, b'{"holder": "new", "nonce": "x", "expires_at": 1e12}')
+    with lease.keep_alive() as held:
+        deadline = time.monotonic() + 20
+        while not held.lost and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert lease.lost
+    assert json.loads(store.read(KEY))["holder"] == "new"
+
+
+@pytest.mark.s3
+def test_keep_alive_outlives_a_bad_network(
+    s3_root: str, network: Proxy, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("manifests.store.retries.ATTEMPTS", 1)
+    lease = take(Store.open(s3_root), "me", 0.9)
+    before = lease.expires_at
+    network.trouble("PUT", "slow down", "slow down", "slow down")
+    with lease.keep_alive():
+        deadline = time.monotonic() + 20
+        while lease.expires_at == before and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert lease.expires_at > before
+    assert not lease.lost
+    assert sum("could not be renewed" in record.message for record in caplog.records) == 3
+
+
+@pytest.mark.s3
+def test_a_renewal_whose_answer_is_lost_is_no_loss(
+    s3_root: str, network: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("manifests.store.retries.ATTEMPTS", 1)
+    lease = take(Store.open(s3_root))
+    network.trouble("PUT", "lost answer", "reset")  # a cut connection is tried once more, unseen, by aiohttp
+    with pytest.raises(StoreError):
+        lease.renew()
+    assert network.queue == []
+    assert lease.renew()
+    assert not lease.lost
+    assert Store.open(s3_root).acquire_lease(KEY, "rival", LONG) is None
+
+
+@pytest.mark.s3
+def test_a_release_after_a_lost_answer_frees_the_lease(
+    s3_root: str, network: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("manifests.store.retries.ATTEMPTS", 1)
+    lease = take(Store.open(s3_root))
+    network.trouble("PUT", "lost answer", "reset")
+    with pytest.raises(StoreError):
+        lease.renew()
+    lease.release()
+    take(Store.open(s3_root), "next")
+
+
+@pytest.mark.s3
+def test_whoever_took_over_after_a_lost_answer_keeps_the_lease(
+    s3_root: str, network: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("manifests.store.retries.ATTEMPTS", 1)
+    lease = take(Store.open(s3_root), ttl_seconds=0.2)
+    network.trouble("PUT", "lost answer", "reset")
+    with pytest.raises(StoreError):
+        lease.renew()
+    time.sleep(0.25)
+    taken = take(Store.open(s3_root), "next")
+    assert lease.renew() is False
+    assert lease.lost
+    assert json.loads(Store.open(s3_root).read(KEY))["nonce"] == taken.nonce
+
+
+def test_a_disk_that_fails_once_all_is_written_takes_no_lease_away(
+    tmp_path: Path, failing_folder_sync: list[str]
+) -> None:
+    lease = take(Store.open(str(tmp_path)))
+    assert lease.renew()
+    assert len(failing_folder_sync) == 2
+
+
+@pytest.mark.s3
+def test_release_does_not_hide_the_result_of_the_work(
+    s3_root: str, network: Proxy, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("manifests.store.retries.ATTEMPTS", 1)
+    lease = take(Store.open(s3_root))
+    network.trouble("PUT", "slow down", "slow down")
+    with pytest.raises(StoreError):
+        lease.renew()
+    assert not lease.lost
+    lease.release()
+    assert lease.lost
+    assert "not released" in caplog.text
