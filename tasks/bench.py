@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from manifests.tables.measuring import BENCH, BENCH_RATES
 from manifests.tables.parquet import to_parquet_bytes, to_table
-from manifests.tables.run import BENCH, BENCH_RATES
 from tasks.bench_report import report, sheet
 
 if TYPE_CHECKING:

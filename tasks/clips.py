@@ -16,8 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from blora.consistency import VERSION, steadiness
 from manifests import layout
-from manifests.loading.expand import content_parts
-from manifests.schema.entries import ImageEntry, PairEntry
+from manifests.schema.entries import ImageEntry, PairEntry, content_parts
 from manifests.store.parallel import in_parallel
 from manifests.store.store import Store
 from manifests.tables.parquet import find_table

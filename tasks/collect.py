@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from manifests import layout
-from manifests.errors import counted
+from manifests.errors import StoreError, counted
 from manifests.faults import Fault
 from manifests.store.parallel import in_parallel
-from manifests.store.store import Store, StoreError
+from manifests.store.store import Store
 from manifests.tables.parquet import to_parquet_bytes, to_table
 from manifests.tables.run import ADAPTERS, CLIPS, FAULTS, SAMPLES, SLOTS
 from tasks.choice import SCORE_COLUMNS, Choice, choose_of, write_best

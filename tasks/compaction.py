@@ -33,8 +33,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests import layout
+from manifests.store.backend import Entry
 from manifests.store.parallel import in_parallel
-from manifests.store.store import Entry, Store
+from manifests.store.store import Store
 from manifests.tables.parquet import from_parquet_bytes, read_note, read_rows, to_parquet_bytes, to_table
 from manifests.tables.run import SCORES
 from tasks.faults import RunNotFound

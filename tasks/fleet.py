@@ -29,7 +29,8 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Crashed
 
 from manifests import ids, layout
-from manifests.store.store import Store, StoreError
+from manifests.errors import StoreError
+from manifests.store.store import Store
 from tasks import environment
 from tasks.attempts import Attempt, read_attempt
 from tasks.kin import PAGE, mark_parent, run_tag, shards_of

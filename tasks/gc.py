@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from manifests import layout
-from manifests.store.store import Entry, Store
+from manifests.store.backend import Entry
+from manifests.store.store import Store
 from tasks.compaction import superseded_parts
 from tasks.faults import RunNotFound
 from tasks.runs import Plan, load_plan

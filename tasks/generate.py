@@ -25,7 +25,7 @@ from blora.blocks import Half
 from blora.recolour import Method, Palette
 from blora.sample import Draw, sample
 from manifests import layout
-from manifests.store.store import Missing
+from manifests.errors import Missing
 from tasks.resident import Pixels, Resident
 from tasks.runs import PlannedSample, RunInfo
 

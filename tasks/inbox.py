@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from manifests import ids, layout
+from manifests.errors import Missing
 from manifests.loading.load import MANIFEST_FORMATS, MAX_MANIFEST_BYTES
-from manifests.store.store import Entry, Missing, Store
+from manifests.store.backend import Entry
+from manifests.store.store import Store
 
 PICTURE_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
 """Files beside the manifests that are theirs, not manifests of an unknown kind."""

@@ -34,9 +34,9 @@ from blora.rivals import Magenta, added, pack_whole, unpack_whole
 from blora.sample import Draw, sample
 from blora.train import train
 from manifests import layout
-from manifests.store.store import Missing
+from manifests.errors import Missing
+from manifests.tables.measuring import METHOD_SCORES
 from manifests.tables.parquet import find_table, to_parquet_bytes, to_table
-from manifests.tables.run import METHOD_SCORES
 from tasks.generate import png_with
 from tasks.method_names import adapter_id_of, comparable, method_key, methods_key, sample_id_of, sample_key_of
 from tasks.reseed import training_item

@@ -15,8 +15,9 @@ from typing import Any
 from manifests import layout
 from manifests.store.parallel import in_parallel
 from manifests.store.store import Store
+from manifests.tables.measuring import METHOD_SCORES, METHODS
 from manifests.tables.parquet import from_parquet_bytes, to_parquet_bytes, to_table
-from manifests.tables.run import ADAPTERS, METHOD_SCORES, METHODS
+from manifests.tables.run import ADAPTERS
 from tasks.compaction import read_scores
 from tasks.contact_sheet import contact_sheet
 from tasks.faults import RunRefused

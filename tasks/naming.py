@@ -11,8 +11,7 @@ from blora.config import Settings, recipe_version
 from blora.limits import training_identity
 from manifests import ids
 from manifests.images.normalise import IdentifiedImage
-from manifests.loading.expand import content_parts, style_parts
-from manifests.loading.load import ImageEntry, Manifest, PairEntry
+from manifests.schema.entries import ImageEntry, Manifest, PairEntry, content_parts, style_parts
 from tasks.clips import clips_of
 from tasks.runs import Part, PlannedAdapter, PlannedSample
 from tasks.strips import strips_of

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from manifests import layout
-from manifests.store.store import Missing, Store
+from manifests.errors import Missing
+from manifests.store.store import Store
 from tasks.faults import RunNotFound
 
 EntryState = Literal["finished", "already finished", "faults", "refused", "left"]

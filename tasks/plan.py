@@ -21,8 +21,9 @@ from manifests import ids, layout
 from manifests.errors import ManifestsError, counted
 from manifests.faults import Fault
 from manifests.images.normalise import NormalisedImage
-from manifests.loading.load import Loaded, Manifest
+from manifests.loading.load import Loaded
 from manifests.loading.pictures import NORMALISED, check_images, read_images
+from manifests.schema.entries import Manifest
 from manifests.store.parallel import in_parallel
 from manifests.store.store import Store
 from manifests.tables.parquet import to_parquet_bytes, to_table

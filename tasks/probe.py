@@ -8,8 +8,8 @@ from typing import Any
 
 from blora.analysis import measure
 from blora.blocks import inner_blocks
+from manifests.tables.measuring import PROBES
 from manifests.tables.parquet import to_parquet_bytes, to_table
-from manifests.tables.run import PROBES
 from tasks.probes import PART_PAIRS, load_probe, rows_of
 from tasks.resident import Resident
 

@@ -2,7 +2,7 @@
 
     plan.json              base, settings, prompts and seeds, written once
     parts/part-*.parquet   readings of a few pairs each; what is there is not measured again
-    probe.parquet          all readings (`manifests.tables.run.PROBES`)
+    probe.parquet          all readings (`manifests.tables.measuring.PROBES`)
     blocks.png report.md   gains with their intervals, and the proposal in words
     probe.json             the summary; written last: it is the marker
 
@@ -22,11 +22,11 @@ from blora.errors import BaseModelError
 from blora.prompts import default_prompts, noise_seeds
 from blora.proposal import Kind, ProbePair, Reading, Summary, summarize
 from manifests import ids, layout
-from manifests.errors import counted
+from manifests.errors import Missing, counted
 from manifests.loading.prompt_pairs import load_prompts
-from manifests.store.store import Missing, Store
+from manifests.store.store import Store
+from manifests.tables.measuring import PROBES
 from manifests.tables.parquet import from_parquet_bytes, to_parquet_bytes, to_table
-from manifests.tables.run import PROBES
 from tasks.bar_chart import bar_chart
 from tasks.bases import located_base, revision_of
 from tasks.faults import RunNotFound, RunRefused, TaskError

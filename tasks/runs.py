@@ -15,8 +15,9 @@ from typing import Any
 
 from blora.config import Settings
 from manifests import layout
+from manifests.errors import Missing
 from manifests.faults import Fault
-from manifests.store.store import Missing, Store
+from manifests.store.store import Store
 from manifests.tables.parquet import from_parquet_bytes, read_rows
 from manifests.tables.run import PLAN
 from tasks.bulk import uncollected

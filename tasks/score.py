@@ -14,7 +14,7 @@ from PIL import Image
 from blora.blocks import Half
 from blora.score import Scored, ScoreItem, Scorer, score_samples
 from manifests import layout
-from manifests.store.store import Missing
+from manifests.errors import Missing
 from manifests.tables.parquet import find_table, to_parquet_bytes, to_table
 from manifests.tables.run import SCORES
 from tasks.resident import Pixels, Resident

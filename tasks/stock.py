@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from manifests import layout
+from manifests.store.backend import Entry
 from manifests.store.parallel import in_parallel
-from manifests.store.store import Entry, Store
+from manifests.store.store import Store
 from tasks.compaction import RunScores, read_scores
 from tasks.runs import Plan
 

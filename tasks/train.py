@@ -25,8 +25,9 @@ from blora.limits import training_identity
 from blora.memory import training_bytes
 from blora.train import StepReport, TrainItem, TrainResult, train
 from manifests import layout
+from manifests.errors import Missing
 from manifests.faults import Fault
-from manifests.store.store import Missing, Store
+from manifests.store.store import Store
 from tasks.cost import memory_model
 from tasks.environment import lease_seconds
 from tasks.presence import here

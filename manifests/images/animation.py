@@ -8,16 +8,8 @@ from dataclasses import dataclass
 from PIL import Image
 
 from manifests.errors import ImageError
-from manifests.images.normalise import (
-    MAX_SIDE_PX,
-    IdentifiedImage,
-    NormalisedImage,
-    has_more_frames,
-    identified,
-    normalised,
-    open_untrusted,
-    upright,
-)
+from manifests.images.decode import has_more_frames, open_untrusted
+from manifests.images.normalise import MAX_SIDE_PX, IdentifiedImage, NormalisedImage, identified, normalised, upright
 
 ANIMATED = ("GIF", "WEBP", "PNG")
 """Of these, files whose pictures are the frames of a clip; the pictures of a TIFF are pages."""

@@ -25,9 +25,7 @@ without making the PNG, which takes longer than all the rest.
 from __future__ import annotations
 
 import io
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,16 +33,7 @@ from PIL import Image
 
 from manifests.errors import ImageError
 from manifests.ids import image_id
-from manifests.images.file_kind import kind_of
-
-MAX_FILE_BYTES = 64 * 2**20
-"""Bytes of one picture file (64 MiB)."""
-
-MAX_PIXELS = 2**26
-"""Width times height as the header declares them (67 megapixels); decoding takes up to 12 bytes a pixel."""
-
-MAX_JPEG_SCANS = 100
-"""Passes over the pixels in one JPEG; usual files have 1 to 12, thousands are a way to burn hours from a few bytes."""
+from manifests.images.decode import SIXTEEN_BIT_GREY, has_more_frames, open_untrusted
 
 MAX_SIDE_PX = 2048
 """Longest side after normalisation, in pixels: twice what the full-size base model looks at."""
@@ -52,12 +41,6 @@ MAX_SIDE_PX = 2048
 MIN_SIDE_PX = 16
 """Shortest side after normalisation, in pixels."""
 
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
-"""Decoders that may touch untrusted bytes; Pillow has dozens more, which stay shut."""
-
-_ACCEPTED = "PNG, JPEG, WebP, TIFF, BMP or GIF"
-_SIXTEEN_BIT_GREY = ("I;16", "I;16L", "I;16B", "I;16N")
-_CONVERTIBLE = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", *_SIXTEEN_BIT_GREY)
 _SRGB = (b"sRGB", "sRGB".encode("utf-16-be"))  # how profiles of version 2 and of version 4 spell their name
 
 # EXIF tag 274 -> what makes the picture upright (CIPA DC-008, 4.6.4 A)
@@ -124,24 +107,6 @@ def normalise(data: bytes, *, max_side_px: int = MAX_SIDE_PX) -> NormalisedImage
     return normalised(*_first(data, max_side_px))
 
 
-@contextmanager
-def open_untrusted(data: bytes) -> Iterator[Image.Image]:
-    """Open untrusted bytes, refused by size and header first; whatever goes wrong with them is an `ImageError`."""
-    _check_bytes(data)
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-            _check_header(opened)
-            yield opened
-    except ImageError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        pixels = re.search(r"\d+", str(error))
-        raise _too_many_pixels(f"{int(pixels[0]) if pixels else 0:,} pixels") from error
-    except Exception as error:
-        # Decoders answer damaged bytes with nearly every exception there is; whichever it is, the bytes are to blame.
-        raise _unreadable(data, error) from error
-
-
 def identified(picture: Image.Image, notes: Sequence[str]) -> IdentifiedImage:
     """Return what is known of an upright picture, with what was done to it."""
     found = image_id(picture.tobytes(), picture.width, picture.height)
@@ -184,46 +149,11 @@ def upright(opened: Image.Image, max_side_px: int, *, of_many: bool) -> tuple[Im
     return picture, notes
 
 
-def _check_bytes(data: bytes) -> None:
-    """Refuse by what can be told without a decoder."""
-    if not data:
-        raise ImageError("empty picture file", "0 bytes", _ACCEPTED, "copy or download the picture again")
-    if len(data) > MAX_FILE_BYTES:
-        raise ImageError(
-            "picture file too large",
-            f"{len(data):,} bytes",
-            f"at most {MAX_FILE_BYTES:,} bytes",
-            "save it smaller or as JPEG",
-        )
-    # In JPEG data a byte FF is followed by 00 unless it starts a marker, so counting FF DA counts the scans.
-    scans = data.count(b"\xff\xda") if data.startswith(b"\xff\xd8") else 0
-    if scans > MAX_JPEG_SCANS:
-        raise ImageError(
-            "JPEG with too many scans",
-            f"{scans:,} scans",
-            f"at most {MAX_JPEG_SCANS} scans",
-            "save the picture again with an ordinary program",
-        )
-
-
-def _check_header(opened: Image.Image) -> None:
-    """Refuse by size and pixel format, before any pixel is decoded."""
-    if opened.width * opened.height > MAX_PIXELS:
-        raise _too_many_pixels(f"{opened.width:,} x {opened.height:,} px")
-    if opened.mode not in _CONVERTIBLE:
-        raise ImageError(
-            "unsupported kind of pixels",
-            f"{opened.format} of mode {opened.mode}",
-            "8 or 16 bits a channel: grey, RGB, CMYK or palette",
-            "save it as 8-bit RGB",
-        )
-
-
 def _decode(opened: Image.Image, max_side_px: int, notes: list[str], *, of_many: bool) -> Image.Image:
     """Decode the frame at hand to RGB within `max_side_px`, upright, on white; append to `notes` what was done."""
     # Both are looked up before `load`, which forgets the stored layout and turns a TIFF upright on its own.
     tiles = getattr(opened, "tile", ())
-    sixteen_bit = opened.mode in _SIXTEEN_BIT_GREY or any(";16" in str(tile.args) for tile in tiles)
+    sixteen_bit = opened.mode in SIXTEEN_BIT_GREY or any(";16" in str(tile.args) for tile in tiles)
     stored_orientation = _orientation(opened)
     opened.load()
     if sixteen_bit:
@@ -251,7 +181,7 @@ def _decode(opened: Image.Image, max_side_px: int, notes: list[str], *, of_many:
 
 def _direct_colour(opened: Image.Image) -> Image.Image:
     """Return the decoded picture as RGB, or as RGBA where it has any transparency."""
-    if opened.mode in _SIXTEEN_BIT_GREY:
+    if opened.mode in SIXTEEN_BIT_GREY:
         # Pillow clips 16-bit grey at 255 when it converts, but keeps the high byte of 16-bit RGB: do the same for grey.
         grey = np.asarray(opened).astype(np.uint16) >> 8
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
@@ -275,35 +205,9 @@ def _orientation(opened: Image.Image) -> int:
         return 1
 
 
-def has_more_frames(opened: Image.Image) -> bool:
-    """Tell whether the file goes on after the first frame, without decoding what follows."""
-    try:
-        return bool(getattr(opened, "is_animated", False))
-    except Exception:  # a damaged second frame is one frame more, and nobody needs it
-        return True
-
-
 def _png(picture: Image.Image) -> bytes:
     """Return the picture as PNG bytes, with nothing in it but pixels."""
     bare = Image.frombytes("RGB", picture.size, picture.tobytes())
     out = io.BytesIO()
     bare.save(out, "PNG")
     return out.getvalue()
-
-
-def _too_many_pixels(received: str) -> ImageError:
-    return ImageError(
-        "picture too large", received, f"at most {MAX_PIXELS:,} pixels", "reduce it; 2048 px a side lose nothing here"
-    )
-
-
-def _unreadable(data: bytes, error: Exception) -> ImageError:
-    """Say what the file seems to be, from its first bytes, and why it does not open."""
-    kind = kind_of(data)
-    if kind.upper() in FORMATS:
-        received, hint = f"a cut-off or damaged {kind} ({error})", "copy or download the picture again"
-    elif kind:
-        received, hint = f"a file of kind {kind}", "convert it to PNG or JPEG"
-    else:
-        received, hint = f"{len(data):,} bytes that are no picture", "check that this is the file you mean"
-    return ImageError("picture cannot be read", received, _ACCEPTED, hint)

@@ -9,35 +9,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
-from manifests.schema.entries import PairEntry, Part
+from manifests.schema.entries import Part, Parts
 from manifests.schema.rows import AXES, Sweep
 
-Parts: TypeAlias = tuple[Part, ...]
-
 _MIX = "mix"
-
-
-def parts_of(names: str | tuple[str, ...] | Mapping[str, float] | None) -> Parts:
-    """Return the parts of a side as a row writes it: none, one, several in equal parts, or by weight."""
-    if names is None:
-        return ()
-    if isinstance(names, str):
-        return (Part(name=names, weight=1.0),)
-    if isinstance(names, Mapping):
-        return tuple(Part(name=name, weight=weight) for name, weight in names.items())
-    return tuple(Part(name=name, weight=1 / len(names)) for name in names)
-
-
-def content_parts(pair: PairEntry) -> Parts:
-    """Return the contents of a pair that is drawn, with their weights."""
-    return pair.content_mix or parts_of(pair.content)
-
-
-def style_parts(pair: PairEntry) -> Parts:
-    """Return the styles of a pair that is drawn, with their weights."""
-    return pair.style_mix or parts_of(pair.style)
 
 
 def fault_of(sweep: Sweep, content: Parts, style: Parts, said: Mapping[str, Any]) -> str:

@@ -52,21 +52,10 @@ from manifests.parsing.nodes import Node, decode_text, from_mapping
 from manifests.parsing.records import Record, read_csv, read_parquet
 from manifests.parsing.yaml_text import parse_yaml
 from manifests.schema.addresses import AddressError, Roots, folder_of, shown_address
-from manifests.schema.entries import ImageEntry, Manifest, PairEntry
+from manifests.schema.entries import Manifest
 from manifests.schema.fields import MAX_NAME_CHARS
 from manifests.schema.rows import TableRow
-from manifests.store.store import read_address
-
-__all__ = [
-    "MANIFEST_FORMATS",
-    "MAX_MANIFEST_BYTES",
-    "ImageEntry",
-    "Loaded",
-    "Manifest",
-    "PairEntry",
-    "load_manifest",
-    "parse_manifest",
-]
+from manifests.store.files import read_address
 
 MAX_MANIFEST_BYTES = 32 * 2**20
 """Bytes of one manifest file (32 MiB); Parquet says the most in them."""

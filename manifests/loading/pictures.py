@@ -20,9 +20,10 @@ from typing import Final, Generic, TypeVar
 from manifests.errors import ManifestsError
 from manifests.faults import Fault
 from manifests.images.animation import identify_frames, normalise_frames
-from manifests.images.normalise import MAX_FILE_BYTES, IdentifiedImage, NormalisedImage, identify, normalise
+from manifests.images.decode import MAX_FILE_BYTES
+from manifests.images.normalise import IdentifiedImage, NormalisedImage, identify, normalise
 from manifests.schema.entries import ImageEntry, Manifest, frame_key, split_key
-from manifests.store.store import read_address
+from manifests.store.files import read_address
 
 Picture = TypeVar("Picture", bound=IdentifiedImage)
 

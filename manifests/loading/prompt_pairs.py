@@ -20,7 +20,7 @@ from manifests.parsing.nodes import Node
 from manifests.parsing.records import Record, read_csv
 from manifests.parsing.row_faults import RowFaults
 from manifests.schema.addresses import shown_address
-from manifests.store.store import read_address
+from manifests.store.files import read_address
 
 __all__ = ["MAX_PROMPTS_BYTES", "PromptPair", "load_prompts"]
 

@@ -8,15 +8,15 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from manifests.loading.assemble import NO_DEFAULTS, Draft, Side, default_name, stands_for
-from manifests.loading.clip_rows import read_clip
-from manifests.loading.expand import parts_of
+from manifests.loading.assemble import NO_DEFAULTS, Draft
+from manifests.loading.clips import read_clip
+from manifests.loading.side import Side, default_name, stands_for
 from manifests.parsing.fault_list import FaultList, shown
 from manifests.parsing.nodes import Node
 from manifests.parsing.records import Record
 from manifests.parsing.row_faults import RowFaults
 from manifests.schema.addresses import AddressError, Roots
-from manifests.schema.entries import ImageEntry, Manifest
+from manifests.schema.entries import ImageEntry, Manifest, parts_of
 from manifests.schema.fields import MAX_PHOTOS
 from manifests.schema.rows import LISTS, DocumentRow, ImageRow, PairFields, PairRow, TableRow
 from manifests.schema.validate import read_row

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -55,6 +56,10 @@ class Part(_Entry):
     weight: float = Field(description="factor of its weight delta, before the strength of the side")
 
 
+Parts: TypeAlias = tuple[Part, ...]
+"""What a side of a pair is made of: none where a prompt says it, one, or several in a mix."""
+
+
 class PairEntry(_Entry):
     """A content and a style that meet, and how; where it says None, the settings say it.
 
@@ -82,6 +87,27 @@ class PairEntry(_Entry):
     step: str = Field(default="", description="which step of the sweep, in words")
     file: str = Field(default="", description="the manifest it stands in")
     row: int | None = Field(default=None, description="1-based line or record; None for a pair of the grid")
+
+
+def parts_of(names: str | tuple[str, ...] | Mapping[str, float] | None) -> Parts:
+    """Return the parts of a side as a row writes it: none, one, several in equal parts, or by weight."""
+    if names is None:
+        return ()
+    if isinstance(names, str):
+        return (Part(name=names, weight=1.0),)
+    if isinstance(names, Mapping):
+        return tuple(Part(name=name, weight=weight) for name, weight in names.items())
+    return tuple(Part(name=name, weight=1 / len(names)) for name in names)
+
+
+def content_parts(pair: PairEntry) -> Parts:
+    """Return the contents of a pair that is drawn, with their weights."""
+    return pair.content_mix or parts_of(pair.content)
+
+
+def style_parts(pair: PairEntry) -> Parts:
+    """Return the styles of a pair that is drawn, with their weights."""
+    return pair.style_mix or parts_of(pair.style)
 
 
 class Manifest(_Entry):

@@ -20,8 +20,8 @@ import pyarrow as pa
 from manifests import layout
 from manifests.ids import Json
 from manifests.store.store import Store
+from manifests.tables.columns import TableFile, TableFolder
 from manifests.tables.parquet import from_parquet_bytes, to_parquet_bytes, to_table
-from manifests.tables.run import TableFile, TableFolder
 
 
 class RunFolder:

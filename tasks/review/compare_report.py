@@ -9,7 +9,7 @@ from blora.config import Settings
 from manifests import layout
 from manifests.store.store import Store
 from manifests.tables.parquet import to_parquet_bytes, to_table
-from manifests.tables.run import COMPARISON, COMPARISON_PAIRS
+from manifests.tables.review import COMPARISON, COMPARISON_PAIRS
 from tasks.review.charts import interval_bar
 from tasks.review.compare import Comparison
 from tasks.review.gather import DIGITS

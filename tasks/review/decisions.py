@@ -23,9 +23,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from manifests import ids, layout
 from manifests.errors import counted, printable
 from manifests.faults import Fault
-from manifests.store.store import Store, read_address
+from manifests.store.files import read_address
+from manifests.store.store import Store
 from manifests.tables.parquet import from_parquet_bytes, to_parquet_bytes, to_table
-from manifests.tables.run import DECISIONS
+from manifests.tables.review import DECISIONS
 from tasks.faults import RunRefused
 from tasks.runs import Plan
 

@@ -20,7 +20,8 @@ from statistics import median
 from typing import Any, Final, Literal, TypeAlias
 
 from manifests import layout
-from manifests.store.store import Missing, Store
+from manifests.errors import Missing
+from manifests.store.store import Store
 from manifests.tables.parquet import from_parquet_bytes
 from manifests.tables.run import FAULTS, SAMPLES, SCORES
 from tasks.review.decisions import load_marks

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from manifests import layout
 from manifests.store.store import Store
 from manifests.tables.parquet import to_parquet_bytes, to_table
-from manifests.tables.run import NIGHTS
+from manifests.tables.review import NIGHTS
 from tasks.review.charts import Point, line_chart
 from tasks.review.nights import (
     LEAST_NIGHTS,

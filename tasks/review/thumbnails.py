@@ -22,8 +22,9 @@ from typing import TypeAlias
 from PIL import Image
 
 from manifests import ids, layout
+from manifests.errors import Missing
 from manifests.store.parallel import in_parallel
-from manifests.store.store import Missing, Store
+from manifests.store.store import Store
 from tasks.runs import PlannedSample
 
 PAGE_SIZE = 64

@@ -15,7 +15,8 @@ import psutil
 import pyarrow.parquet as pq
 
 from manifests import layout
-from manifests.store.store import Missing, Store
+from manifests.errors import Missing
+from manifests.store.store import Store
 from manifests.tables.parquet import from_parquet_bytes
 from manifests.tables.run import SCORES
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from manifests.store.store import Store
+from manifests.tables.measuring import METHODS
 from manifests.tables.parquet import from_parquet_bytes
-from manifests.tables.run import METHODS
 from tests.flows.conftest import Project, live_leases
 from tests.flows.test_cli import blora
 

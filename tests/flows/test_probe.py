@@ -15,8 +15,8 @@ from PIL import Image
 
 from blora.errors import BaseModelError, SettingsError
 from manifests.store.store import Store
+from manifests.tables.measuring import PROBES
 from manifests.tables.parquet import from_parquet_bytes
-from manifests.tables.run import PROBES
 from tasks.bar_chart import bar_chart
 from tasks.faults import RunNotFound, RunRefused, TaskError
 from tasks.probe import probe_part

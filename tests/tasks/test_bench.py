@@ -10,8 +10,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from flows.cli import app
+from manifests.tables.measuring import BENCH, BENCH_RATES
 from manifests.tables.parquet import from_parquet_bytes
-from manifests.tables.run import BENCH, BENCH_RATES
 from tasks.bench import FolderOfAdapters
 
 FEW = ("train.steps=2", "train.rank=2", "train.batch_size=1", "sample.steps=2")

@@ -9,7 +9,7 @@ import pytest
 
 from manifests.store.store import Store
 from manifests.tables.parquet import from_parquet_bytes
-from manifests.tables.run import COMPARISON, COMPARISON_PAIRS
+from manifests.tables.review import COMPARISON, COMPARISON_PAIRS
 from tasks.faults import RunRefused
 from tasks.review.compare import compare
 from tasks.review.compare_report import changed_settings, write_comparison

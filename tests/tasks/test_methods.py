@@ -18,8 +18,8 @@ from blora.sample import Draw, sample
 from manifests import layout
 from manifests.loading.load import load_manifest
 from manifests.store.store import Store
+from manifests.tables.measuring import METHOD_SCORES, METHODS
 from manifests.tables.parquet import from_parquet_bytes
-from manifests.tables.run import METHOD_SCORES, METHODS
 from tasks.collect import collect
 from tasks.compaction import read_scores
 from tasks.faults import RunRefused

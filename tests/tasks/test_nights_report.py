@@ -13,7 +13,7 @@ import pytest
 from manifests import layout
 from manifests.store.store import Store
 from manifests.tables.parquet import from_parquet_bytes
-from manifests.tables.run import NIGHTS
+from manifests.tables.review import NIGHTS
 from tasks.review.charts import Point, interval_bar, line_chart
 from tasks.review.decisions import Mark, record_marks
 from tasks.review.nights import LEAST_NIGHTS, Night, band_of, load_nights, readings

@@ -18,7 +18,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from manifests.errors import ImageError
 from manifests.ids import image_id
-from manifests.images.normalise import MAX_JPEG_SCANS, MAX_SIDE_PX, MIN_SIDE_PX, NormalisedImage, normalise
+from manifests.images.decode import MAX_JPEG_SCANS
+from manifests.images.normalise import MAX_SIDE_PX, MIN_SIDE_PX, NormalisedImage, normalise
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 
@@ -151,9 +152,9 @@ def test_a_real_decompression_bomb_is_refused(kind: str) -> None:
 
 def test_more_bytes_than_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encode(picture())
-    monkeypatch.setattr("manifests.images.normalise.MAX_FILE_BYTES", len(data) - 1)
+    monkeypatch.setattr("manifests.images.decode.MAX_FILE_BYTES", len(data) - 1)
     assert refusal(data).what == "picture file too large"
-    monkeypatch.setattr("manifests.images.normalise.MAX_FILE_BYTES", len(data))
+    monkeypatch.setattr("manifests.images.decode.MAX_FILE_BYTES", len(data))
     assert normalise(data).width_px == 48
 
 

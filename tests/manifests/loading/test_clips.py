@@ -16,7 +16,8 @@ from manifests.loading.clips import MAX_FRAMES
 from manifests.loading.load import Loaded, parse_manifest
 from manifests.loading.pictures import NORMALISED, check_images, read_images
 from manifests.schema.entries import Manifest
-from manifests.store.store import Store, list_address
+from manifests.store.files import list_address
+from manifests.store.store import Store
 
 COUNT = 12
 

@@ -19,7 +19,8 @@ from pydantic import ValidationError
 
 from manifests.faults import Fault
 from manifests.loading import assemble
-from manifests.loading.load import MAX_MANIFEST_BYTES, Loaded, Manifest, PairEntry, load_manifest, parse_manifest
+from manifests.loading.load import MAX_MANIFEST_BYTES, Loaded, load_manifest, parse_manifest
+from manifests.schema.entries import Manifest, PairEntry
 from manifests.store.store import Store
 from tests.servers import S3Server
 

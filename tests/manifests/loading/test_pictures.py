@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from manifests.errors import TransientStoreError
 from manifests.images.normalise import NormalisedImage
-from manifests.loading.load import Manifest, parse_manifest
+from manifests.loading.load import parse_manifest
 from manifests.loading.pictures import NORMALISED, check_images, read_images
-from manifests.store.store import Store, TransientStoreError
+from manifests.schema.entries import Manifest
+from manifests.store.store import Store
 from tests.manifests.store.flaky import Proxy
 
 

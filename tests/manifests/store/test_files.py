@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from manifests.errors import ManifestsError, PermanentStoreError
-from manifests.store.store import Store, read_address
+from manifests.store.files import read_address
+from manifests.store.store import Store
 from tests.servers import S3Server
 
 SECRETS = ["hunter2", "AKIASECRET", "abc/def+ghi", "5161AB"]

@@ -11,13 +11,17 @@ from manifests import layout
 from manifests.errors import InvalidId, Missing, TableError
 from manifests.store.run_folder import RunFolder
 from manifests.store.store import Store
+from manifests.tables import measuring, review
 from manifests.tables import run as run_tables
+from manifests.tables.columns import TableFile, TableFolder
 from manifests.tables.parquet import to_parquet_bytes, to_table
-from manifests.tables.run import DECISIONS_FILES, PLAN_FILE, REDO_FILES, SLOTS, SLOTS_FILE, TableFile, TableFolder
+from manifests.tables.review import DECISIONS_FILES
+from manifests.tables.run import ADDED_SCORES_FILES, PLAN_FILE, REDO_FILES, SHARD_SCORES_FILES, SLOTS, SLOTS_FILE
 from tests.manifests.tables.test_parquet import row_of
 
-FILES = {name: file for name, file in vars(run_tables).items() if isinstance(file, TableFile)}
-FOLDERS = {name: folder for name, folder in vars(run_tables).items() if isinstance(folder, TableFolder)}
+TABLES = [value for module in (run_tables, review, measuring) for value in vars(module).values()]
+FILES = [file for file in TABLES if isinstance(file, TableFile)]
+FOLDERS = [folder for folder in TABLES if isinstance(folder, TableFolder)]
 
 
 @pytest.fixture
@@ -99,10 +103,10 @@ def test_no_name_leads_out_of_the_folder(tmp_path: Any, run_id: str, name: str) 
 
 
 def test_files_have_names_of_their_own_and_lie_where_the_layout_says() -> None:
-    names = [file.name for file in FILES.values()] + [folder.name for folder in FOLDERS.values()]
+    names = [file.name for file in FILES] + [folder.name for folder in FOLDERS]
     assert len(names) == len(set(names))
     run = RunFolder(Store.open("x"), "r")
-    assert run.key(run_tables.SHARD_SCORES_FILES.file("s").name) == layout.shard_scores_key("r", "s")
-    assert run.key(run_tables.ADDED_SCORES_FILES.file("s-clip").name) == layout.added_scores_key("r", "s", "clip")
+    assert run.key(SHARD_SCORES_FILES.file("s").name) == layout.shard_scores_key("r", "s")
+    assert run.key(ADDED_SCORES_FILES.file("s-clip").name) == layout.added_scores_key("r", "s", "clip")
     assert run.key(REDO_FILES.name) + "/" == layout.redo_prefix("r")
     assert run.key(DECISIONS_FILES.name) + "/" == layout.decisions_prefix("r")

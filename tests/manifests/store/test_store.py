@@ -17,7 +17,8 @@ import pytest
 
 from manifests.errors import InvalidId, Missing, PermanentStoreError
 from manifests.store import bucket
-from manifests.store.store import Store, read_address
+from manifests.store.files import read_address
+from manifests.store.store import Store
 from tests.manifests.store import racers as racing
 from tests.manifests.store.conftest import RACERS
 from tests.servers import S3Server

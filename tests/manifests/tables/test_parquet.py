@@ -17,10 +17,15 @@ from hypothesis import strategies as st
 
 from manifests import layout
 from manifests.errors import TableError
-from manifests.tables import run
+from manifests.tables import measuring, review, run
 from manifests.tables.parquet import from_parquet_bytes, to_parquet_bytes, to_table
 
-SCHEMAS = {name.lower(): schema for name, schema in vars(run).items() if isinstance(schema, pa.Schema)}
+SCHEMAS = {
+    name.lower(): schema
+    for module in (run, review, measuring)
+    for name, schema in vars(module).items()
+    if isinstance(schema, pa.Schema)
+}
 NOON = datetime.datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=datetime.UTC)
 EXAMPLES: dict[pa.DataType, Any] = {
     pa.string(): "text",

@@ -1,0 +1,100 @@
+"""The contents or the styles of a manifest: which names are taken, by what, and which were refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from manifests.parsing.fault_list import shown
+from manifests.parsing.row_faults import RowFaults
+from manifests.schema.addresses import AddressError, Roots
+from manifests.schema.entries import ImageEntry
+
+TOKENS = {"content": "[c]", "style": "[s]"}
+"""What stands for a side in a prompt."""
+
+
+def stands_for(side: str, prompt: str | None) -> bool:
+    """Tell whether a prompt can stand for a side: there is one, and it does not mention that very side."""
+    return bool(prompt) and TOKENS[side] not in str(prompt)
+
+
+def default_name(path: object) -> str | None:
+    """Return the file name in a path or address, without extension; None where there is none."""
+    return (PurePosixPath(path).stem or None) if isinstance(path, str) else None
+
+
+class Side:
+    """The contents or the styles of a manifest.
+
+    Attributes:
+        label: "content" or "style".
+        entries: The good ones, by name.
+        clips: Names of the entries that are the frames of a clip, by its name.
+        refused: Names of rows that were refused.
+        roots: What it may reach.
+    """
+
+    def __init__(self, label: str, roots: Roots) -> None:
+        """Start without entries."""
+        self.label = label
+        self.entries: dict[str, ImageEntry] = {}
+        self.clips: dict[str, tuple[str, ...]] = {}
+        self.refused: set[str] = set()
+        self.roots = roots
+
+    def resolve(self, paths: Sequence[str], faults: RowFaults, field: str, item: str) -> tuple[str, ...] | None:
+        """Return the paths of a row made absolute; None after adding a fault for each that is not allowed."""
+        has_several = faults.node.find(("images",)) is not faults.node
+        addresses = []
+        for index, path in enumerate(paths):
+            try:
+                addresses.append(self.roots.resolve(path))
+            except AddressError as error:
+                place = ("images", index) if has_several else ("image",)
+                faults.add(*error.args, at=place, field=field, item=item)
+        return tuple(addresses) if len(addresses) == len(paths) else None
+
+    def admits(self, entry: ImageEntry, faults: RowFaults, field: str, *, repeats: bool) -> bool:
+        """Tell whether the name of an entry is free, adding a fault if not.
+
+        Args:
+            entry: What is to be added.
+            faults: Takes what is wrong with its row.
+            field: The field that names it.
+            repeats: Whether the very same entry may come again, as it does in tables.
+        """
+        known = self.entries.get(entry.name)
+        if known is None and entry.name in self.clips:
+            known = self.entries[self.clips[entry.name][0]]
+        if known is None:
+            return True
+        same_images = (known.images, known.class_word) == (entry.images, entry.class_word)
+        if repeats and same_images and (known.word is None or entry.word in (None, known.word)):
+            return True
+        what = f"two words for one {self.label}" if repeats and same_images else f"two {self.label}s of one name"
+        accepted = (
+            f"what row {known.row} says of it, or another name" if repeats else f"another name than row {known.row}"
+        )
+        faults.add(what, shown(entry.name), accepted, "rename one of them", field=field, item=entry.name)
+        return False
+
+    def keep(self, entry: ImageEntry) -> ImageEntry | None:
+        """Add an entry that was admitted; the first word given for a repeated one counts.
+
+        Returns:
+            What stood there before, for `put_back`.
+        """
+        known = self.entries.get(entry.name)
+        if known is None:
+            self.entries[entry.name] = entry
+        elif known.word is None and entry.word is not None:
+            self.entries[entry.name] = known.model_copy(update={"word": entry.word})
+        return known
+
+    def put_back(self, name: str, known: ImageEntry | None) -> None:
+        """Undo a `keep`, which returned `known`: its row was refused after all."""
+        if known is None:
+            del self.entries[name]
+        else:
+            self.entries[name] = known
