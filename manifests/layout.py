@@ -21,7 +21,8 @@
     receipts/<manifest_id>.json                              which run a dropped manifest became, and how it stands
     nights/<night_id>/night.json                             what a night did, manifest by manifest
 
-Every id is checked to be a plain word of [0-9a-z-], so that no key can leave its place, whatever a user typed.
+Every id is checked to be a plain word of [0-9a-z-], so that no key can leave its place, whatever a user typed: all
+functions raise `InvalidId` where one is not.
 """
 
 from __future__ import annotations
@@ -63,20 +64,12 @@ def _word(kind: str, text: str) -> str:
 
 
 def image_key(image_id: str) -> str:
-    """Return the key of a normalised picture.
-
-    Raises:
-        InvalidId: `image_id` is not a plain word.
-    """
+    """Return the key of a normalised picture."""
     return f"{IMAGES_PREFIX}{_word('image_id', image_id)}.png"
 
 
 def adapter_prefix(adapter_id: str) -> str:
-    """Return the folder of one adapter.
-
-    Raises:
-        InvalidId: `adapter_id` is not a plain word.
-    """
+    """Return the folder of one adapter."""
     return f"{ADAPTERS_PREFIX}{_word('adapter_id', adapter_id)}/"
 
 
@@ -92,20 +85,12 @@ def adapter_key(adapter_id: str, half: Literal["content", "style"]) -> str:
 
 
 def adapter_marker_key(adapter_id: str) -> str:
-    """Return the key that exists only when both halves of an adapter are whole.
-
-    Raises:
-        InvalidId: `adapter_id` is not a plain word.
-    """
+    """Return the key that exists only when both halves of an adapter are whole."""
     return f"{adapter_prefix(adapter_id)}adapter.json"
 
 
 def adapter_keys(adapter_id: str) -> tuple[str, str, str]:
-    """Return the keys that must all be there for an adapter to be whole: its halves and its marker.
-
-    Raises:
-        InvalidId: `adapter_id` is not a plain word.
-    """
+    """Return the keys that must all be there for an adapter to be whole: its halves and its marker."""
     return adapter_key(adapter_id, "content"), adapter_key(adapter_id, "style"), adapter_marker_key(adapter_id)
 
 
@@ -116,9 +101,6 @@ def sample_key(content_id: str, style_id: str, sample_id: str) -> str:
         content_id: The adapter_id of the content side, `ids.mix_id` of several, or `ids.text_id` of a prompt.
         style_id: The same of the style side.
         sample_id: The id of the picture.
-
-    Raises:
-        InvalidId: An id is not a plain word.
     """
     return f"{samples_prefix(content_id, style_id)}{_word('sample_id', sample_id)}.png"
 
@@ -147,47 +129,27 @@ def run_key(run_id: str, name: str) -> str:
 
 
 def report_prefix(run_id: str) -> str:
-    """Return the folder of a run's page.
-
-    Raises:
-        InvalidId: `run_id` is not a plain word.
-    """
+    """Return the folder of a run's page."""
     return run_key(run_id, "report") + "/"
 
 
 def thumbnails_prefix(run_id: str) -> str:
-    """Return the folder of the thumbnails of a run's page.
-
-    Raises:
-        InvalidId: `run_id` is not a plain word.
-    """
+    """Return the folder of the thumbnails of a run's page."""
     return f"{report_prefix(run_id)}thumbnails/"
 
 
 def decisions_prefix(run_id: str) -> str:
-    """Return the folder of what reviewers said about a run.
-
-    Raises:
-        InvalidId: `run_id` is not a plain word.
-    """
+    """Return the folder of what reviewers said about a run."""
     return run_key(run_id, "decisions") + "/"
 
 
 def redo_prefix(run_id: str) -> str:
-    """Return the folder of what reviews added to a run's plan.
-
-    Raises:
-        InvalidId: `run_id` is not a plain word.
-    """
+    """Return the folder of what reviews added to a run's plan."""
     return run_key(run_id, "redo") + "/"
 
 
 def comparison_prefix(run_a: str, run_b: str) -> str:
-    """Return the folder of the comparison of two runs.
-
-    Raises:
-        InvalidId: A run id is not a plain word.
-    """
+    """Return the folder of the comparison of two runs."""
     return f"{REPORTS_PREFIX}compare/{_word('run_id', run_a)}/{_word('run_id', run_b)}/"
 
 
@@ -206,56 +168,32 @@ def probe_key(probe_id: str, name: str) -> str:
 
 
 def checkpoint_key(run_id: str, pack_id: str) -> str:
-    """Return the key of a pack's training checkpoint.
-
-    Raises:
-        InvalidId: An id is not a plain word.
-    """
+    """Return the key of a pack's training checkpoint."""
     return run_key(run_id, f"checkpoints/{_word('pack_id', pack_id)}.safetensors")
 
 
 def training_log_key(run_id: str, pack_id: str) -> str:
-    """Return the key of a pack's training log, one JSON object a line.
-
-    Raises:
-        InvalidId: An id is not a plain word.
-    """
+    """Return the key of a pack's training log, one JSON object a line."""
     return run_key(run_id, f"logs/{_word('pack_id', pack_id)}.jsonl")
 
 
 def shard_scores_prefix(run_id: str) -> str:
-    """Return the folder of the scores of a run's shards.
-
-    Raises:
-        InvalidId: `run_id` is not a plain word.
-    """
+    """Return the folder of the scores of a run's shards."""
     return f"{RUNS_PREFIX}{_word('run_id', run_id)}/scores/"
 
 
 def shard_scores_key(run_id: str, shard_id: str) -> str:
-    """Return the key of the scores of one shard, outside the data set: `tasks.compaction` says why.
-
-    Raises:
-        InvalidId: An id is not a plain word.
-    """
+    """Return the key of the scores of one shard, outside the data set: `tasks.compaction` says why."""
     return f"{shard_scores_prefix(run_id)}{_word('shard_id', shard_id)}.parquet"
 
 
 def added_scores_prefix(run_id: str) -> str:
-    """Return the folder of the scores of a run by scorers that were added to it later.
-
-    Raises:
-        InvalidId: `run_id` is not a plain word.
-    """
+    """Return the folder of the scores of a run by scorers that were added to it later."""
     return f"{RUNS_PREFIX}{_word('run_id', run_id)}/added_scores/"
 
 
 def added_scores_key(run_id: str, shard_id: str, scorer: str) -> str:
-    """Return the key of the scores of one shard by a scorer that was added to the run later.
-
-    Raises:
-        InvalidId: An id, or the scorer's name, is not a plain word.
-    """
+    """Return the key of the scores of one shard by a scorer that was added to the run later."""
     return f"{added_scores_prefix(run_id)}{_word('shard_id', shard_id)}-{_word('scorer', scorer)}.parquet"
 
 
@@ -266,63 +204,36 @@ def scores_part_key(date: datetime.date, run_id: str, part: str) -> str:
         date: The day (UTC) on which the run started.
         run_id: The run.
         part: A plain word, unique within the run.
-
-    Raises:
-        InvalidId: An id is not a plain word.
     """
     run = _word("run_id", run_id)
     return f"{SCORES_PREFIX}date={date:%Y-%m-%d}/run={run}/part-{_word('part', part)}.parquet"
 
 
 def lease_key(adapter_id: str) -> str:
-    """Return the key of the lease that says who is training an adapter.
-
-    Raises:
-        InvalidId: `adapter_id` is not a plain word.
-    """
+    """Return the key of the lease that says who is training an adapter."""
     return f"{LEASES_PREFIX}{_word('adapter_id', adapter_id)}.json"
 
 
 def run_lease_key(run_id: str) -> str:
-    """Return the key of the lease by which a run's parent shows that it is at work.
-
-    Raises:
-        InvalidId: `run_id` is not a plain word.
-    """
+    """Return the key of the lease by which a run's parent shows that it is at work."""
     return f"{LEASES_PREFIX}run-{_word('run_id', run_id)}.json"
 
 
 def shard_lease_key(attempt_id: str) -> str:
-    """Return the key of the lease by which a shard on another machine shows that it is alive.
-
-    Raises:
-        InvalidId: `attempt_id` is not a plain word.
-    """
+    """Return the key of the lease by which a shard on another machine shows that it is alive."""
     return f"{LEASES_PREFIX}shard-{_word('attempt_id', attempt_id)}.json"
 
 
 def attempt_key(run_id: str, attempt_id: str) -> str:
-    """Return the key of what an attempt at some packs or shards on another machine came to.
-
-    Raises:
-        InvalidId: An id is not a plain word.
-    """
+    """Return the key of what an attempt at some packs or shards on another machine came to."""
     return run_key(run_id, f"attempts/{_word('attempt_id', attempt_id)}.json")
 
 
 def receipt_key(manifest_id: str) -> str:
-    """Return the key of the receipt of a manifest that was dropped for the night.
-
-    Raises:
-        InvalidId: `manifest_id` is not a plain word.
-    """
+    """Return the key of the receipt of a manifest that was dropped for the night."""
     return f"{RECEIPTS_PREFIX}{_word('manifest_id', manifest_id)}.json"
 
 
 def night_key(night_id: str) -> str:
-    """Return the key of the record of a night.
-
-    Raises:
-        InvalidId: `night_id` is not a plain word.
-    """
+    """Return the key of the record of a night."""
     return f"{NIGHTS_PREFIX}{_word('night_id', night_id)}/night.json"

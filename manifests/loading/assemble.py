@@ -33,7 +33,7 @@ NO_DEFAULTS = PairFields()
 """Where nothing is said once for all pairs."""
 
 
-class Draft:
+class Assembly:
     """A manifest being put together.
 
     Attributes:

@@ -46,7 +46,7 @@ from manifests.errors import StoreError
 from manifests.faults import Fault
 from manifests.images.file_kind import kind_of
 from manifests.loading.read import from_document, from_records
-from manifests.parsing.fault_list import FaultList, Refused, shown
+from manifests.parsing.fault_list import DocumentRefused, FaultList, shown
 from manifests.parsing.json_text import parse_json
 from manifests.parsing.nodes import Node, decode_text, from_mapping
 from manifests.parsing.records import Record, read_csv, read_parquet
@@ -142,7 +142,7 @@ def parse_manifest(
     except AddressError as error:
         faults.add(*error.args)
         manifest = None
-    except Refused:
+    except DocumentRefused:
         manifest = None
     return Loaded(manifest, faults.all())
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from manifests.errors import StoreError
 from manifests.faults import Fault
 from manifests.images.file_kind import kind_of
-from manifests.parsing.fault_list import FaultList, Refused, shown
+from manifests.parsing.fault_list import DocumentRefused, FaultList, shown
 from manifests.parsing.nodes import Node
 from manifests.parsing.records import Record, read_csv
 from manifests.parsing.row_faults import RowFaults
@@ -73,7 +73,7 @@ def load_prompts(address: str) -> tuple[tuple[PromptPair, ...], tuple[Fault, ...
     except StoreError as error:
         hint = error.hint or "correct the address or the file"
         faults.add(error.what, error.received, error.accepted, hint, transient=error.transient)
-    except Refused:
+    except DocumentRefused:
         good = {}
     if not good and not len(faults):
         faults.add("no prompts", "an empty file", f"rows under {','.join(COLUMNS)}", "add a row")

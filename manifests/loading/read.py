@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from manifests.loading.assemble import NO_DEFAULTS, Draft
+from manifests.loading.assemble import NO_DEFAULTS, Assembly
 from manifests.loading.clips import read_clip
 from manifests.loading.side import Side, default_name, stands_for
 from manifests.parsing.fault_list import FaultList, shown
@@ -50,19 +50,19 @@ def from_document(root: Node, name: str, source: str, roots: Roots, faults: Faul
         received = "grid and pairs together" if head.grid else "grid: false without pairs"
         document.add("grid or pairs", received, "one of them", "remove one", at=("grid",), field="grid")
     is_usable = document.are_none
-    draft = Draft(roots, faults)
-    for side in (draft.contents, draft.styles):
+    assembly = Assembly(roots, faults)
+    for side in (assembly.contents, assembly.styles):
         for node in lists[f"{side.label}s"]:
             _read_image(side, RowFaults(faults, node))
     defaults = head or NO_DEFAULTS
     for node in lists["pairs"]:
-        _read_pair(draft, defaults, RowFaults(faults, node))
+        _read_pair(assembly, defaults, RowFaults(faults, node))
     if "pairs" not in root.value:
-        draft.add_grid(defaults, missing)
+        assembly.add_grid(defaults, missing)
     if head is None or not is_usable:
         return None
     fields = {"preset", "settings", "strength_reading", "on_fault"}
-    return draft.manifest(head.model_dump(include=fields) | {"name": head.name or name, "base": base}, source)
+    return assembly.manifest(head.model_dump(include=fields) | {"name": head.name or name, "base": base}, source)
 
 
 def _said_by_prompts(root: Node, head: DocumentRow | None) -> str:
@@ -113,7 +113,7 @@ def _read_image(side: Side, faults: RowFaults) -> None:
     side.refused.add(str(values.get("name")))
 
 
-def _read_pair(draft: Draft, defaults: PairFields, faults: RowFaults) -> None:
+def _read_pair(assembly: Assembly, defaults: PairFields, faults: RowFaults) -> None:
     values = faults.node.plain()
     if not isinstance(values, dict):
         hint = "write - {content: a name, style: a name}"
@@ -121,9 +121,9 @@ def _read_pair(draft: Draft, defaults: PairFields, faults: RowFaults) -> None:
         return
     row = read_row(PairRow, values, faults, "pairs")
     if row is None:
-        draft.knows(_names(values.get("content")), _names(values.get("style")), faults)
+        assembly.knows(_names(values.get("content")), _names(values.get("style")), faults)
     else:
-        draft.add_pair(parts_of(row.content), parts_of(row.style), row, defaults, faults)
+        assembly.add_pair(parts_of(row.content), parts_of(row.style), row, defaults, faults)
 
 
 def _names(side: object) -> list[object]:
@@ -174,12 +174,12 @@ def from_records(records: Iterable[Record], name: str, source: str, roots: Roots
     """Read the rows of a table; None after adding the faults where nothing usable is left. Arguments as above."""
     rows = list(records)
     has_pairs = any({"content", "style"} <= record.cells.keys() or _has_prompt(record.cells) for record in rows)
-    draft = Draft(roots, faults)
+    assembly = Assembly(roots, faults)
     for record in rows:
-        _read_record(record.cells, has_pairs, draft, RowFaults(faults, Node({}, record.row)))
+        _read_record(record.cells, has_pairs, assembly, RowFaults(faults, Node({}, record.row)))
     if not has_pairs:
-        draft.add_grid(NO_DEFAULTS)
-    return draft.manifest({"name": name}, source)
+        assembly.add_grid(NO_DEFAULTS)
+    return assembly.manifest({"name": name}, source)
 
 
 def _has_prompt(cells: Mapping[str, Any]) -> bool:
@@ -187,10 +187,10 @@ def _has_prompt(cells: Mapping[str, Any]) -> bool:
     return bool(cells.get("prompt") or cells.get("prompts"))
 
 
-def _read_record(record: Mapping[str, Any], has_pairs: bool, draft: Draft, faults: RowFaults) -> None:
+def _read_record(record: Mapping[str, Any], has_pairs: bool, assembly: Assembly, faults: RowFaults) -> None:
     """Add what one row of a table stands for, or its faults."""
     cells = dict(record)
-    sides = [side for side in (draft.contents, draft.styles) if side.label in cells]
+    sides = [side for side in (assembly.contents, assembly.styles) if side.label in cells]
     paths = {side.label: [path.strip() for path in cells[side.label].split("|")] for side in sides}
     for label, photos in paths.items():
         cells.setdefault(f"{label}_name", default_name(photos[0]))
@@ -207,7 +207,7 @@ def _read_record(record: Mapping[str, Any], has_pairs: bool, draft: Draft, fault
     known = [side.keep(entry) for side, entry in zip(sides, entries, strict=True)]
     if has_pairs:
         names = {side.label: entry.name for side, entry in zip(sides, entries, strict=True)}
-        draft.add_pair(parts_of(names.get("content")), parts_of(names.get("style")), row, NO_DEFAULTS, faults)
+        assembly.add_pair(parts_of(names.get("content")), parts_of(names.get("style")), row, NO_DEFAULTS, faults)
     if not faults.are_none:
         for side, entry, before in zip(sides, entries, known, strict=True):
             side.put_back(entry.name, before)

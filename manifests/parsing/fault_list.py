@@ -15,7 +15,7 @@ _REPR = reprlib.Repr()
 _REPR.maxlevel, _REPR.maxstring, _REPR.maxother, _REPR.maxlong = 2, 100, 100, 50
 
 
-class Refused(Exception):
+class DocumentRefused(Exception):
     """The document cannot be read any further; why is already in the list of faults."""
 
 
@@ -74,10 +74,10 @@ class FaultList:
         )
         self._faults.append(fault)
 
-    def refuse(self, what: str, received: str, accepted: str, hint: str, *, row: int | None = None) -> Refused:
+    def refuse(self, what: str, received: str, accepted: str, hint: str, *, row: int | None = None) -> DocumentRefused:
         """Keep a fault that ends the reading, and return what to raise."""
         self.add(what, received, accepted, hint, row=row)
-        return Refused(what)
+        return DocumentRefused(what)
 
     def all(self) -> tuple[Fault, ...]:
         """Return the faults by row, those of the whole file first."""

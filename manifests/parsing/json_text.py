@@ -6,7 +6,7 @@ import json
 import re
 from bisect import bisect_right
 
-from manifests.parsing.fault_list import FaultList, Refused, shown
+from manifests.parsing.fault_list import DocumentRefused, FaultList, shown
 from manifests.parsing.nodes import MAX_DEPTH, MAX_DIGITS, MAX_VALUES, Node
 
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -16,7 +16,7 @@ def parse_json(text: str, faults: FaultList) -> Node:
     """Build the tree of a JSON text.
 
     Raises:
-        Refused: The text is not well formed or goes beyond a limit; the fault is in `faults`.
+        DocumentRefused: The text is not well formed or goes beyond a limit; the fault is in `faults`.
     """
     return _JsonBuilder(text, faults).document()
 
@@ -45,7 +45,7 @@ class _JsonBuilder:
         space = _SPACE.match(self._text, at)
         return space.end() if space else at
 
-    def _malformed(self, at: int, accepted: str) -> Refused:
+    def _malformed(self, at: int, accepted: str) -> DocumentRefused:
         received = shown(self._text[at : at + 20]) if at < len(self._text) else "the end of the text"
         return self._faults.refuse(
             "not well-formed JSON", received, accepted, "correct the text there", row=self._row(at)

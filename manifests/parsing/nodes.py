@@ -59,7 +59,7 @@ def decode_text(data: bytes, faults: FaultList, errors: str = "strict") -> str:
     """Return the text of a manifest, without byte order mark.
 
     Raises:
-        Refused: It is not UTF-8 (unless `errors` says what to do then), or there is no text at all.
+        DocumentRefused: It is not UTF-8 (unless `errors` says what to do then), or there is no text at all.
     """
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise faults.refuse("not UTF-8", "UTF-16 text", "UTF-8", "save the file as UTF-8")
@@ -78,7 +78,7 @@ def from_mapping(value: object, faults: FaultList, depth: int = 0) -> Node:
     """Build the tree of an inline manifest: a form, an API call; there are no lines to point at.
 
     Raises:
-        Refused: It is nested deeper than `MAX_DEPTH`, or has keys that are no texts.
+        DocumentRefused: It is nested deeper than `MAX_DEPTH`, or has keys that are no texts.
     """
     if depth > MAX_DEPTH:
         raise faults.refuse("nested too deeply", f"more than {MAX_DEPTH} levels", f"{MAX_DEPTH} levels", "flatten it")

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from manifests.parsing.fault_list import FaultList, Refused, shown
+from manifests.parsing.fault_list import DocumentRefused, FaultList, shown
 from manifests.parsing.nodes import decode_text
 
 MAX_ROWS = 200_000
@@ -52,7 +52,7 @@ def check_columns(names: Sequence[str], accepted: Collection[str], faults: Fault
     """Refuse a table with columns that are unknown or given twice; every one of them is named.
 
     Raises:
-        Refused: There is such a column.
+        DocumentRefused: There is such a column.
     """
     found = len(faults)
     for name in dict.fromkeys(names):
@@ -63,14 +63,14 @@ def check_columns(names: Sequence[str], accepted: Collection[str], faults: Fault
             received = f"{names.count(name)} times {name}"
             faults.add("column given twice", received, "each column once", "remove one", row=row, field=name)
     if len(faults) > found:
-        raise Refused("columns")
+        raise DocumentRefused("columns")
 
 
 def read_csv(data: bytes, columns: Collection[str], faults: FaultList) -> Iterator[Record]:
     """Read CSV text row by row; cells are stripped texts. Rows that cannot be read are faults.
 
     Raises:
-        Refused: The header is not one, or there are too many rows.
+        DocumentRefused: The header is not one, or there are too many rows.
     """
     text = decode_text(data, faults, errors="surrogateescape")
     rows = _csv_rows(text, _separator(text, columns), faults)
@@ -79,7 +79,7 @@ def read_csv(data: bytes, columns: Collection[str], faults: FaultList) -> Iterat
     while header and not header[-1]:
         header.pop()
     if not _is_utf8(cells, faults, header_row):
-        raise Refused("header")
+        raise DocumentRefused("header")
     check_columns(header, columns, faults, header_row)
     for count, (row, cells) in enumerate(rows):
         if count == MAX_ROWS:
@@ -124,7 +124,7 @@ def _is_utf8(cells: Sequence[str], faults: FaultList, row: int) -> bool:
     return True
 
 
-def _too_many_rows(received: str, faults: FaultList) -> Refused:
+def _too_many_rows(received: str, faults: FaultList) -> DocumentRefused:
     return faults.refuse("too many rows", received, f"at most {MAX_ROWS:,}", "split the manifest")
 
 
@@ -137,7 +137,7 @@ def read_parquet(data: bytes, columns: Mapping[str, str], faults: FaultList) -> 
         faults: Takes what is wrong.
 
     Raises:
-        Refused: It is no Parquet, has other columns or types, or goes beyond a limit.
+        DocumentRefused: It is no Parquet, has other columns or types, or goes beyond a limit.
     """
     try:
         file = _open_parquet(data)
@@ -149,7 +149,7 @@ def read_parquet(data: bytes, columns: Mapping[str, str], faults: FaultList) -> 
             for values in zip(*cells, strict=True):
                 yield Record(row, {name: value for name, value in zip(names, values, strict=True) if value is not None})
                 row += 1
-    except Refused:
+    except DocumentRefused:
         raise
     except Exception as error:
         # As with pictures: damaged files end in nearly any exception of the reader, and the bytes are to blame.
@@ -179,7 +179,7 @@ def _check_parquet(file: pq.ParquetFile, columns: Mapping[str, str], faults: Fau
         raise _too_many_rows(f"{footer.num_rows:,}", faults)
     _check_sizes(footer, faults)
     if len(faults) > found:
-        raise Refused("types")
+        raise DocumentRefused("types")
 
 
 def _check_sizes(footer: pq.FileMetaData, faults: FaultList) -> None:

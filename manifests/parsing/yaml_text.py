@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from manifests.parsing.fault_list import FaultList, Refused, shown
+from manifests.parsing.fault_list import DocumentRefused, FaultList, shown
 from manifests.parsing.nodes import MAX_DEPTH, MAX_DIGITS, MAX_VALUES, Node, Scalar
 
 MAX_ALIASED_VALUES = 1_000_000
@@ -36,7 +36,7 @@ def parse_yaml(text: str, faults: FaultList) -> Node:
     """Build the tree of a YAML text.
 
     Raises:
-        Refused: The text is not well formed or goes beyond a limit; the fault is in `faults`.
+        DocumentRefused: The text is not well formed or goes beyond a limit; the fault is in `faults`.
     """
     if stray := _NOT_PRINTABLE.search(text):
         line = text.count("\n", 0, stray.start()) + 1
@@ -97,7 +97,7 @@ class _YamlBuilder:
         elif isinstance(event, yaml.DocumentStartEvent) and self.root is not None:
             raise self._refuse("several documents in one file", "a second document", "one document", row)
 
-    def _refuse(self, what: str, received: str, accepted: str, row: int) -> Refused:
+    def _refuse(self, what: str, received: str, accepted: str, row: int) -> DocumentRefused:
         return self._faults.refuse(what, received, accepted, "write the manifest out plainly", row=row)
 
     def _check_tag(self, tag: str | None, row: int) -> None:

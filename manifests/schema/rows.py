@@ -38,11 +38,11 @@ _A_PATH = "the path or s3:// address of a picture"
 _A_CLIP = "a folder, a pattern such as walk/*.png, or an animated GIF, WebP or APNG"
 
 
-class _Row(BaseModel):
+class _RowModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class PairFields(_Row):
+class PairFields(_RowModel):
     """What may be said of a pair, in its own row or once for all pairs."""
 
     prompt: Prompt | None = Field(default=None, description=_A_PROMPT)
@@ -110,7 +110,7 @@ AXES = ("content_strength", "style_strength", "own_style", "colour_amount")
 """What a sweep gives values for, in the order in which its steps are drawn; ``mix`` comes last."""
 
 
-class Sweep(_Row):
+class Sweep(_RowModel):
     """Values that a pair is drawn with, each with each."""
 
     content_strength: Strengths | None = Field(default=None, description=f"1 to {MAX_STEPS} strengths")
@@ -170,7 +170,7 @@ def _check_sides(fields: PairFields, has_content: bool, has_style: bool) -> None
             raise ValueError(f"{name} without content")
 
 
-class ImageRow(_Row):
+class ImageRow(_RowModel):
     """A content or style of a YAML or JSON manifest."""
 
     image: str | None = Field(default=None, description=_A_PATH)

@@ -25,7 +25,7 @@ from s3fs import S3FileSystem
 
 from manifests.errors import Missing, PermanentStoreError, StoreError
 from manifests.store.backend import Entry, is_visible
-from manifests.store.retries import Refused, retrying
+from manifests.store.retries import PreconditionFailed, retrying
 
 T = TypeVar("T")
 
@@ -141,7 +141,7 @@ class Bucket:
         writer = secrets.token_hex(12)
         try:
             self._put(key, data, mode="create", Metadata={"writer": writer})
-        except Refused:
+        except PreconditionFailed:
             return self._writer(key) == writer
         return True
 
@@ -206,7 +206,7 @@ class Bucket:
             return self._put_if(key, data, version)
         except Missing:  # how AWS says that there is nothing that could match
             return None
-        except Refused:
+        except PreconditionFailed:
             current = self.read_version(key)
             return current[1] if current is not None and current[0] == data else None
 
@@ -228,7 +228,7 @@ class Bucket:
             for header, version in (("If-None-Match", None), ("If-Match", '"00000000000000000000000000000000"')):
                 try:
                     self._put_if(probe, b"second", version)
-                except Refused:
+                except PreconditionFailed:
                     continue
                 what = f"{self.root}: the server ignores {header}, so two runs could tear each other's work"
                 hint = "use a server with conditional writes, such as AWS S3 or SeaweedFS, or a local folder"

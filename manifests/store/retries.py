@@ -33,7 +33,7 @@ T = TypeVar("T")
 log = logging.getLogger("manifests")
 
 
-class Refused(StoreError):
+class PreconditionFailed(StoreError):
     """The precondition of a conditional write did not hold. Never leaves this package."""
 
 
@@ -47,7 +47,7 @@ _ENDPOINT = "check AWS_ENDPOINT_URL and the network"
 
 S3_CODES: Final[dict[str, tuple[type[StoreError], str]]] = {
     **dict.fromkeys(("NoSuchKey", "NoSuchVersion", "NotFound", "404"), (Missing, "check the address")),
-    **dict.fromkeys(("PreconditionFailed", "412"), (Refused, "")),
+    **dict.fromkeys(("PreconditionFailed", "412"), (PreconditionFailed, "")),
     **dict.fromkeys(
         ("SlowDown", "ServiceUnavailable", "503", "InternalError", "500", "502", "504"), (TransientStoreError, _LATER)
     ),
@@ -165,7 +165,7 @@ def retrying(what: str, operation: Callable[[], T]) -> T:
     Raises:
         TransientStoreError: It failed `ATTEMPTS` times in ways that may pass.
         PermanentStoreError: It failed in a way that will not pass; `Missing` if there is no such object.
-        Refused: A precondition did not hold.
+        PreconditionFailed: A precondition did not hold.
     """
     attempt = 0
     while True:

@@ -16,7 +16,7 @@ import pytest
 
 from manifests.faults import Fault
 from manifests.parsing import fault_list, json_text, nodes, records, yaml_text
-from manifests.parsing.fault_list import FaultList, Refused
+from manifests.parsing.fault_list import DocumentRefused, FaultList
 from manifests.parsing.json_text import parse_json
 from manifests.parsing.nodes import Node, decode_text, from_mapping
 from manifests.parsing.records import Record, read_csv, read_parquet
@@ -29,7 +29,7 @@ COLUMNS = {"content": "text", "style": "text", "content_strength": "number", "se
 def refused(read: Callable[[FaultList], Any]) -> Fault:
     """The one fault with which a document is refused."""
     faults = FaultList("m")
-    with pytest.raises(Refused):
+    with pytest.raises(DocumentRefused):
         read(faults)
     (fault,) = faults.all()
     assert fault.kind == "manifest" and fault.received and fault.accepted and fault.hint
@@ -329,7 +329,7 @@ def test_csv_cells_beyond_the_readers_limit_are_faults() -> None:
 
 def test_csv_columns_unknown_or_given_twice_are_refused_all_at_once() -> None:
     faults = FaultList("m.csv")
-    with pytest.raises(Refused):
+    with pytest.raises(DocumentRefused):
         list(read_csv(b"contnet,style,style,notes,\na,b,c,d,\n", COLUMNS, faults))
     assert [(fault.field, fault.row) for fault in faults.all()] == [("contnet", 1), ("style", 1), ("notes", 1)]
     assert "did you mean content?" in faults.all()[0].hint
@@ -388,7 +388,7 @@ def test_parquet_columns_of_wrong_types_are_refused_all_at_once() -> None:
         }
     )
     faults = FaultList("m.parquet")
-    with pytest.raises(Refused):
+    with pytest.raises(DocumentRefused):
         list(read_parquet(parquet_bytes(table), COLUMNS, faults))
     assert [(fault.field, fault.received) for fault in faults.all()] == [
         ("content", "int64"),

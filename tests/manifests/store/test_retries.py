@@ -9,7 +9,7 @@ import pytest
 from s3fs.errors import ERROR_CODE_TO_EXCEPTION, translate_boto_error
 
 from manifests.errors import ManifestsError, Missing, PermanentStoreError, StoreError, TransientStoreError
-from manifests.store.retries import Refused, translate
+from manifests.store.retries import PreconditionFailed, translate
 
 TRANSIENT_CODES = {
     *("409", "500", "503", "BadDigest", "IncompleteBody", "InternalError", "NoSuchUpload", "OperationAborted"),
@@ -33,7 +33,7 @@ def test_every_code_that_s3fs_knows_is_decided(code: str) -> None:
     elif code in MISSING_CODES:
         expected = Missing
     elif code in REFUSED_CODES:
-        expected = Refused
+        expected = PreconditionFailed
     assert type(translate(_as_s3fs_raises(code), "write x")) is expected
 
 
@@ -44,7 +44,7 @@ def test_every_code_that_s3fs_knows_is_decided(code: str) -> None:
         ("SomethingNew", 599, TransientStoreError),
         ("SomethingNew", 429, TransientStoreError),
         ("SomethingNew", 400, PermanentStoreError),
-        ("SomethingNew", 412, Refused),
+        ("SomethingNew", 412, PreconditionFailed),
         ("ConditionalRequestConflict", 409, TransientStoreError),
         ("Throttling", 400, TransientStoreError),
         ("", 404, Missing),
