@@ -215,7 +215,7 @@ def sample_id(
         TypeError: A setting is nothing that JSON can say.
     """
     # `float` and `+ 0.0`: 1 and 1.0, and -0.0 and 0.0, draw the same picture and so must have the same id.
-    strengths = [None if one is None else float(one) + 0.0 for one in (content_strength, style_strength)]
+    strengths = [None if dial is None else float(dial) + 0.0 for dial in (content_strength, style_strength)]
     more = [] if colour is None else [colour]
     return digest("sample", content_id, style_id, strengths, prompts, seed, sample_settings, base_revision, *more)
 

@@ -18,8 +18,8 @@ from blora.consistency import VERSION, steadiness
 from manifests import layout
 from manifests.schema.entries import ImageEntry, PairEntry, content_parts
 from manifests.store.parallel import in_parallel
+from manifests.store.run_folder import find_table
 from manifests.store.store import Store
-from manifests.tables.parquet import find_table
 from manifests.tables.run import CLIPS
 from tasks.contact_sheet import CELL_PX, GAP_PX, INK, LABEL_PX, PAPER, RULE, fit
 from tasks.runs import PlannedSample

@@ -35,8 +35,9 @@ from blora.sample import Draw, sample
 from blora.train import train
 from manifests import layout
 from manifests.errors import Missing
+from manifests.store.run_folder import find_table
 from manifests.tables.measuring import METHOD_SCORES
-from manifests.tables.parquet import find_table, to_parquet_bytes, to_table
+from manifests.tables.parquet import to_parquet_bytes, to_table
 from tasks.generate import png_with
 from tasks.method_names import adapter_id_of, comparable, method_key, methods_key, sample_id_of, sample_key_of
 from tasks.reseed import training_item

@@ -7,7 +7,8 @@ from typing import Any
 
 from blora.weights import parse_scorer
 from manifests import layout
-from manifests.tables.parquet import find_table, to_parquet_bytes, to_table
+from manifests.store.run_folder import find_table
+from manifests.tables.parquet import to_parquet_bytes, to_table
 from manifests.tables.run import SCORES
 from tasks.resident import Resident
 from tasks.score import judge

@@ -15,7 +15,8 @@ from blora.blocks import Half
 from blora.score import Scored, ScoreItem, Scorer, score_samples
 from manifests import layout
 from manifests.errors import Missing
-from manifests.tables.parquet import find_table, to_parquet_bytes, to_table
+from manifests.store.run_folder import find_table
+from manifests.tables.parquet import to_parquet_bytes, to_table
 from manifests.tables.run import SCORES
 from tasks.resident import Pixels, Resident
 from tasks.review.thumbnails import write_shard_thumbnails

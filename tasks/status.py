@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 from manifests import layout
 from manifests.errors import counted
 from manifests.faults import Fault
+from manifests.store.run_folder import find_table
 from manifests.store.store import Store
-from manifests.tables.parquet import find_table
 from manifests.tables.run import FAULTS
 from tasks.collect import Outcome
 from tasks.runs import Plan, load_plan

@@ -109,8 +109,8 @@ def normalise(data: bytes, *, max_side_px: int = MAX_SIDE_PX) -> NormalisedImage
 
 def identified(picture: Image.Image, notes: Sequence[str]) -> IdentifiedImage:
     """Return what is known of an upright picture, with what was done to it."""
-    found = image_id(picture.tobytes(), picture.width, picture.height)
-    return IdentifiedImage(found, picture.width, picture.height, tuple(notes))
+    name = image_id(picture.tobytes(), picture.width, picture.height)
+    return IdentifiedImage(name, picture.width, picture.height, tuple(notes))
 
 
 def normalised(picture: Image.Image, notes: Sequence[str]) -> NormalisedImage:

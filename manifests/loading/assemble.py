@@ -121,7 +121,7 @@ class Assembly:
         if self._count_fits(len(contents) * len(styles) * len(merged) * steps):
             for content, style, said in itertools.product(contents, styles, merged):
                 sides = expanded(parts_of(content), parts_of(style), sweep)
-                self.pairs.extend(PairEntry(**said, **one) for one in sides)
+                self.pairs.extend(PairEntry(**said, **step) for step in sides)
 
     def manifest(self, head: dict[str, Any], source: str) -> Manifest | None:
         """Return the manifest; None after adding the fault that says why there is none.

@@ -140,14 +140,14 @@ def find_frames(text: str, roots: Roots, *, every: int = 1, limit: int | None = 
     """
     pace = DEFAULT_FRAMES_PER_SECOND
     folder, slash, pattern = text.rpartition("/")
-    found: Sequence[tuple[str, int | None]]
+    frames: Sequence[tuple[str, int | None]]
     if _WILD.search(pattern) or text.endswith("/") or is_folder(roots.resolve(text)):
         if not _WILD.search(pattern):
             folder, pattern = text.rstrip("/"), ""
         files = _files(folder or ("/" if slash else "."), pattern, roots)
         count, taken = len(files), files[::every][:limit]
         _check_count(len(taken), count, text)
-        found = [(address, None) for address in taken]
+        frames = [(address, None) for address in taken]
     else:
         address = roots.resolve(text)
         animation = look_at(read_address(address, MAX_FILE_BYTES))
@@ -155,8 +155,8 @@ def find_frames(text: str, roots: Roots, *, every: int = 1, limit: int | None = 
         _check_count(len(numbers), animation.frames, text)
         _check_pixels(animation, numbers[-1] + 1)
         pace = animation.frames_per_second or pace
-        found = [(address, number) for number in numbers]
-    return Frames(tuple(found), pace / every)
+        frames = [(address, number) for number in numbers]
+    return Frames(tuple(frames), pace / every)
 
 
 def _check_count(taken: int, found: int, text: str) -> None:

@@ -105,13 +105,13 @@ def check_images(manifest: Manifest) -> tuple[dict[str, IdentifiedImage], tuple[
     pictures: dict[str, IdentifiedImage] = {}
     errors: dict[str, ManifestsError] = {}
     first_key: dict[str, str] = {}
-    for key, found in read_images((key for entry in entries for key in entry.keys), IDENTIFIED):
-        if isinstance(found, ManifestsError):
-            errors[key] = found
+    for key, picture in read_images((key for entry in entries for key in entry.keys), IDENTIFIED):
+        if isinstance(picture, ManifestsError):
+            errors[key] = picture
             continue
-        twin = first_key.setdefault(found.image_id, key)
-        notes = found.notes if twin == key else (*found.notes, f"the same picture as {' '.join(twin.splitlines())}")
-        pictures[key] = dataclasses.replace(found, notes=notes)
+        twin = first_key.setdefault(picture.image_id, key)
+        notes = picture.notes if twin == key else (*picture.notes, f"the same picture as {' '.join(twin.splitlines())}")
+        pictures[key] = dataclasses.replace(picture, notes=notes)
     faults = [
         picture_fault(entry, address, errors[key])
         for entry in entries

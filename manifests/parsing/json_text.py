@@ -110,10 +110,10 @@ class _JsonBuilder:
     def _next(self, at: int, closing: str) -> tuple[int, bool]:
         """Step over a comma or the closing bracket; return where, and whether it closed."""
         at = self._skip(at)
-        found = self._text[at : at + 1]
-        if found not in (",", closing) or not found:
+        mark = self._text[at : at + 1]
+        if mark not in (",", closing) or not mark:
             raise self._malformed(at, f"a comma or {closing}")
-        return (at + 1, True) if found == closing else (self._skip(at + 1), False)
+        return (at + 1, True) if mark == closing else (self._skip(at + 1), False)
 
 
 def _bounded_int(digits: str) -> int | str:

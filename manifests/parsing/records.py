@@ -54,7 +54,7 @@ def check_columns(names: Sequence[str], accepted: Collection[str], faults: Fault
     Raises:
         DocumentRefused: There is such a column.
     """
-    found = len(faults)
+    before = len(faults)
     for name in dict.fromkeys(names):
         if name not in accepted:
             hint = suggest(name, tuple(accepted), "remove the column or rename it")
@@ -62,7 +62,7 @@ def check_columns(names: Sequence[str], accepted: Collection[str], faults: Fault
         elif names.count(name) > 1:
             received = f"{names.count(name)} times {name}"
             faults.add("column given twice", received, "each column once", "remove one", row=row, field=name)
-    if len(faults) > found:
+    if len(faults) > before:
         raise DocumentRefused("columns")
 
 
@@ -165,7 +165,7 @@ def _open_parquet(data: bytes) -> pq.ParquetFile:
 
 
 def _check_parquet(file: pq.ParquetFile, columns: Mapping[str, str], faults: FaultList) -> None:
-    schema, footer, found = file.schema_arrow, file.metadata, len(faults)
+    schema, footer, before = file.schema_arrow, file.metadata, len(faults)
     check_columns(schema.names, columns, faults, None)
     for field in schema:
         kind = columns[field.name]
@@ -178,7 +178,7 @@ def _check_parquet(file: pq.ParquetFile, columns: Mapping[str, str], faults: Fau
     if footer.num_rows > MAX_ROWS:
         raise _too_many_rows(f"{footer.num_rows:,}", faults)
     _check_sizes(footer, faults)
-    if len(faults) > found:
+    if len(faults) > before:
         raise DocumentRefused("types")
 
 

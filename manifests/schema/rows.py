@@ -196,7 +196,7 @@ class ImageRow(_RowModel):
 
     @model_validator(mode="after")
     def _one_of(self) -> ImageRow:
-        if sum(one is not None for one in (self.image, self.images, self.frames)) != 1:
+        if sum(value is not None for value in (self.image, self.images, self.frames)) != 1:
             raise ValueError("a row needs one of image, images (several of one object) and frames (of a clip)")
         for name in ("every", "limit", "frames_per_second"):
             if self.frames is None and getattr(self, name) is not None:

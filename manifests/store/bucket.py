@@ -90,9 +90,9 @@ class Bucket:
         return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
 
     def _filesystem(self) -> S3FileSystem:
-        found = self._connections.get(os.getpid())
+        connection = self._connections.get(os.getpid())
         # Of several threads one wins, before it connects.
-        return self._connections.setdefault(os.getpid(), _connect()) if found is None else found
+        return self._connections.setdefault(os.getpid(), _connect()) if connection is None else connection
 
     def _run(self, what: str, operation: Callable[[S3FileSystem], T]) -> T:
         """Run an operation with retries; after a permanent failure the next one looks at the environment anew."""

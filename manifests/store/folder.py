@@ -34,17 +34,17 @@ def read_file(path: Path, max_bytes: int | None) -> bytes:
     # O_NONBLOCK: opening a pipe that nobody writes to must not wait for ever.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        found = os.fstat(descriptor)
-        if stat.S_ISDIR(found.st_mode):
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(f"{path} is a folder")
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(status.st_mode):
             raise PermanentStoreError(f"read {path}", "a device or a pipe", "a regular file", "copy it to a file")
         with open(descriptor, "rb", closefd=False) as file:
             data = file.read(-1 if max_bytes is None else max_bytes + 1)
     finally:
         os.close(descriptor)
     if max_bytes is not None and len(data) > max_bytes:
-        raise PermanentStoreError(f"read {path}", f"{found.st_size} bytes", f"at most {max_bytes} bytes")
+        raise PermanentStoreError(f"read {path}", f"{status.st_size} bytes", f"at most {max_bytes} bytes")
     return data
 
 
@@ -183,11 +183,11 @@ class Folder:
 def _walk(folder: str, prefix: str) -> Iterator[tuple[str, Entry]]:
     """Yield what is below a folder, its keys beginning with `prefix`; fail rather than be silently short."""
     try:
-        found = os.scandir(folder)
+        listing = os.scandir(folder)
     except (FileNotFoundError, NotADirectoryError):  # there is none, or none any more
         return
-    with found:
-        for entry in found:
+    with listing:
+        for entry in listing:
             key = f"{prefix}{entry.name}"
             if not is_visible(entry.name):
                 continue

@@ -171,11 +171,11 @@ class Held:
 
 def look(backend: Backend, key: str) -> Held | None:
     """Return who holds or held a lease; None where nobody ever did, or the record cannot be read."""
-    found = backend.read_version(key)
-    if found is None:
+    current = backend.read_version(key)
+    if current is None:
         return None
     try:
-        record = json.loads(found[0])
+        record = json.loads(current[0])
         return Held(str(record["holder"]), float(record["expires_at"]))
     except (ValueError, TypeError, KeyError):
         return None
@@ -190,8 +190,8 @@ def acquire(backend: Backend, key: str, holder: str, ttl_seconds: float) -> Leas
     record = _record(holder, nonce, expires_at)
     version = backend.swap(key, record, None)
     if version is None:
-        found = backend.read_version(key)
-        if found is None or not _has_lapsed(found[0], time.time()):
+        current = backend.read_version(key)
+        if current is None or not _has_lapsed(current[0], time.time()):
             return None
-        version = backend.swap(key, record, found[1])
+        version = backend.swap(key, record, current[1])
     return None if version is None else Lease(backend, key, holder, nonce, ttl_seconds, expires_at, version)

@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests.errors import TableError
-from manifests.store.store import Store
 
 _ROWS_AT_ONCE = 10_000
 
@@ -125,8 +124,8 @@ def to_parquet_bytes(table: pa.Table, notes: Mapping[str, str] | None = None) ->
 
 def read_note(data: bytes, name: str) -> str | None:
     """Return what `to_parquet_bytes` noted under a name in a file; None where it noted nothing."""
-    found = (pq.read_schema(pa.BufferReader(data)).metadata or {}).get(name.encode())
-    return None if found is None else found.decode()
+    note = (pq.read_schema(pa.BufferReader(data)).metadata or {}).get(name.encode())
+    return None if note is None else note.decode()
 
 
 def from_parquet_bytes(data: bytes, schema: pa.Schema) -> pa.Table:
@@ -142,27 +141,16 @@ def from_parquet_bytes(data: bytes, schema: pa.Schema) -> pa.Table:
     except (pa.ArrowException, OSError) as error:
         received = f"{len(data)} bytes that are no Parquet file ({error})"
         raise TableError(f"table {table}", received, "a Parquet file") from error
-    found, found_version = _label(read.schema)
-    if found != table:
-        raise TableError("wrong table", found or "a file of another program", table, "give the file of that table")
-    if 1 <= found_version < version:
+    other, other_version = _label(read.schema)
+    if other != table:
+        raise TableError("wrong table", other or "a file of another program", table, "give the file of that table")
+    if 1 <= other_version < version:
         read = _with_nulls(read, schema)
-    elif found_version != version:
-        hint = "upgrade this package" if found_version > version else "write it again with this version"
-        raise TableError(f"schema version of {table}", str(found_version), str(version), hint)
+    elif other_version != version:
+        hint = "upgrade this package" if other_version > version else "write it again with this version"
+        raise TableError(f"schema version of {table}", str(other_version), str(version), hint)
     _check_columns(table, read.schema.names, schema, "")
     return read.select(schema.names).cast(schema)
-
-
-def find_table(store: Store, key: str, schema: pa.Schema) -> pa.Table:
-    """Read a table from a store; one without rows if there is no such object.
-
-    Raises:
-        TableError: See `from_parquet_bytes`.
-        StoreError: The store cannot be asked.
-    """
-    data = store.find(key)
-    return schema.empty_table() if data is None else from_parquet_bytes(data, schema)
 
 
 def read_rows(table: pa.Table) -> Iterator[dict[str, Any]]:

@@ -13,8 +13,9 @@ from typing import Any
 
 from manifests import layout
 from manifests.store.parallel import in_parallel
+from manifests.store.run_folder import find_table
 from manifests.store.store import Store
-from manifests.tables.parquet import find_table, from_parquet_bytes
+from manifests.tables.parquet import from_parquet_bytes
 from manifests.tables.run import ADAPTERS, FAULTS
 from tasks.choice import Choice, choose_of
 from tasks.faults import fault_row
