@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.manifests.loading.test_load import SMALL, good, load, places
+from tests.manifests.loading.written import SMALL, good, load, places
 
 
 def pairs_of(folder: Path, *pairs: dict[str, Any], **head: Any) -> list[Any]:

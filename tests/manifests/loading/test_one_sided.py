@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.manifests.loading.test_load import SMALL, good, load, parquet, places
+from tests.manifests.loading.written import SMALL, good, load, parquet, places
 
 Told = list[tuple[str | None, str | None, str | None]]
 

@@ -1,0 +1,138 @@
+"""Untrusted files: bombs, other kinds of files and any damage end in one `ImageError`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from manifests.errors import ImageError
+from manifests.images.decode import MAX_JPEG_SCANS
+from manifests.images.normalise import MAX_SIDE_PX, normalise
+from tests.manifests.images.made import (
+    FORMATS,
+    encode,
+    picture,
+    pixels,
+    png_claiming,
+    refusal,
+)
+
+# Beyond the limits
+
+
+def test_twenty_thousand_square_is_refused_before_decoding() -> None:
+    assert "400,000,000 pixels" in refusal(png_claiming(20_000, 20_000)).received
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [8_193, 9_500, 13_000])
+def test_sizes_on_all_sides_of_pillows_own_limits_are_refused(side: int) -> None:
+    error = refusal(png_claiming(side, side))
+    assert error.what == "picture too large" and "px" in error.received + error.accepted
+
+
+@pytest.mark.filterwarnings("error::PIL.Image.DecompressionBombWarning")
+def test_a_bomb_is_refused_also_where_warnings_are_errors() -> None:
+    assert refusal(png_claiming(12_000, 12_000)).what == "picture too large"
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "GIF", "TIFF"])
+def test_a_real_decompression_bomb_is_refused(kind: str) -> None:
+    options = {"TIFF": {"compression": "tiff_lzw"}, "WEBP": {"lossless": True, "method": 0}}.get(kind, {})
+    bomb = encode(Image.new("RGB" if kind == "WEBP" else "L", (9_000, 9_000)), kind, **options)
+    assert len(bomb) < 600_000
+    assert "9,000 x 9,000" in refusal(bomb).received
+
+
+def test_more_bytes_than_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode(picture())
+    monkeypatch.setattr("manifests.images.decode.MAX_FILE_BYTES", len(data) - 1)
+    assert refusal(data).what == "picture file too large"
+    monkeypatch.setattr("manifests.images.decode.MAX_FILE_BYTES", len(data))
+    assert normalise(data).width_px == 48
+
+
+def test_a_jpeg_of_thousands_of_scans_is_refused() -> None:
+    data = encode(picture(), "JPEG", progressive=True)
+    start = data.rindex(b"\xff\xda")
+    bomb = data[:start] + data[start:-2] * (MAX_JPEG_SCANS + 1) + data[-2:]
+    assert refusal(bomb).what == "JPEG with too many scans"
+    assert normalise(data).notes == ()
+
+
+def test_text_chunk_bombs_are_refused() -> None:
+    info = PngInfo()
+    info.add_text("bomb", "x" * 50_000_000, zip=True)
+    data = encode(picture(), pnginfo=info)
+    assert len(data) < 100_000
+    refusal(data)
+
+
+def test_floating_point_and_32_bit_pixels_are_refused() -> None:
+    for mode in ("F", "I"):
+        assert refusal(encode(Image.new(mode, (32, 32)), "TIFF")).what == "unsupported kind of pixels"
+
+
+# Files that are no pictures
+
+
+def test_zero_bytes_are_refused() -> None:
+    assert refusal(b"").received == "0 bytes"
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_truncated_files_are_refused_and_named(kind: str) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    data = encode(noise, kind)
+    for share in (0.1, 0.5, 0.9):
+        error = refusal(data[: int(len(data) * share)])
+        assert error.received.upper().startswith(f"A CUT-OFF OR DAMAGED {kind}"), error
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        (b"<!DOCTYPE html><html>404</html>", "HTML"),
+        (b"<?xml version='1.0'?><svg/>", "SVG"),
+        (b"%PDF-1.7", "PDF"),
+        (b"\0\0\0\x18ftypheic\0\0", "HEIC"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "Git LFS pointer"),
+        (b"just some text", "no picture"),
+        (b"\0" * 100, "no picture"),
+    ],
+)
+def test_other_files_are_refused_and_named(data: bytes, named: str) -> None:
+    assert named in refusal(data).received
+
+
+def test_formats_outside_the_list_stay_shut() -> None:
+    for kind in ("ICO", "PPM", "TGA", "PCX", "JPEG2000", "AVIF"):
+        refusal(encode(picture(), kind))
+
+
+_SEEDS = {kind: encode(picture(), kind) for kind in FORMATS}
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    kind=st.sampled_from(FORMATS),
+    edits=st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), max_size=12),
+    cut=st.one_of(st.none(), st.integers(0, 2**16)),
+)
+@pytest.mark.filterwarnings("ignore")
+def test_any_damage_ends_in_a_picture_or_an_image_error(
+    kind: str, edits: list[tuple[int, int]], cut: int | None
+) -> None:
+    data = bytearray(_SEEDS[kind])
+    for at, value in edits:
+        data[at % len(data)] = value
+    try:
+        result = normalise(bytes(data if cut is None else data[: cut % len(data)]))
+    except ImageError:
+        return
+    assert max(result.width_px, result.height_px) <= MAX_SIDE_PX
+    pixels(result)
