@@ -2,8 +2,9 @@
 
 A lease is taken by creating the object if there is none, or by replacing one that has lapsed if it is still exactly the
 one that was read. The disk or the server decides who was first, so of any number of racers one wins. A holder that dies
-stops renewing, and its lease lapses by itself. A released lease stays behind as a lapsed record: removing it safely
-would need conditional deletes, which not every server has.
+stops renewing, and its lease lapses by itself. A holder whose renewal lost its answer knows its own record by the
+nonce, and goes on from there. A released lease stays behind as a lapsed record: removing it safely would need
+conditional deletes, which not every server has.
 
 Clocks: the end is written by the holder's clock and read by the clock of whoever wants the lease, so machines should
 agree within a third of the lease's duration (NTP keeps them within milliseconds). `keep_alive` renews after a third, so

@@ -2,7 +2,7 @@
 
 - `write_once` never overwrites, and one of any number of writers wins.
 - Every write is all or nothing: a reader sees a whole object or none, even if the writer is killed.
-- Transient failures are retried inside, with back-off and jitter, a bounded number of times (`upstream.py`).
+- Transient failures are retried inside, with back-off and jitter, a bounded number of times (`retries.py`).
 - What comes out are bytes and our own errors; credentials are in no message, no attribute and no pickle.
 
     store = Store.open("s3://bucket/blora")     # or Store.open("results")
