@@ -8,11 +8,11 @@ from typing import Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class _Frozen(BaseModel):
+class _EntryModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class FrameOf(_Frozen):
+class FrameOf(_EntryModel):
     """Which frame of a clip a content is."""
 
     clip: str = Field(description="name of the clip")
@@ -21,7 +21,7 @@ class FrameOf(_Frozen):
     frames_per_second: float = Field(description="of the clip, as far as it is taken")
 
 
-class ImageEntry(_Frozen):
+class ImageEntry(_EntryModel):
     """A content or a style."""
 
     name: str = Field(description="unique among the contents, or among the styles")
@@ -49,7 +49,7 @@ def split_key(key: str) -> tuple[str, int | None]:
     return address, int(frame) if frame else None
 
 
-class Part(_Frozen):
+class Part(_EntryModel):
     """One of several contents, or styles, in a mix."""
 
     name: str = Field(description="name of the content or style")
@@ -60,7 +60,7 @@ Parts: TypeAlias = tuple[Part, ...]
 """What a side of a pair is made of: none where a prompt says it, one, or several in a mix."""
 
 
-class PairEntry(_Frozen):
+class PairEntry(_EntryModel):
     """A content and a style that meet, and how; where it says None, the settings say it.
 
     One of the two may be missing: the prompt then says what is drawn, or how.
@@ -110,7 +110,7 @@ def style_parts(pair: PairEntry) -> Parts:
     return pair.style_mix or parts_of(pair.style)
 
 
-class Manifest(_Frozen):
+class Manifest(_EntryModel):
     """What a run is to make: the good rows of a manifest."""
 
     name: str = Field(description="for people, and for the run's id")
