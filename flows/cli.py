@@ -61,7 +61,7 @@ def validate(manifest: ManifestArgument, allow_root: AllowRoot = None, preset: P
 
     Examples: `blora validate pairs.csv` · `blora validate s3://bucket/inbox/night.yaml --allow-root s3://bucket/pictures`
     """
-    from blora.config import resolve
+    from blora.settings.training import resolve
     from manifests.checks import check_images
     from manifests.faults import Fault
     from manifests.schema import load_manifest

@@ -187,7 +187,7 @@ SCORES = _schema(
 
 METHOD_SCORES = _schema(
     "method_scores",
-    _need("method", pa.string(), "blora, all_attention, prompt or magenta, as blora.rivals names them"),
+    _need("method", pa.string(), "blora, all_attention, prompt or magenta, as blora.benchmark.workshop names them"),
     _RUN,
     _need("sample_id", pa.string(), "the picture that was scored; of blora, the run's own"),
     _need("blora_sample_id", pa.string(), "the run's picture of the same pair and seed"),
@@ -283,7 +283,7 @@ FAULTS = _schema(
 
 BENCH = _schema(
     "bench",
-    _need("row", pa.string(), "the method, as blora.rivals names them; rows of colour with their amount"),
+    _need("row", pa.string(), "the method, as blora.benchmark.workshop names them; rows of colour with their amount"),
     _need("pair", pa.int32(), "number of the pair, from 0; the same in all rows"),
     _need("split", pa.string(), "validation or test: which things were drawn"),
     _need("thing_code", pa.string(), "code point of the thing asked for"),

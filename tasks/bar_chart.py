@@ -6,7 +6,7 @@ import io
 
 from PIL import Image, ImageDraw, ImageFont
 
-from blora.proposal import Interval, KindSummary, Summary
+from blora.probe.proposal import Interval, KindSummary, Summary
 
 WIDTH_PX = 900
 LABEL_PX = 250

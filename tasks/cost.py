@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blora import memory
-from blora.config import TrainSettings
+from blora.models import memory
+from blora.settings.training import TrainSettings
 from manifests import layout
 from manifests.store import Store
 from tasks import environment

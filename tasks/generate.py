@@ -19,12 +19,12 @@ from typing import Any, cast
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from blora.adapter import Adapter
-from blora.blend import blend_adapters
-from blora.blocks import Half
+from blora.adapters.adapter import Adapter
+from blora.adapters.blend import blend_adapters
+from blora.adapters.blocks import Half
 from blora.errors import BloraError
-from blora.recolour import Method, Palette
-from blora.sample import Draw, sample_each
+from blora.sampling.colour_transfer import Method, Palette
+from blora.sampling.sample import Draw, sample_each
 from manifests import layout
 from manifests.faults import Fault
 from manifests.store import Missing

@@ -1,4 +1,4 @@
-"""Other methods on the pairs of a run, in slots: what `blora.rivals` compares B-LoRA with, on pictures of the user's.
+"""Other methods on the pairs of a run, in slots: what `blora.benchmark` compares B-LoRA with, on a user's pictures.
 
     method          trains                          draws
     blora           both halves (the run itself)    the run's own pictures; nothing is done here
@@ -28,12 +28,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from blora.adapter import Adapter
-from blora.blocks import attention_layers
+from blora.adapters.adapter import Adapter
+from blora.adapters.blocks import attention_layers
+from blora.benchmark.workshop import Magenta, added, pack_whole, unpack_whole
 from blora.errors import BloraError
-from blora.rivals import Magenta, added, pack_whole, unpack_whole
-from blora.sample import Draw, sample_each
-from blora.train import train
+from blora.sampling.sample import Draw, sample_each
+from blora.training.train import train
 from manifests import layout
 from manifests.parquet import find_table, to_parquet_bytes, to_table
 from manifests.store import Missing

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from blora.config import Settings, recipe_version
-from blora.limits import training_identity
+from blora.checks.limits import training_identity
+from blora.settings.training import Settings, recipe_version
 from manifests import ids
 from manifests.images import IdentifiedImage
 from manifests.schema import ImageEntry, Manifest, PairEntry

@@ -17,10 +17,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from blora.config import Settings, resolve
 from blora.errors import BaseModelError
-from blora.prompts import default_prompts, noise_seeds
-from blora.proposal import Kind, ProbePair, Reading, Summary, summarize
+from blora.probe.prompts import default_prompts, noise_seeds
+from blora.probe.proposal import Kind, ProbePair, Reading, Summary, summarize
+from blora.settings.training import Settings, resolve
 from manifests import ids, layout
 from manifests.errors import counted
 from manifests.parquet import from_parquet_bytes, to_parquet_bytes, to_table

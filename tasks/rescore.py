@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from blora.errors import ScorerError
-from blora.weights import parse_scorer
+from blora.metrics.weights import parse_scorer
 from manifests import layout
 from manifests.parquet import find_table, to_parquet_bytes, to_table
 from manifests.tables import SCORES
@@ -21,7 +21,7 @@ def rescore_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]
 
     Args:
         resident: the slot's working set.
-        payload: ``run_id`` and ``shard_id``; ``scorer`` (its line, see `blora.weights`); ``only``, the sample ids.
+        payload: ``run_id`` and ``shard_id``; ``scorer`` (its line); ``only``, the sample ids.
 
     Returns:
         ``scored`` (sample ids scored by this call), ``score_seconds``, and ``busy_seconds`` of them spent on scores.

@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from blora import memory
-from blora.adapter import Adapter, load_adapter
-from blora.base import Base
-from blora.blocks import Half
-from blora.clip import Clip, load_clip
-from blora.config import Precision, SampleSettings, ScoreSettings, TrainSettings
-from blora.plain import PlainBase
-from blora.score import Scorer, load_scorer, load_scorers
+from blora.adapters.adapter import Adapter, load_adapter
+from blora.adapters.blocks import Half
+from blora.metrics.clip import Clip, load_clip
+from blora.metrics.score import Scorer, load_scorer, load_scorers
+from blora.models import memory
+from blora.models.model import Base
+from blora.probe.plain_unets import PlainBase
+from blora.settings.training import Precision, SampleSettings, ScoreSettings, TrainSettings
 from manifests import layout
 from manifests.store import Store
 from tasks.bases import located_base

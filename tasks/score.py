@@ -11,9 +11,9 @@ from typing import Any
 
 from PIL import Image
 
-from blora.blocks import Half
+from blora.adapters.blocks import Half
 from blora.errors import ScorerError
-from blora.score import Scored, ScoreItem, Scorer, score_each
+from blora.metrics.score import Scored, ScoreItem, Scorer, score_each
 from manifests import layout
 from manifests.faults import Fault
 from manifests.parquet import find_table, to_parquet_bytes, to_table

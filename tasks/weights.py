@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from blora.config import ScoreSettings
 from blora.errors import ScorerError
-from blora.weights import parse_scorer
+from blora.metrics.weights import parse_scorer
+from blora.settings.training import ScoreSettings
 from manifests import ids
 from manifests.store import Store
 from tasks.bases import copy_objects

@@ -29,14 +29,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from blora.base import load_base
-from blora.clip import load_clip
-from blora.config import resolve
-from blora.features import load_lite0
-from blora.judge import Judge
-from blora.paired import Pair, load_paired, make_pairs
-from blora.rivals import Workshop
-from blora.score import FeatureScorer, ScoreItem
+from blora.benchmark.drawings import Pair, load_paired, make_pairs
+from blora.benchmark.judges import Judge
+from blora.benchmark.workshop import Workshop
+from blora.metrics.clip import load_clip
+from blora.metrics.lite0 import load_lite0
+from blora.metrics.score import FeatureScorer, ScoreItem
+from blora.models.model import load_base
+from blora.settings.training import resolve
 from manifests import ids
 from tasks.bench import FolderOfAdapters
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from blora.base import Base, load_base
-from blora.config import SampleSettings, TrainSettings, resolve
-from blora.sample import Draw, sample
-from blora.train import TrainItem, train
+from blora.models.model import Base, load_base
+from blora.sampling.sample import Draw, sample
+from blora.settings.training import SampleSettings, TrainSettings, resolve
+from blora.training.train import TrainItem, train
 from tests.benchmarks.full_size import FullSize
 from tests.benchmarks.operations import (
     forward_flop,
@@ -25,7 +25,7 @@ from tests.benchmarks.operations import (
     sampling_flop,
     training_flop,
 )
-from tests.blora.training import SETTINGS, distance, item
+from tests.blora.small_training import SETTINGS, distance, item
 from tests.tiny import RESOLUTION_PX, picture
 
 WASTE = 1.03

@@ -9,11 +9,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from blora.base import load_base
-from blora.config import resolve
-from blora.prepare import read_pixels
-from blora.sample import Draw, sample
-from blora.train import train_images
+from blora.models.model import load_base
+from blora.sampling.sample import Draw, sample
+from blora.settings.training import resolve
+from blora.training.photos import read_pixels
+from blora.training.train import train_images
 
 PICTURES = Path(__file__).parents[2] / "manifests" / "examples" / "pictures"
 CONTENTS, STYLES = ("owl", "saxophone"), ("sunset", "blueprint")

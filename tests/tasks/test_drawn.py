@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from blora.colour import colour_distance
-from blora.files import pack_safetensors, unpack_safetensors
+from blora.adapters.safetensors_bytes import pack_safetensors, unpack_safetensors
+from blora.metrics.palette_distance import colour_distance
 from manifests import layout
 from manifests.schema import load_manifest
 from manifests.store import Store

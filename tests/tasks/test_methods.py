@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from blora.base import load_base
-from blora.blocks import attention_layers
-from blora.rivals import Magenta, have_magenta
-from blora.sample import Draw, sample
+from blora.adapters.blocks import attention_layers
+from blora.benchmark.workshop import Magenta, have_magenta
+from blora.models.model import load_base
+from blora.sampling.sample import Draw, sample
 from manifests import layout
 from manifests.parquet import from_parquet_bytes
 from manifests.schema import load_manifest
@@ -169,7 +169,7 @@ def test_one_score_table_says_what_every_method_drew(bench: Bench) -> None:
 
 def score_of(bench: Bench, method: str, one: PlannedSample) -> dict[str, float]:
     """Scores of a picture by the library alone."""
-    from blora.score import ScoreItem, score_samples
+    from blora.metrics.score import ScoreItem, score_samples
 
     content, style = (
         bench.resident.picture(layout.image_key(bench.plan.adapter(side).image_ids[0]))
