@@ -3,11 +3,11 @@
 Five lines from two pictures to a third::
 
     import blora
-    from blora.sampling.sample import Draw, sample
+    from blora.sampling.sample import sample
 
     base, settings = blora.load_base("embedded"), blora.resolve("demo")
     pepper, wave = blora.train_images(base, ["pepper.png", "wave.png"], settings.train)
-    picture = sample(base, [Draw(pepper.content, wave.style, "A [c] in [s] style", seed=0)], settings.sample)[0]
+    picture = sample(base, [blora.Draw(pepper.content, wave.style, "A [c] in [s] style", 0)], settings.sample)[0]
 
 Importing this package is light: the names below are looked up on first use, so that a planner never loads torch.
 The functions ``train`` and ``sample`` live in the modules of the same names.
@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # The one list of public names: type checkers read it here, and `_HOMES` from this very text.
     from blora.adapters.adapter import Adapter as Adapter
     from blora.adapters.adapter import Factors as Factors
-    from blora.adapters.adapter import load_adapter as load_adapter
+    from blora.adapters.adapter import blend_adapters as blend_adapters
     from blora.adapters.adapter import strength_from_reference as strength_from_reference
-    from blora.adapters.blend import blend_adapters as blend_adapters
     from blora.adapters.blocks import BLOCKS as BLOCKS
+    from blora.adapters.load import load_adapter as load_adapter
     from blora.errors import BloraError as BloraError
-    from blora.metrics.score import ScoreItem as ScoreItem
+    from blora.metrics.feature_scorer import ScoreItem as ScoreItem
     from blora.metrics.score import score_samples as score_samples
     from blora.metrics.steadiness import Steadiness as Steadiness
     from blora.metrics.steadiness import steadiness as steadiness
@@ -37,18 +37,18 @@ if TYPE_CHECKING:  # The one list of public names: type checkers read it here, a
     from blora.models.model import load_base as load_base
     from blora.sampling.colour_transfer import Palette as Palette
     from blora.sampling.colour_transfer import transfer_colours as transfer_colours
-    from blora.sampling.sample import Draw as Draw
-    from blora.settings.training import PRESETS as PRESETS
+    from blora.sampling.draw import Draw as Draw
+    from blora.settings.judging import ScoreSettings as ScoreSettings
+    from blora.settings.presets import PRESETS as PRESETS
+    from blora.settings.presets import Settings as Settings
+    from blora.settings.resolve import resolve as resolve
+    from blora.settings.sampling import SampleSettings as SampleSettings
     from blora.settings.training import RECIPE_VERSION as RECIPE_VERSION
-    from blora.settings.training import SampleSettings as SampleSettings
-    from blora.settings.training import ScoreSettings as ScoreSettings
-    from blora.settings.training import Settings as Settings
     from blora.settings.training import TrainSettings as TrainSettings
-    from blora.settings.training import resolve as resolve
-    from blora.training.train import TrainItem as TrainItem
-    from blora.training.train import TrainResult as TrainResult
-    from blora.training.train import train_images as train_images
-    from blora.training.train import train_object as train_object
+    from blora.training.from_files import train_images as train_images
+    from blora.training.from_files import train_object as train_object
+    from blora.training.items import TrainItem as TrainItem
+    from blora.training.items import TrainResult as TrainResult
 
 _HOMES = {
     alias.name: node.module

@@ -61,11 +61,10 @@ def validate(manifest: ManifestArgument, allow_root: AllowRoot = None, preset: P
 
     Examples: `blora validate pairs.csv` · `blora validate s3://bucket/inbox/night.yaml --allow-root s3://bucket/pictures`
     """
-    from blora.settings.training import resolve
+    from blora.settings.resolve import merge, resolve
     from manifests.checks import check_images
     from manifests.faults import Fault
     from manifests.schema import load_manifest
-    from tasks.plan import merge
 
     with errors_shown():
         loaded = load_manifest(manifest, allowed_roots=allow_root or ())

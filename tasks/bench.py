@@ -84,11 +84,11 @@ def measure(
         BloraError: What the method refuses: settings, rows, a base that cannot be loaded, a training that diverged.
     """
     from blora.benchmark.drawings import load_paired
+    from blora.benchmark.rows import ROWS
     from blora.benchmark.run import run_bench, summarise
-    from blora.benchmark.workshop import ROWS
     from blora.errors import SettingFault, SettingsError
     from blora.models.model import load_base
-    from blora.settings.training import resolve
+    from blora.settings.resolve import resolve
 
     settings = resolve(preset, overrides)
     if settings.train.precision != settings.sample.precision:

@@ -19,12 +19,12 @@ from typing import Any, cast
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from blora.adapters.adapter import Adapter
-from blora.adapters.blend import blend_adapters
+from blora.adapters.adapter import Adapter, blend_adapters
 from blora.adapters.blocks import Half
 from blora.errors import BloraError
 from blora.sampling.colour_transfer import Method, Palette
-from blora.sampling.sample import Draw, sample_each
+from blora.sampling.draw import Draw
+from blora.sampling.sample import sample_each
 from manifests import layout
 from manifests.faults import Fault
 from manifests.store import Missing

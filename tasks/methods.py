@@ -30,9 +30,10 @@ import numpy as np
 
 from blora.adapters.adapter import Adapter
 from blora.adapters.blocks import attention_layers
-from blora.benchmark.workshop import Magenta, added, pack_whole, unpack_whole
+from blora.benchmark.other_methods import Magenta, added, pack_whole, unpack_whole
 from blora.errors import BloraError
-from blora.sampling.sample import Draw, sample_each
+from blora.sampling.draw import Draw
+from blora.sampling.sample import sample_each
 from blora.training.train import train
 from manifests import layout
 from manifests.parquet import find_table, to_parquet_bytes, to_table

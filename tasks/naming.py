@@ -8,7 +8,8 @@ from functools import lru_cache
 from typing import Any
 
 from blora.checks.limits import training_identity
-from blora.settings.training import Settings, recipe_version
+from blora.settings.presets import Settings
+from blora.settings.training import recipe_version
 from manifests import ids
 from manifests.images import IdentifiedImage
 from manifests.schema import ImageEntry, Manifest, PairEntry

@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
-from blora.settings.training import Settings, resolve
+from blora.settings.presets import Settings
+from blora.settings.resolve import resolve
 from manifests import ids, layout
 from manifests.checks import NORMALISED, check_images, read_images
 from manifests.errors import ManifestsError, counted

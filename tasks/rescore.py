@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from blora.errors import ScorerError
-from blora.metrics.weights import parse_scorer
+from blora.settings.scorer_spec import parse_scorer
 from manifests import layout
 from manifests.parquet import find_table, to_parquet_bytes, to_table
 from manifests.tables import SCORES

@@ -15,7 +15,7 @@ from typing import Any
 from blora.checks.adapter_check import Verdict, best_attempt, check_adapters
 from blora.checks.limits import reconstruction_settings
 from blora.errors import OutOfMemoryError
-from blora.training.train import TrainItem, TrainResult
+from blora.training.items import TrainItem, TrainResult
 from manifests import layout
 from tasks.resident import Resident
 from tasks.runs import Pack, PlannedAdapter, RunInfo

@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from blora.settings.training import Settings
+from blora.settings.presets import Settings
 from manifests import layout
 from manifests.faults import Fault
 from manifests.parquet import from_parquet_bytes, read_rows

@@ -13,7 +13,8 @@ from PIL import Image
 
 from blora.adapters.blocks import Half
 from blora.errors import ScorerError
-from blora.metrics.score import Scored, ScoreItem, Scorer, score_each
+from blora.metrics.feature_scorer import ScoreItem
+from blora.metrics.score import Scored, Scorer, score_each
 from manifests import layout
 from manifests.faults import Fault
 from manifests.parquet import find_table, to_parquet_bytes, to_table

@@ -23,7 +23,8 @@ from blora.errors import CheckpointError, OutOfMemoryError
 from blora.models.memory import training_bytes
 from blora.models.model import Base
 from blora.settings.training import TrainSettings, recipe_version
-from blora.training.train import StepReport, TrainItem, TrainResult, train
+from blora.training.items import StepReport, TrainItem, TrainResult
+from blora.training.train import train
 from manifests import layout
 from manifests.faults import Fault
 from manifests.store import Missing, Store

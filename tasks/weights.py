@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from blora.errors import ScorerError
-from blora.metrics.weights import parse_scorer
-from blora.settings.training import ScoreSettings
+from blora.settings.judging import ScoreSettings
+from blora.settings.scorer_spec import parse_scorer
 from manifests import ids
 from manifests.store import Store
 from tasks.bases import copy_objects

@@ -14,9 +14,10 @@ from blora.adapters.adapter import Adapter, Factors
 from blora.adapters.blocks import target_layers
 from blora.models.model import Base
 from blora.settings.training import TrainSettings
+from blora.training.items import TrainItem
+from blora.training.noise import draw_noise, seeded
 from blora.training.optim import FlatFactors
-from blora.training.photos import draw_noise, prepare_photos, seeded
-from blora.training.train import TrainItem
+from blora.training.photos import prepare_photos
 
 
 def train_with_peft(

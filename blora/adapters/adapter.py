@@ -1,26 +1,31 @@
-"""A B-LoRA as an immutable value: two halves of low-rank factors, loaded, saved, weakened and mixed.
+"""A B-LoRA as an immutable value: two halves of low-rank factors, saved, weakened, mixed and blended.
 
 A layer's weight delta is ``up @ down``. LoRA's alpha / rank is folded into ``up`` when a file is read or a training
 ends, so that nothing has to be remembered beside the factors. Files are safetensors only; nothing is ever unpickled.
+
+    half_and_half = blend_adapters([(wave.style, 0.5), (gold.style, 0.5)])
+
+With factors ``up_i @ down_i`` side by side along the rank, ``[w_1 up_1, w_2 up_2, …] @ [down_1; down_2; …]`` is
+``sum_i w_i (up_i @ down_i)``: a blend is linear in the weight deltas, which a mean of the factors would not be. It is
+an adapter like any other, of the sum of the ranks, so that every row of a batch may have a blend of its own.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
 import torch
-from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 
-from blora.adapters.blocks import BLOCKS, Half, block_of, parse_key, target_layers
-from blora.adapters.safetensors_bytes import pack_safetensors, unpack_safetensors, write_whole
+from blora.adapters.blocks import Half, block_of
+from blora.adapters.safetensors_bytes import pack_safetensors, write_whole
 from blora.errors import KeyMismatchError
 
-__all__ = ["Adapter", "Factors", "load_adapter", "mix", "strength_from_reference"]
+__all__ = ["Adapter", "Factors", "blend_adapters", "check_finite", "mix", "refuse_layers", "strength_from_reference"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +119,7 @@ class Adapter:
         for name, factors in self.layers.items():
             for part, value in (("down", factors.down), ("up", factors.up)):
                 tensors[f"unet.{name}.lora.{part}.weight"] = value.detach().to("cpu", torch.float16).contiguous()
-        _check_finite(tensors, str(path or ""))
+        check_finite(tensors, str(path or ""))
         data = pack_safetensors(tensors, {**self.metadata, "half": str(halves.pop()), "format": "pt"})
         if path is not None:
             write_whole(Path(path), data)
@@ -137,81 +142,44 @@ def mix(content: Adapter, style: Adapter) -> Adapter:
     return Adapter({**content.content.layers, **style.style.layers}, origin)
 
 
-def load_adapter(source: bytes | str | os.PathLike[str], unet: nn.Module | None = None, *, name: str = "") -> Adapter:
-    """Read an adapter, or one half, in any known dialect; every key must land and none may be left over.
+def blend_adapters(parts: Sequence[tuple[Adapter, float]]) -> Adapter:
+    """Return the adapter whose weight deltas are the weighted sum of others'.
 
     Args:
-        source: The bytes of a safetensors file, or its path.
-        unet: If given, the halves that the file holds must cover exactly its target layers, with its shapes.
-        name: What messages call the source; the path by default.
+        parts: Adapters of the same layers (usually the same half), each with its weight; weights may be negative and
+            need not sum to one.
 
     Raises:
-        KeyMismatchError: Unreadable, unknown or missing keys, layers outside the two blocks, or shapes that do not fit.
+        ValueError: No adapter, or a weight that is not finite.
+        KeyMismatchError: The adapters have different layers, or layers of different shapes.
     """
-    data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    where = name or ("adapter" if isinstance(source, bytes) else str(source))
-    try:
-        tensors, metadata = unpack_safetensors(data)
-    except SafetensorError as error:
-        raise KeyMismatchError("not a readable adapter file", str(error), "a whole safetensors file", where) from error
-    _check_finite(tensors, where)
-    layers = _collect(tensors, where)
-    if unet is not None:
-        _check_against(layers, unet, where)
-    return Adapter(layers, metadata)
+    if not parts:
+        raise ValueError("blend_adapters: received no adapter; accepted one or several with a weight each")
+    if any(not abs(weight) < float("inf") for _, weight in parts):
+        raise ValueError(f"blend_adapters: received weights {[weight for _, weight in parts]}; accepted finite numbers")
+    names = parts[0][0].layers.keys()
+    for number, (adapter, _) in enumerate(parts):
+        if adapter.layers.keys() != names:
+            stray = sorted(adapter.layers.keys() ^ names)[0]
+            received = f"{stray} in only one of adapters 0 and {number}"
+            raise KeyMismatchError("adapters of different layers", received, "the same half of each")
+    origin = {f"{number}.{key}": value for number, (one, _) in enumerate(parts) for key, value in one.metadata.items()}
+    origin |= {f"{number}.weight": repr(float(weight)) for number, (_, weight) in enumerate(parts)}
+    layers = {name: _stacked(name, [(one.layers[name], weight) for one, weight in parts]) for name in names}
+    return Adapter(layers, origin)
 
 
-def _collect(tensors: Mapping[str, Tensor], where: str) -> dict[str, Factors]:
-    """Group tensors by layer, fold alpha, and refuse whatever does not make whole layers of the two blocks."""
-    parts: dict[str, dict[str, Tensor]] = {}
-    unknown, outside, twice = [], [], []
-    for key, value in tensors.items():
-        parsed = parse_key(key)
-        if parsed is None:
-            unknown.append(key)
-        elif block_of(parsed[0]) is None:
-            outside.append(key)
-        elif parsed[1] in parts.setdefault(parsed[0], {}):
-            twice.append(key)
-        else:
-            parts[parsed[0]][parsed[1]] = value
-    dialects = "diffusers, PEFT or kohya LoRA keys of the two blocks' attention projections"
-    _refuse(unknown, "keys of no known dialect", where, dialects)
-    _refuse(outside, "layers outside the content and style blocks", where, " and ".join(BLOCKS.values()))
-    _refuse(twice, "keys that name a layer a second time", where, "each layer once")
-    _refuse([] if parts else ["(none)"], "no layers", where, dialects)
-    halved = [layer for layer, have in parts.items() if not {"down", "up"} <= have.keys()]
-    _refuse(halved, "layers without both factors", where, "down and up for each layer")
-    return {layer: _factors(layer, parts[layer], where) for layer in sorted(parts)}
-
-
-def _factors(layer: str, parts: Mapping[str, Tensor], where: str) -> Factors:
-    """Make fp32 factors of one layer's tensors with alpha / rank folded into ``up``."""
-    down, up = parts["down"].float(), parts["up"].float()
-    if down.ndim != 2 or up.ndim != 2 or down.shape[0] != up.shape[1]:
-        received = f"down {tuple(down.shape)}, up {tuple(up.shape)}"
-        raise KeyMismatchError("factors do not multiply", received, "(rank, in) and (out, rank)", f"{where}, {layer}")
-    if "alpha" in parts:
-        up = up * (float(parts["alpha"]) / down.shape[0])
+def _stacked(name: str, parts: Sequence[tuple[Factors, float]]) -> Factors:
+    """One layer's factors side by side."""
+    shapes = {(factors.up.shape[0], factors.down.shape[1]) for factors, _ in parts}
+    if len(shapes) > 1:
+        raise KeyMismatchError("layers of different shapes", str(sorted(shapes)), "adapters of one base", name)
+    down = torch.cat([factors.down for factors, _ in parts])
+    up = torch.cat([factors.up * weight for factors, weight in parts], dim=1)
     return Factors(down, up)
 
 
-def _check_against(layers: Mapping[str, Factors], unet: nn.Module, where: str) -> None:
-    """Compare the halves that are present with the UNet's layers, both ways, and the shapes."""
-    halves: set[Half] = {half for half in map(block_of, layers) if half is not None}
-    expected = {layer for half in halves for layer in target_layers(unet, half)}
-    _refuse(layers.keys() - expected, "layers that the UNet does not have", where, f"{len(expected)} layers")
-    _refuse(expected - layers.keys(), "layers missing from the file", where, f"all {len(expected)} layers")
-    for layer, factors in layers.items():
-        linear = unet.get_submodule(layer)
-        fits: object = (linear.out_features, linear.in_features)
-        have = (factors.up.shape[0], factors.down.shape[1])
-        if have != fits:
-            hint = "use the base model that the adapter was trained on"
-            raise KeyMismatchError("shape does not fit the UNet", f"{have}", f"{fits}", f"{where}, {layer}", hint)
-
-
-def _refuse(names: Iterable[str], what: str, where: str, accepted: str) -> None:
+def refuse_layers(names: Iterable[str], what: str, where: str, accepted: str) -> None:
     """Raise with the first few names, if there are any."""
     found = sorted(names)
     if found:
@@ -219,6 +187,7 @@ def _refuse(names: Iterable[str], what: str, where: str, accepted: str) -> None:
         raise KeyMismatchError(what, shown, accepted, where, "check that this is a B-LoRA for this kind of base model")
 
 
-def _check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Refuse weights that are no numbers; raises KeyMismatchError."""
     bad = [key for key, value in tensors.items() if not bool(torch.isfinite(value).all())]
-    _refuse(bad, "weights that are not finite in fp16", where, "finite numbers")
+    refuse_layers(bad, "weights that are not finite in fp16", where, "finite numbers")

@@ -32,7 +32,7 @@ from blora.benchmark.drawings import Pair, PairedSet, Split
 from blora.metrics.lite0 import Lite0
 from blora.metrics.palette_distance import colour_distance, rgb_to_lab
 
-__all__ = ["Judge", "Verdict", "edge_map", "perceptual_distance"]
+__all__ = ["Judge", "Judgement", "edge_map", "perceptual_distance"]
 
 RECIPE: Final = 1
 """Counts changes of this file that alter a number."""
@@ -52,7 +52,7 @@ KINDS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judgement:
     """What the judges say of one picture; names are numbers in the paired set, distances are from the real drawing."""
 
     style: int
@@ -105,7 +105,7 @@ class Judge:
         self._galleries: dict[frozenset[str], Vectors] = {}
         self.version = f"{self._extractor.version}-{RECIPE}-{'+'.join(style)}-{'+'.join(thing)}"
 
-    def judge(self, pictures: Sequence[NDArray[np.uint8]], pairs: Sequence[Pair]) -> list[Verdict]:
+    def judge(self, pictures: Sequence[NDArray[np.uint8]], pairs: Sequence[Pair]) -> list[Judgement]:
         """Judge one picture a pair.
 
         Args:
@@ -126,7 +126,7 @@ class Judge:
                 edges = float(1 - own["edges"] @ self._all["edges"][pair.truth])
                 kept = colour_distance(given[row], self.paired.pictures[pair.content])
                 right = style == pair.style, thing == pair.thing
-                verdicts.append(Verdict(style, right[0], thing, right[1], apart, colour, edges, kept))
+                verdicts.append(Judgement(style, right[0], thing, right[1], apart, colour, edges, kept))
         return verdicts
 
     def _look(self, pictures: list[NDArray[np.uint8]]) -> Iterator[tuple[dict[str, Vectors], dict[int, Tensor]]]:

@@ -18,16 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blora.benchmark.drawings import Pair, PairedSet, Split, make_pairs
-from blora.benchmark.judges import Judge, Verdict
-from blora.benchmark.workshop import ROWS, Drawn, Tell, Workshop, check_rows, have_magenta
+from blora.benchmark.judges import Judge, Judgement
+from blora.benchmark.other_methods import have_magenta
+from blora.benchmark.rows import ROWS, Drawn, Tell, check_rows
+from blora.benchmark.workshop import Workshop
+from blora.metrics.bootstrap import percentile_interval, resampled_counts
 from blora.metrics.lite0 import load_lite0
 from blora.models.model import Base
-from blora.settings.training import Settings
+from blora.settings.presets import Settings
 
 __all__ = ["MEASURES", "BenchResult", "Rate", "run_bench", "summarise"]
 
 RESAMPLES: Final = 2000
-LEVEL: Final = 0.95
 RATES: Final = ("style_right", "thing_right", "harmonic_mean")
 MEASURES: Final = (*RATES, "perceptual_distance", "colour_distance", "edge_distance", "content_colour_distance")
 """What is said of each row: rates from 0 to 1 (high is good), then mean distances (low is good)."""
@@ -50,7 +52,7 @@ class BenchResult:
     split: Split
     pairs: list[Pair]
     drawn: dict[str, Drawn]
-    verdicts: dict[str, list[Verdict]]
+    verdicts: dict[str, list[Judgement]]
     left_out: dict[str, str]
     judge: str
     chosen: dict[str, dict[str, float]]
@@ -119,31 +121,25 @@ def summarise(result: BenchResult, seed: int = 0) -> list[Rate]:
     """Return every measure of every row, with intervals; rows share the resamples."""
     clusters = sorted({pair.content for pair in result.pairs})
     member = np.array([clusters.index(pair.content) for pair in result.pairs])
-    picks = np.random.default_rng(seed).integers(0, len(clusters), (RESAMPLES, len(clusters)))
-    counts = np.stack([np.bincount(pick, minlength=len(clusters)) for pick in picks])
+    counts = resampled_counts(len(clusters), RESAMPLES, np.random.default_rng(seed))
     weights = np.concatenate([np.ones((1, len(member))), counts[:, member]])  # the first row is the sample itself
     real = _measure(result.verdicts["real"], weights)
     rates = []
     for row, verdicts in result.verdicts.items():
         for measure, values in _measure(verdicts, weights).items():
-            low, high = _interval(values[1:])
+            low, high = percentile_interval(values[1:])
             shares: tuple[float | None, float | None, float | None] = (None, None, None)
             if measure in RATES:
                 ratio = values / np.maximum(real[measure], 1e-9)
-                shares = (float(ratio[0]), *_interval(ratio[1:]))
+                shares = (float(ratio[0]), *percentile_interval(ratio[1:]))
             rates.append(Rate(row, measure, float(values[0]), low, high, *shares))
     return rates
 
 
-def _measure(verdicts: Sequence[Verdict], weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+def _measure(verdicts: Sequence[Judgement], weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     """Each measure under each row of weights (resamples, pairs); the harmonic mean is of the two rates."""
     plain = [name for name in MEASURES if name != "harmonic_mean"]
     means = {name: weights @ [float(getattr(v, name)) for v in verdicts] / weights.sum(axis=1) for name in plain}
     style, thing = means["style_right"], means["thing_right"]
     means["harmonic_mean"] = 2 * style * thing / np.maximum(style + thing, 1e-9)
     return {name: means[name] for name in MEASURES}
-
-
-def _interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)

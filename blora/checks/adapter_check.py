@@ -22,8 +22,10 @@ from blora.checks.defects import ADAPTER_DEFECTS, adapter_defects
 from blora.checks.limits import limits_for, reconstruction_settings
 from blora.errors import BloraError
 from blora.models.model import Base
-from blora.sampling.sample import Draw, sample_each
-from blora.settings.training import SampleSettings, Settings
+from blora.sampling.draw import Draw
+from blora.sampling.sample import sample_each
+from blora.settings.presets import Settings
+from blora.settings.sampling import SampleSettings
 
 __all__ = ["Verdict", "best_attempt", "check_adapters", "measure", "reconstruct"]
 

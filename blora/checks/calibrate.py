@@ -41,10 +41,13 @@ from blora.checks.defects import RECIPE, grey_collapse, reconstruction_distance,
 from blora.checks.limits import LIMITS, reconstruction_settings
 from blora.metrics.lite0 import load_lite0
 from blora.models.model import Base, load_base
-from blora.sampling.sample import Draw, sample
-from blora.settings.training import Settings, resolve
+from blora.sampling.draw import Draw
+from blora.sampling.sample import sample
+from blora.settings.presets import Settings
+from blora.settings.resolve import resolve
+from blora.training.items import TrainItem
 from blora.training.photos import pixel_digest, read_pixels
-from blora.training.train import TrainItem, train
+from blora.training.train import train
 
 __all__ = ["Drawings", "Evidence", "choose_limit", "gather_evidence"]
 

@@ -17,7 +17,9 @@ from importlib import resources
 from typing import Any, Final
 
 from blora.errors import SettingFault, SettingsError
-from blora.settings.training import CheckSettings, SampleSettings, Settings
+from blora.settings.judging import CheckSettings
+from blora.settings.presets import Settings
+from blora.settings.sampling import SampleSettings
 
 __all__ = ["LIMITS", "calibrated", "limits_for", "reconstruction_settings", "training_identity"]
 

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from blora.errors import ScorerError
 from blora.metrics.lite0 import Features
 
-__all__ = ["Clip", "load_clip"]
+__all__ = ["ClipEncoder", "load_clip"]
 
 
-class Clip:
+class ClipEncoder:
     """A CLIP model with the preprocessing and the tokenizer that it was trained with."""
 
     def __init__(
@@ -57,7 +57,7 @@ class Clip:
         return _unit(self._model.encode_text(self._tokenizer(list(texts)).to(self._device)))
 
 
-def load_clip(architecture: str, pretrained: str, device: str = "cpu") -> Clip:
+def load_clip(architecture: str, pretrained: str, device: str = "cpu") -> ClipEncoder:
     """Load the embedded CLIP, or one of open_clip's architectures with a pretrained tag or a file of weights.
 
     A file of weights does not say which activation it was trained with: name the "-quickgelu" architecture for
@@ -76,7 +76,7 @@ def load_clip(architecture: str, pretrained: str, device: str = "cpu") -> Clip:
         from blora.embedded.clip import load_embedded_clip
 
         model, preprocess, tokenizer = load_embedded_clip()
-        return Clip(model, preprocess, tokenizer, "embedded-clip", REVISION[:12], device)
+        return ClipEncoder(model, preprocess, tokenizer, "embedded-clip", REVISION[:12], device)
     import open_clip
 
     _check_names(architecture, pretrained)
@@ -93,7 +93,9 @@ def load_clip(architecture: str, pretrained: str, device: str = "cpu") -> Clip:
         ) from error
     file = Path(pretrained)
     weights = f"{file.name}-{_sha256(file)[:12]}" if file.is_file() else pretrained
-    return Clip(model, preprocess, tokenizer, f"{architecture}/{weights}", f"open_clip {open_clip.__version__}", device)
+    return ClipEncoder(
+        model, preprocess, tokenizer, f"{architecture}/{weights}", f"open_clip {open_clip.__version__}", device
+    )
 
 
 def _check_names(architecture: str, pretrained: str) -> None:

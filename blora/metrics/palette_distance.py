@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from blora.sampling.colour_transfer import to_linear
+
 __all__ = ["colour_distance", "rgb_to_lab"]
 
 SIDE_PX: Final = 128
@@ -37,9 +39,7 @@ _UNIT_DIRECTIONS: Final = _DIRECTIONS / np.linalg.norm(_DIRECTIONS, axis=1, keep
 
 def rgb_to_lab(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Convert sRGB values 0-255 (..., 3) to CIELAB (..., 3): L in 0-100, a and b around zero."""
-    encoded = rgb.astype(np.float64) / 255
-    linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
-    xyz = linear @ _SRGB_TO_XYZ.T / _WHITE_D65
+    xyz = to_linear(rgb) @ _SRGB_TO_XYZ.T / _WHITE_D65
     edge = 6 / 29
     f = np.where(xyz > edge**3, np.cbrt(xyz), xyz / (3 * edge**2) + 4 / 29)
     x, y, z = f[..., 0], f[..., 1], f[..., 2]

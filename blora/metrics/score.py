@@ -28,57 +28,22 @@ Source: harmonic mean as in NP-LoRA, the warning about one-sided scores from LoR
 
 from __future__ import annotations
 
-import hashlib
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from blora.errors import ScorerError
-from blora.metrics.clip import Clip, load_clip
-from blora.metrics.lite0 import Features, load_lite0
+from blora.metrics.clip import ClipEncoder, load_clip
+from blora.metrics.feature_scorer import FeatureScorer, ScoreItem
+from blora.metrics.lite0 import load_lite0
 from blora.metrics.palette_distance import colour_distance
-from blora.metrics.weights import locate_weights, parse_scorer
-from blora.settings.training import ScoreSettings
+from blora.metrics.weights import locate_weights
+from blora.settings.judging import ScoreSettings
+from blora.settings.scorer_spec import parse_scorer
 
-__all__ = [
-    "ColourScorer",
-    "FeatureScorer",
-    "ScoreItem",
-    "Scored",
-    "Scorer",
-    "load_scorer",
-    "load_scorers",
-    "score_each",
-    "score_samples",
-]
-
-T = TypeVar("T")
-
-REMEMBERED_PICTURES: Final = 256
-"""Content and style images whose features a scorer keeps: in a grid each comes back in many rows."""
-
-
-@dataclass(frozen=True, eq=False)
-class ScoreItem:
-    """A picture to judge and what it was meant to show; pictures are RGB uint8 (height, width, 3) of any size.
-
-    Attributes:
-        sample: The picture to judge.
-        content: The image its content came from, if any.
-        style: The image its style came from, if any.
-        text: What it should show, in plain words (object word and style word, not their tokens); empty for none.
-    """
-
-    sample: NDArray[np.uint8]
-    content: NDArray[np.uint8] | None = None
-    style: NDArray[np.uint8] | None = None
-    text: str = ""
+__all__ = ["ColourScorer", "Scored", "Scorer", "load_scorer", "load_scorers", "score_each", "score_samples"]
 
 
 @dataclass(frozen=True)
@@ -98,18 +63,6 @@ class Scorer(Protocol):
 
     def score(self, items: Sequence[ScoreItem]) -> list[dict[str, float]]:
         """Return the scores of each item by name, those that apply to it."""
-        ...
-
-
-class Extractor(Protocol):
-    """What turns pictures into a content and a style feature each."""
-
-    name: str
-    short_name: str
-    version: str
-
-    def extract(self, pictures: Sequence[NDArray[np.uint8]]) -> Features:
-        """Return unit-length features, one row a picture."""
         ...
 
 
@@ -145,7 +98,7 @@ def load_scorer(asked: str, device: str = "cpu", batch_size: int = 32) -> Featur
     spec = parse_scorer(asked)
     encoder = load_encoder(spec.kind, locate_weights(spec), device)
     # Leakage needs a content feature that is not the style feature once more, which of these CSD alone has.
-    texts = encoder.embed_texts if isinstance(encoder, Clip) else None
+    texts = encoder.embed_texts if isinstance(encoder, ClipEncoder) else None
     return FeatureScorer(encoder, batch_size, leakage=spec.kind == "csd", embed_texts=texts, own_names=True)
 
 
@@ -189,96 +142,6 @@ def _signed(
     return row | new
 
 
-class FeatureScorer:
-    """Similarities between features, and what both sides say together."""
-
-    def __init__(
-        self,
-        extractor: Extractor,
-        batch_size: int = 32,
-        *,
-        leakage: bool = False,
-        embed_texts: Callable[[Sequence[str]], Tensor] | None = None,
-        own_names: bool = False,
-    ) -> None:
-        """Take name and version from the extractor.
-
-        Args:
-            extractor: Gives the features.
-            batch_size: Pictures in one pass.
-            leakage: Also score leakage; only makes sense where the content feature is not the style feature too.
-            embed_texts: Unit-length embeddings of texts in the space of content features, where there is such a thing.
-            own_names: Also name scores of both sides after the extractor, so that they stand beside another's.
-        """
-        self.name, self.version = extractor.name, extractor.version
-        self._extractor, self._batch_size, self._leakage = extractor, batch_size, leakage
-        self._embed_texts = embed_texts
-        self._suffix = f"_{extractor.short_name}" if own_names else ""
-        self._remembered: OrderedDict[bytes, tuple[Tensor, Tensor]] = OrderedDict()
-
-    def score(self, items: Sequence[ScoreItem]) -> list[dict[str, float]]:
-        """Judge items in batches, so that memory does not grow with their number."""
-        return [scores for batch in _batches(items, self._batch_size) for scores in self._score_batch(batch)]
-
-    def _score_batch(self, items: Sequence[ScoreItem]) -> list[dict[str, float]]:
-        references = self._look_up([p for item in items for p in (item.content, item.style) if p is not None])
-        places = {id(item.sample): item.sample for item in items}  # one sample may be judged by several references
-        samples = self._extractor.extract(list(places.values()))
-        rank = {key: number for number, key in enumerate(places)}
-        texts = self._embed([item.text for item in items])
-        rows = []
-        for item in items:
-            number = rank[id(item.sample)]
-            content = None if item.content is None else references[_digest(item.content)]
-            style = None if item.style is None else references[_digest(item.style)]
-            row = self._compare((samples.content[number], samples.style[number]), content, style)
-            if item.text in texts:
-                row[f"text_{self._extractor.short_name}"] = _cosine(samples.content[number], texts[item.text])
-            rows.append(row)
-        return rows
-
-    def _compare(
-        self, sample: tuple[Tensor, Tensor], content: tuple[Tensor, Tensor] | None, style: tuple[Tensor, Tensor] | None
-    ) -> dict[str, float]:
-        """Scores of one sample; each argument is a (content feature, style feature) pair."""
-        kind = self._extractor.short_name
-        row: dict[str, float] = {}
-        if content is not None:
-            row[f"content_{kind}"] = _cosine(sample[0], content[0])
-        if style is not None:
-            row[f"style_{kind}"] = _cosine(sample[1], style[1])
-            if self._leakage:
-                row[f"leakage_{kind}"] = _cosine(sample[0], style[0])
-        if content is not None and style is not None:
-            held, taken = row[f"content_{kind}"], row[f"style_{kind}"]
-            row[f"harmonic_mean{self._suffix}"] = harmonic_mean(held, taken)
-            row[f"transfer{self._suffix}"] = harmonic_mean(
-                _gain(held, _cosine(content[0], style[0])), _gain(taken, _cosine(content[1], style[1]))
-            )
-        return row
-
-    def _embed(self, texts: Sequence[str]) -> Mapping[str, Tensor]:
-        """Embeddings by text, where the extractor understands texts at all."""
-        different = sorted(set(texts) - {""})
-        if self._embed_texts is None or not different:
-            return {}
-        return dict(zip(different, self._embed_texts(different), strict=True))
-
-    def _look_up(self, pictures: Sequence[NDArray[np.uint8]]) -> Mapping[bytes, tuple[Tensor, Tensor]]:
-        """Features of pictures by digest, each computed once while it is remembered."""
-        needed = {_digest(picture): picture for picture in pictures}
-        found = {key: self._remembered[key] for key in needed if key in self._remembered}
-        for keys in _batches([key for key in needed if key not in found], self._batch_size):
-            features = self._extractor.extract([needed[key] for key in keys])
-            found |= zip(keys, zip(features.content, features.style, strict=True), strict=True)
-        for key, pair in found.items():
-            self._remembered[key] = pair
-            self._remembered.move_to_end(key)
-        while len(self._remembered) > REMEMBERED_PICTURES:
-            self._remembered.popitem(last=False)
-        return found
-
-
 class ColourScorer:
     """How far the picture's palette is from the style image's."""
 
@@ -291,29 +154,6 @@ class ColourScorer:
             {} if item.style is None else {"colour_distance": colour_distance(item.sample, item.style)}
             for item in items
         ]
-
-
-def harmonic_mean(one: float, other: float) -> float:
-    """Harmonic mean of two similarities; a negative one counts as zero, and with a zero the mean is zero."""
-    one, other = max(one, 0.0), max(other, 0.0)
-    return 2 * one * other / (one + other) if one + other > 0 else 0.0
-
-
-def _gain(similarity: float, floor: float) -> float:
-    """How far the similarity has come from the floor to one; zero where the floor itself is one."""
-    return max(similarity - floor, 0.0) / (1 - floor) if floor < 1 - 1e-6 else 0.0
-
-
-def _batches(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    return (values[start : start + size] for start in range(0, len(values), size))
-
-
-def _cosine(one: Tensor, other: Tensor) -> float:
-    return float(torch.dot(one, other).clamp(-1, 1))
-
-
-def _digest(picture: NDArray[np.uint8]) -> bytes:
-    return hashlib.sha256(repr(picture.shape).encode() + np.ascontiguousarray(picture).tobytes()).digest()
 
 
 def _fault(item: ScoreItem, number: int) -> ScorerError | None:

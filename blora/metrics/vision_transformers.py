@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torchvision import transforms
 
 from blora.errors import ScorerError
-from blora.metrics.clip import Clip
+from blora.metrics.clip import ClipEncoder
 from blora.metrics.lite0 import Features
 from blora.metrics.weights import Weights
 
@@ -79,11 +79,11 @@ class Encoder:
         return Features(content=_unit(content), style=_unit(style))
 
 
-def load_encoder(kind: str, weights: Weights, device: str = "cpu") -> Encoder | Clip:
+def load_encoder(kind: str, weights: Weights, device: str = "cpu") -> Encoder | ClipEncoder:
     """Build a network and give it its weights, in fp32.
 
     Args:
-        kind: A key of `blora.metrics.weights.PUBLISHED`.
+        kind: A key of `blora.settings.scorer_spec.PUBLISHED`.
         weights: Found and checked by `blora.metrics.weights.locate_weights`.
         device: Where it runs.
 
@@ -136,7 +136,7 @@ def _csd(tensors: dict[str, Tensor], device: str) -> Heads:
     return heads
 
 
-def _clip(kind: str, version: str, tensors: dict[str, Tensor], device: str) -> Clip:
+def _clip(kind: str, version: str, tensors: dict[str, Tensor], device: str) -> ClipEncoder:
     import open_clip
 
     architecture = CLIP[kind]
@@ -147,7 +147,7 @@ def _clip(kind: str, version: str, tensors: dict[str, Tensor], device: str) -> C
     network.attn_mask = torch.full((length, length), float("-inf")).triu(1)
     model = _filled(network, tensors, kind, device)
     prepare = _preparation(INPUT_PX, CLIP_MEAN, CLIP_STD)
-    return Clip(
+    return ClipEncoder(
         model, prepare, open_clip.get_tokenizer(architecture), kind, version, device, short_name=kind.replace("-", "_")
     )
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from blora.errors import OutOfMemoryError
-from blora.settings.training import SampleSettings, TrainSettings
+from blora.settings.sampling import SampleSettings
+from blora.settings.training import TrainSettings
 
-__all__ = ["SDXL", "Device", "Model", "pack_size", "plan_sampling", "plan_training", "room", "training_bytes"]
+__all__ = ["SDXL", "MemoryPlan", "ModelSize", "pack_size", "plan_sampling", "plan_training", "room", "training_bytes"]
 
 GB: Final = 10**9
 _ALLOWANCE: Final = 1.0 * GB
@@ -37,7 +38,7 @@ _MOST_ADAPTERS_ON_A_CPU: Final = 8
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelSize:
     """The sizes of a base model that memory depends on.
 
     Attributes:
@@ -57,7 +58,7 @@ class Model:
     factor: int
 
     @classmethod
-    def like_sdxl(cls, config: Mapping[str, Any], factor: int, adapter_parameters_per_rank: int) -> Model:
+    def like_sdxl(cls, config: Mapping[str, Any], factor: int, adapter_parameters_per_rank: int) -> ModelSize:
         """Reckon a smaller model's sizes from SDXL's by its width; its UNet's configuration says how wide it is."""
         width = int(config["block_out_channels"][0])
         share = (width / SDXL.width) ** 2
@@ -75,11 +76,11 @@ class Model:
         return self.width / SDXL.width * width_px * height_px / self.factor**2 / (1024 / SDXL.factor) ** 2
 
 
-SDXL: Final = Model(2_567_463_684, 3.27 * GB, 0.335 * GB, 440_320, 320, 8)
+SDXL: Final = ModelSize(2_567_463_684, 3.27 * GB, 0.335 * GB, 440_320, 320, 8)
 
 
 @dataclass(frozen=True)
-class Device:
+class MemoryPlan:
     """How a device's memory is used.
 
     Attributes:
@@ -97,7 +98,7 @@ class Device:
     needed_bytes: int
 
 
-def training_bytes(settings: TrainSettings, size: int, *, checkpointing: bool, model: Model = SDXL) -> int:
+def training_bytes(settings: TrainSettings, size: int, *, checkpointing: bool, model: ModelSize = SDXL) -> int:
     """Return what a pack of so many adapters takes while it trains, the frozen UNet included."""
     per_number = 4 if settings.precision == "fp32" else 2
     adapters = size * settings.rank * model.adapter_parameters_per_rank * _BYTES_PER_ADAPTER_PARAMETER
@@ -106,7 +107,7 @@ def training_bytes(settings: TrainSettings, size: int, *, checkpointing: bool, m
     return round(model.unet_parameters * per_number + adapters + rows * row + _ALLOWANCE)
 
 
-def plan_training(free_bytes: float, settings: TrainSettings, model: Model = SDXL) -> Device:
+def plan_training(free_bytes: float, settings: TrainSettings, model: ModelSize = SDXL) -> MemoryPlan:
     """Choose the largest pack that fits while keeping its activations; if none does, one adapter recomputing them.
 
     Args:
@@ -123,7 +124,7 @@ def plan_training(free_bytes: float, settings: TrainSettings, model: Model = SDX
         for size in range(_MOST_ADAPTERS if checkpointing is ways[0] else 1, 0, -1):
             needed = training_bytes(settings, size, checkpointing=checkpointing, model=model)
             if needed <= free_bytes:
-                return Device(size, checkpointing, needed_bytes=needed, **beside)
+                return MemoryPlan(size, checkpointing, needed_bytes=needed, **beside)
     floor = training_bytes(settings, 1, checkpointing=ways[-1], model=model)
     raise OutOfMemoryError(
         "training one adapter does not fit on the device",
@@ -134,7 +135,7 @@ def plan_training(free_bytes: float, settings: TrainSettings, model: Model = SDX
     )
 
 
-def plan_sampling(free_bytes: float, settings: SampleSettings, model: Model = SDXL) -> Device:
+def plan_sampling(free_bytes: float, settings: SampleSettings, model: ModelSize = SDXL) -> MemoryPlan:
     """Choose how many pictures, up to the settings' own number, are drawn at once, and what stays off the device.
 
     Raises:
@@ -157,10 +158,10 @@ def plan_sampling(free_bytes: float, settings: SampleSettings, model: Model = SD
             "sample",
             "draw smaller pictures, use precision bf16, or a device with more memory",
         )
-    return Device(size, False, encoders_on_cpu, in_tiles, round(max(decoding, still + size * picture)))
+    return MemoryPlan(size, False, encoders_on_cpu, in_tiles, round(max(decoding, still + size * picture)))
 
 
-def room(free_bytes: float, precision: str, model: Model = SDXL) -> dict[str, bool]:
+def room(free_bytes: float, precision: str, model: ModelSize = SDXL) -> dict[str, bool]:
     """Return what `blora.models.model.Base.save_memory` should be told on a device with so much free memory.
 
     That is whether the encoders, and whether the whole autoencoder at work, do not fit beside the UNet.
@@ -172,7 +173,7 @@ def room(free_bytes: float, precision: str, model: Model = SDXL) -> dict[str, bo
     }
 
 
-def pack_size(free_bytes: float | None, settings: TrainSettings, model: Model = SDXL, *, on_gpu: bool) -> int:
+def pack_size(free_bytes: float | None, settings: TrainSettings, model: ModelSize = SDXL, *, on_gpu: bool) -> int:
     """Return how many adapters to train in one pass; 1 where nothing is known of the device.
 
     A pack that would not fit at all is none of the planner's business: the training says so where it happens.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from blora.adapters.blocks import target_layers
 from blora.models.locate import Located, base_revision, locate_base
-from blora.settings.training import Precision
+from blora.settings.fields import Precision
 
 if TYPE_CHECKING:
     import numpy as np

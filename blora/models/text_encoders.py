@@ -17,7 +17,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from transformers.utils import logging as transformers_logging
 
 from blora.errors import BaseModelError
-from blora.settings.training import Precision
+from blora.settings.fields import Precision
 
 __all__ = ["DTYPES", "PromptEmbeddings", "TextEncoders", "load_frozen", "to_pixels"]
 

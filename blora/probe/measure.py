@@ -24,18 +24,19 @@ from torch import Tensor
 
 from blora.errors import BloraError, SettingsError
 from blora.metrics.lite0 import Features
-from blora.probe.proposal import ProbePair, Reading
+from blora.probe.proposal import BlockReading
+from blora.probe.readings import ProbePair
 from blora.sampling.denoise import Model, beside, denoise, fits_device, model_faults
-from blora.settings.training import SampleSettings
+from blora.settings.sampling import SampleSettings
 
-__all__ = ["Judge", "measure"]
+__all__ = ["JointEncoder", "measure"]
 
 _NOWHERE: Final = ""
 _EVERYWHERE: Final = "*"
 
 
-class Judge(Protocol):
-    """Pictures and texts in one space; `blora.metrics.clip.Clip` is one."""
+class JointEncoder(Protocol):
+    """Pictures and texts in one space; `blora.metrics.clip.ClipEncoder` is one."""
 
     def extract(self, pictures: Sequence[NDArray[np.uint8]]) -> Features:
         """Return unit-length features, of which `content` is used."""
@@ -47,7 +48,7 @@ class Judge(Protocol):
 
 
 @dataclass(frozen=True)
-class _Row:
+class _Drawing:
     """One picture to draw: where q goes."""
 
     pair: int
@@ -57,13 +58,13 @@ class _Row:
 
 def measure(
     model: Model,
-    judge: Judge,
+    judge: JointEncoder,
     pairs: Sequence[ProbePair],
     settings: SampleSettings,
     blocks: Sequence[str],
     *,
     on_step: Callable[[int, int], None] | None = None,
-) -> list[Reading]:
+) -> list[BlockReading]:
     """Draw and score every pair for every block; ``settings.batch_size`` pictures go through the UNet in one pass.
 
     With a batch size of the number of blocks + 2, one pass holds all pictures of a pair. A picture depends on the
@@ -89,12 +90,12 @@ def measure(
     if faults:
         raise SettingsError(faults)
     rows = [
-        _Row(number, seed, where)
+        _Drawing(number, seed, where)
         for number, pair in enumerate(pairs)
         for seed in pair.seeds
         for where in (_NOWHERE, _EVERYWHERE, *blocks)
     ]
-    scores: dict[_Row, float] = {}
+    scores: dict[_Drawing, float] = {}
     for start in range(0, len(rows), settings.batch_size):
         batch = rows[start : start + settings.batch_size]
 
@@ -111,13 +112,13 @@ def measure(
         hint = "use precision bf16 or fp32"
         raise BloraError("scores are not finite", f"{len(bad)} of {len(rows)}", "finite scores", str(bad[0]), hint)
     return [
-        Reading(
+        BlockReading(
             row.pair,
             row.seed,
             row.where,
             score,
-            scores[_Row(row.pair, row.seed, _NOWHERE)],
-            scores[_Row(row.pair, row.seed, _EVERYWHERE)],
+            scores[_Drawing(row.pair, row.seed, _NOWHERE)],
+            scores[_Drawing(row.pair, row.seed, _EVERYWHERE)],
         )
         for row, score in scores.items()
         if row.where not in (_NOWHERE, _EVERYWHERE)
@@ -128,7 +129,7 @@ def measure(
 def _draw(
     model: Model,
     pairs: Sequence[ProbePair],
-    rows: Sequence[_Row],
+    rows: Sequence[_Drawing],
     settings: SampleSettings,
     step: Callable[[int, int], None],
 ) -> Tensor:

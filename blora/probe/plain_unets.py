@@ -20,7 +20,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from blora.errors import TopologyError
 from blora.models.text_encoders import DTYPES, PromptEmbeddings, load_frozen, to_pixels
-from blora.settings.training import Precision
+from blora.settings.fields import Precision
 
 __all__ = ["PlainBase"]
 

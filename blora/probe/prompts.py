@@ -14,7 +14,7 @@ import numpy as np
 from blora.errors import SettingFault, SettingsError
 
 if TYPE_CHECKING:
-    from blora.probe.proposal import Kind
+    from blora.probe.readings import Kind
 
 __all__ = ["default_prompts", "noise_seeds"]
 

@@ -18,7 +18,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["RECIPE", "Palette", "linear_map", "moments", "subject_mask", "to_oklab", "transfer_colours"]
+__all__ = ["RECIPE", "Palette", "linear_map", "moments", "subject_mask", "to_linear", "to_oklab", "transfer_colours"]
 
 RECIPE: Final = 1
 """Counts changes of the colour code that alter a picture; part of the id of every picture that uses it."""
@@ -168,10 +168,15 @@ def _root(matrix: Values) -> Values:
 
 def to_oklab(rgb: NDArray[np.uint8]) -> Values:
     """Return sRGB (…, 3) uint8 as OKLab: lightness from 0 to 1, and two axes of colour within about 0.4 of 0."""
-    encoded = rgb.astype(np.float64) / 255
-    linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
-    lab: Values = np.cbrt(linear @ _RGB_TO_LMS.T) @ _LMS_TO_LAB.T
+    lab: Values = np.cbrt(to_linear(rgb) @ _RGB_TO_LMS.T) @ _LMS_TO_LAB.T
     return lab
+
+
+def to_linear(rgb: NDArray[np.uint8]) -> Values:
+    """Return sRGB of any shape as linear light, 0 to 1 (IEC 61966-2-1)."""
+    encoded = rgb.astype(np.float64) / 255
+    linear: Values = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
+    return linear
 
 
 def _to_rgb(lab: Values) -> NDArray[np.uint8]:

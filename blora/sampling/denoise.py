@@ -19,7 +19,7 @@ from torch import Tensor
 from blora.errors import OutOfMemoryError, SettingFault
 from blora.models.prompt_cache import fixed_prompts
 from blora.sampling.scheduler import generator_of, make_sampler
-from blora.settings.training import SampleSettings
+from blora.settings.sampling import SampleSettings
 
 if TYPE_CHECKING:
     from blora.models.text_encoders import PromptEmbeddings

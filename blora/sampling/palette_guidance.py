@@ -27,7 +27,7 @@ from blora.sampling.colour_transfer import Palette, Values, linear_map, moments
 
 if TYPE_CHECKING:
     from blora.models.model import Base
-    from blora.settings.training import SampleSettings
+    from blora.settings.sampling import SampleSettings
 
 __all__ = ["Steering", "steering_of"]
 

@@ -25,47 +25,18 @@ from torch import Tensor
 from blora.adapters.adapter import Adapter
 from blora.adapters.blocks import BLOCKS, Half, target_layers
 from blora.adapters.packed import Rows, inject, stack
-from blora.errors import BloraError, KeyMismatchError, SettingFault, SettingsError
+from blora.errors import BloraError
 from blora.models.execution import compiled_blocks
 from blora.models.model import Base
-from blora.sampling.colour_transfer import Palette
-from blora.sampling.denoise import beside, denoise, fits_device, is_guided, latent_shape, model_faults
+from blora.sampling.denoise import beside, denoise, fits_device, is_guided, latent_shape
+from blora.sampling.draw import Draw, check_draws, misfit
 from blora.sampling.palette_guidance import steering_of
-from blora.settings.training import SampleSettings
+from blora.settings.sampling import SampleSettings
 
-__all__ = ["Draw", "SampleReport", "sample", "sample_each", "sample_latents"]
+__all__ = ["SampleReport", "sample", "sample_each", "sample_latents"]
+
 
 _FINITE_HINT: Final = "use precision bf16 or fp32, a lower strength, or another adapter"
-
-
-@dataclass(frozen=True, eq=False)
-class Draw:
-    """One picture to draw.
-
-    Attributes:
-        content: Adapter whose content half is used; None for what the prompt says.
-        style: Adapter whose style half is used; None for none.
-        prompt: Goes into all blocks.
-        seed: Of the picture's own generator, from 0, which is a seed like any other.
-        content_strength: Factor of the content half's weight delta (linear; see `strength_from_reference`).
-        style_strength: Factor of the style half's weight delta.
-        content_prompt: If given, goes into the content block alone, instead of the prompt (complex scenes).
-        negative_prompt: What guidance leads away from; empty for the settings' own.
-        palette: Whose colours it gets, if not those that come; see `blora.sampling.colour_transfer`.
-        whole: Adapter of any layers, used whole, for comparisons; the draws of one batch need the same layers, and
-            those may not be in a half that one of them uses, too.
-    """
-
-    content: Adapter | None
-    style: Adapter | None
-    prompt: str
-    seed: int
-    content_strength: float = 1.0
-    style_strength: float = 1.0
-    content_prompt: str | None = None
-    negative_prompt: str = ""
-    palette: Palette | None = None
-    whole: Adapter | None = None
 
 
 @dataclass(frozen=True)
@@ -131,8 +102,8 @@ def sample_each(
         SettingsError: The settings or a draw do not fit the base.
         OutOfMemoryError: A batch does not fit on the device.
     """
-    _check(base, draws, settings)
-    misfits = [_misfit(base, draw) for draw in draws]
+    check_draws(base, draws, settings)
+    misfits = [misfit(base, draw) for draw in draws]
     rows = [replace(draw, content=None, style=None) if bad else draw for draw, bad in zip(draws, misfits, strict=True)]
     drawn: list[NDArray[np.uint8] | BloraError] = []
     for start, latents in _batches(base, rows, settings, on_step):
@@ -155,7 +126,7 @@ def sample_latents(
 
     Colours are not transferred, which is done on pictures; guidance towards a palette is.
     """
-    _check(base, draws, settings)
+    check_draws(base, draws, settings)
     drawn = [torch.empty(0, *latent_shape(base, settings), device=base.device)]
     for start, latents in _batches(base, draws, settings, on_step):
         bad = [row for row, latent in enumerate(latents, start) if _not_finite(base, latent)]
@@ -170,7 +141,7 @@ def _batches(
     base: Base, draws: Sequence[Draw], settings: SampleSettings, on_step: Callable[[SampleReport], None] | None
 ) -> Iterator[tuple[int, Tensor]]:
     """Denoise batch by batch; yields the number of a batch's first draw, and its latents."""
-    progress = _Progress(len(draws), -(-len(draws) // settings.batch_size), on_step)
+    progress = _StepCounter(len(draws), -(-len(draws) // settings.batch_size), on_step)
     for start in range(0, len(draws), settings.batch_size):
         yield start, _denoise(base, draws[start : start + settings.batch_size], settings, progress)
 
@@ -181,7 +152,7 @@ def _finished(base: Base, draw: Draw, latent: Tensor) -> NDArray[np.uint8]:
     return draw.palette.applied(picture) if draw.palette else picture
 
 
-class _Progress:
+class _StepCounter:
     """Counts steps over all batches and tells the caller about each."""
 
     def __init__(self, pictures: int, batches: int, tell: Callable[[SampleReport], None] | None) -> None:
@@ -201,7 +172,7 @@ class _Progress:
 
 
 @torch.no_grad()
-def _denoise(base: Base, draws: Sequence[Draw], settings: SampleSettings, progress: _Progress) -> Tensor:
+def _denoise(base: Base, draws: Sequence[Draw], settings: SampleSettings, progress: _StepCounter) -> Tensor:
     """Return the latents of one batch, (pictures, channels, height, width) fp32."""
     adapted = [settings.guidance_from == "adapted", True] if is_guided(settings) else [True]
     hidden, pooled, hidden_by_block = _embed(base, draws, settings)
@@ -274,34 +245,6 @@ def _inject(
     )
     factors = stack(filled, layers, base.device, base.dtype)
     changes.enter_context(inject(base.unet, factors, rows))
-
-
-def _check(base: Base, draws: Sequence[Draw], settings: SampleSettings) -> None:
-    """Refuse what cannot be drawn, before anything is computed."""
-    faults = model_faults(base, settings, "base")
-    for number, draw in enumerate(draws):
-        if not 0 <= draw.seed < 2**63:
-            faults.append(SettingFault(f"draws[{number}].seed", "out of range", str(draw.seed), "0 to 2**63 - 1"))
-        for name in ("content_strength", "style_strength"):
-            if not np.isfinite(getattr(draw, name)):
-                received = str(getattr(draw, name))
-                faults.append(SettingFault(f"draws[{number}].{name}", "not finite", received, "a finite number"))
-        if draw.palette and not 0 <= draw.palette.amount <= 1:
-            received = str(draw.palette.amount)
-            faults.append(SettingFault(f"draws[{number}].palette.amount", "out of range", received, "0 to 1"))
-    if faults:
-        raise SettingsError(faults)
-
-
-def _misfit(base: Base, draw: Draw) -> KeyMismatchError | None:
-    """Why a draw's adapters cannot be used, if they cannot."""
-    sides: tuple[tuple[Half, Adapter | None], ...] = (("content", draw.content), ("style", draw.style))
-    for half, adapter in sides:
-        lacking = [name for name in target_layers(base.unet, half) if adapter and name not in adapter.layers]
-        if lacking:
-            received = f"{len(lacking)} layers missing, such as {lacking[0]}"
-            return KeyMismatchError("an adapter lacks a layer", received, f"an adapter with a {half} half")
-    return None
 
 
 def _not_finite(base: Base, latent: Tensor) -> BloraError | None:

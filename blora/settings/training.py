@@ -1,44 +1,23 @@
-"""Settings of the method: frozen, bounded, documented; presets and their overrides.
+"""How an adapter is trained, and what of it is part of the adapter's id.
 
-Imports no torch, so that a planner without it can resolve and store settings. Defaults of each model are the paper's
-recipe (arXiv 2403.14572, section 4.2 and supplement; reference repository yardenfren1996/B-LoRA @ e08380d).
+Imports no torch, so that a planner without it can resolve and store settings; nor does anything else of this room.
+Defaults are the paper's recipe (arXiv 2403.14572, section 4.2 and supplement; reference repository
+yardenfren1996/B-LoRA @ e08380d).
 """
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
-    StringConstraints,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
-    field_validator,
-    model_validator,
 )
 
-from blora.errors import ScorerError, SettingFault, SettingsError
-from blora.metrics.weights import parse_scorer
+from blora.settings.fields import Frozen, Precision, Text
 
-__all__ = [
-    "PRESETS",
-    "RECIPE_VERSION",
-    "CheckSettings",
-    "Precision",
-    "SampleSettings",
-    "ScoreSettings",
-    "Settings",
-    "TrainSettings",
-    "recipe_version",
-    "resolve",
-]
+__all__ = ["RECIPE_VERSION", "TrainSettings", "recipe_version"]
+
 
 RECIPE_VERSION: Final = 1
 """Counts changes of the code that alter what a given set of training settings produces; part of every adapter's id."""
@@ -52,28 +31,7 @@ def recipe_version(photos: int) -> int:
     return RECIPE_VERSION if photos == 1 else _ROTATION_VERSION
 
 
-Precision = Literal["fp32", "bf16", "fp16"]
-"""Number format of the UNet. Adapter weights are fp32 while they train, the VAE is always fp32."""
-
-Text = Annotated[str, StringConstraints(max_length=2000)]
-
-
-def _one_fault(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
-    """Report a value that is neither of two kinds once, not once a kind."""
-    try:
-        return check(value)
-    except ValidationError as error:
-        raise ValueError('1 to 64, or "auto"') from error
-
-
-PackSize = Annotated[Annotated[int, Field(ge=1, le=64)] | Literal["auto"], WrapValidator(_one_fault)]
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-class TrainSettings(_Frozen):
+class TrainSettings(Frozen):
     """How one B-LoRA is trained from one image (or several photos of one object)."""
 
     resolution_px: int = Field(default=1024, ge=32, le=2048, multiple_of=8)
@@ -164,243 +122,3 @@ class TrainSettings(_Frozen):
         """The training prompt's bracketed word; all of it where there is none."""
         trained = re.search(r"\[[^\]]+\]", self.prompt)
         return trained.group() if trained else self.prompt
-
-
-class SampleSettings(_Frozen):
-    """How pictures are drawn."""
-
-    steps: int = Field(default=50, ge=1, le=1000)
-    """Denoising steps."""
-    guidance_scale: float = Field(default=5.0, ge=1.0, le=50)
-    """Classifier-free guidance; 1 switches it off."""
-    guidance_from: Literal["adapted", "base"] = "adapted"
-    """What guidance leads away from: "adapted" is the negative prompt drawn with the adapters, as published, so that
-    only the prompt is amplified; "base" is the negative prompt without them, so that the adapters are amplified, too
-    (arXiv 2410.03941)."""
-    scheduler: str = Field("base", pattern=r"^(base|euler|ddim|dpm\+\+|[A-Z]\w{0,60}Scheduler)$")
-    """"base" is the scheduler that the base model names; euler, ddim, dpm++ or a scheduler class of diffusers are built
-    from its configuration."""
-    width_px: int = Field(default=1024, ge=32, le=4096, multiple_of=8)
-    """Width of the pictures in pixels."""
-    height_px: int = Field(default=1024, ge=32, le=4096, multiple_of=8)
-    """Height of the pictures in pixels."""
-    precision: Precision = "fp32"
-    """Number format of the UNet while sampling."""
-    prompt: Text = "A [c] in [s] style"
-    """What is drawn where a sample names nothing of its own; [c] and [s] stand for the trained token (arXiv 2403.14572,
-    section 4.3)."""
-    negative_prompt: Text = ""
-    """What guidance leads away from, where a sample names nothing of its own."""
-    content_strength: float = Field(default=1.0, ge=0, le=10, allow_inf_nan=False)
-    """Factor of the content half's weight delta, where a sample names none."""
-    style_strength: float = Field(default=1.0, ge=0, le=10, allow_inf_nan=False)
-    """Factor of the style half's weight delta, where a sample names none."""
-    batch_size: int = Field(default=8, ge=1, le=1024)
-    """Pictures drawn at once; layout, not identity."""
-    execution: Literal["eager", "compiled"] = "eager"
-    """How a step is handed to the device; layout, not identity."""
-
-    def identity(self) -> dict[str, Any]:
-        """Return the settings that change a picture, as JSON values, without what a sample's id says for itself."""
-        layout, said = {"batch_size", "execution"}, {"prompt", "content_strength", "style_strength"}
-        return self.model_dump(mode="json", exclude=layout | said)
-
-
-class ScoreSettings(_Frozen):
-    """How pictures are judged."""
-
-    clip_model: Text = "embedded"
-    """"embedded", or an open_clip architecture such as "ViT-L-14-quickgelu"."""
-    clip_pretrained: Text = ""
-    """open_clip's pretrained tag, or the path of a weights file; needed unless clip_model is "embedded"."""
-    features: Literal["efficientnet-lite0", "none"] = "efficientnet-lite0"
-    """The second content and style feature, which runs offline; "none" leaves its scores out."""
-    colour: bool = True
-    """Also measure the colour distance (CIELAB)."""
-    leakage: bool = True
-    """Also measure how much of the style image's content is in the picture."""
-    scorers: tuple[Text, ...] = ()
-    """Further judges: csd, dinov2-small, dinov2-base, dinov2-large, clip-l14 or clip-bigg14, each alone (the published
-    weights) or with its weights, such as csd=./csd.safetensors; `blora.metrics.weights` has all forms."""
-    batch_size: int = Field(default=32, ge=1, le=4096)
-    """Pictures judged at once; layout, not identity."""
-
-    @field_validator("scorers")
-    @classmethod
-    def _known_scorers(cls, scorers: tuple[str, ...]) -> tuple[str, ...]:
-        try:
-            kinds = [parse_scorer(one).kind for one in scorers]
-        except ScorerError as error:
-            raise ValueError(str(error)) from error
-        if len(set(kinds)) < len(kinds):
-            raise ValueError("each kind of scorer once: two of one kind give scores of one name")
-        return scorers
-
-    @model_validator(mode="after")
-    def _named_weights(self) -> ScoreSettings:
-        if (self.clip_model == "embedded") == bool(self.clip_pretrained):
-            raise ValueError('an empty clip_pretrained with clip_model "embedded", and a tag or file with any other')
-        return self
-
-    def identity(self) -> dict[str, Any]:
-        """Return the settings that change a score, as JSON values; without further scorers, those of before them."""
-        values = self.model_dump(mode="json", exclude={"batch_size", "scorers"})
-        return values | (
-            {"scorers": [list(parse_scorer(one).identity) for one in self.scorers]} if self.scorers else {}
-        )
-
-
-class CheckSettings(_Frozen):
-    """How a trained adapter is checked, by drawing its own image; limits are of `checks.defects`, larger is worse."""
-
-    attempts: int = Field(default=1, ge=0, le=8)
-    """Trainings of an adapter, each with another seed, until one passes; the best is kept. 1 checks and tells, 0 does
-    not even check. Above 1 the policy is part of the adapter's id."""
-    pictures: int = Field(default=2, ge=1, le=16)
-    """Reconstructions of the image; each defect is their mean."""
-    steps: int = Field(default=10, ge=1, le=1000)
-    """Denoising steps of a reconstruction."""
-    reconstruction_distance: float | None = Field(default=None, ge=0, le=200)
-    """Largest that passes; None: what was calibrated for the base model (`blora.checks.limits`), here and below."""
-    split_image: float | None = Field(default=None, ge=0, le=1)
-    """Largest that passes."""
-    grey_collapse: float | None = Field(default=None, ge=0, le=1)
-    """Largest that passes."""
-    white_background: float | None = Field(default=None, ge=-1, le=1)
-    """Largest that passes."""
-    style_copy: float | None = Field(default=None, ge=-2, le=2)
-    """Largest that passes; of pictures, not of adapters."""
-
-
-class Settings(_Frozen):
-    """Everything a run of the method is told."""
-
-    train: TrainSettings = TrainSettings()
-    """How adapters are trained."""
-    sample: SampleSettings = SampleSettings()
-    """How pictures are drawn."""
-    score: ScoreSettings = ScoreSettings()
-    """How pictures are judged."""
-    check: CheckSettings = CheckSettings()
-    """How adapters are checked."""
-    pack_size: PackSize = 1
-    """Adapters trained in one pass, or "auto": as many as the device's memory holds; layout, not identity."""
-    shard_size: int = Field(default=64, ge=1, le=4096)
-    """Pictures drawn by one task; layout, not identity."""
-
-
-PRESETS: Final[Mapping[str, Settings]] = MappingProxyType(
-    {
-        # The embedded model on a CPU: minutes for a 4 x 4 grid. Layout and palette are settled at the noisy end, and
-        # guidance away from the base alone brings out what little a small model adds. The halves of so small a model
-        # answer to the very prompt that they were trained on.
-        "demo": Settings(
-            train=TrainSettings(
-                resolution_px=64, rank=32, learning_rate=4e-3, steps=250, batch_size=4, timestep_power=4.0
-            ),
-            sample=SampleSettings(
-                steps=20,
-                guidance_scale=2.0,
-                guidance_from="base",
-                prompt="A [c]",
-                content_strength=0.8,
-                style_strength=1.2,
-                width_px=64,
-                height_px=64,
-                batch_size=8,
-            ),
-            pack_size=4,
-            shard_size=16,
-        ),
-        # SDXL at a fraction of the cost, to look at a combination before paying for it.
-        "draft": Settings(
-            train=TrainSettings(resolution_px=768, rank=32, learning_rate=1e-4, steps=400, precision="bf16"),
-            # A second-order solver: what 50 steps of Euler's give, in about half of them.
-            sample=SampleSettings(steps=25, scheduler="dpm++", width_px=768, height_px=768, precision="bf16"),
-            pack_size=2,
-        ),
-        # The published recipe. It ran in fp16; bf16 is the one change, since the fp16 loss turns NaN near step 500
-        # (issue 16 of the reference repository).
-        "paper": Settings(train=TrainSettings(precision="bf16"), sample=SampleSettings(precision="bf16", batch_size=4)),
-    }
-)
-"""Named starting points; overrides are laid over them."""
-
-
-def resolve(preset: str = "paper", overrides: Mapping[str, Any] | None = None) -> Settings:
-    """Lay overrides over a preset.
-
-    Args:
-        preset: A name in `PRESETS`.
-        overrides: Nested or dotted names, for example ``{"train": {"steps": 200}}`` or ``{"train.steps": 200}``.
-
-    Returns:
-        The full, checked settings.
-
-    Raises:
-        SettingsError: With all faults at once, each under its dotted path.
-    """
-    if preset not in PRESETS:
-        raise SettingsError(
-            [SettingFault("preset", "unknown preset", repr(preset), ", ".join(PRESETS), _did_you_mean(preset, PRESETS))]
-        )
-    faults: list[SettingFault] = []
-    flat = _flatten(overrides or {}, "", faults)
-    values: dict[str, Any] = PRESETS[preset].model_dump()
-    for path, value in flat.items():
-        group, _, name = path.rpartition(".")
-        (values[group] if group else values)[name] = value
-    try:
-        settings = Settings.model_validate(values)
-    except ValidationError as error:
-        faults += [_fault(dict(detail)) for detail in error.errors()]
-    if faults:
-        raise SettingsError(sorted(faults, key=lambda fault: fault.field))
-    return settings
-
-
-def _flatten(overrides: Mapping[str, Any], prefix: str, faults: list[SettingFault]) -> dict[str, Any]:
-    """Turn nested overrides into dotted ones that exist; the others become faults."""
-    known = _known_paths()
-    groups = {path.rpartition(".")[0] for path in known} - {""}
-    flat: dict[str, Any] = {}
-    for key, value in overrides.items():
-        path = f"{prefix}{key}"
-        if path in groups:
-            if isinstance(value, Mapping):
-                flat.update(_flatten(value, f"{path}.", faults))
-            else:
-                faults.append(SettingFault(path, "is a group of settings", repr(value), "a mapping of its settings"))
-        elif path in known:
-            flat[path] = value
-        else:
-            faults.append(SettingFault(path, "unknown setting", repr(value), hint=_did_you_mean(path, known)))
-    return flat
-
-
-def _known_paths() -> list[str]:
-    """Return the dotted path of every setting."""
-    paths = []
-    for name, field in Settings.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, _Frozen):
-            paths += [f"{name}.{inner}" for inner in kind.model_fields]
-        else:
-            paths.append(name)
-    return paths
-
-
-def _did_you_mean(word: str, known: Mapping[str, Any] | list[str]) -> str:
-    """Return "did you mean X?" for the nearest known names, by their path or by their last part."""
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    near = near or [path for path in known if path.rpartition(".")[2] == word.rpartition(".")[2]]
-    return f"did you mean {' or '.join(near)}?" if near else f"one of: {', '.join(known)}"
-
-
-def _fault(detail: Mapping[str, Any]) -> SettingFault:
-    """Turn one of pydantic's errors into ours."""
-    field = ".".join(str(part) for part in detail["loc"])
-    message = str(detail["msg"])
-    accepted = message.removeprefix("Input should be ").removeprefix("Value error, ")
-    received = "" if isinstance(detail["input"], Mapping) else repr(detail["input"])
-    return SettingFault(field, "not accepted", received, accepted)

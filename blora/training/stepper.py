@@ -21,8 +21,9 @@ from blora.models.execution import Graphs, compiled_blocks, shared_front, to_dev
 from blora.models.model import Base
 from blora.models.prompt_cache import fixed_prompts
 from blora.settings.training import TrainSettings
+from blora.training.noise import Noise
 from blora.training.optim import FlatFactors
-from blora.training.photos import Noise, Photo
+from blora.training.photos import Photo
 
 __all__ = ["Stepper"]
 

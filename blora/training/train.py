@@ -13,32 +13,28 @@ Source: arXiv 2403.14572, section 4.2 (what is trained), and the recipe of the r
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import diffusers
 import torch
-from PIL import Image
-from torch import Tensor
-from tqdm.auto import tqdm
 
 from blora.adapters.adapter import Adapter, Factors
 from blora.adapters.blocks import target_layers
 from blora.errors import OutOfMemoryError, SettingFault, SettingsError
-from blora.models.execution import to_device
 from blora.models.model import Base
 from blora.settings.training import TrainSettings, recipe_version
+from blora.training.checkpoint import checkpoint_identity, read_checkpoint, write_checkpoint
 from blora.training.items import StepReport, TrainItem, TrainResult
-from blora.training.nan_policy import Progress, checkpoint_identity, read_checkpoint, write_checkpoint
+from blora.training.nan_policy import Progress
+from blora.training.noise import seeded
 from blora.training.optim import FlatFactors, PackedAdamW
-from blora.training.photos import draw_noise, latent_multiple_px, pixel_digest, prepare_photos, read_pixels, seeded
+from blora.training.photos import latent_multiple_px, pixel_digest, prepare_photos
+from blora.training.step_queue import QueuedStep, queue_step, settle
 from blora.training.stepper import Stepper
 
-__all__ = ["StepReport", "TrainItem", "TrainResult", "train", "train_images", "train_object"]
+__all__ = ["train"]
 
 
 def train(
@@ -111,16 +107,16 @@ def _train(
     encoded = {digest: prepare_photos(base, images, settings) for digest, images in known.items()}
     photos = [encoded[tuple(digest)] for digest in digests]
     ahead = _steps_ahead(base.device)
-    queued: deque[_Queued] = deque()
+    queued: deque[QueuedStep] = deque()
     turns = [item.draws or item.key for item in items]
     with Stepper(base, photos, factors, settings, prompts) as stepper:
         began = time.perf_counter()
         for step in range(done + 1, settings.steps + 1):
-            queued.append(_queue(stepper, pack, turns, optimizer, step))
+            queued.append(queue_step(stepper, pack, turns, optimizer, step))
             halt = step == settings.steps or step % settings.checkpoint_every_steps == 0
             while len(queued) > (0 if halt else ahead):
                 settled = queued.popleft()
-                _settle(settled, stepper, pack, optimizer)
+                settle(settled, stepper, pack, optimizer)
                 if on_step:
                     losses = tuple(one.losses[-1] for one in pack)
                     active, now = sum(one.error is None for one in pack), time.perf_counter()
@@ -151,123 +147,6 @@ def _share_draws(
         if item.draws:
             stream = seeded(f"draws {item.draws}", settings.seed)
             one.generator = shared.setdefault((item.draws, *sorted(digest)), stream)
-
-
-@dataclass(frozen=True, eq=False)
-class _Queued:
-    """A step that the device has been told to take.
-
-    Attributes:
-        step: Its number, from 1.
-        loss_scales: Each adapter's loss scale in that step.
-        figures: (2, adapters) fp32: losses and norms of gradients; valid once ``arrived``.
-        arrived: Set when they have come from the GPU; None on the CPU, where they are there.
-    """
-
-    step: int
-    loss_scales: list[float]
-    figures: Tensor
-    arrived: torch.cuda.Event | None
-
-
-def _queue(
-    stepper: Stepper, pack: Sequence[Progress], turns: Sequence[str], optimizer: PackedAdamW, step: int
-) -> _Queued:
-    """Tell the device to take one step with every adapter whose numbers are finite, and wait for nothing."""
-    settings, photos, timesteps = stepper.settings, stepper.photos, stepper.timesteps
-    drawn = {id(one.generator): (one.generator, photos[i], turns[i]) for i, one in enumerate(pack)}
-    draws = {
-        name: draw_noise(generator, seen, step - 1, settings, timesteps, key)
-        for name, (generator, seen, key) in drawn.items()
-    }
-    scales = [one.loss_scale for one in pack]
-    losses, norms = stepper.run([draws[id(one.generator)] for one in pack], scales)
-    finite = losses.isfinite() & norms.isfinite()
-    clips = (settings.max_grad_norm / (norms + 1e-6)).clamp(max=1.0)
-    rates = [one.rate if one.error is None else None for one in pack]
-    divisors = to_device(torch.tensor(scales, dtype=torch.float32), stepper.base.device) / clips
-    optimizer.step(stepper.factors.grads, rates, divisors, finite)
-    figures = torch.stack([losses, norms])
-    if figures.device.type != "cuda":
-        return _Queued(step, scales, figures, None)
-    kept = torch.empty(figures.shape, pin_memory=True).copy_(figures, non_blocking=True)
-    arrived = torch.cuda.Event()
-    arrived.record()
-    return _Queued(step, scales, kept, arrived)
-
-
-def _settle(queued: _Queued, stepper: Stepper, pack: Sequence[Progress], optimizer: PackedAdamW) -> None:
-    """Judge a step that has been taken; what is not finite, the device has left alone by itself."""
-    if queued.arrived is not None:
-        queued.arrived.synchronize()
-    losses, norms = queued.figures.tolist()
-    for index, one in enumerate(pack):
-        verdict = one.judge(losses[index], norms[index], queued.loss_scales[index], stepper.settings)
-        if verdict == "halve":
-            stepper.factors.weaken(index, 0.5)
-            optimizer.reset(index)
-        elif verdict == "stop":
-            stepper.factors.weaken(index, 0.0)  # what it learned is of no use, and zeros cannot overflow
-
-
-def train_images(
-    base: Base, images: Sequence[str | Path | Image.Image], settings: TrainSettings, *, progress: bool = True
-) -> list[Adapter]:
-    """Train one adapter a picture: the short form for scripts and notebooks.
-
-    Args:
-        base: Loaded with the precision that the settings name.
-        images: Files or pictures; turned upright, transparency on white. Equal pictures give equal adapters.
-        settings: The recipe.
-        progress: Show a bar with the mean loss, if there is a terminal to show it on.
-
-    Raises:
-        TrainingDivergedError: An adapter was given up.
-        SettingsError: The settings do not fit the base.
-        OutOfMemoryError: The pictures do not fit on the device in one pass.
-    """
-    pixels = [read_pixels(image) for image in images]
-    keys = [pixel_digest(rgb) for rgb in pixels]
-    unique = {key: TrainItem((rgb,), key, {"image_ids": key}) for key, rgb in zip(keys, pixels, strict=True)}
-    with tqdm(total=settings.steps, desc=f"training {len(unique)}", disable=None if progress else True) as bar:
-
-        def show(report: StepReport) -> None:
-            finite = [loss for loss in report.losses if math.isfinite(loss)]
-            bar.set_postfix(loss=f"{sum(finite) / max(len(finite), 1):.4f}", refresh=False)
-            bar.update()
-
-        results = dict(zip(unique, train(base, list(unique.values()), settings, on_step=show), strict=True))
-    for result in results.values():
-        if result.error is not None:
-            raise result.error
-    return [adapter for key in keys if (adapter := results[key].adapter) is not None]
-
-
-def train_object(
-    base: Base, photos: Sequence[str | Path | Image.Image], settings: TrainSettings, class_word: str = ""
-) -> Adapter:
-    """Train one adapter on several photos of one object, whose order is irrelevant.
-
-    Args:
-        base: Loaded with the precision that the settings name.
-        photos: Files or pictures; turned upright, transparency on white.
-        settings: The recipe.
-        class_word: What kind of thing it is: the training's prompt "A [v]" becomes "A [v] dog". Prompts to draw should
-            say the same (`TrainSettings.with_tokens`).
-
-    Raises:
-        TrainingDivergedError: The adapter was given up.
-        SettingsError: The settings do not fit the base, or there is no photo.
-        OutOfMemoryError: A step does not fit on the device.
-    """
-    pixels = {pixel_digest(rgb): rgb for rgb in map(read_pixels, photos)}
-    names = sorted(pixels)
-    metadata = {"image_ids": ",".join(names)}
-    prompt = settings.of_class(class_word).prompt
-    (result,) = train(base, [TrainItem(tuple(pixels.values()), " ".join(names), metadata, prompt=prompt)], settings)
-    if result.adapter is None:
-        raise result.error or AssertionError("a training ends with an adapter or an error")
-    return result.adapter
 
 
 def _check(base: Base, items: Sequence[TrainItem], settings: TrainSettings) -> None:

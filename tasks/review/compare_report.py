@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Set
 from typing import Any
 
-from blora.settings.training import Settings
+from blora.settings.presets import Settings
 from manifests import layout
 from manifests.parquet import to_parquet_bytes, to_table
 from manifests.store import Store

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from blora.models.model import Base
-from blora.settings.training import Settings, resolve
+from blora.settings.presets import Settings
+from blora.settings.resolve import resolve
 
 
 def parser_of(doc: str | None) -> argparse.ArgumentParser:

@@ -15,7 +15,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from blora.embedded import MODEL_DIR
 from blora.models.model import Base
 from blora.models.text_encoders import DTYPES, TextEncoders
-from blora.settings.training import Precision
+from blora.settings.fields import Precision
 
 UNET: Final[dict[str, Any]] = {
     "sample_size": 128,

@@ -20,9 +20,11 @@ from blora.adapters.packed import Rows, inject
 from blora.models.model import Base
 from blora.models.prompt_cache import fixed_prompts
 from blora.sampling.denoise import denoise
-from blora.settings.training import SampleSettings, TrainSettings
+from blora.settings.sampling import SampleSettings
+from blora.settings.training import TrainSettings
+from blora.training.noise import Noise
 from blora.training.optim import FlatFactors
-from blora.training.photos import Noise, Photo
+from blora.training.photos import Photo
 from blora.training.stepper import Stepper
 
 

@@ -15,7 +15,8 @@ import torch
 
 from blora.models.model import Base, load_base
 from blora.settings.training import TrainSettings
-from blora.training.train import TrainItem, train
+from blora.training.items import TrainItem
+from blora.training.train import train
 from tests.benchmarks.common import parser_of, settings_of, write_figures
 from tests.tiny import picture
 

@@ -24,12 +24,14 @@ from diffusers.utils.logging import set_verbosity_error
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from blora.adapters.adapter import Adapter, Factors, load_adapter
+from blora.adapters.adapter import Adapter, Factors
 from blora.adapters.blocks import target_layers
+from blora.adapters.load import load_adapter
 from blora.models.locate import locate_base
 from blora.models.model import Base, load_base
-from blora.sampling.sample import Draw, sample
-from blora.settings.training import SampleSettings
+from blora.sampling.draw import Draw
+from blora.sampling.sample import sample
+from blora.settings.sampling import SampleSettings
 from tests.benchmarks.common import parser_of, settings_of, write_figures
 
 Pictures = list[NDArray[np.uint8]]

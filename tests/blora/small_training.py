@@ -12,7 +12,7 @@ import torch
 from blora.adapters.adapter import Adapter
 from blora.models.model import Base
 from blora.settings.training import TrainSettings
-from blora.training.train import TrainItem, TrainResult
+from blora.training.items import TrainItem, TrainResult
 from tests.tiny import RESOLUTION_PX, picture
 
 SETTINGS = TrainSettings(resolution_px=RESOLUTION_PX, rank=4, learning_rate=1e-3, steps=3, batch_size=1)

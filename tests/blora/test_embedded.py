@@ -9,8 +9,9 @@ from diffusers import StableDiffusionXLPipeline
 from blora.embedded import CLIP_DIR, MODEL_DIR, REVISION, verify
 from blora.embedded.clip import load_embedded_clip
 from blora.models.model import load_base
-from blora.sampling.sample import Draw, sample
-from blora.settings.training import resolve
+from blora.sampling.draw import Draw
+from blora.sampling.sample import sample
+from blora.settings.resolve import resolve
 
 
 def test_its_files_are_the_ones_that_its_revision_names() -> None:

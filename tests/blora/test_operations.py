@@ -14,9 +14,13 @@ import numpy as np
 import pytest
 
 from blora.models.model import Base, load_base
-from blora.sampling.sample import Draw, sample
-from blora.settings.training import SampleSettings, TrainSettings, resolve
-from blora.training.train import TrainItem, train
+from blora.sampling.draw import Draw
+from blora.sampling.sample import sample
+from blora.settings.resolve import resolve
+from blora.settings.sampling import SampleSettings
+from blora.settings.training import TrainSettings
+from blora.training.items import TrainItem
+from blora.training.train import train
 from tests.benchmarks.full_size import FullSize
 from tests.benchmarks.operations import (
     forward_flop,

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from blora.models.model import load_base
-from blora.sampling.sample import Draw, sample
-from blora.settings.training import resolve
+from blora.sampling.draw import Draw
+from blora.sampling.sample import sample
+from blora.settings.resolve import resolve
+from blora.training.from_files import train_images
 from blora.training.photos import read_pixels
-from blora.training.train import train_images
 
 PICTURES = Path(__file__).parents[2] / "manifests" / "examples" / "pictures"
 CONTENTS, STYLES = ("owl", "saxophone"), ("sunset", "blueprint")

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from blora.adapters.adapter import load_adapter
+from blora.adapters.load import load_adapter
+from blora.metrics.feature_scorer import FeatureScorer, ScoreItem
 from blora.metrics.lite0 import load_lite0
-from blora.metrics.score import FeatureScorer, ScoreItem
 from blora.metrics.steadiness import steadiness
 from flows.stylize import rerun, stylize
 from manifests.tables import ADAPTERS, BEST, CLIPS, FAULTS, SAMPLES, SCORES

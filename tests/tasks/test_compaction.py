@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from blora.settings.training import resolve
+from blora.settings.resolve import resolve
 from manifests import layout
 from manifests.parquet import to_parquet_bytes, to_table
 from manifests.store import Store

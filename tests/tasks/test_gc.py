@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from blora.settings.training import resolve
+from blora.settings.resolve import resolve
 from manifests import layout
 from manifests.parquet import to_parquet_bytes, to_table
 from manifests.store import Store

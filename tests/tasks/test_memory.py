@@ -9,7 +9,9 @@ import pytest
 
 from blora.errors import OutOfMemoryError
 from blora.models import memory
-from blora.settings.training import SampleSettings, TrainSettings, resolve
+from blora.settings.resolve import resolve
+from blora.settings.sampling import SampleSettings
+from blora.settings.training import TrainSettings
 from manifests.store import Store
 from tasks import environment
 from tasks.cost import auto_pack_size, memory_model

@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from blora.adapters.blocks import attention_layers
-from blora.benchmark.workshop import Magenta, have_magenta
+from blora.benchmark.other_methods import Magenta, have_magenta
 from blora.models.model import load_base
-from blora.sampling.sample import Draw, sample
+from blora.sampling.draw import Draw
+from blora.sampling.sample import sample
 from manifests import layout
 from manifests.parquet import from_parquet_bytes
 from manifests.schema import load_manifest
@@ -169,7 +170,8 @@ def test_one_score_table_says_what_every_method_drew(bench: Bench) -> None:
 
 def score_of(bench: Bench, method: str, one: PlannedSample) -> dict[str, float]:
     """Scores of a picture by the library alone."""
-    from blora.metrics.score import ScoreItem, score_samples
+    from blora.metrics.feature_scorer import ScoreItem
+    from blora.metrics.score import score_samples
 
     content, style = (
         bench.resident.picture(layout.image_key(bench.plan.adapter(side).image_ids[0]))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from blora.settings.training import resolve
+from blora.settings.resolve import resolve
 from manifests.checks import check_images
 from manifests.schema import load_manifest
 from tasks.naming import Naming

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from blora.settings.training import resolve
+from blora.settings.resolve import resolve
 from manifests import ids
 from manifests.checks import check_images
 from manifests.schema import load_manifest, parse_manifest

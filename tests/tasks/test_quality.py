@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from blora.checks.limits import calibrated, limits_for
-from blora.settings.training import CheckSettings
+from blora.settings.judging import CheckSettings
 from manifests import layout
 from manifests.store import Store
 from tasks.collect import collect

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from blora.settings.training import resolve
+from blora.settings.resolve import resolve
 from manifests import layout
 from manifests.faults import Fault
 from manifests.parquet import to_parquet_bytes, to_table

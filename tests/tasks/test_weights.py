@@ -13,8 +13,9 @@ from transformers import Dinov2Config, Dinov2Model
 
 from blora.errors import ScorerError
 from blora.metrics import vision_transformers
-from blora.metrics.score import ScoreItem, score_samples
-from blora.settings.training import ScoreSettings
+from blora.metrics.feature_scorer import ScoreItem
+from blora.metrics.score import score_samples
+from blora.settings.judging import ScoreSettings
 from manifests.store import Store
 from tasks import weights
 from tasks.resident import Resident

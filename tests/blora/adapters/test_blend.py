@@ -15,7 +15,8 @@ import blora
 from blora.adapters.adapter import Adapter
 from blora.errors import KeyMismatchError
 from blora.models.model import Base
-from blora.sampling.sample import Draw, sample_latents
+from blora.sampling.draw import Draw
+from blora.sampling.sample import sample_latents
 from tests.blora.adapters.test_packed import random_adapter
 from tests.blora.sampling.test_sample import QUICK
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from blora.adapters.blocks import BLOCKS, PROJECTIONS, block_of, parse_key, target_layers
+from blora.adapters.blocks import BLOCKS, PROJECTIONS, block_of, target_layers
+from blora.adapters.keys import parse_key
 from blora.errors import TopologyError
 from blora.models.model import Base
 

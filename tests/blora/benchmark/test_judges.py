@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from blora.benchmark.drawings import Pair, PairedSet, load_paired, make_pairs
-from blora.benchmark.judges import Judge, Verdict, edge_map
+from blora.benchmark.judges import Judge, Judgement, edge_map
 from blora.metrics.lite0 import load_lite0
 from tests.tiny import picture
 
@@ -39,7 +39,7 @@ def pairs(paired: PairedSet) -> list[Pair]:
     return make_pairs(paired, "test", 24)
 
 
-def rates(verdicts: list[Verdict]) -> tuple[float, float]:
+def rates(verdicts: list[Judgement]) -> tuple[float, float]:
     return float(np.mean([v.style_right for v in verdicts])), float(np.mean([v.thing_right for v in verdicts]))
 
 

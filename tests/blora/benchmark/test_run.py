@@ -10,12 +10,15 @@ import pytest
 from blora.adapters.blocks import BLOCKS, attention_layers
 from blora.benchmark import run
 from blora.benchmark.drawings import Pair, PairedSet, load_paired, make_pairs
-from blora.benchmark.judges import Verdict
+from blora.benchmark.judges import Judgement
+from blora.benchmark.other_methods import have_magenta
+from blora.benchmark.rows import CONTENT_PROBE, Drawn
 from blora.benchmark.run import BenchResult, run_bench, summarise
-from blora.benchmark.workshop import CONTENT_PROBE, Drawn, Workshop, have_magenta
+from blora.benchmark.workshop import Workshop
 from blora.errors import SettingsError
 from blora.models.model import Base
-from blora.settings.training import Settings, resolve
+from blora.settings.presets import Settings
+from blora.settings.resolve import resolve
 
 FEW: dict[str, object] = {
     "train": {"resolution_px": 32, "steps": 3, "rank": 2, "batch_size": 1, "learning_rate": 0.02},
@@ -108,8 +111,8 @@ def test_magenta_takes_the_style_pictures_colours(workshop: Workshop, pairs: lis
 def test_intervals_hold_the_value_and_shrink_with_agreement(pairs: list[Pair]) -> None:
     many = [Pair(thing, 0, 99, style) for thing in range(10) for style in (1, 2, 3)]
 
-    def verdicts(right: list[bool]) -> list[Verdict]:
-        return [Verdict(0, one, 0, True, 0.5, 1.0, 0.25, 2.0) for one in right]
+    def verdicts(right: list[bool]) -> list[Judgement]:
+        return [Judgement(0, one, 0, True, 0.5, 1.0, 0.25, 2.0) for one in right]
 
     mixed = verdicts([thing % 2 == 0 for thing in range(10) for _ in range(3)])
     nothing = Drawn([], 0.0, 0.0, 0)

@@ -13,8 +13,10 @@ from blora.checks.adapter_check import check_adapters, reconstruct
 from blora.checks.calibrate import gather_evidence, own_drawings
 from blora.checks.limits import reconstruction_settings
 from blora.models.model import Base
-from blora.settings.training import Settings, resolve
-from blora.training.train import TrainItem, train
+from blora.settings.presets import Settings
+from blora.settings.resolve import resolve
+from blora.training.items import TrainItem
+from blora.training.train import train
 from tests.blora.adapters.test_packed import random_adapter
 from tests.tiny import RESOLUTION_PX, picture
 

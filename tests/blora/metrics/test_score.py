@@ -18,19 +18,12 @@ from skimage import color, data
 import blora.metrics.lite0
 from blora.embedded import REVISION
 from blora.errors import ScorerError
-from blora.metrics.clip import Clip, load_clip
+from blora.metrics.clip import ClipEncoder, load_clip
+from blora.metrics.feature_scorer import FeatureScorer, ScoreItem, harmonic_mean
 from blora.metrics.lite0 import Features, Lite0, load_lite0
 from blora.metrics.palette_distance import colour_distance, rgb_to_lab
-from blora.metrics.score import (
-    ColourScorer,
-    FeatureScorer,
-    ScoreItem,
-    harmonic_mean,
-    load_scorers,
-    score_each,
-    score_samples,
-)
-from blora.settings.training import ScoreSettings
+from blora.metrics.score import ColourScorer, load_scorers, score_each, score_samples
+from blora.settings.judging import ScoreSettings
 
 Picture = NDArray[np.uint8]
 TINY = "tiny-clip-of-the-tests"
@@ -89,7 +82,7 @@ def tiny_clip_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tiny_clip(tiny_clip_file: Path) -> Clip:
+def tiny_clip(tiny_clip_file: Path) -> ClipEncoder:
     return load_clip(TINY, str(tiny_clip_file))
 
 
@@ -104,7 +97,9 @@ def test_a_picture_is_nearer_to_its_own_content_than_to_any_other(lite0: Lite0, 
         assert max(near, key=near.__getitem__) == thing, near
 
 
-def test_an_identical_picture_has_similarity_one(lite0: Lite0, tiny_clip: Clip, photos: dict[str, Picture]) -> None:
+def test_an_identical_picture_has_similarity_one(
+    lite0: Lite0, tiny_clip: ClipEncoder, photos: dict[str, Picture]
+) -> None:
     for extractor in (lite0, tiny_clip):
         scores = FeatureScorer(extractor).score([ScoreItem(photos["cat"], photos["cat"], photos["cup"])])[0]
         assert scores[f"content_{extractor.short_name}"] == pytest.approx(1, abs=1e-5)
@@ -153,7 +148,7 @@ def test_harmonic_mean_of_two_numbers(one: float, other: float, mean: float) -> 
     assert harmonic_mean(one, other) == pytest.approx(mean)
 
 
-def test_scores_that_do_not_apply_are_absent(lite0: Lite0, tiny_clip: Clip, photos: dict[str, Picture]) -> None:
+def test_scores_that_do_not_apply_are_absent(lite0: Lite0, tiny_clip: ClipEncoder, photos: dict[str, Picture]) -> None:
     scorer = FeatureScorer(lite0, leakage=True)
     assert set(scorer.score([ScoreItem(photos["cat"], content=photos["cup"])])[0]) == {"content_lite0"}
     assert set(scorer.score([ScoreItem(photos["cat"], style=photos["cup"])])[0]) == {"style_lite0", "leakage_lite0"}
@@ -162,7 +157,9 @@ def test_scores_that_do_not_apply_are_absent(lite0: Lite0, tiny_clip: Clip, phot
     assert set(clip.score([ScoreItem(photos["cat"], text="a cat")])[0]) == {"text_clip"}
 
 
-def test_an_items_scores_do_not_depend_on_the_others(lite0: Lite0, tiny_clip: Clip, photos: dict[str, Picture]) -> None:
+def test_an_items_scores_do_not_depend_on_the_others(
+    lite0: Lite0, tiny_clip: ClipEncoder, photos: dict[str, Picture]
+) -> None:
     names = list(photos)
     items = [
         ScoreItem(photos[names[i]], photos[names[i - 1]], woodcut(photos[names[i - 2]]), text=f"a {names[i]}")

@@ -23,10 +23,13 @@ from transformers import Dinov2Config, Dinov2Model
 
 from blora.errors import ScorerError, SettingsError
 from blora.metrics import vision_transformers
-from blora.metrics.score import ScoreItem, load_scorer, load_scorers, score_samples
+from blora.metrics.feature_scorer import ScoreItem
+from blora.metrics.score import load_scorer, load_scorers, score_samples
 from blora.metrics.vision_transformers import load_encoder
-from blora.metrics.weights import PUBLISHED, Weights, locate_weights, parse_scorer
-from blora.settings.training import ScoreSettings, resolve
+from blora.metrics.weights import Weights, locate_weights
+from blora.settings.judging import ScoreSettings
+from blora.settings.resolve import resolve
+from blora.settings.scorer_spec import PUBLISHED, parse_scorer
 
 Picture = NDArray[np.uint8]
 CLIP_COLOURS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))

@@ -13,9 +13,11 @@ from torch._dynamo.utils import counters
 
 import blora.training.train
 from blora.models.model import Base
-from blora.sampling.sample import Draw, sample_latents
-from blora.settings.training import SampleSettings
-from blora.training.train import TrainItem, train
+from blora.sampling.draw import Draw
+from blora.sampling.sample import sample_latents
+from blora.settings.sampling import SampleSettings
+from blora.training.items import TrainItem
+from blora.training.train import train
 from tests.blora.adapters.test_packed import random_adapter
 from tests.blora.small_training import SETTINGS, bit_equal, distance, item, poisoned, recipe
 from tests.plain_peft import train_with_peft

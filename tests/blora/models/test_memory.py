@@ -11,7 +11,8 @@ from torch import Tensor
 from blora.errors import OutOfMemoryError
 from blora.models import memory
 from blora.models.model import Base
-from blora.settings.training import SampleSettings, TrainSettings
+from blora.settings.sampling import SampleSettings
+from blora.settings.training import TrainSettings
 from tests.benchmarks.full_size import FullSize
 from tests.benchmarks.operations import draws_of, stepper_of
 from tests.tiny import RESOLUTION_PX
@@ -59,7 +60,7 @@ def test_auto_asks_the_device() -> None:
     assert memory.pack_size(None, TRAIN, on_gpu=True) == 1
     assert memory.pack_size(1 * GB, TRAIN, on_gpu=True) == 1, "the training itself says that it does not fit"
     assert memory.pack_size(200 * GB, TRAIN, on_gpu=True) == 16
-    small = memory.Model.like_sdxl({"block_out_channels": [32, 48, 128]}, 4, 50_000)
+    small = memory.ModelSize.like_sdxl({"block_out_channels": [32, 48, 128]}, 4, 50_000)
     assert memory.pack_size(8 * GB, TRAIN.model_copy(update={"resolution_px": 64}), small, on_gpu=False) == 8
 
 

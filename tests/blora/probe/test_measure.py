@@ -22,10 +22,12 @@ from blora.models.model import Base, load_base
 from blora.probe.measure import measure
 from blora.probe.plain_unets import PlainBase
 from blora.probe.prompts import default_prompts, noise_seeds
-from blora.probe.proposal import ProbePair, summarize
+from blora.probe.proposal import summarize
+from blora.probe.readings import ProbePair
 from blora.sampling.denoise import Model
-from blora.sampling.sample import Draw, sample
-from blora.settings.training import SampleSettings
+from blora.sampling.draw import Draw
+from blora.sampling.sample import sample
+from blora.settings.sampling import SampleSettings
 from tests.tiny import RESOLUTION_PX, unet
 from tests.tiny_plain import plain_unet, save_plain_base
 

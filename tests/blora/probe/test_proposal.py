@@ -9,18 +9,19 @@ import pytest
 
 from blora.errors import SettingsError
 from blora.probe.prompts import default_prompts, noise_seeds
-from blora.probe.proposal import Kind, ProbePair, Reading, summarize
+from blora.probe.proposal import summarize
+from blora.probe.readings import BlockReading, Kind, ProbePair
 
 BLOCKS = ("a", "b", "c")
 
 
 def made(
     gains: dict[Kind, tuple[float, ...]], pairs: int = 30, noise: float = 0.01, seed: int = 0
-) -> tuple[list[ProbePair], list[Reading]]:
+) -> tuple[list[ProbePair], list[BlockReading]]:
     """Readings whose gains are known up to noise, over pairs of very different difficulty, two seeds each."""
     draw = np.random.default_rng(seed)
     made_pairs: list[ProbePair] = []
-    readings: list[Reading] = []
+    readings: list[BlockReading] = []
     for kind, values in gains.items():
         for _ in range(pairs):
             made_pairs.append(ProbePair(kind, "p", "q", (0, 1)))
@@ -28,7 +29,7 @@ def made(
             for number in (0, 1):
                 for block, gain in zip(BLOCKS, values, strict=True):
                     score = ease + gain + draw.normal(0, noise)
-                    readings.append(Reading(len(made_pairs) - 1, number, block, score, ease, ease + 0.2))
+                    readings.append(BlockReading(len(made_pairs) - 1, number, block, score, ease, ease + 0.2))
     return made_pairs, readings
 
 

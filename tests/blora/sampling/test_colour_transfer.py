@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from blora.benchmark.workshop import check_rows
+from blora.benchmark.rows import check_rows
 from blora.errors import SettingsError
 from blora.metrics.palette_distance import colour_distance
 from blora.models.model import Base
@@ -22,8 +22,9 @@ from blora.sampling.colour_transfer import (
     to_oklab,
     transfer_colours,
 )
+from blora.sampling.draw import Draw
 from blora.sampling.palette_guidance import Steering
-from blora.sampling.sample import Draw, sample, sample_latents
+from blora.sampling.sample import sample, sample_latents
 from blora.sampling.scheduler import make_sampler
 from tests.blora.sampling.test_sample import QUICK
 from tests.tiny import RESOLUTION_PX, picture

@@ -20,15 +20,17 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from blora.adapters.adapter import Adapter, load_adapter, strength_from_reference
+from blora.adapters.adapter import Adapter, strength_from_reference
 from blora.adapters.blocks import BLOCKS
+from blora.adapters.load import load_adapter
 from blora.errors import BloraError, KeyMismatchError, SettingsError
 from blora.models.model import Base
 from blora.models.prompt_cache import Remembered
 from blora.sampling.colour_transfer import Palette
-from blora.sampling.sample import Draw, SampleReport, sample, sample_each, sample_latents
+from blora.sampling.draw import Draw
+from blora.sampling.sample import SampleReport, sample, sample_each, sample_latents
 from blora.sampling.scheduler import generator_of, make_sampler
-from blora.settings.training import SampleSettings
+from blora.settings.sampling import SampleSettings
 from tests.blora.adapters.test_packed import random_adapter
 from tests.tiny import RESOLUTION_PX, picture
 

@@ -12,7 +12,9 @@ import pytest
 
 from blora import errors
 from blora.checks.limits import training_identity
-from blora.settings.training import PRESETS, Settings, TrainSettings, resolve
+from blora.settings.presets import PRESETS, Settings
+from blora.settings.resolve import resolve
+from blora.settings.training import TrainSettings
 
 
 def test_paper_preset_is_the_published_recipe() -> None:

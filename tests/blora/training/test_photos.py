@@ -14,11 +14,15 @@ from PIL import Image
 from blora.adapters.adapter import Adapter
 from blora.adapters.blocks import target_layers
 from blora.models.model import Base, load_base
-from blora.settings.training import TrainSettings, recipe_version, resolve
+from blora.settings.resolve import resolve
+from blora.settings.training import TrainSettings, recipe_version
+from blora.training.from_files import train_object
+from blora.training.items import TrainItem
+from blora.training.noise import draw_noise, photo_of_turn
 from blora.training.optim import FlatFactors
-from blora.training.photos import draw_noise, photo_of_turn, prepare_photos, read_pixels
+from blora.training.photos import prepare_photos, read_pixels
 from blora.training.stepper import Stepper
-from blora.training.train import TrainItem, train, train_object
+from blora.training.train import train
 from tests.blora.small_training import bit_equal, distance, item, recipe
 from tests.tiny import picture
 
@@ -79,7 +83,7 @@ def test_neither_packing_nor_resuming_changes_whose_turn_it_is(base: Base, monke
         seen.setdefault(str(arguments[-1]), []).extend(row.photo for row in rows)
         return list(rows)
 
-    monkeypatch.setattr("blora.training.train.draw_noise", noted)
+    monkeypatch.setattr("blora.training.step_queue.draw_noise", noted)
     settings, one = recipe(steps=4, batch_size=2, checkpoint_every_steps=2), TrainItem(PHOTOS, "object")
     kept: list[bytes] = []
     alone = train(base, [one], settings, on_checkpoint=kept.append)[0]

@@ -11,10 +11,13 @@ from PIL import Image
 
 from blora.errors import TrainingDivergedError
 from blora.models.model import Base, load_base
+from blora.training.from_files import train_images
+from blora.training.items import TrainItem
+from blora.training.noise import draw_noise, seeded
 from blora.training.optim import FlatFactors
-from blora.training.photos import cut, draw_noise, frame_of, prepare_photos, read_pixels, seeded
+from blora.training.photos import cut, frame_of, prepare_photos, read_pixels
 from blora.training.stepper import Stepper
-from blora.training.train import TrainItem, train, train_images
+from blora.training.train import train
 from tests.blora.small_training import SETTINGS, bit_equal, distance, item, poisoned, recipe, weights
 from tests.tiny import picture
 

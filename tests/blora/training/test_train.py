@@ -17,13 +17,15 @@ import numpy as np
 import pytest
 import torch
 
-from blora.adapters.adapter import load_adapter
 from blora.adapters.blocks import target_layers
+from blora.adapters.load import load_adapter
 from blora.models.model import Base, load_base
+from blora.training.items import StepReport, TrainItem, TrainResult
+from blora.training.noise import draw_noise
 from blora.training.optim import FlatFactors
-from blora.training.photos import draw_noise, prepare_photos
+from blora.training.photos import prepare_photos
 from blora.training.stepper import Stepper
-from blora.training.train import StepReport, TrainItem, TrainResult, train
+from blora.training.train import train
 from tests.blora.small_training import SETTINGS, bit_equal, distance, item, recipe
 from tests.plain_peft import train_with_peft
 from tests.tiny import picture

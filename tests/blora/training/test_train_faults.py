@@ -15,8 +15,9 @@ import torch
 
 from blora.errors import CheckpointError, OutOfMemoryError, SettingsError, TrainingDivergedError
 from blora.models.model import Base, load_base
+from blora.training.items import StepReport, TrainItem
 from blora.training.nan_policy import Progress
-from blora.training.train import StepReport, TrainItem, train
+from blora.training.train import train
 from tests.blora.small_training import bit_equal, item, poisoned, recipe, weights
 from tests.tiny import picture
 
