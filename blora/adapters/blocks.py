@@ -15,9 +15,7 @@ from blora.errors import TopologyError
 if TYPE_CHECKING:
     from torch import nn
 
-
 __all__ = ["BLOCKS", "PROJECTIONS", "Half", "attention_layers", "block_of", "inner_blocks", "target_layers"]
-
 
 Half = Literal["content", "style"]
 """The two halves of an adapter."""
@@ -31,7 +29,6 @@ PROJECTIONS: Final = ("to_q", "to_k", "to_v", "to_out.0")
 """The linear layers of an attention that carry an update."""
 
 _TARGET = re.compile(r"transformer_blocks\.\d+\.attn[12]\.(?:to_q|to_k|to_v|to_out\.0)")
-
 _CROSS_ATTENTION: Final = re.compile(
     r"(?P<block>(?P<level>(?P<way>down|up)_blocks\.(?P<number>\d+)|mid_block)\.attentions\.(?P<index>\d+))"
     r"\.transformer_blocks\.0\.attn2"

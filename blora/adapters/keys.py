@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 if TYPE_CHECKING:
     pass
 
-
 __all__ = ["Part", "parse_key"]
-
 
 Part = Literal["down", "up", "alpha"]
 """What one key of an adapter file holds for a layer."""
@@ -18,9 +16,7 @@ Part = Literal["down", "up", "alpha"]
 # PEFT wraps a model once more and pipelines prefix the component; the hub files of the paper's authors do the latter
 # twice ("unet.unet."). Whatever comes before the module's own name is dropped.
 _PREFIX = re.compile(r"^(?:(?:base_model\.model|unet)\.)+")
-
 _OLD = r"^(?P<layer>.+?\.)(?:processor\.)?(?P<projection>to_q|to_k|to_v|to_out)_lora\.(?P<part>down|up)\.weight$"
-
 _SUFFIXES = (
     re.compile(r"^(?P<layer>.+)\.lora\.(?P<part>down|up)\.weight$"),  # diffusers until 0.2x
     re.compile(r"^(?P<layer>.+)\.lora_(?P<part>A|B)(?:\.\w+)?\.weight$"),  # PEFT, with or without the adapter's name
@@ -30,7 +26,6 @@ _SUFFIXES = (
 )
 
 _PARTS: Final[dict[str, Part]] = {"A": "down", "B": "up", "down": "down", "up": "up", "alpha": "alpha"}
-
 _KOHYA = re.compile(
     r"^lora_unet_(?:(?P<way>down|up)_blocks_(?P<level>\d+)_attentions_(?P<index>\d+)"
     r"|(?P<ldm>input|output)_blocks_(?P<number>\d+)_1|(?P<mid>mid_block_attentions_0|middle_block_1))"

@@ -30,22 +30,16 @@ from numpy.typing import NDArray
 
 from blora.errors import SettingFault, SettingsError
 
-__all__ = ["COLOUR_ROWS", "ROWS", "Drawn", "Tell", "amount_of", "check_rows"]
-
+__all__ = ["COLOUR_ROWS", "CONTENT_PROBE", "ROWS", "TRAINS", "Drawn", "Picture", "Tell", "amount_of", "check_rows"]
 
 Picture = NDArray[np.uint8]
-
 Tell = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
-
 CONTENT_PROBE: Final = "down_blocks.2.attentions.1"
 """W2: the other block that the paper's probe finds content in."""
-
 ROWS: Final = ("blora", "swapped", "w2", "all_attention", "prompt", "magenta", "content", "style", "real")
-
 COLOUR_ROWS: Final[Mapping[str, float]] = {"own_style": 0.45, "transfer": 1.0, "subject": 1.0, "guidance": 0.1}
 """Ways to keep the content's colours, each with its amount where a row names none."""
-
 TRAINS: Final[Mapping[str, str]] = {
     "blora": "halves",
     "swapped": "halves",

@@ -15,11 +15,9 @@ from torch import Tensor
 from blora.metrics.lite0 import Features
 from blora.training.photos import pixel_digest
 
-__all__ = ["FeatureScorer", "ScoreItem"]
-
+__all__ = ["Extractor", "FeatureScorer", "ScoreItem", "harmonic_mean"]
 
 T = TypeVar("T")
-
 REMEMBERED_PICTURES: Final = 256
 """Content and style images whose features a scorer keeps: in a grid each comes back in many rows."""
 

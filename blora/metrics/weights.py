@@ -18,7 +18,6 @@ from blora.settings.scorer_spec import ACCEPTED_SOURCES, PICKLES, PUBLISHED, WEI
 
 __all__ = ["Weights", "locate_weights"]
 
-
 RECIPE: Final = 1
 """Counts changes of `blora.metrics.vision_transformers` that alter a feature; part of the version in every row."""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blora.adapters.blocks import target_layers
-from blora.models.locate import Located, base_revision, locate_base
+from blora.models.locate import Located, locate_base
 from blora.settings.fields import Precision
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from blora.models.text_encoders import PromptEmbeddings
 
-__all__ = ["Base", "base_revision", "load_base"]
+__all__ = ["Base", "load_base"]
 
 
 class Base:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-__all__ = ["BlockReading", "Kind", "ProbePair"]
-
+__all__ = ["KINDS", "BlockReading", "Kind", "ProbePair"]
 
 Kind = Literal["content", "style"]
 """What the two prompts of a pair differ in: the object, or the colour or look."""

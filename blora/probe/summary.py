@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from blora.metrics.bootstrap import percentile_interval, resampled_counts
 from blora.probe.readings import BlockReading, Kind, ProbePair
 
-__all__ = ["BlockSummary", "Interval", "KindSummary"]
-
+__all__ = ["BlockSummary", "Interval", "KindSummary", "summarize_kind", "table_by_pair"]
 
 RESAMPLES: Final = 4000
 """Bootstrap resamples; the ends of an interval then move by about a hundredth of its width between seeds."""
@@ -98,6 +97,7 @@ def table_by_pair(
 
 
 def summarize_kind(table: NDArray[np.float64], blocks: Sequence[str], seed: int) -> KindSummary:
+    """Average over the pairs of one kind, with intervals; rows of the table as `table_by_pair` gives them."""
     # All columns share the resampled pairs: what makes a pair easy for one block makes it easy for all.
     size = len(table)
     resampled = resampled_counts(size, RESAMPLES, np.random.default_rng(seed)) @ table / size

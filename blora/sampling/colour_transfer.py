@@ -18,7 +18,18 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["RECIPE", "Palette", "linear_map", "moments", "subject_mask", "to_linear", "to_oklab", "transfer_colours"]
+__all__ = [
+    "RECIPE",
+    "Method",
+    "Palette",
+    "Values",
+    "linear_map",
+    "moments",
+    "subject_mask",
+    "to_linear",
+    "to_oklab",
+    "transfer_colours",
+]
 
 RECIPE: Final = 1
 """Counts changes of the colour code that alter a picture; part of the id of every picture that uses it."""

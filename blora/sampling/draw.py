@@ -15,7 +15,7 @@ from blora.sampling.colour_transfer import Palette
 from blora.sampling.denoise import model_faults
 from blora.settings.sampling import SampleSettings
 
-__all__ = ["Draw"]
+__all__ = ["Draw", "check_draws", "misfit"]
 
 
 @dataclass(frozen=True, eq=False)

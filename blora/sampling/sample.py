@@ -11,10 +11,9 @@ Source: arXiv 2403.14572, sections 4.2 and 5 (the uses); classifier-free guidanc
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, get_args
 
 import numpy as np
@@ -31,31 +30,12 @@ from blora.models.model import Base
 from blora.sampling.denoise import beside, denoise, fits_device, is_guided, latent_shape
 from blora.sampling.draw import Draw, check_draws, misfit
 from blora.sampling.palette_guidance import steering_of
+from blora.sampling.step_report import SampleReport, StepCounter
 from blora.settings.sampling import SampleSettings
 
-__all__ = ["SampleReport", "sample", "sample_each", "sample_latents"]
-
+__all__ = ["sample", "sample_each", "sample_latents"]
 
 _FINITE_HINT: Final = "use precision bf16 or fp32, a lower strength, or another adapter"
-
-
-@dataclass(frozen=True)
-class SampleReport:
-    """One denoising step of one batch.
-
-    Attributes:
-        step: Steps done over all batches, from 1.
-        steps: Steps of all batches.
-        finished: Pictures whose denoising is done.
-        pictures: Pictures in all.
-        seconds: Wall seconds of this step.
-    """
-
-    step: int
-    steps: int
-    finished: int
-    pictures: int
-    seconds: float
 
 
 def sample(
@@ -141,7 +121,7 @@ def _batches(
     base: Base, draws: Sequence[Draw], settings: SampleSettings, on_step: Callable[[SampleReport], None] | None
 ) -> Iterator[tuple[int, Tensor]]:
     """Denoise batch by batch; yields the number of a batch's first draw, and its latents."""
-    progress = _StepCounter(len(draws), -(-len(draws) // settings.batch_size), on_step)
+    progress = StepCounter(len(draws), -(-len(draws) // settings.batch_size), on_step)
     for start in range(0, len(draws), settings.batch_size):
         yield start, _denoise(base, draws[start : start + settings.batch_size], settings, progress)
 
@@ -152,27 +132,8 @@ def _finished(base: Base, draw: Draw, latent: Tensor) -> NDArray[np.uint8]:
     return draw.palette.applied(picture) if draw.palette else picture
 
 
-class _StepCounter:
-    """Counts steps over all batches and tells the caller about each."""
-
-    def __init__(self, pictures: int, batches: int, tell: Callable[[SampleReport], None] | None) -> None:
-        self._pictures, self._batches, self._tell = pictures, batches, tell
-        self._done = self._finished = 0
-        self._began = time.perf_counter()
-
-    def step(self, steps: int, pictures: int) -> None:
-        """Count one step of a batch that takes so many steps for so many pictures."""
-        self._done += 1
-        self._finished += pictures if self._done % steps == 0 else 0
-        now = time.perf_counter()
-        if self._tell:
-            report = SampleReport(self._done, steps * self._batches, self._finished, self._pictures, now - self._began)
-            self._tell(report)
-        self._began = time.perf_counter()
-
-
 @torch.no_grad()
-def _denoise(base: Base, draws: Sequence[Draw], settings: SampleSettings, progress: _StepCounter) -> Tensor:
+def _denoise(base: Base, draws: Sequence[Draw], settings: SampleSettings, progress: StepCounter) -> Tensor:
     """Return the latents of one batch, (pictures, channels, height, width) fp32."""
     adapted = [settings.guidance_from == "adapted", True] if is_guided(settings) else [True]
     hidden, pooled, hidden_by_block = _embed(base, draws, settings)

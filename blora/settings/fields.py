@@ -14,12 +14,10 @@ from pydantic import (
     WrapValidator,
 )
 
-__all__ = ["Precision"]
-
+__all__ = ["Frozen", "PackSize", "Precision", "Text"]
 
 Precision = Literal["fp32", "bf16", "fp16"]
 """Number format of the UNet. Adapter weights are fp32 while they train, the VAE is always fp32."""
-
 Text = Annotated[str, StringConstraints(max_length=2000)]
 
 
@@ -35,4 +33,6 @@ PackSize = Annotated[Annotated[int, Field(ge=1, le=64)] | Literal["auto"], WrapV
 
 
 class Frozen(BaseModel):
+    """Settings that do not change; extra keys and numbers that are not finite are refused."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)

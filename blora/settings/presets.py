@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from pydantic import (
-    Field,
-)
+from pydantic import Field
 
 from blora.settings.fields import Frozen, PackSize
 from blora.settings.judging import CheckSettings, ScoreSettings

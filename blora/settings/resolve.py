@@ -6,9 +6,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import (
-    ValidationError,
-)
+from pydantic import ValidationError
 
 from blora.errors import SettingFault, SettingsError
 from blora.settings.fields import Frozen

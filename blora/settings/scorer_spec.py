@@ -25,15 +25,20 @@ from typing import Final
 
 from blora.errors import ScorerError
 
-__all__ = ["PUBLISHED", "Published", "ScorerSpec", "parse_scorer"]
-
+__all__ = [
+    "ACCEPTED_SOURCES",
+    "PICKLES",
+    "PUBLISHED",
+    "WEIGHTS_SUFFIX",
+    "Published",
+    "ScorerSpec",
+    "parse_scorer",
+    "pickled",
+]
 
 _CHECKSUM: Final = re.compile(r"sha256:[0-9a-f]{64}")
-
 WEIGHTS_SUFFIX: Final = ".safetensors"
-
 PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".tar")
-
 ACCEPTED_SOURCES: Final = (
     "a .safetensors file, a folder that holds one, org/model@<40 hex digits of a commit>, or s3://..."
 )

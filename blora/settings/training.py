@@ -10,18 +10,14 @@ from __future__ import annotations
 import re
 from typing import Any, Final, Literal
 
-from pydantic import (
-    Field,
-)
+from pydantic import Field
 
 from blora.settings.fields import Frozen, Precision, Text
 
 __all__ = ["RECIPE_VERSION", "TrainSettings", "recipe_version"]
 
-
 RECIPE_VERSION: Final = 1
 """Counts changes of the code that alter what a given set of training settings produces; part of every adapter's id."""
-
 _ROTATION_VERSION: Final = 2
 """The same for adapters of several photos, whose order is drawn by lot since 2."""
 

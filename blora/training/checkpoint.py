@@ -17,8 +17,8 @@ from blora.training.optim import FlatFactors, PackedAdamW
 
 __all__ = ["checkpoint_identity", "read_checkpoint", "write_checkpoint"]
 
-
 _PLAIN = ("rate", "loss_scale", "skipped", "streak", "reseeds", "fruitless_reseeds", "lowered")
+"""What of an adapter's `Progress` is plain numbers."""
 
 
 def checkpoint_identity(pictures: Sequence[tuple[str, Sequence[str]]], settings: TrainSettings, revision: str) -> str:

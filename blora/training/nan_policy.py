@@ -20,12 +20,9 @@ from blora.training.noise import seeded
 
 __all__ = ["Progress"]
 
-
 _FIRST_LOSS_SCALE = 65536.0
-
 _LOSS_TAIL = 10
 """The final loss is the mean over the last tenth of the steps: one step's loss tells mostly its timestep."""
-
 Measure = Literal["step", "skip", "halve", "stop"]
 
 

@@ -19,8 +19,7 @@ from torch import Tensor
 from blora.models.model import Base
 from blora.settings.training import TrainSettings
 
-__all__ = ["Framing", "Photo", "frame_of", "pixel_digest", "prepare_photos", "read_pixels"]
-
+__all__ = ["Framing", "Photo", "cut", "frame_of", "latent_multiple_px", "pixel_digest", "prepare_photos", "read_pixels"]
 
 _LONGEST_SIDE = 4
 """Without cropping, the longer side is kept up to so many times the shorter one."""

@@ -14,6 +14,8 @@ from blora.training.noise import draw_noise
 from blora.training.optim import PackedAdamW
 from blora.training.stepper import Stepper
 
+__all__ = ["QueuedStep", "queue_step", "settle"]
+
 
 @dataclass(frozen=True, eq=False)
 class QueuedStep:

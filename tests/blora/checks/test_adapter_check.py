@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from blora.checks.adapter_check import check_adapters, reconstruct
-from blora.checks.calibrate import gather_evidence, own_drawings
+from blora.checks.calibrate import own_drawings
+from blora.checks.evidence import gather_evidence
 from blora.checks.limits import reconstruction_settings
 from blora.models.model import Base
 from blora.settings.presets import Settings

@@ -7,8 +7,8 @@ import pytest
 
 from blora.benchmark.drawings import PairedSet, load_paired
 from blora.checks.broken_pictures import diptych, faded, halves, white_behind
-from blora.checks.calibrate import choose_limit
 from blora.checks.defects import grey_collapse, reconstruction_distance, split_image, style_copy, white_background
+from blora.checks.evidence import choose_limit
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from diffusers import StableDiffusionXLPipeline
 
 import blora.embedded
 from blora.errors import BaseModelError, BaseUnreachableError, TopologyError
-from blora.models.locate import check_topology
-from blora.models.model import Base, base_revision, load_base
+from blora.models.locate import base_revision, check_topology
+from blora.models.model import Base, load_base
 from tests.tiny import picture
 
 COMMIT = "462165984030d82259a11f4367a4eed129e94a7b"

@@ -28,8 +28,9 @@ from blora.models.model import Base
 from blora.models.prompt_cache import Remembered
 from blora.sampling.colour_transfer import Palette
 from blora.sampling.draw import Draw
-from blora.sampling.sample import SampleReport, sample, sample_each, sample_latents
+from blora.sampling.sample import sample, sample_each, sample_latents
 from blora.sampling.scheduler import generator_of, make_sampler
+from blora.sampling.step_report import SampleReport
 from blora.settings.sampling import SampleSettings
 from tests.blora.adapters.test_packed import random_adapter
 from tests.tiny import RESOLUTION_PX, picture
