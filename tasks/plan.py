@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from blora.settings.presets import Settings
-from blora.settings.resolve import resolve
+from blora.settings.resolve import merge, resolve
 from manifests import ids, layout
 from manifests.checks import NORMALISED, check_images, read_images
 from manifests.errors import ManifestsError, counted
@@ -166,15 +166,6 @@ def _changed(key: str, found: NormalisedImage | ManifestsError) -> Fault:
     hint = "run the manifest again once nobody writes to its pictures"
     what = f"{' '.join(key.splitlines())} changed while the run was being planned"
     return Fault("image", what, received, "the picture as it was", hint)
-
-
-def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Lay nested settings over each other; `above` wins, mapping by mapping."""
-    merged = dict(below)
-    for key, value in above.items():
-        old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return merged
 
 
 def _pack_size(settings: Settings, base: str, elsewhere: bool) -> int:

@@ -24,8 +24,7 @@ from torch import Tensor
 
 from blora.errors import BloraError, SettingsError
 from blora.metrics.lite0 import Features
-from blora.probe.proposal import BlockReading
-from blora.probe.readings import ProbePair
+from blora.probe.readings import BlockReading, ProbePair
 from blora.sampling.denoise import Model, beside, denoise, fits_device, model_faults
 from blora.settings.sampling import SampleSettings
 

@@ -12,7 +12,7 @@ from blora.errors import SettingFault, SettingsError
 from blora.settings.fields import Frozen
 from blora.settings.presets import PRESETS, Settings
 
-__all__ = ["resolve"]
+__all__ = ["merge", "resolve"]
 
 
 def resolve(preset: str = "paper", overrides: Mapping[str, Any] | None = None) -> Settings:
@@ -45,6 +45,15 @@ def resolve(preset: str = "paper", overrides: Mapping[str, Any] | None = None) -
     if faults:
         raise SettingsError(sorted(faults, key=lambda fault: fault.field))
     return settings
+
+
+def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Lay nested settings over each other; ``above`` wins, mapping by mapping."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def _flatten(overrides: Mapping[str, Any], prefix: str, faults: list[SettingFault]) -> dict[str, Any]:
