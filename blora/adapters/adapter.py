@@ -163,9 +163,11 @@ def blend_adapters(parts: Sequence[tuple[Adapter, float]]) -> Adapter:
             stray = sorted(adapter.layers.keys() ^ names)[0]
             received = f"{stray} in only one of adapters 0 and {number}"
             raise KeyMismatchError("adapters of different layers", received, "the same half of each")
-    origin = {f"{number}.{key}": value for number, (one, _) in enumerate(parts) for key, value in one.metadata.items()}
+    origin = {
+        f"{number}.{key}": value for number, (part, _) in enumerate(parts) for key, value in part.metadata.items()
+    }
     origin |= {f"{number}.weight": repr(float(weight)) for number, (_, weight) in enumerate(parts)}
-    layers = {name: _stacked(name, [(one.layers[name], weight) for one, weight in parts]) for name in names}
+    layers = {name: _stacked(name, [(part.layers[name], weight) for part, weight in parts]) for name in names}
     return Adapter(layers, origin)
 
 
@@ -181,9 +183,9 @@ def _stacked(name: str, parts: Sequence[tuple[Factors, float]]) -> Factors:
 
 def refuse_layers(names: Iterable[str], what: str, where: str, accepted: str) -> None:
     """Raise with the first few names, if there are any."""
-    found = sorted(names)
-    if found:
-        shown = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+    listed = sorted(names)
+    if listed:
+        shown = ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
         raise KeyMismatchError(what, shown, accepted, where, "check that this is a B-LoRA for this kind of base model")
 
 

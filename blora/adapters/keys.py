@@ -48,13 +48,13 @@ def parse_key(key: str) -> tuple[str, Part] | None:
         match = suffix.match(bare)
         if match is None:
             continue
-        found = match.groupdict()
-        layer = found["layer"]
-        if "projection" in found:
-            layer += "to_out.0" if found["projection"] == "to_out" else found["projection"]
+        groups = match.groupdict()
+        layer = groups["layer"]
+        if "projection" in groups:
+            layer += "to_out.0" if groups["projection"] == "to_out" else groups["projection"]
         elif layer.startswith("lora_unet_"):
             layer = _kohya_layer(layer)
-        return (layer, _PARTS[found["part"]]) if layer else None
+        return (layer, _PARTS[groups["part"]]) if layer else None
     return None
 
 
@@ -66,14 +66,14 @@ def _kohya_layer(name: str) -> str:
     match = _KOHYA.match(name)
     if match is None:
         return ""
-    found = match.groupdict()
-    if found["mid"]:
+    groups = match.groupdict()
+    if groups["mid"]:
         block = "mid_block.attentions.0"
-    elif found["way"]:
-        block = f"{found['way']}_blocks.{found['level']}.attentions.{found['index']}"
+    elif groups["way"]:
+        block = f"{groups['way']}_blocks.{groups['level']}.attentions.{groups['index']}"
     else:
-        way, shift = ("down", 1) if found["ldm"] == "input" else ("up", 0)
-        level, index = divmod(int(found["number"]) - shift, 3)
+        way, shift = ("down", 1) if groups["ldm"] == "input" else ("up", 0)
+        level, index = divmod(int(groups["number"]) - shift, 3)
         block = f"{way}_blocks.{level}.attentions.{index}"
-    projection = found["projection"].replace("to_out_0", "to_out.0")
-    return f"{block}.transformer_blocks.{found['layer']}.{found['attention']}.{projection}"
+    projection = groups["projection"].replace("to_out_0", "to_out.0")
+    return f"{block}.transformer_blocks.{groups['layer']}.{groups['attention']}.{projection}"

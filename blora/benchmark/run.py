@@ -110,9 +110,9 @@ def run_bench(
     say("judges: looking at the drawings", 0, len(drawn))
     judge = Judge(paired, split, load_lite0(str(base.device)))
     verdicts = {}
-    for done, (row, one) in enumerate(drawn.items()):
+    for done, (row, made) in enumerate(drawn.items()):
         say(f"{row}: judging", done, len(drawn))
-        verdicts[row] = judge.judge(one.pictures, pairs)
+        verdicts[row] = judge.judge(made.pictures, pairs)
     say("judged", len(drawn), len(drawn))
     return BenchResult(split, pairs, drawn, verdicts, left_out, judge.version, judge.chosen)
 

@@ -62,8 +62,10 @@ class Workshop:
             self.tell(f"{row}: drawing", getattr(report, "finished", 0), len(pairs))
 
         pictures = sample(self.base, draws, self.settings.sample, on_step=show)
-        seconds = [float(one.metadata["train_seconds"]) for one in adapters.values()]
-        sizes = [2 * sum(f.down.numel() + f.up.numel() for f in one.layers.values()) for one in adapters.values()]
+        seconds = [float(adapter.metadata["train_seconds"]) for adapter in adapters.values()]
+        sizes = [
+            2 * sum(f.down.numel() + f.up.numel() for f in adapter.layers.values()) for adapter in adapters.values()
+        ]
         mean = sum(seconds) / max(len(seconds), 1)
         return Drawn(pictures, mean, (time.perf_counter() - began) / len(pairs), max(sizes, default=0))
 

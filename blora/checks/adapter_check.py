@@ -83,7 +83,9 @@ def check_adapters(
         OutOfMemoryError: The pictures do not fit on the device.
     """
     pictures = reconstruct(base, [adapter for adapter, _ in trained], settings, drawing=drawing)
-    limits = {name: one for name, one in limits_for(settings.check, base.revision).items() if name in ADAPTER_DEFECTS}
+    limits = {
+        name: limit for name, limit in limits_for(settings.check, base.revision).items() if name in ADAPTER_DEFECTS
+    }
     return [Verdict(measure(drawn, image), limits) for drawn, (_, image) in zip(pictures, trained, strict=True)]
 
 
@@ -93,8 +95,8 @@ def reconstruct(
     """Draw each adapter's own image `check.pictures` times, from the seeds 0, 1, ..."""
     count = settings.check.pictures
     draws = [
-        Draw(one, one, one.metadata.get("prompt", settings.train.prompt), seed)
-        for one in adapters
+        Draw(adapter, adapter, adapter.metadata.get("prompt", settings.train.prompt), seed)
+        for adapter in adapters
         for seed in range(count)
     ]
     chosen = drawing or reconstruction_settings(settings)

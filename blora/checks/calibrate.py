@@ -90,12 +90,12 @@ def main() -> None:
     drawings = paired_drawings() if told.pictures is None else own_drawings(told.pictures)
     # Spread over things and styles: 13 shares no factor with the number of either.
     chosen = sorted({number * 13 % len(drawings.pictures) for number in range(told.adapters)})
-    found = gather_evidence(base, drawings, chosen, settings)
-    evidence = {name: one.summary() for name, one in found.items()}
-    limits = {name: one["limit"] for name, one in evidence.items()}
-    for name, one in evidence.items():
-        errors = f"false alarms {one['false_alarms']:.1%} of {one['good']}, misses {one['misses']:.1%} of {one['bad']}"
-        print(f"{name}: limit {one['limit']:.3f}, {errors}; beyond it {one['real_beyond']:.1%} of {one['real']} real")
+    by_defect = gather_evidence(base, drawings, chosen, settings)
+    evidence = {name: values.summary() for name, values in by_defect.items()}
+    limits = {name: row["limit"] for name, row in evidence.items()}
+    for name, row in evidence.items():
+        errors = f"false alarms {row['false_alarms']:.1%} of {row['good']}, misses {row['misses']:.1%} of {row['bad']}"
+        print(f"{name}: limit {row['limit']:.3f}, {errors}; beyond it {row['real_beyond']:.1%} of {row['real']} real")
     print(f"{time.process_time() - began:.0f} CPU seconds")
     if told.shown:
         print("settings:\n  check: " + json.dumps(limits).replace('"', ""))

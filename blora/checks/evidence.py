@@ -98,7 +98,7 @@ def gather_evidence(base: Base, drawings: Drawings, chosen: Sequence[int], setti
         chosen: Numbers of the drawings that adapters are trained on.
         settings: Recipe of training, drawing and check.
     """
-    found = {name: Evidence() for name in LIMITS}
+    by_defect = {name: Evidence() for name in LIMITS}
     often = settings.model_copy(update={"check": settings.check.model_copy(update={"pictures": SEEDS})})
     packs = [chosen[start : start + PACK] for start in range(0, len(chosen), PACK)]
     adapters = [adapter for pack in packs for adapter in _train(base, drawings, pack, settings)]
@@ -108,38 +108,38 @@ def gather_evidence(base: Base, drawings: Drawings, chosen: Sequence[int], setti
         image = drawings.pictures[own]
         others = [drawings.pictures[number] for number in chosen if number != own]
         for picture in made:
-            found["reconstruction_distance"].good.append(reconstruction_distance(picture, image))
-            found["reconstruction_distance"].bad += [reconstruction_distance(picture, other) for other in others]
-            found["split_image"].real.append(split_image(picture))
-            found["grey_collapse"].good.append(grey_collapse(picture, image))
-            found["white_background"].good.append(white_background(picture, image))
-        found["reconstruction_distance"].bad += [reconstruction_distance(picture, image) for picture in untrained]
+            by_defect["reconstruction_distance"].good.append(reconstruction_distance(picture, image))
+            by_defect["reconstruction_distance"].bad += [reconstruction_distance(picture, other) for other in others]
+            by_defect["split_image"].real.append(split_image(picture))
+            by_defect["grey_collapse"].good.append(grey_collapse(picture, image))
+            by_defect["white_background"].good.append(white_background(picture, image))
+        by_defect["reconstruction_distance"].bad += [reconstruction_distance(picture, image) for picture in untrained]
     for name in ("reconstruction_distance", "grey_collapse", "white_background"):
-        found[name].real = list(found[name].good)
-    _add_drawn(found, drawings)
-    return {name: evidence for name, evidence in found.items() if evidence.good and evidence.bad}
+        by_defect[name].real = list(by_defect[name].good)
+    _add_drawn(by_defect, drawings)
+    return {name: evidence for name, evidence in by_defect.items() if evidence.good and evidence.bad}
 
 
-def _add_drawn(found: dict[str, Evidence], drawings: Drawings) -> None:
+def _add_drawn(by_defect: dict[str, Evidence], drawings: Drawings) -> None:
     """Add what drawings alone say."""
     pictures = drawings.pictures
     for number, picture in enumerate(pictures):
         other = pictures[(number + 7) % len(pictures)]
-        found["split_image"].good.append(split_image(picture))
+        by_defect["split_image"].good.append(split_image(picture))
         if other.shape == picture.shape:
-            found["split_image"].bad += [split_image(diptych(picture, other)), split_image(halves(picture, other))]
-        found["split_image"].bad.append(split_image(diptych(picture, picture)))
-        found["grey_collapse"].bad += [grey_collapse(faded(picture, kept), picture) for kept in (0.2, 0.35)]
+            by_defect["split_image"].bad += [split_image(diptych(picture, other)), split_image(halves(picture, other))]
+        by_defect["split_image"].bad.append(split_image(diptych(picture, picture)))
+        by_defect["grey_collapse"].bad += [grey_collapse(faded(picture, kept), picture) for kept in (0.2, 0.35)]
         if white_background(picture, np.zeros_like(picture)) < 0.25:
             bad = [white_behind(picture), faded(picture, 0.1, 255)]
-            found["white_background"].bad += [white_background(one, picture) for one in bad]
-    for one, like in drawings.alike:
-        found["grey_collapse"].good.append(grey_collapse(pictures[one], pictures[like]))
-        found["white_background"].good.append(white_background(pictures[one], pictures[like]))
+            by_defect["white_background"].bad += [white_background(drawing, picture) for drawing in bad]
+    for drawing, like in drawings.alike:
+        by_defect["grey_collapse"].good.append(grey_collapse(pictures[drawing], pictures[like]))
+        by_defect["white_background"].good.append(white_background(pictures[drawing], pictures[like]))
     content = _content_features(pictures) if drawings.truths else np.zeros((0, 0), np.float32)
     for number, of_content, of_style, good in drawings.truths:
         value = float(content[number] @ content[of_style] - content[number] @ content[of_content])
-        (found["style_copy"].good if good else found["style_copy"].bad).append(value)
+        (by_defect["style_copy"].good if good else by_defect["style_copy"].bad).append(value)
 
 
 def _train(base: Base, drawings: Drawings, chosen: Sequence[int], settings: Settings) -> list[Any]:

@@ -40,9 +40,9 @@ def calibrated() -> Mapping[str, Mapping[str, Any]]:
 def limits_for(check: CheckSettings, base_revision: str) -> dict[str, float]:
     """The limits that hold for a base: the settings' own, else the calibrated ones; none where there is neither."""
     measured: Mapping[str, float] = calibrated().get(base_revision, {}).get("limits", {})
-    found = {name: getattr(check, name) for name in LIMITS}
-    found = {name: measured.get(name) if value is None else value for name, value in found.items()}
-    return {name: float(value) for name, value in found.items() if value is not None}
+    own = {name: getattr(check, name) for name in LIMITS}
+    values = {name: measured.get(name) if value is None else value for name, value in own.items()}
+    return {name: float(value) for name, value in values.items() if value is not None}
 
 
 def reconstruction_settings(settings: Settings) -> SampleSettings:

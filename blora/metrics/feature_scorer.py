@@ -129,16 +129,16 @@ class FeatureScorer:
     def _look_up(self, pictures: Sequence[NDArray[np.uint8]]) -> Mapping[str, tuple[Tensor, Tensor]]:
         """Features of pictures by digest, each computed once while it is remembered."""
         needed = {pixel_digest(picture): picture for picture in pictures}
-        found = {key: self._remembered[key] for key in needed if key in self._remembered}
-        for keys in _batches([key for key in needed if key not in found], self._batch_size):
+        known = {key: self._remembered[key] for key in needed if key in self._remembered}
+        for keys in _batches([key for key in needed if key not in known], self._batch_size):
             features = self._extractor.extract([needed[key] for key in keys])
-            found |= zip(keys, zip(features.content, features.style, strict=True), strict=True)
-        for key, pair in found.items():
+            known |= zip(keys, zip(features.content, features.style, strict=True), strict=True)
+        for key, pair in known.items():
             self._remembered[key] = pair
             self._remembered.move_to_end(key)
         while len(self._remembered) > REMEMBERED_PICTURES:
             self._remembered.popitem(last=False)
-        return found
+        return known
 
 
 def harmonic_mean(one: float, other: float) -> float:

@@ -80,7 +80,7 @@ def load_scorers(settings: ScoreSettings, device: str = "cpu") -> list[Scorer]:
     scorers.append(FeatureScorer(clip, settings.batch_size, embed_texts=clip.embed_texts))
     if settings.colour:
         scorers.append(ColourScorer())
-    return [*scorers, *(load_scorer(one, device, settings.batch_size) for one in settings.scorers)]
+    return [*scorers, *(load_scorer(line, device, settings.batch_size) for line in settings.scorers)]
 
 
 def load_scorer(asked: str, device: str = "cpu", batch_size: int = 32) -> FeatureScorer:

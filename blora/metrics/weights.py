@@ -63,16 +63,16 @@ def locate_weights(spec: ScorerSpec) -> Weights:
     if file.suffix != WEIGHTS_SUFFIX:
         raise pickled(spec.kind, source)
     stat = file.stat()
-    found = _sha256(file, stat.st_size, stat.st_mtime_ns)
-    if spec.sha256 and found != spec.sha256:
+    digest = _sha256(file, stat.st_size, stat.st_mtime_ns)
+    if spec.sha256 and digest != spec.sha256:
         raise ScorerError(
             "the weights are not the ones that were asked for",
-            f"{file.name} with sha256 {found}",
+            f"{file.name} with sha256 {digest}",
             f"sha256 {spec.sha256}",
             f"scorer {spec.kind}",
             "fetch them again, or name the checksum of these: #sha256:<64 hex digits>",
         )
-    return Weights(file, found)
+    return Weights(file, digest)
 
 
 def _only_file(spec: ScorerSpec, folder: Path) -> Path:

@@ -59,7 +59,7 @@ class Summary:
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
         return {
-            "kinds": {kind: asdict(found) for kind, found in self.kinds.items()},
+            "kinds": {kind: asdict(summary) for kind, summary in self.kinds.items()},
             "proposal": {kind: asdict(choice) for kind, choice in self.proposal.items()},
         }
 
@@ -92,18 +92,26 @@ def summarize(pairs: Sequence[ProbePair], readings: Sequence[BlockReading], seed
 def _propose(kinds: dict[Kind, KindSummary]) -> dict[Kind, ProposedBlock]:
     """Choose a block a kind, all different, with the highest sum of gains."""
     if len(kinds) < len(KINDS):
-        return {kind: _choice(found, max(found.blocks, key=lambda one: one.gain.mean)) for kind, found in kinds.items()}
+        return {
+            kind: _choice(summary, max(summary.blocks, key=lambda block: block.gain.mean))
+            for kind, summary in kinds.items()
+        }
     content, style = (kinds[kind] for kind in KINDS)
-    options = [(one, other) for one in content.blocks for other in style.blocks if one.block != other.block]
+    options = [
+        (block, other_block)
+        for block in content.blocks
+        for other_block in style.blocks
+        if block.block != other_block.block
+    ]
     if not options:
         raise ValueError("summarize: received one block; accepted two or more")
-    one, other = max(options, key=lambda pair: pair[0].gain.mean + pair[1].gain.mean)
-    return {"content": _choice(content, one), "style": _choice(style, other)}
+    block, other_block = max(options, key=lambda pair: pair[0].gain.mean + pair[1].gain.mean)
+    return {"content": _choice(content, block), "style": _choice(style, other_block)}
 
 
-def _choice(found: KindSummary, chosen: BlockSummary) -> ProposedBlock:
-    others = sorted((one for one in found.blocks if one is not chosen), key=lambda one: -one.gain.mean)
-    rivals = tuple(one.block for one in others if one.gain.overlaps(chosen.gain))
-    best = all(one.gain.mean <= chosen.gain.mean for one in others)
+def _choice(summary: KindSummary, chosen: BlockSummary) -> ProposedBlock:
+    others = sorted((block for block in summary.blocks if block is not chosen), key=lambda block: -block.gain.mean)
+    rivals = tuple(block.block for block in others if block.gain.overlaps(chosen.gain))
+    best = all(block.gain.mean <= chosen.gain.mean for block in others)
     certain = best and not rivals and chosen.gain.low > 0
     return ProposedBlock(chosen.block, chosen.gain, best, rivals, chosen.best_in, certain)

@@ -82,7 +82,9 @@ def _change(clean: Tensor, target_mean: Values, target_covariance: Values, amoun
 
 def steering_of(base: Base, palettes: Sequence[Palette | None], settings: SampleSettings) -> Steering | None:
     """Encode the palettes that guide a batch; None where there is none."""
-    guiding = [one if one is not None and one.by == "guidance" and one.amount else None for one in palettes]
+    guiding = [
+        palette if palette is not None and palette.by == "guidance" and palette.amount else None for palette in palettes
+    ]
     if not any(guiding):
         return None
     known: dict[int, tuple[Values, Values]] = {}
@@ -91,5 +93,5 @@ def steering_of(base: Base, palettes: Sequence[Palette | None], settings: Sample
             picture = Image.fromarray(palette.picture).resize((settings.width_px, settings.height_px))
             latents = base.encode_image_moments(picture)[0][0].permute(1, 2, 0).double().cpu().numpy()
             known[id(palette.picture)] = moments(np.asarray(latents))
-    targets = [None if one is None else (*known[id(one.picture)], one.amount) for one in guiding]
+    targets = [None if palette is None else (*known[id(palette.picture)], palette.amount) for palette in guiding]
     return Steering(targets, base.prediction_type)

@@ -36,7 +36,7 @@ class ScoreSettings(Frozen):
     @classmethod
     def _known_scorers(cls, scorers: tuple[str, ...]) -> tuple[str, ...]:
         try:
-            kinds = [parse_scorer(one).kind for one in scorers]
+            kinds = [parse_scorer(line).kind for line in scorers]
         except ScorerError as error:
             raise ValueError(str(error)) from error
         if len(set(kinds)) < len(kinds):
@@ -53,7 +53,7 @@ class ScoreSettings(Frozen):
         """Return the settings that change a score, as JSON values; without further scorers, those of before them."""
         values = self.model_dump(mode="json", exclude={"batch_size", "scorers"})
         return values | (
-            {"scorers": [list(parse_scorer(one).identity) for one in self.scorers]} if self.scorers else {}
+            {"scorers": [list(parse_scorer(line).identity) for line in self.scorers]} if self.scorers else {}
         )
 
 

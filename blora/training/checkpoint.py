@@ -46,10 +46,10 @@ def write_checkpoint(
         identity: What the checkpoint belongs to; reading it for something else is refused.
     """
     tensors = {"values": factors.values, "mean": optimizer.mean, "square": optimizer.square}
-    tensors["losses"] = torch.tensor([one.losses for one in pack], dtype=torch.float64)
-    tensors["generators"] = torch.stack([one.generator.get_state() for one in pack])
-    plain = [{name: getattr(one, name) for name in _PLAIN} for one in pack]
-    errors = [one.error.args if one.error else None for one in pack]
+    tensors["losses"] = torch.tensor([progress.losses for progress in pack], dtype=torch.float64)
+    tensors["generators"] = torch.stack([progress.generator.get_state() for progress in pack])
+    plain = [{name: getattr(progress, name) for name in _PLAIN} for progress in pack]
+    errors = [progress.error.args if progress.error else None for progress in pack]
     state = {"step": step, "counts": optimizer.steps_taken(), "plain": plain, "errors": errors}
     cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     return pack_safetensors(cpu, {"identity": identity, "state": json.dumps(state)})
@@ -80,13 +80,13 @@ def read_checkpoint(
         optimizer.mean.copy_(tensors["mean"])
         optimizer.square.copy_(tensors["square"])
         optimizer.counts.copy_(torch.tensor(state["counts"]))
-    for index, one in enumerate(pack):
+    for index, progress in enumerate(pack):
         for name in _PLAIN:
-            setattr(one, name, state["plain"][index][name])
-        one.losses = tensors["losses"][index].tolist()
-        if one.reseeds:
-            one.generator = torch.Generator()  # its noise is its own since then, whomever it was shared with
-        one.generator.set_state(tensors["generators"][index].clone())  # it reads from the start of the storage
+            setattr(progress, name, state["plain"][index][name])
+        progress.losses = tensors["losses"][index].tolist()
+        if progress.reseeds:
+            progress.generator = torch.Generator()  # its noise is its own since then, whomever it was shared with
+        progress.generator.set_state(tensors["generators"][index].clone())  # it reads from the start of the storage
         args = state["errors"][index]
-        one.error = TrainingDivergedError(*args) if args else None
+        progress.error = TrainingDivergedError(*args) if args else None
     return int(state["step"])

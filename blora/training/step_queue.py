@@ -39,16 +39,16 @@ def queue_step(
 ) -> QueuedStep:
     """Tell the device to take one step with every adapter whose numbers are finite, and wait for nothing."""
     settings, photos, timesteps = stepper.settings, stepper.photos, stepper.timesteps
-    drawn = {id(one.generator): (one.generator, photos[i], turns[i]) for i, one in enumerate(pack)}
+    drawn = {id(progress.generator): (progress.generator, photos[i], turns[i]) for i, progress in enumerate(pack)}
     draws = {
         name: draw_noise(generator, seen, step - 1, settings, timesteps, key)
         for name, (generator, seen, key) in drawn.items()
     }
-    scales = [one.loss_scale for one in pack]
-    losses, norms = stepper.run([draws[id(one.generator)] for one in pack], scales)
+    scales = [progress.loss_scale for progress in pack]
+    losses, norms = stepper.run([draws[id(progress.generator)] for progress in pack], scales)
     finite = losses.isfinite() & norms.isfinite()
     clips = (settings.max_grad_norm / (norms + 1e-6)).clamp(max=1.0)
-    rates = [one.rate if one.error is None else None for one in pack]
+    rates = [progress.rate if progress.error is None else None for progress in pack]
     divisors = to_device(torch.tensor(scales, dtype=torch.float32), stepper.base.device) / clips
     optimizer.step(stepper.factors.grads, rates, divisors, finite)
     figures = torch.stack([losses, norms])
@@ -65,8 +65,8 @@ def settle(queued: QueuedStep, stepper: Stepper, pack: Sequence[Progress], optim
     if queued.arrived is not None:
         queued.arrived.synchronize()
     losses, norms = queued.figures.tolist()
-    for index, one in enumerate(pack):
-        verdict = one.judge(losses[index], norms[index], queued.loss_scales[index], stepper.settings)
+    for index, progress in enumerate(pack):
+        verdict = progress.judge(losses[index], norms[index], queued.loss_scales[index], stepper.settings)
         if verdict == "halve":
             stepper.factors.weaken(index, 0.5)
             optimizer.reset(index)

@@ -99,8 +99,8 @@ def _train(
     pictures = list(zip(names, digests, strict=True))
     identity = checkpoint_identity(pictures, settings, " ".join([base.revision, *(layers or ())]))
     if checkpoint is None:
-        for index, one in enumerate(pack):
-            factors.draw_down(index, one.generator)
+        for index, progress in enumerate(pack):
+            factors.draw_down(index, progress.generator)
     _share_draws(pack, items, digests, settings)
     done = 0 if checkpoint is None else read_checkpoint(checkpoint, pack, factors, optimizer, identity)
     known = {tuple(digest): item.images for digest, item in zip(digests, items, strict=True)}
@@ -118,11 +118,11 @@ def _train(
                 settled = queued.popleft()
                 settle(settled, stepper, pack, optimizer)
                 if on_step:
-                    losses = tuple(one.losses[-1] for one in pack)
-                    active, now = sum(one.error is None for one in pack), time.perf_counter()
+                    losses = tuple(progress.losses[-1] for progress in pack)
+                    active, now = sum(progress.error is None for progress in pack), time.perf_counter()
                     on_step(StepReport(settled.step, settings.steps, losses, active, now - began))
                     began = time.perf_counter()
-            if all(one.error for one in pack):
+            if all(progress.error for progress in pack):
                 break
             if on_checkpoint and halt and step < settings.steps:
                 on_checkpoint(write_checkpoint(pack, factors, optimizer, step, identity))
@@ -143,10 +143,10 @@ def _share_draws(
 ) -> None:
     """Give candidates of one image that name the same stream of draws one generator for all of them."""
     shared: dict[tuple[str, ...], torch.Generator] = {}
-    for one, item, digest in zip(pack, items, digests, strict=True):
+    for progress, item, digest in zip(pack, items, digests, strict=True):
         if item.draws:
             stream = seeded(f"draws {item.draws}", settings.seed)
-            one.generator = shared.setdefault((item.draws, *sorted(digest)), stream)
+            progress.generator = shared.setdefault((item.draws, *sorted(digest)), stream)
 
 
 def _check(base: Base, items: Sequence[TrainItem], settings: TrainSettings) -> None:
@@ -171,11 +171,17 @@ def _check(base: Base, items: Sequence[TrainItem], settings: TrainSettings) -> N
 
 
 def _result(
-    base: Base, item: TrainItem, one: Progress, factors: FlatFactors, index: int, count: int, settings: TrainSettings
+    base: Base,
+    item: TrainItem,
+    progress: Progress,
+    factors: FlatFactors,
+    index: int,
+    count: int,
+    settings: TrainSettings,
 ) -> TrainResult:
     """Copy one adapter out of the pack, alpha / rank folded in, with all that is known about it."""
-    if one.error is not None:
-        return TrainResult(None, one.final_loss, one.skipped, one.losses, one.error)
+    if progress.error is not None:
+        return TrainResult(None, progress.final_loss, progress.skipped, progress.losses, progress.error)
     layers = {
         name: Factors(down[index].cpu().clone(), up[index].cpu() * settings.scale)
         for name, (down, up) in factors.exact.items()
@@ -191,13 +197,13 @@ def _result(
         "recipe_version": str(recipe_version(len(item.images))),
         "rank": str(settings.rank),
         "steps": str(count),
-        "skipped_steps": str(one.skipped),
-        "reseeds": str(one.reseeds),
-        "lowered_rates": str(one.lowered),
-        "final_loss": repr(one.final_loss),
+        "skipped_steps": str(progress.skipped),
+        "reseeds": str(progress.reseeds),
+        "lowered_rates": str(progress.lowered),
+        "final_loss": repr(progress.final_loss),
         "seed": str(settings.seed),
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,
     }
     adapter = Adapter(layers, {**metadata, **item.metadata})
-    return TrainResult(adapter, one.final_loss, one.skipped, one.losses, None)
+    return TrainResult(adapter, progress.final_loss, progress.skipped, progress.losses, None)
