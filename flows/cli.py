@@ -61,11 +61,10 @@ def validate(manifest: ManifestArgument, allow_root: AllowRoot = None, preset: P
 
     Examples: `blora validate pairs.csv` · `blora validate s3://bucket/inbox/night.yaml --allow-root s3://bucket/pictures`
     """
-    from blora.config import resolve
+    from blora.settings.resolve import merge, resolve
     from manifests.faults import Fault
     from manifests.loading.load import load_manifest
     from manifests.loading.pictures import check_images
-    from tasks.plan import merge
 
     with errors_shown():
         loaded = load_manifest(manifest, allowed_roots=allow_root or ())

@@ -4,8 +4,9 @@
 2. Judge what is missing, in the slots, in parts that no reader looks at.
 3. Publish all rows at once; write tables, page and report again.
 
-Inputs: a run, scorers as `blora.weights` reads them, and `flows.params.RescoreOptions`. Outputs: rows of the SCORES
-table in the run's tables and in the data set. Safe to run again at any time: no picture is judged twice by one version.
+Inputs: a run, scorers as `blora.metrics.weights` reads them, and `flows.params.RescoreOptions`. Outputs: rows of the
+SCORES table in the run's tables and in the data set. Safe to run again at any time: no picture is judged twice by
+one version.
 """
 
 from __future__ import annotations

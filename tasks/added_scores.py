@@ -24,7 +24,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from blora.weights import Weights, locate_weights, parse_scorer
+from blora.metrics.weights import Weights, locate_weights
+from blora.settings.scorer_spec import parse_scorer
 from manifests import layout
 from manifests.store.parallel import in_parallel
 from manifests.store.store import Store

@@ -6,7 +6,8 @@ import io
 
 from PIL import Image, ImageDraw, ImageFont
 
-from blora.proposal import Interval, KindSummary, Summary
+from blora.probe.proposal import Summary
+from blora.probe.summary import Interval, KindSummary
 
 WIDTH_PX = 900
 LABEL_PX = 250

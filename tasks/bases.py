@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from blora.source import Located, base_revision, check_topology, locate_base
+from blora.models.locate import Located, base_revision, check_topology, locate_base
 from manifests import ids
 from manifests.store.store import Store
 

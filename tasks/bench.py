@@ -13,8 +13,8 @@ from manifests.tables.parquet import to_parquet_bytes, to_table
 from tasks.bench_report import report, sheet
 
 if TYPE_CHECKING:
-    from blora.bench import BenchResult, Rate
-    from blora.paired import PairedSet, Split
+    from blora.benchmark.drawings import PairedSet, Split
+    from blora.benchmark.run import BenchResult, Rate
 
 SHEET_PAIRS = 24
 """Pairs on the picture sheet, evenly taken from all."""
@@ -35,7 +35,7 @@ class FolderOfAdapters(MutableMapping[str, bytes]):
         return path.read_bytes()
 
     def __setitem__(self, key: str, value: bytes) -> None:
-        from blora.files import write_whole
+        from blora.adapters.safetensors_bytes import write_whole
 
         write_whole(self._path(key), value)
 
@@ -83,12 +83,12 @@ def measure(
     Raises:
         BloraError: What the method refuses: settings, rows, a base that cannot be loaded, a training that diverged.
     """
-    from blora.base import load_base
-    from blora.bench import run_bench, summarise
-    from blora.config import resolve
+    from blora.benchmark.drawings import load_paired
+    from blora.benchmark.rows import ROWS
+    from blora.benchmark.run import run_bench, summarise
     from blora.errors import SettingFault, SettingsError
-    from blora.paired import load_paired
-    from blora.rivals import ROWS
+    from blora.models.model import load_base
+    from blora.settings.resolve import resolve
 
     settings = resolve(preset, overrides)
     if settings.train.precision != settings.sample.precision:
@@ -103,7 +103,7 @@ def measure(
 
 def write_tables(folder: Path, found: Found) -> None:
     """Write ``bench.parquet`` (a row per pair and method), ``rates.parquet`` and both with the settings as JSON."""
-    from blora.files import write_whole
+    from blora.adapters.safetensors_bytes import write_whole
 
     pictures, rates = list(_picture_rows(found)), list(_rate_rows(found))
     write_whole(folder / "bench.parquet", to_parquet_bytes(to_table(pictures, BENCH)))
@@ -123,7 +123,7 @@ def write_tables(folder: Path, found: Found) -> None:
 
 def write_report(folder: Path, found: Found) -> str:
     """Write ``report.md`` and ``sheet.png``; return the report's table with the rows that were left out."""
-    from blora.files import write_whole
+    from blora.adapters.safetensors_bytes import write_whole
 
     result, every = found.result, range(len(found.result.pairs))
     shown = list(every)[:: max(1, -(-len(every) // SHEET_PAIRS))]

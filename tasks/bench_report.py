@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageDraw, ImageFont
 
 if TYPE_CHECKING:
-    from blora.bench import BenchResult, Rate
-    from blora.paired import PairedSet
+    from blora.benchmark.drawings import PairedSet
+    from blora.benchmark.run import BenchResult, Rate
 
 CELL_PX, GAP_PX, HEAD_PX, SIDE_PX = 96, 4, 18, 190
 WORDS = {

@@ -6,9 +6,9 @@ The rule, of the candidates of one pair and seed that are in the store:
    that are not.
 2. Of the rest the one with the highest deciding score: the first of `DECIDING` that any of them has. That is
    ``transfer`` where there are two pictures to compare with: the harmonic mean of how much nearer the candidate is to
-   the content image than the style image is, and to the style image than the content image is (`blora.score`; harmonic
-   mean of both sides as in NP-LoRA), by CSD's features where a run was scored with them (``score.scorers``, or later
-   by `blora rescore`). Where a prompt says one side, ``text_clip``, else the similarity to the picture.
+   the content image than the style image is, and to the style image than the content image is (`blora.metrics.score`;
+   harmonic mean of both sides as in NP-LoRA), by CSD's features where a run was scored with them (``score.scorers``,
+   or later by `blora rescore`). Where a prompt says one side, ``text_clip``, else the similarity to the picture.
    ``harmonic_mean`` of the same scorer, of the plain similarities, breaks ties and does no more, because it prefers a
    copy of either input to the true picture. Of the embedded model's pictures three quarters have no ``transfer`` at
    all, and it decides.

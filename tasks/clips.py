@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from blora.consistency import VERSION, steadiness
+from blora.metrics.steadiness import VERSION, steadiness
 from manifests import layout
 from manifests.schema.entries import ImageEntry, PairEntry, content_parts
 from manifests.store.parallel import in_parallel

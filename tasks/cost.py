@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blora import memory
-from blora.config import TrainSettings
+from blora.models import memory
+from blora.settings.training import TrainSettings
 from manifests import layout
 from manifests.store.store import Store
 from tasks import environment
@@ -96,14 +96,14 @@ def auto_pack_size(base: str, settings: TrainSettings) -> int:
     return memory.pack_size(free_bytes, settings, memory_model(base), on_gpu=on_gpu)
 
 
-def memory_model(base: str) -> memory.Model:
+def memory_model(base: str) -> memory.ModelSize:
     """The sizes that the model of memory works with; SDXL's where the base does not lie on this machine."""
     path = unet_config(base)
     if path is None:
         return memory.SDXL
     vae = json.loads((path.parents[1] / "vae" / "config.json").read_text())
     factor = 2 ** (len(vae["block_out_channels"]) - 1)
-    return memory.Model.like_sdxl(json.loads(path.read_text()), factor, parameters_per_rank(base))
+    return memory.ModelSize.like_sdxl(json.loads(path.read_text()), factor, parameters_per_rank(base))
 
 
 def unet_config(base: str) -> Path | None:

@@ -19,13 +19,15 @@ from typing import Any, cast
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from blora.adapter import Adapter
-from blora.blend import blend_adapters
-from blora.blocks import Half
-from blora.recolour import Method, Palette
-from blora.sample import Draw, sample
+from blora.adapters.adapter import Adapter, blend_adapters
+from blora.adapters.blocks import Half
+from blora.errors import BloraError
+from blora.sampling.colour_transfer import Method, Palette
+from blora.sampling.draw import Draw
+from blora.sampling.sample import sample_each
 from manifests import layout
 from manifests.errors import Missing
+from manifests.faults import Fault
 from tasks.resident import Pixels, Resident
 from tasks.runs import PlannedSample, RunInfo
 
@@ -49,8 +51,9 @@ def generate_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any
         payload: ``run_id`` and ``shard_id``; ``only`` names the pictures that are wanted, None means all.
 
     Returns:
-        ``drawn`` (sample ids written by this call), ``without_adapter`` (sample ids that cannot be drawn),
-        ``sample_seconds``, and ``busy_seconds`` of them in which the device drew.
+        ``drawn`` (sample ids written by this call), ``without_adapter`` (sample ids that cannot be drawn), ``faults``
+        (as dicts, of pictures that failed alone), ``sample_seconds``, and ``busy_seconds`` of them in which the device
+        drew.
     """
     plan = resident.plan(payload["run_id"])
     shard = plan.shard(payload["shard_id"])
@@ -66,26 +69,31 @@ def generate_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any
     done = len(shard.samples) - sum(len(batch) for batch, _ in todo)
     drawn: list[str] = []
     orphans: list[str] = []
+    faults: list[Fault] = []
     writes: list[Future[str | None]] = []
     started, busy_seconds = time.monotonic(), 0.0
     with ThreadPoolExecutor(WRITERS) as threads:
         loads = deque(threads.submit(_draws, resident, batch, plan.run.run_id) for batch, _ in todo[:1])
         for number, (batch, missing) in enumerate(todo):
-            draws, lost = loads.popleft().result()
+            draws, lost, torn = loads.popleft().result()
             for following, _ in todo[number + 1 : number + 2]:
                 loads.append(threads.submit(_draws, resident, following, plan.run.run_id))
             orphans += [one.sample_id for one in missing if one.sample_id in lost]
-            wanted = {one.sample_id for one in missing} - lost
+            faults += [_fault(one, torn[one.sample_id]) for one in missing if one.sample_id in torn]
+            wanted = {one.sample_id for one in missing} - lost - torn.keys()
             if wanted:
                 began = time.monotonic()
                 pictures = _sample(resident, plan.run, draws)
                 busy_seconds += time.monotonic() - began
                 drawn += _written(writes)  # of the batch before: no more than one waits in memory
-                writes = [
-                    threads.submit(_write, resident, one, pixels, plan.run)
-                    for one, pixels in zip(batch, pictures, strict=True)
-                    if one.sample_id in wanted
-                ]
+                writes = []
+                for planned, made in zip(batch, pictures, strict=True):
+                    if planned.sample_id not in wanted:
+                        continue
+                    if isinstance(made, BloraError):
+                        faults.append(_fault(planned, made))
+                    else:
+                        writes.append(threads.submit(_write, resident, planned, made, plan.run))
             done += len(batch)
             if number + 1 < len(todo):
                 resident.emit({"kind": "sample", "id": shard.shard_id, "done": done, "total": len(shard.samples)})
@@ -94,21 +102,43 @@ def generate_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any
     return {
         "drawn": drawn,
         "without_adapter": orphans,
+        "faults": [vars(fault) for fault in faults],
         "sample_seconds": time.monotonic() - started if drawn else 0.0,
         "busy_seconds": busy_seconds,
     }
 
 
-def _draws(resident: Resident, batch: tuple[PlannedSample, ...], run_id: str) -> tuple[list[Draw], set[str]]:
-    """The draws of a batch, and the ids of those without an adapter, which only keep their place."""
-    found = [(planned, _draw(resident, planned, run_id)) for planned in batch]
-    lost = {planned.sample_id for planned, draw in found if draw is None}
-    return [draw or Draw(None, None, planned.prompt, planned.seed) for planned, draw in found], lost
+def _draws(
+    resident: Resident, batch: tuple[PlannedSample, ...], run_id: str
+) -> tuple[list[Draw], set[str], dict[str, BloraError]]:
+    """The draws of a batch; ids of those without an adapter, and why others cannot be had: both keep their place."""
+    draws, lost, torn = [], set(), {}
+    for planned in batch:
+        draw: Draw | None = None
+        try:
+            draw = _draw(resident, planned, run_id)
+        except Missing:
+            lost.add(planned.sample_id)
+        except BloraError as error:
+            torn[planned.sample_id] = error
+        draws.append(draw or Draw(None, None, planned.prompt, planned.seed))
+    return draws, lost, torn
 
 
-def _sample(resident: Resident, run: RunInfo, draws: list[Draw]) -> list[Pixels]:
+def _sample(resident: Resident, run: RunInfo, draws: list[Draw]) -> list[Pixels | BloraError]:
     base = resident.base(run.base, run.settings.sample.precision)
-    return sample(base, draws, resident.drawing(run.base, run.settings.sample))
+    return sample_each(base, draws, resident.drawing(run.base, run.settings.sample))
+
+
+def _fault(planned: PlannedSample, error: BloraError) -> Fault:
+    return Fault(
+        kind="sample",
+        item=planned.sample_id,
+        what=f"the picture {planned.content_name} x {planned.style_name}, seed {planned.seed}, could not be drawn",
+        received=str(error)[:2000],
+        accepted="adapters that can be read, and a finite picture",
+        hint="mend the cause, then: blora rerun",
+    )
 
 
 def _write(resident: Resident, planned: PlannedSample, pixels: Pixels, run: RunInfo) -> str | None:
@@ -122,15 +152,16 @@ def _written(writes: list[Future[str | None]]) -> list[str]:
     return [sample_id for write in writes if (sample_id := write.result())]
 
 
-def _draw(resident: Resident, planned: PlannedSample, run_id: str) -> Draw | None:
-    """The draw of a planned sample; None when one of its adapters does not exist."""
-    try:
-        content, style = _half(resident, planned, "content"), _half(resident, planned, "style")
-    except Missing:
-        return None
+def _draw(resident: Resident, planned: PlannedSample, run_id: str) -> Draw:
+    """The draw of a planned sample.
+
+    Raises:
+        Missing: One of its adapters does not exist.
+        KeyMismatchError: One cannot be read, or they cannot be mixed.
+    """
     return Draw(
-        content=content,
-        style=style,
+        content=_half(resident, planned, "content"),
+        style=_half(resident, planned, "style"),
         prompt=planned.prompt,
         seed=planned.seed,
         content_strength=planned.content_strength or 0.0,

@@ -1,4 +1,4 @@
-"""Other methods on the pairs of a run, in slots: what `blora.rivals` compares B-LoRA with, on pictures of the user's.
+"""Other methods on the pairs of a run, in slots: what `blora.benchmark` compares B-LoRA with, on a user's pictures.
 
     method          trains                          draws
     blora           both halves (the run itself)    the run's own pictures; nothing is done here
@@ -28,11 +28,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from blora.adapter import Adapter
-from blora.blocks import attention_layers
-from blora.rivals import Magenta, added, pack_whole, unpack_whole
-from blora.sample import Draw, sample
-from blora.train import train
+from blora.adapters.adapter import Adapter
+from blora.adapters.blocks import attention_layers
+from blora.benchmark.other_methods import Magenta, added, pack_whole, unpack_whole
+from blora.errors import BloraError
+from blora.sampling.draw import Draw
+from blora.sampling.sample import sample_each
+from blora.training.train import train
 from manifests import layout
 from manifests.errors import Missing
 from manifests.store.run_folder import find_table
@@ -149,8 +151,10 @@ def _draw(
         blank = next((one for one in draws if one is not None), None)
         if blank is None:
             return [], 0.0
-        drawn = sample(base, [one or blank for one in draws], resident.drawing(run.base, run.settings.sample))
-        pictures = [picture if one else None for one, picture in zip(draws, drawn, strict=True)]
+        drawn = sample_each(base, [one or blank for one in draws], resident.drawing(run.base, run.settings.sample))
+        # One that failed is missing in the comparison, as one whose adapter diverged.
+        pictures = [None if one is None or isinstance(made, BloraError) else made
+                    for one, made in zip(draws, drawn, strict=True)]  # fmt: skip
     done = []
     for one, picture in zip(batch, pictures, strict=True):
         if picture is not None and one in missing:
@@ -198,18 +202,18 @@ def _score(resident: Resident, plan: Plan, method: str, shard_id: str, samples: 
     rows = find_table(resident.store, key, METHOD_SCORES).to_pylist()
     known = {row["blora_sample_id"] for row in rows}
     some = [one for one in samples if comparable(one) and one.sample_id not in known]
-    judged, new, _ = judge(
+    judged = judge(
         resident,
         plan,
         some,
         lambda: resident.scorers(plan.run.settings.score),
         lambda one: sample_key_of(plan, method, one),
     )
-    if judged:
+    if judged.ids:
         of = {one.sample_id: sample_id_of(method, one) for one in some}
-        rows += [row | method_columns(method, row["sample_id"], of[row["sample_id"]]) for row in new]
+        rows += [row | method_columns(method, row["sample_id"], of[row["sample_id"]]) for row in judged.rows]
         resident.store.replace(key, to_parquet_bytes(to_table(rows, METHOD_SCORES)))
-    return judged
+    return judged.ids
 
 
 def method_columns(method: str, blora_sample_id: str, sample_id: str) -> dict[str, str]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from blora.config import Settings, recipe_version
-from blora.limits import training_identity
+from blora.checks.limits import training_identity
+from blora.settings.presets import Settings
+from blora.settings.training import recipe_version
 from manifests import ids
 from manifests.images.normalise import IdentifiedImage
 from manifests.schema.entries import ImageEntry, Manifest, PairEntry, content_parts, style_parts

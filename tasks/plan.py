@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
-from blora.config import Settings, resolve
+from blora.settings.presets import Settings
+from blora.settings.resolve import merge, resolve
 from manifests import ids, layout
 from manifests.errors import ManifestsError, counted
 from manifests.faults import Fault
@@ -166,15 +167,6 @@ def _changed(key: str, found: NormalisedImage | ManifestsError) -> Fault:
     hint = "run the manifest again once nobody writes to its pictures"
     what = f"{' '.join(key.splitlines())} changed while the run was being planned"
     return Fault("image", what, received, "the picture as it was", hint)
-
-
-def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Lay nested settings over each other; `above` wins, mapping by mapping."""
-    merged = dict(below)
-    for key, value in above.items():
-        old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return merged
 
 
 def _pack_size(settings: Settings, base: str, elsewhere: bool) -> int:

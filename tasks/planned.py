@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, get_args
 
-from blora.blocks import Half
-from blora.recolour import RECIPE as COLOUR_RECIPE
+from blora.adapters.blocks import Half
+from blora.sampling.colour_transfer import RECIPE as COLOUR_RECIPE
 from manifests import ids, layout
 
 

@@ -6,8 +6,8 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from blora.analysis import measure
-from blora.blocks import inner_blocks
+from blora.adapters.blocks import inner_blocks
+from blora.probe.measure import measure
 from manifests.tables.measuring import PROBES
 from manifests.tables.parquet import to_parquet_bytes, to_table
 from tasks.probes import PART_PAIRS, load_probe, rows_of

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from blora.blocks import BLOCKS
-from blora.proposal import Interval, Summary
+from blora.adapters.blocks import BLOCKS
+from blora.probe.proposal import Summary
+from blora.probe.summary import Interval
 
 _DIFFER = {"content": "pairs that differ in the object", "style": "pairs that differ in the colour or look"}
 

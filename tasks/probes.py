@@ -17,10 +17,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from blora.config import Settings, resolve
 from blora.errors import BaseModelError
-from blora.prompts import default_prompts, noise_seeds
-from blora.proposal import Kind, ProbePair, Reading, Summary, summarize
+from blora.probe.prompts import default_prompts, noise_seeds
+from blora.probe.proposal import Summary, summarize
+from blora.probe.readings import BlockReading, Kind, ProbePair
+from blora.settings.presets import Settings
+from blora.settings.resolve import resolve
 from manifests import ids, layout
 from manifests.errors import Missing, counted
 from manifests.loading.prompt_pairs import load_prompts
@@ -171,7 +173,7 @@ def missing_parts(store: Store, probe: Probe) -> list[int]:
     return [part for part in probe.parts if not store.exists(probe.part_key(part))]
 
 
-def rows_of(probe: Probe, readings: Sequence[Reading], scorer: tuple[str, str]) -> list[dict[str, object]]:
+def rows_of(probe: Probe, readings: Sequence[BlockReading], scorer: tuple[str, str]) -> list[dict[str, object]]:
     """Readings as rows of the PROBES table; `scorer` is its name and version."""
     order = {block: index for index, block in enumerate(dict.fromkeys(reading.block for reading in readings))}
     return [
@@ -213,7 +215,7 @@ def gather(store: Store, probe: Probe) -> list[dict[str, Any]]:
 def summary_of(probe: Probe, rows: Sequence[dict[str, Any]]) -> Summary:
     """What a probe's rows say."""
     readings = [
-        Reading(
+        BlockReading(
             row["pair_index"], row["seed"], row["block"], row["clip_score"], row["clip_score_p"], row["clip_score_q"]
         )
         for row in rows

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from blora.defects import style_copy
-from blora.limits import limits_for
+from blora.checks.defects import style_copy
+from blora.checks.limits import limits_for
 from manifests.faults import Fault
 from tasks.choice import Choice
 from tasks.runs import Plan, RunInfo

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from blora.weights import parse_scorer
+from blora.errors import ScorerError
+from blora.settings.scorer_spec import parse_scorer
 from manifests import layout
 from manifests.store.run_folder import find_table
 from manifests.tables.parquet import to_parquet_bytes, to_table
@@ -21,10 +22,13 @@ def rescore_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]
 
     Args:
         resident: the slot's working set.
-        payload: ``run_id`` and ``shard_id``; ``scorer`` (its line, see `blora.weights`); ``only``, the sample ids.
+        payload: ``run_id`` and ``shard_id``; ``scorer`` (its line); ``only``, the sample ids.
 
     Returns:
         ``scored`` (sample ids scored by this call), ``score_seconds``, and ``busy_seconds`` of them spent on scores.
+
+    Raises:
+        ScorerError: A picture cannot be judged; the others are.
     """
     plan = resident.plan(payload["run_id"])
     shard = plan.shard(payload["shard_id"])
@@ -32,12 +36,15 @@ def rescore_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]
     key = layout.added_scores_key(plan.run.run_id, shard.shard_id, kind)
     started = time.monotonic()
     wanted = [sample for sample in shard.samples if sample.sample_id in only]
-    judged, rows, busy_seconds = judge(resident, plan, wanted, lambda: [resident.further_scorer(payload["scorer"])])
-    if judged:
-        versions = {row["scorer_version"] for row in rows}
+    judged = judge(resident, plan, wanted, lambda: [resident.further_scorer(payload["scorer"])])
+    if judged.ids:
+        versions = {row["scorer_version"] for row in judged.rows}
         old = find_table(resident.store, key, SCORES).to_pylist()
         kept = [row for row in old if row["scorer_version"] in versions and row["sample_id"] not in only]
-        resident.store.replace(key, to_parquet_bytes(to_table([*kept, *rows], SCORES)))
+        resident.store.replace(key, to_parquet_bytes(to_table([*kept, *judged.rows], SCORES)))
     done = {"kind": "score", "id": f"{shard.shard_id}-{kind}", "done": len(wanted), "total": len(wanted)}
     resident.emit(done)
-    return {"scored": judged, "score_seconds": time.monotonic() - started, "busy_seconds": busy_seconds}
+    if judged.faults:  # what was judged is kept, but all of a scorer's scores are published together, or none
+        raise ScorerError(f"{len(judged.faults)} pictures could not be judged", str(judged.faults[0]))
+    seconds = time.monotonic() - started
+    return {"scored": judged.ids, "score_seconds": seconds, "busy_seconds": judged.busy_seconds}

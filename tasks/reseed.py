@@ -2,7 +2,7 @@
 
 Attempts are numbered from 1. The first has the random numbers that the adapter's id gives, a further one those of the
 id and its number, so that the same id goes through the same attempts on every machine, and which one is kept follows
-from the same limits, which are part of the id where there is more than one attempt (`blora.limits.training_identity`).
+from the same limits, which are part of the id where there is more than one attempt (`training_identity`).
 A further attempt trains only what failed, in one pass: its layout, too, follows from the plan.
 """
 
@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from blora.check import Verdict, best_attempt, check_adapters
+from blora.checks.adapter_check import Verdict, best_attempt, check_adapters
+from blora.checks.limits import reconstruction_settings
 from blora.errors import OutOfMemoryError
-from blora.limits import reconstruction_settings
-from blora.train import TrainItem, TrainResult
+from blora.training.items import TrainItem, TrainResult
 from manifests import layout
 from tasks.resident import Resident
 from tasks.runs import Pack, PlannedAdapter, RunInfo

@@ -15,14 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from blora import memory
-from blora.adapter import Adapter, load_adapter
-from blora.base import Base
-from blora.blocks import Half
-from blora.clip import Clip, load_clip
-from blora.config import Precision, SampleSettings, ScoreSettings, TrainSettings
-from blora.plain import PlainBase
-from blora.score import Scorer, load_scorer, load_scorers
+from blora.adapters.adapter import Adapter
+from blora.adapters.blocks import Half
+from blora.adapters.load import load_adapter
+from blora.metrics.clip import ClipEncoder, load_clip
+from blora.metrics.score import Scorer, load_scorer, load_scorers
+from blora.models import memory
+from blora.models.model import Base
+from blora.probe.plain_unets import PlainBase
+from blora.settings.fields import Precision
+from blora.settings.judging import ScoreSettings
+from blora.settings.sampling import SampleSettings
+from blora.settings.training import TrainSettings
 from manifests import layout
 from manifests.store.store import Store
 from tasks.bases import located_base
@@ -112,7 +116,7 @@ class Resident:
             self._further = (asked, load_scorer(local_scorer(asked), self.device))
         return self._further[1]
 
-    def _load_clip(self, architecture: str, pretrained: str) -> Clip:
+    def _load_clip(self, architecture: str, pretrained: str) -> ClipEncoder:
         return load_clip(architecture, pretrained, self.device)
 
     def _read_plan(self, run_id: str) -> Plan:

@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from blora.config import Settings
+from blora.settings.presets import Settings
 from manifests import layout
 from manifests.errors import Missing
 from manifests.faults import Fault

@@ -17,13 +17,14 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
 
-from blora.adapter import Adapter
-from blora.base import Base
-from blora.config import TrainSettings, recipe_version
+from blora.adapters.adapter import Adapter
+from blora.checks.limits import training_identity
 from blora.errors import CheckpointError, OutOfMemoryError
-from blora.limits import training_identity
-from blora.memory import training_bytes
-from blora.train import StepReport, TrainItem, TrainResult, train
+from blora.models.memory import training_bytes
+from blora.models.model import Base
+from blora.settings.training import TrainSettings, recipe_version
+from blora.training.items import StepReport, TrainItem, TrainResult
+from blora.training.train import train
 from manifests import layout
 from manifests.errors import Missing
 from manifests.faults import Fault

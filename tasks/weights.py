@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from blora.config import ScoreSettings
 from blora.errors import ScorerError
-from blora.weights import parse_scorer
+from blora.settings.judging import ScoreSettings
+from blora.settings.scorer_spec import parse_scorer
 from manifests import ids
 from manifests.store.store import Store
 from tasks.bases import copy_objects

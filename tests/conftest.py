@@ -69,9 +69,11 @@ def dino_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from transformers import Dinov2Config, Dinov2Model
 
-    from blora import encoders
+    from blora.metrics import vision_transformers
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("dino")
-    Dinov2Model(Dinov2Config(image_size=518, patch_size=14, **encoders.DINOV2["dinov2-small"])).save_pretrained(folder)
+    Dinov2Model(
+        Dinov2Config(image_size=518, patch_size=14, **vision_transformers.DINOV2["dinov2-small"])
+    ).save_pretrained(folder)
     return folder

@@ -10,13 +10,14 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from peft import LoraConfig
 from torch import Tensor
 
-from blora.adapter import Adapter, Factors
-from blora.base import Base
-from blora.blocks import target_layers
-from blora.config import TrainSettings
-from blora.optim import FlatFactors
-from blora.prepare import draw_noise, prepare_photos, seeded
-from blora.train import TrainItem
+from blora.adapters.adapter import Adapter, Factors
+from blora.adapters.blocks import target_layers
+from blora.models.model import Base
+from blora.settings.training import TrainSettings
+from blora.training.items import TrainItem
+from blora.training.noise import draw_noise, seeded
+from blora.training.optim import FlatFactors
+from blora.training.photos import prepare_photos
 
 
 def train_with_peft(

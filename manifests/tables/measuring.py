@@ -28,7 +28,7 @@ PROBES = table_schema(
 
 METHOD_SCORES = table_schema(
     "method_scores",
-    need("method", pa.string(), "blora, all_attention, prompt or magenta, as blora.rivals names them"),
+    need("method", pa.string(), "blora, all_attention, prompt or magenta, as blora.benchmark.workshop names them"),
     RUN,
     need("sample_id", pa.string(), "the picture that was scored; of blora, the run's own"),
     need("blora_sample_id", pa.string(), "the run's picture of the same pair and seed"),
@@ -69,7 +69,7 @@ METHODS_FILE = TableFile("methods/methods.parquet", METHODS)
 
 BENCH = table_schema(
     "bench",
-    need("row", pa.string(), "the method, as blora.rivals names them; rows of colour with their amount"),
+    need("row", pa.string(), "the method, as blora.benchmark.workshop names them; rows of colour with their amount"),
     need("pair", pa.int32(), "number of the pair, from 0; the same in all rows"),
     need("split", pa.string(), "validation or test: which things were drawn"),
     need("thing_code", pa.string(), "code point of the thing asked for"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Set
 from typing import Any
 
-from blora.config import Settings
+from blora.settings.presets import Settings
 from manifests import layout
 from manifests.store.store import Store
 from manifests.tables.parquet import to_parquet_bytes, to_table

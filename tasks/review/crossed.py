@@ -14,8 +14,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from blora.metrics.bootstrap import percentile_interval, resampled_counts
+
 RESAMPLES: Final = 2000
-LEVEL: Final = 0.95
 
 
 def crossed_interval(
@@ -34,13 +35,12 @@ def crossed_interval(
     draw = np.random.default_rng(seed)
     sums, counts = _tables(np.asarray(values, np.float64), rows, columns)
     if sums.shape == (1, 1):
-        return _percentiles(draw.choice(np.asarray(values, np.float64), (RESAMPLES, len(values))).mean(axis=1))
+        return percentile_interval(draw.choice(np.asarray(values, np.float64), (RESAMPLES, len(values))).mean(axis=1))
     height, width = sums.shape
-    row_weights = draw.multinomial(height, np.full(height, 1 / height), RESAMPLES)
-    column_weights = draw.multinomial(width, np.full(width, 1 / width), RESAMPLES)
+    row_weights, column_weights = resampled_counts(height, RESAMPLES, draw), resampled_counts(width, RESAMPLES, draw)
     total = np.einsum("nr,rc,nc->n", row_weights, sums, column_weights, optimize=True)
     weight = np.einsum("nr,rc,nc->n", row_weights, counts, column_weights, optimize=True)
-    return _percentiles(total[weight > 0] / weight[weight > 0])  # of a grid with gaps a draw may hit gaps alone
+    return percentile_interval(total[weight > 0] / weight[weight > 0])  # of a grid with gaps a draw may hit gaps alone
 
 
 def _tables(
@@ -52,9 +52,3 @@ def _tables(
     np.add.at(sums, (np.asarray(rows), np.asarray(columns)), values)
     np.add.at(counts, (np.asarray(rows), np.asarray(columns)), 1.0)
     return sums, counts
-
-
-def _percentiles(means: NDArray[np.float64]) -> tuple[float, float]:
-    tail = 50 * (1 - LEVEL)
-    low, high = np.percentile(means, [tail, 100 - tail])
-    return float(low), float(high)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from blora.blocks import Half
+from blora.adapters.blocks import Half
 from manifests import layout
 from tasks.choice import Choice
 from tasks.compaction import RunScores

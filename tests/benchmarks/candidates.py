@@ -29,14 +29,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from blora.base import load_base
-from blora.clip import load_clip
-from blora.config import resolve
-from blora.features import load_lite0
-from blora.judge import Judge
-from blora.paired import Pair, load_paired, make_pairs
-from blora.rivals import Workshop
-from blora.score import FeatureScorer, ScoreItem
+from blora.benchmark.drawings import Pair, load_paired, make_pairs
+from blora.benchmark.judges import Judge
+from blora.benchmark.workshop import Workshop
+from blora.metrics.bootstrap import percentile_interval, resampled_counts
+from blora.metrics.clip import load_clip
+from blora.metrics.feature_scorer import FeatureScorer, ScoreItem
+from blora.metrics.lite0 import load_lite0
+from blora.models.model import load_base
+from blora.settings.resolve import resolve
 from manifests import ids
 from tasks.bench import FolderOfAdapters
 
@@ -66,10 +67,8 @@ def interval(shares: NDArray[np.float64], pairs: Sequence[Pair]) -> tuple[float,
     """The 95 % interval of the mean over pairs, content pictures resampled."""
     contents = sorted({pair.content for pair in pairs})
     member = np.array([contents.index(pair.content) for pair in pairs])
-    picks = np.random.default_rng(0).integers(0, len(contents), (RESAMPLES, len(contents)))
-    weights = np.stack([np.bincount(pick, minlength=len(contents)) for pick in picks])[:, member]
-    low, high = np.quantile(weights @ shares / weights.sum(axis=1), [0.025, 0.975])
-    return float(low), float(high)
+    weights = resampled_counts(len(contents), RESAMPLES, np.random.default_rng(0))[:, member]
+    return percentile_interval(weights @ shares / weights.sum(axis=1))
 
 
 def curve(right: Truths, scores: NDArray[np.float64] | None, pairs: Sequence[Pair]) -> list[dict[str, Any]]:

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from blora.base import Base
-from blora.config import Settings, resolve
+from blora.models.model import Base
+from blora.settings.presets import Settings
+from blora.settings.resolve import resolve
 
 
 def parser_of(doc: str | None) -> argparse.ArgumentParser:

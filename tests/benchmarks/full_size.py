@@ -12,10 +12,10 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from blora.base import Base
-from blora.components import DTYPES, TextEncoders
-from blora.config import Precision
 from blora.embedded import MODEL_DIR
+from blora.models.model import Base
+from blora.models.text_encoders import DTYPES, TextEncoders
+from blora.settings.fields import Precision
 
 UNET: Final[dict[str, Any]] = {
     "sample_size": 128,

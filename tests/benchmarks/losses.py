@@ -14,7 +14,8 @@ from statistics import fmean, stdev
 
 import torch
 
-from blora.train import TrainItem, train
+from blora.training.items import TrainItem
+from blora.training.train import train
 from tests.benchmarks.common import parser_of, settings_of, write_figures
 from tests.benchmarks.full_size import FullSize
 from tests.plain_peft import train_with_peft

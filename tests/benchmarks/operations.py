@@ -15,15 +15,17 @@ from peft import LoraConfig
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from blora.base import Base
-from blora.blocks import target_layers
-from blora.config import SampleSettings, TrainSettings
-from blora.crossattention import fixed_prompts
-from blora.denoise import denoise
-from blora.optim import FlatFactors
-from blora.packed import Rows, inject
-from blora.prepare import Noise, Photo
-from blora.stepper import Stepper
+from blora.adapters.blocks import target_layers
+from blora.adapters.packed import Rows, inject
+from blora.models.model import Base
+from blora.models.prompt_cache import fixed_prompts
+from blora.sampling.denoise import denoise
+from blora.settings.sampling import SampleSettings
+from blora.settings.training import TrainSettings
+from blora.training.noise import Noise
+from blora.training.optim import FlatFactors
+from blora.training.photos import Photo
+from blora.training.stepper import Stepper
 
 
 def both_halves(base: Base) -> dict[str, tuple[int, int]]:

@@ -36,10 +36,13 @@ def bare_seconds(manifest: Path, overrides: dict[str, Any]) -> float:
 
 def bare(manifest: str, overrides: dict[str, Any]) -> int:
     """Do a manifest's work with the library alone; returns the number of scored pictures."""
-    from blora.base import load_base
-    from blora.sample import Draw, sample
-    from blora.score import ScoreItem, load_scorers, score_samples
-    from blora.train import TrainItem, train
+    from blora.metrics.feature_scorer import ScoreItem
+    from blora.metrics.score import load_scorers, score_samples
+    from blora.models.model import load_base
+    from blora.sampling.draw import Draw
+    from blora.sampling.sample import sample
+    from blora.training.items import TrainItem
+    from blora.training.train import train
     from manifests.images.normalise import NormalisedImage
     from manifests.loading.load import load_manifest
     from manifests.loading.pictures import NORMALISED, read_images

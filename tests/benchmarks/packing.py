@@ -1,8 +1,8 @@
 """Packed training against one by one: ``python -m tests.benchmarks.packing``.
 
-Both sides train the same K pictures with `blora.train.train`; one by one is a training of its own for each. Each packed
-training is preceded by a single one, so that a ratio compares neighbours in time on a noisy machine; K = 1 shows the
-noise. Encoding the picture is included on both sides, loading the base is not.
+Both sides train the same K pictures with the library's `train`; one by one is a training of its own for each. Each
+packed training is preceded by a single one, so that a ratio compares neighbours in time on a noisy machine; K = 1 shows
+the noise. Encoding the picture is included on both sides, loading the base is not.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from statistics import median
 
 import torch
 
-from blora.base import Base, load_base
-from blora.config import TrainSettings
-from blora.train import TrainItem, train
+from blora.models.model import Base, load_base
+from blora.settings.training import TrainSettings
+from blora.training.items import TrainItem
+from blora.training.train import train
 from tests.benchmarks.common import parser_of, settings_of, write_figures
 from tests.tiny import picture
 

@@ -23,9 +23,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from blora.base import Base
-from blora.blocks import target_layers
-from blora.config import TrainSettings
+from blora.adapters.blocks import target_layers
+from blora.models.model import Base
+from blora.settings.training import TrainSettings
 
 
 class OnePicture(Dataset[Tensor]):

@@ -1,7 +1,7 @@
 """Different pairs drawn in one batch against one by one: ``python -m tests.benchmarks.sampling``.
 
 Three ways to the same pictures, each from files to uint8 pixels, the base already loaded:
-    batched      all pairs in one batch of `blora.sample.sample`
+    batched      all pairs in one batch of `blora.sampling.sample.sample`
     one by one   the same function, a batch for each pair
     diffusers    StableDiffusionXLPipeline, for each pair: load_lora_weights of both halves, call, unload
 Rounds alternate between the three, so that a ratio compares neighbours in time on a noisy machine. That all draw the
@@ -24,12 +24,14 @@ from diffusers.utils.logging import set_verbosity_error
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from blora.adapter import Adapter, Factors, load_adapter
-from blora.base import Base, load_base
-from blora.blocks import target_layers
-from blora.config import SampleSettings
-from blora.sample import Draw, sample
-from blora.source import locate_base
+from blora.adapters.adapter import Adapter, Factors
+from blora.adapters.blocks import target_layers
+from blora.adapters.load import load_adapter
+from blora.models.locate import locate_base
+from blora.models.model import Base, load_base
+from blora.sampling.draw import Draw
+from blora.sampling.sample import sample
+from blora.settings.sampling import SampleSettings
 from tests.benchmarks.common import parser_of, settings_of, write_figures
 
 Pictures = list[NDArray[np.uint8]]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from blora.config import resolve
+from blora.settings.resolve import resolve
 from tests.benchmarks import operations
 from tests.benchmarks.common import parser_of, settings_of
 from tests.benchmarks.full_size import FullSize

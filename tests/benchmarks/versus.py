@@ -19,11 +19,12 @@ import diffusers
 import torch
 from diffusers.utils.logging import set_verbosity_error
 
-from blora import memory
-from blora.base import Base, load_base
-from blora.config import Settings
 from blora.errors import BloraError
-from blora.train import TrainItem, train
+from blora.models import memory
+from blora.models.model import Base, load_base
+from blora.settings.presets import Settings
+from blora.training.items import TrainItem
+from blora.training.train import train
 from tests.benchmarks import operations
 from tests.benchmarks.full_size import FullSize
 from tests.benchmarks.published import half_on_gpu, train_published

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from blora.base import Base, load_base
+from blora.models.model import Base, load_base
 from tests.tiny import save_tiny_base
 
 

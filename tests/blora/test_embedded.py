@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionXLPipeline
 
-from blora.base import load_base
-from blora.config import resolve
 from blora.embedded import CLIP_DIR, MODEL_DIR, REVISION, verify
 from blora.embedded.clip import load_embedded_clip
-from blora.sample import Draw, sample
+from blora.models.model import load_base
+from blora.sampling.draw import Draw
+from blora.sampling.sample import sample
+from blora.settings.resolve import resolve
 
 
 def test_its_files_are_the_ones_that_its_revision_names() -> None:

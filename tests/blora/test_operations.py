@@ -13,10 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from blora.base import Base, load_base
-from blora.config import SampleSettings, TrainSettings, resolve
-from blora.sample import Draw, sample
-from blora.train import TrainItem, train
+from blora.models.model import Base, load_base
+from blora.sampling.draw import Draw
+from blora.sampling.sample import sample
+from blora.settings.resolve import resolve
+from blora.settings.sampling import SampleSettings
+from blora.settings.training import TrainSettings
+from blora.training.items import TrainItem
+from blora.training.train import train
 from tests.benchmarks.full_size import FullSize
 from tests.benchmarks.operations import (
     forward_flop,
@@ -25,7 +29,7 @@ from tests.benchmarks.operations import (
     sampling_flop,
     training_flop,
 )
-from tests.blora.training import SETTINGS, distance, item
+from tests.blora.small_training import SETTINGS, distance, item
 from tests.tiny import RESOLUTION_PX, picture
 
 WASTE = 1.03

@@ -9,11 +9,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from blora.base import load_base
-from blora.config import resolve
-from blora.prepare import read_pixels
-from blora.sample import Draw, sample
-from blora.train import train_images
+from blora.models.model import load_base
+from blora.sampling.draw import Draw
+from blora.sampling.sample import sample
+from blora.settings.resolve import resolve
+from blora.training.from_files import train_images
+from blora.training.photos import read_pixels
 
 PICTURES = Path(__file__).parents[2] / "manifests" / "examples" / "pictures"
 CONTENTS, STYLES = ("owl", "saxophone"), ("sunset", "blueprint")

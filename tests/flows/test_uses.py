@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from blora.adapter import load_adapter
-from blora.consistency import steadiness
-from blora.features import load_lite0
-from blora.score import FeatureScorer, ScoreItem
+from blora.adapters.load import load_adapter
+from blora.metrics.feature_scorer import FeatureScorer, ScoreItem
+from blora.metrics.lite0 import load_lite0
+from blora.metrics.steadiness import steadiness
 from flows.stylize import rerun, stylize
 from manifests.tables.run import ADAPTERS, BEST, CLIPS, FAULTS, SAMPLES, SCORES
 from tasks.export import human_names

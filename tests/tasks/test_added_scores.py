@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import Dinov2Config, Dinov2Model
 
-from blora import encoders
+from blora.metrics import vision_transformers
 from manifests import layout
 from manifests.store.store import Store
 from manifests.tables.parquet import from_parquet_bytes, to_parquet_bytes
@@ -39,7 +39,7 @@ NEW = {f"{name}_dinov2_small" for name in ("content", "style", "harmonic_mean", 
 @pytest.fixture
 def lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
     """Two scorers of one kind: a small DINOv2 with random weights, and the same with others."""
-    monkeypatch.setattr(encoders, "DINOV2", SMALL)
+    monkeypatch.setattr(vision_transformers, "DINOV2", SMALL)
     for seed in (0, 1):
         torch.manual_seed(seed)
         model = Dinov2Model(Dinov2Config(image_size=518, patch_size=14, **SMALL["dinov2-small"]))

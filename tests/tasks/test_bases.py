@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from blora.base import Base
 from blora.errors import TopologyError
+from blora.models.model import Base
 from manifests.store.store import Store
 from tasks import bases
 from tests.tiny import save_tiny_base

@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from blora.config import resolve
+from blora.settings.resolve import resolve
 from manifests import layout
 from manifests.store.store import Store
 from manifests.tables.parquet import to_parquet_bytes, to_table

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from blora.config import resolve
+from blora.settings.resolve import resolve
 from manifests import layout
 from manifests.store.store import Store
 from manifests.tables.parquet import to_parquet_bytes, to_table

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from blora import memory
-from blora.config import SampleSettings, TrainSettings, resolve
 from blora.errors import OutOfMemoryError
+from blora.models import memory
+from blora.settings.resolve import resolve
+from blora.settings.sampling import SampleSettings
+from blora.settings.training import TrainSettings
 from manifests.store.store import Store
 from tasks import environment
 from tasks.cost import auto_pack_size, memory_model

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from blora.base import load_base
-from blora.blocks import attention_layers
-from blora.rivals import Magenta, have_magenta
-from blora.sample import Draw, sample
+from blora.adapters.blocks import attention_layers
+from blora.benchmark.other_methods import Magenta, have_magenta
+from blora.models.model import load_base
+from blora.sampling.draw import Draw
+from blora.sampling.sample import sample
 from manifests import layout
 from manifests.loading.load import load_manifest
 from manifests.store.store import Store
@@ -169,7 +170,8 @@ def test_one_score_table_says_what_every_method_drew(bench: Bench) -> None:
 
 def score_of(bench: Bench, method: str, one: PlannedSample) -> dict[str, float]:
     """Scores of a picture by the library alone."""
-    from blora.score import ScoreItem, score_samples
+    from blora.metrics.feature_scorer import ScoreItem
+    from blora.metrics.score import score_samples
 
     content, style = (
         bench.resident.picture(layout.image_key(bench.plan.adapter(side).image_ids[0]))

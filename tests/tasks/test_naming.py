@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from blora.config import resolve
+from blora.settings.resolve import resolve
 from manifests.loading.load import load_manifest
 from manifests.loading.pictures import check_images
 from tasks.naming import Naming

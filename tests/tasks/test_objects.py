@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from blora.config import resolve
+from blora.settings.resolve import resolve
 from manifests import ids
 from manifests.loading.load import load_manifest, parse_manifest
 from manifests.loading.pictures import check_images

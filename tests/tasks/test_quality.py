@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from blora.config import CheckSettings
-from blora.limits import calibrated, limits_for
+from blora.checks.limits import calibrated, limits_for
+from blora.settings.judging import CheckSettings
 from manifests import layout
 from manifests.store.store import Store
 from tasks.collect import collect
@@ -58,10 +58,10 @@ def test_what_cannot_be_judged_is_not_counted(tmp_path: Path) -> None:
 
 
 def test_the_embedded_model_is_calibrated_and_others_are_not() -> None:
-    from blora.base import base_revision
+    from blora.models.locate import base_revision
 
     revision = base_revision("embedded")
-    hint = "the embedded model was replaced: run `python -m blora.calibrate` and commit blora/limits.json"
+    hint = "the embedded model was replaced: run `python -m blora.checks.calibrate` and commit blora/checks/limits.json"
     assert revision in calibrated(), hint
     entry = calibrated()[revision]
     assert limits_for(CheckSettings(), revision) == entry["limits"] and len(entry["limits"]) == 5

@@ -8,8 +8,8 @@ import json
 import pytest
 from PIL import Image
 
-from blora.base import load_base
-from blora.blocks import target_layers
+from blora.adapters.blocks import target_layers
+from blora.models.model import load_base
 from tasks.artifacts import _plain
 from tasks.contact_sheet import CELL_PX, contact_sheet
 from tasks.cost import PARAMETERS_PER_RANK, parameters_per_rank

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from blora.check import Verdict, best_attempt
+from blora.checks.adapter_check import Verdict, best_attempt
 from blora.errors import SettingsError
 from manifests import layout
 from manifests.loading.load import load_manifest

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from blora.config import resolve
+from blora.settings.resolve import resolve
 from manifests import layout
 from manifests.faults import Fault
 from manifests.store.store import Store

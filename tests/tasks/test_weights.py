@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import save_file
 from transformers import Dinov2Config, Dinov2Model
 
-from blora import encoders
-from blora.config import ScoreSettings
 from blora.errors import ScorerError
-from blora.score import ScoreItem, score_samples
+from blora.metrics import vision_transformers
+from blora.metrics.feature_scorer import ScoreItem
+from blora.metrics.score import score_samples
+from blora.settings.judging import ScoreSettings
 from manifests.store.store import Store
 from tasks import weights
 from tasks.resident import Resident
@@ -28,7 +29,7 @@ SMALL = {"dinov2-small": {"hidden_size": 48, "num_hidden_layers": 2, "num_attent
 def uploaded(s3_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, bytes]:
     """A small DINOv2 with random weights in a bucket: the folder's address, and the file."""
     monkeypatch.setattr(weights, "CACHE", tmp_path / "cache")
-    monkeypatch.setattr(encoders, "DINOV2", SMALL)
+    monkeypatch.setattr(vision_transformers, "DINOV2", SMALL)
     torch.manual_seed(0)
     model = Dinov2Model(Dinov2Config(image_size=518, patch_size=14, **SMALL["dinov2-small"]))
     save_file(model.state_dict(), tmp_path / "model.safetensors")

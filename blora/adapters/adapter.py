@@ -1,0 +1,195 @@
+"""A B-LoRA as an immutable value: two halves of low-rank factors, saved, weakened, mixed and blended.
+
+A layer's weight delta is ``up @ down``. LoRA's alpha / rank is folded into ``up`` when a file is read or a training
+ends, so that nothing has to be remembered beside the factors. Files are safetensors only; nothing is ever unpickled.
+
+    half_and_half = blend_adapters([(wave.style, 0.5), (gold.style, 0.5)])
+
+With factors ``up_i @ down_i`` side by side along the rank, ``[w_1 up_1, w_2 up_2, …] @ [down_1; down_2; …]`` is
+``sum_i w_i (up_i @ down_i)``: a blend is linear in the weight deltas, which a mean of the factors would not be. It is
+an adapter like any other, of the sum of the ranks, so that every row of a batch may have a blend of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from blora.adapters.blocks import Half, block_of
+from blora.adapters.safetensors_bytes import pack_safetensors, write_whole
+from blora.errors import KeyMismatchError
+
+__all__ = ["Adapter", "Factors", "blend_adapters", "check_finite", "mix", "refuse_layers", "strength_from_reference"]
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """The low-rank update of one linear layer.
+
+    Attributes:
+        down: (rank, in) fp32.
+        up: (out, rank) fp32, alpha / rank folded in.
+    """
+
+    down: Tensor
+    up: Tensor
+
+    @property
+    def rank(self) -> int:
+        """Rank of the update."""
+        return int(self.down.shape[0])
+
+    @property
+    def delta(self) -> Tensor:
+        """The change of the layer's weight, (out, in)."""
+        return self.up @ self.down
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """The update of the two blocks, or of one of them, with what is known about its origin.
+
+    Attributes:
+        layers: Factors by the layer's name in the UNet.
+        metadata: What the file says about itself; names and values are strings.
+    """
+
+    layers: Mapping[str, Factors]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Detach both mappings from what the caller may still change."""
+        object.__setattr__(self, "layers", MappingProxyType(dict(self.layers)))
+        object.__setattr__(self, "metadata", MappingProxyType(dict(self.metadata)))
+
+    def __reduce__(self) -> tuple[type[Adapter], tuple[dict[str, Factors], dict[str, str]]]:
+        """Pickle as plain mappings, since read-only views do not pickle."""
+        return Adapter, (dict(self.layers), dict(self.metadata))
+
+    def half(self, half: Half) -> Adapter:
+        """Return one half; empty if the adapter does not have it."""
+        layers = {name: factors for name, factors in self.layers.items() if block_of(name) == half}
+        return Adapter(layers, self.metadata)
+
+    @property
+    def content(self) -> Adapter:
+        """The content half."""
+        return self.half("content")
+
+    @property
+    def style(self) -> Adapter:
+        """The style half."""
+        return self.half("style")
+
+    @property
+    def rank(self) -> int:
+        """The largest rank of any layer; 0 for an empty adapter."""
+        return max((factors.rank for factors in self.layers.values()), default=0)
+
+    def scaled(self, strength: float) -> Adapter:
+        """Return the adapter with every weight delta multiplied by ``strength``: linear, once."""
+        layers = {name: Factors(factors.down, factors.up * strength) for name, factors in self.layers.items()}
+        return Adapter(layers, self.metadata)
+
+    def save_half(self, path: str | os.PathLike[str] | None = None) -> bytes:
+        """Write one half as fp16 safetensors with diffusers' keys.
+
+        Equal adapters give equal bytes. A file is replaced whole or not at all.
+
+        Args:
+            path: Where to write; None only returns the bytes.
+
+        Returns:
+            The file's bytes.
+
+        Raises:
+            ValueError: The adapter is not exactly one half.
+            KeyMismatchError: A weight is not finite, or too large for fp16.
+        """
+        halves = {block_of(name) for name in self.layers}
+        if len(halves) != 1 or None in halves:
+            raise ValueError(f"save_half takes one half, not {sorted(map(str, halves))}: use .content or .style")
+        tensors = {}
+        for name, factors in self.layers.items():
+            for part, value in (("down", factors.down), ("up", factors.up)):
+                tensors[f"unet.{name}.lora.{part}.weight"] = value.detach().to("cpu", torch.float16).contiguous()
+        check_finite(tensors, str(path or ""))
+        data = pack_safetensors(tensors, {**self.metadata, "half": str(halves.pop()), "format": "pt"})
+        if path is not None:
+            write_whole(Path(path), data)
+        return data
+
+
+def strength_from_reference(strength: float) -> float:
+    """Translate a strength as the reference implementation reads it into ours.
+
+    It multiplies both factors, so that its 1.1 acts as 1.21 and its 0.5 as 0.25.
+    Source: yardenfren1996/B-LoRA @ e08380d, ``blora_utils.py``, ``scale_lora``.
+    """
+    return strength * strength
+
+
+def mix(content: Adapter, style: Adapter) -> Adapter:
+    """Return one adapter with the content half of the first and the style half of the second."""
+    origin = {f"content.{name}": value for name, value in content.metadata.items()}
+    origin |= {f"style.{name}": value for name, value in style.metadata.items()}
+    return Adapter({**content.content.layers, **style.style.layers}, origin)
+
+
+def blend_adapters(parts: Sequence[tuple[Adapter, float]]) -> Adapter:
+    """Return the adapter whose weight deltas are the weighted sum of others'.
+
+    Args:
+        parts: Adapters of the same layers (usually the same half), each with its weight; weights may be negative and
+            need not sum to one.
+
+    Raises:
+        ValueError: No adapter, or a weight that is not finite.
+        KeyMismatchError: The adapters have different layers, or layers of different shapes.
+    """
+    if not parts:
+        raise ValueError("blend_adapters: received no adapter; accepted one or several with a weight each")
+    if any(not abs(weight) < float("inf") for _, weight in parts):
+        raise ValueError(f"blend_adapters: received weights {[weight for _, weight in parts]}; accepted finite numbers")
+    names = parts[0][0].layers.keys()
+    for number, (adapter, _) in enumerate(parts):
+        if adapter.layers.keys() != names:
+            stray = sorted(adapter.layers.keys() ^ names)[0]
+            received = f"{stray} in only one of adapters 0 and {number}"
+            raise KeyMismatchError("adapters of different layers", received, "the same half of each")
+    origin = {
+        f"{number}.{key}": value for number, (part, _) in enumerate(parts) for key, value in part.metadata.items()
+    }
+    origin |= {f"{number}.weight": repr(float(weight)) for number, (_, weight) in enumerate(parts)}
+    layers = {name: _stacked(name, [(part.layers[name], weight) for part, weight in parts]) for name in names}
+    return Adapter(layers, origin)
+
+
+def _stacked(name: str, parts: Sequence[tuple[Factors, float]]) -> Factors:
+    """One layer's factors side by side."""
+    shapes = {(factors.up.shape[0], factors.down.shape[1]) for factors, _ in parts}
+    if len(shapes) > 1:
+        raise KeyMismatchError("layers of different shapes", str(sorted(shapes)), "adapters of one base", name)
+    down = torch.cat([factors.down for factors, _ in parts])
+    up = torch.cat([factors.up * weight for factors, weight in parts], dim=1)
+    return Factors(down, up)
+
+
+def refuse_layers(names: Iterable[str], what: str, where: str, accepted: str) -> None:
+    """Raise with the first few names, if there are any."""
+    listed = sorted(names)
+    if listed:
+        shown = ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
+        raise KeyMismatchError(what, shown, accepted, where, "check that this is a B-LoRA for this kind of base model")
+
+
+def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Refuse weights that are no numbers; raises KeyMismatchError."""
+    bad = [key for key, value in tensors.items() if not bool(torch.isfinite(value).all())]
+    refuse_layers(bad, "weights that are not finite in fp16", where, "finite numbers")

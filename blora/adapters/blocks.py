@@ -1,0 +1,122 @@
+"""Which blocks of SDXL's UNet carry content and style, and which of their layers carry an update.
+
+Source: arXiv 2403.14572, section 4.1: W_0^4 (content) and W_0^5 (style); in diffusers' names the first two attention
+modules of the first up block. Only the attention projections carry an update: no feed-forward, no proj_in or proj_out.
+"""
+
+from __future__ import annotations
+
+import re
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, Literal
+
+from blora.errors import TopologyError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["BLOCKS", "PROJECTIONS", "Half", "attention_layers", "block_of", "inner_blocks", "target_layers"]
+
+Half = Literal["content", "style"]
+"""The two halves of an adapter."""
+
+_HALVES: Final[tuple[Half, ...]] = ("content", "style")
+
+BLOCKS: Final = MappingProxyType({"content": "up_blocks.0.attentions.0", "style": "up_blocks.0.attentions.1"})
+"""The block of each half, by its name in a diffusers UNet."""
+
+PROJECTIONS: Final = ("to_q", "to_k", "to_v", "to_out.0")
+"""The linear layers of an attention that carry an update."""
+
+_TARGET = re.compile(r"transformer_blocks\.\d+\.attn[12]\.(?:to_q|to_k|to_v|to_out\.0)")
+_CROSS_ATTENTION: Final = re.compile(
+    r"(?P<block>(?P<level>(?P<way>down|up)_blocks\.(?P<number>\d+)|mid_block)\.attentions\.(?P<index>\d+))"
+    r"\.transformer_blocks\.0\.attn2"
+)
+
+
+def block_of(layer: str) -> Half | None:
+    """Return the half that a layer belongs to, or None.
+
+    Membership is by the block's full name and a dot: ``up_blocks.0.attentions.10`` is not part of
+    ``up_blocks.0.attentions.1``, and a name that merely contains a block's name is not part of it either.
+    """
+    for half in _HALVES:
+        if layer.startswith(f"{BLOCKS[half]}."):
+            return half
+    return None
+
+
+def target_layers(unet: nn.Module, half: Half) -> tuple[str, ...]:
+    """Name the linear layers of a half in the order of the UNet's own modules.
+
+    Args:
+        unet: A UNet with SDXL's block names.
+        half: "content" or "style".
+
+    Returns:
+        Names such as ``up_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q``; 80 for SDXL.
+
+    Raises:
+        TopologyError: The UNet has no such block.
+    """
+    start = f"{BLOCKS[half]}."
+    names = tuple(
+        name for name, _ in unet.named_modules() if name.startswith(start) and _TARGET.fullmatch(name[len(start) :])
+    )
+    if not names:
+        raise TopologyError(
+            f"the UNet has no block for {half}",
+            accepted=f"attention layers under {BLOCKS[half]}",
+            hint="use a base model with SDXL's topology",
+        )
+    return names
+
+
+def inner_blocks(unet: nn.Module) -> tuple[str, ...]:
+    """Name the blocks with cross-attention inside the outermost level that has any, going down and coming up.
+
+    For SDXL these are the paper's six: ``down_blocks.2.attentions.0`` and ``.1``, ``mid_block.attentions.0`` and
+    ``up_blocks.0.attentions.0`` to ``.2``. A way with a single such level keeps it.
+
+    Raises:
+        TopologyError: Fewer than two are left, so there is nothing to compare.
+    """
+    matches = _matches(unet)
+    levels = {way: sorted({int(match["number"]) for match in matches if match["way"] == way}) for way in ("down", "up")}
+    outer = {f"{way}_blocks.{found[0 if way == 'down' else -1]}" for way, found in levels.items() if len(found) > 1}
+    names = tuple(match["block"] for match in matches if match["level"] not in outer)
+    if len(names) < 2:
+        received = ", ".join(match["block"] for match in matches) or "none"
+        raise TopologyError("too few inner blocks with cross-attention", received, "two or more", "unet")
+    return names
+
+
+def _matches(unet: nn.Module) -> list[re.Match[str]]:
+    def place(match: re.Match[str]) -> tuple[int, int, int]:
+        way = ("down", None, "up").index(match["way"])
+        return way, int(match["number"] or 0), int(match["index"])
+
+    found = (_CROSS_ATTENTION.fullmatch(name) for name, _ in unet.named_modules())
+    return sorted((match for match in found if match), key=place)
+
+
+def attention_layers(unet: nn.Module, block: str = "") -> tuple[str, ...]:
+    """Name the attention projections of any block, or of the whole UNet: what other choices of blocks train.
+
+    Args:
+        unet: A UNet as diffusers builds it.
+        block: Its name, such as ``down_blocks.2.attentions.1``; empty for all blocks.
+
+    Raises:
+        TopologyError: There are none.
+    """
+    start = f"{block}." if block else ""
+    names = tuple(
+        name
+        for name, _ in unet.named_modules()
+        if name.startswith(start) and _TARGET.fullmatch(name[max(name.find("transformer_blocks."), 0) :])
+    )
+    if not names:
+        raise TopologyError("the UNet has no such attention", block or "(any)", "a block with transformer layers")
+    return names

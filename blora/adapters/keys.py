@@ -1,0 +1,79 @@
+"""The one parser of adapter file keys: diffusers', PEFT's and kohya's. Imports no torch."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, Literal
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["Part", "parse_key"]
+
+Part = Literal["down", "up", "alpha"]
+"""What one key of an adapter file holds for a layer."""
+
+# PEFT wraps a model once more and pipelines prefix the component; the hub files of the paper's authors do the latter
+# twice ("unet.unet."). Whatever comes before the module's own name is dropped.
+_PREFIX = re.compile(r"^(?:(?:base_model\.model|unet)\.)+")
+_OLD = r"^(?P<layer>.+?\.)(?:processor\.)?(?P<projection>to_q|to_k|to_v|to_out)_lora\.(?P<part>down|up)\.weight$"
+_SUFFIXES = (
+    re.compile(r"^(?P<layer>.+)\.lora\.(?P<part>down|up)\.weight$"),  # diffusers until 0.2x
+    re.compile(r"^(?P<layer>.+)\.lora_(?P<part>A|B)(?:\.\w+)?\.weight$"),  # PEFT, with or without the adapter's name
+    re.compile(r"^(?P<layer>.+)\.lora_(?P<part>down|up)\.weight$"),  # kohya
+    re.compile(_OLD),  # diffusers' first attention processors
+    re.compile(r"^(?P<layer>.+?)(?:\.lora)?\.(?P<part>alpha)$"),
+)
+
+_PARTS: Final[dict[str, Part]] = {"A": "down", "B": "up", "down": "down", "up": "up", "alpha": "alpha"}
+_KOHYA = re.compile(
+    r"^lora_unet_(?:(?P<way>down|up)_blocks_(?P<level>\d+)_attentions_(?P<index>\d+)"
+    r"|(?P<ldm>input|output)_blocks_(?P<number>\d+)_1|(?P<mid>mid_block_attentions_0|middle_block_1))"
+    r"_transformer_blocks_(?P<layer>\d+)_(?P<attention>attn[12])_(?P<projection>to_q|to_k|to_v|to_out_0)$"
+)
+
+
+def parse_key(key: str) -> tuple[str, Part] | None:
+    """Read one key of an adapter file in any known dialect.
+
+    Known are diffusers' (``unet.<layer>.lora.down.weight`` and the older ``….processor.to_q_lora.down.weight``), PEFT's
+    (``base_model.model.<layer>.lora_A.weight``), kohya's (``lora_unet_<layer with underscores>.lora_down.weight`` with
+    diffusers' or the original block names, and ``.alpha``), each with any number of ``unet.`` prefixes.
+
+    Returns:
+        The layer's name in the UNet and the part it holds, or None for a key of no known dialect.
+    """
+    bare = _PREFIX.sub("", key)
+    for suffix in _SUFFIXES:
+        match = suffix.match(bare)
+        if match is None:
+            continue
+        groups = match.groupdict()
+        layer = groups["layer"]
+        if "projection" in groups:
+            layer += "to_out.0" if groups["projection"] == "to_out" else groups["projection"]
+        elif layer.startswith("lora_unet_"):
+            layer = _kohya_layer(layer)
+        return (layer, _PARTS[groups["part"]]) if layer else None
+    return None
+
+
+def _kohya_layer(name: str) -> str:
+    """Translate kohya's name of an attention projection; empty for any other layer.
+
+    The original SDXL code numbers its blocks in one row: three a level, the input side after one convolution.
+    """
+    match = _KOHYA.match(name)
+    if match is None:
+        return ""
+    groups = match.groupdict()
+    if groups["mid"]:
+        block = "mid_block.attentions.0"
+    elif groups["way"]:
+        block = f"{groups['way']}_blocks.{groups['level']}.attentions.{groups['index']}"
+    else:
+        way, shift = ("down", 1) if groups["ldm"] == "input" else ("up", 0)
+        level, index = divmod(int(groups["number"]) - shift, 3)
+        block = f"{way}_blocks.{level}.attentions.{index}"
+    projection = groups["projection"].replace("to_out_0", "to_out.0")
+    return f"{block}.transformer_blocks.{groups['layer']}.{groups['attention']}.{projection}"

@@ -1,0 +1,223 @@
+"""What the method needs of a base model, loaded once per device.
+
+The UNet is frozen and stays. The VAE and the text encoders come when first used and can be released. Importing this
+module loads no torch, so that a planner can ask for `base_revision`.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from blora.adapters.blocks import target_layers
+from blora.models.locate import Located, locate_base
+from blora.settings.fields import Precision
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from PIL import Image
+    from torch import Tensor
+
+    from blora.models.text_encoders import PromptEmbeddings
+
+__all__ = ["Base", "load_base"]
+
+
+class Base:
+    """A base model of SDXL's topology on one device.
+
+    Attributes:
+        spec: How it was asked for.
+        name: The same as it may be shown to others: of a folder only its last part.
+        revision: What fixes its content.
+        device: Where it runs.
+        precision: Number format of the UNet, "fp32", "bf16" or "fp16".
+        dtype: The same as torch names it.
+        unet: The frozen UNet.
+        text_encoders: Both text encoders, loaded when first needed.
+        scheduler_config: The folder's scheduler configuration, for diffusers' ``from_config``.
+        prediction_type: "epsilon" or "v_prediction".
+        latent_channels: Channels of a latent.
+        vae_scale_factor: Pixels per latent, along a side.
+    """
+
+    def __init__(self, located: Located, device: str | torch.device = "cpu", precision: Precision = "fp32") -> None:
+        """Load the UNet; use `load_base`, which locates the model first."""
+        import torch
+        from diffusers import UNet2DConditionModel
+
+        from blora.models.text_encoders import DTYPES, TextEncoders, load_frozen
+
+        self.spec, self.revision, self._folder = located.spec, located.revision, located.folder
+        self.name = Path(self.spec).name if Path(self.spec).is_dir() else self.spec
+        self.device = torch.device(device)
+        self.precision = precision
+        self.dtype: torch.dtype = DTYPES[precision]
+        self.scheduler_config: dict[str, Any] = self._json("scheduler/scheduler_config.json")
+        self.prediction_type: str = self.scheduler_config.get("prediction_type", "epsilon")
+        self.unet = load_frozen(UNet2DConditionModel, self._folder, "unet", self.device, torch_dtype=self.dtype)
+        self.latent_channels: int = self.unet.config.in_channels
+        self.vae_scale_factor: int = 2 ** (len(self._json("vae/config.json")["block_out_channels"]) - 1)
+        self._vae: Any = None
+        self._vae_in_tiles = False
+        self.text_encoders = TextEncoders(self._folder, self.device, self.dtype)
+        for half in ("content", "style"):
+            target_layers(self.unet, half)  # raises TopologyError by name
+
+    @property
+    def vae(self) -> Any:
+        """The autoencoder, always in fp32: SDXL's own overflows in fp16."""
+        if self._vae is None:
+            import torch
+            from diffusers import AutoencoderKL
+
+            from blora.models.text_encoders import load_frozen
+
+            self._vae = load_frozen(AutoencoderKL, self._folder, "vae", self.device, torch_dtype=torch.float32)
+            self._vae.use_tiling = self._vae_in_tiles
+        return self._vae
+
+    def save_memory(self, *, encoders_on_cpu: bool, vae_in_tiles: bool) -> None:
+        """Make room on the device; see `blora.models.memory`.
+
+        Args:
+            encoders_on_cpu: Encode prompts on the CPU: seconds each, once.
+            vae_in_tiles: Encode and decode in overlapping tiles, blended: pictures differ slightly from whole ones.
+        """
+        import torch
+
+        self.text_encoders.run_on(torch.device("cpu") if encoders_on_cpu else self.device)
+        self._vae_in_tiles = vae_in_tiles
+        self.release_vae()
+
+    def release_vae(self) -> None:
+        """Give the autoencoder's memory back; it returns when next needed."""
+        self._vae = None
+        self._collect()
+
+    def release_encoders(self) -> None:
+        """Give the text encoders' memory back; remembered prompts stay, and new ones load the encoders again."""
+        self.text_encoders.release()
+        self._collect()
+
+    def encode_prompts(self, prompts: Sequence[str]) -> PromptEmbeddings:
+        """Embed prompts as SDXL does; each once, and independently of the others.
+
+        Prompts beyond 75 tokens are cut, with a warning.
+        """
+        return self.text_encoders.encode(prompts)
+
+    def encode_negative_prompts(self, prompts: Sequence[str]) -> PromptEmbeddings:
+        """Embed what guidance leads away from: zeros for an empty prompt where the base says so, as SDXL base does."""
+        import torch
+
+        from blora.models.text_encoders import PromptEmbeddings
+
+        embeddings = self.encode_prompts(prompts)
+        if not self._json("model_index.json").get("force_zeros_for_empty_prompt", True):
+            return embeddings
+        given = torch.tensor([bool(prompt) for prompt in prompts], device=self.device)
+        hidden = torch.where(given[:, None, None], embeddings.hidden, 0.0)
+        return PromptEmbeddings(hidden, torch.where(given[:, None], embeddings.pooled, 0.0))
+
+    def time_ids(self, original_px: tuple[int, int], crop_px: tuple[int, int], target_px: tuple[int, int]) -> Tensor:
+        """Return SDXL's six numbers of size and crop, (1, 6): heights before widths, top before left."""
+        import torch
+
+        return torch.tensor([[*original_px, *crop_px, *target_px]], dtype=torch.float32, device=self.device)
+
+    def conditions(self, pooled: Tensor, height_px: int, width_px: int) -> dict[str, Tensor]:
+        """Return what the UNet is told beside the tokens, for uncropped pictures of this size.
+
+        Args:
+            pooled: Pooled prompts (n, pooled).
+            height_px: Height of the pictures.
+            width_px: Their width.
+        """
+        size = (height_px, width_px)
+        return {"text_embeds": pooled, "time_ids": self.time_ids(size, (0, 0), size).expand(len(pooled), -1)}
+
+    def encode_image_moments(self, rgb: NDArray[np.uint8] | Image.Image) -> tuple[Tensor, Tensor]:
+        """Encode one picture; its latents are ``mean + std * noise``, scaled as the UNet expects.
+
+        Args:
+            rgb: (height, width, 3) uint8, sides a multiple of `vae_scale_factor`.
+
+        Returns:
+            Mean and standard deviation, each (1, channels, height / factor, width / factor) fp32.
+        """
+        import numpy as np
+        import torch
+
+        pixels = torch.from_numpy(np.array(rgb, dtype=np.uint8)).to(self.device)
+        with torch.no_grad():
+            moments = self.vae.encode(pixels.permute(2, 0, 1)[None].float() / 127.5 - 1.0).latent_dist
+        shift, scale = self._latent_affine
+        return (moments.mean - shift) * scale, moments.std * scale
+
+    def decode(self, latents: Tensor) -> NDArray[np.uint8]:
+        """Decode latents to pictures, one at a time, so that a picture does not depend on its neighbours.
+
+        Args:
+            latents: (n, channels, height, width) of any number format.
+
+        Returns:
+            (n, height * factor, width * factor, 3) uint8.
+        """
+        import numpy as np
+        import torch
+
+        from blora.models.text_encoders import to_pixels
+
+        shift, scale = self._latent_affine
+        pictures = []
+        with torch.no_grad():
+            for latent in latents.float():
+                pictures.append(to_pixels(self.vae.decode(latent[None] / scale + shift).sample[0]))
+        return np.stack(pictures)
+
+    @cached_property
+    def _latent_affine(self) -> tuple[Tensor, Tensor]:
+        """Shift and scale, each (1, channels, 1, 1): a UNet latent is (VAE latent - shift) * scale."""
+        import torch
+
+        config = self.vae.config
+        shift = config.latents_mean or [config.shift_factor or 0.0] * self.latent_channels
+        spread = config.latents_std or [1.0] * self.latent_channels
+        scale = [config.scaling_factor / value for value in spread]
+        affine = torch.tensor([shift, scale], dtype=torch.float32, device=self.device)[:, None, :, None, None]
+        return affine[0], affine[1]
+
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self._folder / name
+        return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
+
+    def _collect(self) -> None:
+        if self.device.type == "cuda":
+            import torch
+
+            gc.collect()
+            torch.cuda.empty_cache()
+
+
+def load_base(spec: str | os.PathLike[str], device: str | torch.device = "cpu", precision: Precision = "fp32") -> Base:
+    """Load a base model.
+
+    Args:
+        spec: "embedded", ``org/model@<40 hex digits>``, or a folder in diffusers' layout.
+        device: "cpu", "cuda", "cuda:1", …
+        precision: Number format of the UNet.
+
+    Raises:
+        BaseModelError: Unknown spec, or a component that cannot be loaded.
+        BaseUnreachableError: The hub did not answer and the model is not in its cache.
+        TopologyError: The model is not built as SDXL is.
+    """
+    return Base(locate_base(spec), device, precision)

@@ -1,0 +1,157 @@
+"""The parts of a base model on a device: frozen modules, and SDXL's pair of text encoders."""
+
+from __future__ import annotations
+
+import warnings
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
+
+from blora.errors import BaseModelError
+from blora.settings.fields import Precision
+
+__all__ = ["DTYPES", "PromptEmbeddings", "TextEncoders", "load_frozen", "to_pixels"]
+
+DTYPES: Final[dict[Precision, torch.dtype]] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+"""What torch calls our number formats."""
+
+_TOKENS: Final = 77
+_PROMPTS_KEPT: Final = 512
+"""Prompts whose embeddings are remembered; 0.3 MB each for SDXL in half precision."""
+
+
+@dataclass(frozen=True, eq=False)
+class PromptEmbeddings:
+    """What the UNet is told about prompts.
+
+    Attributes:
+        hidden: (n, 77, context) in the UNet's number format: the penultimate layers of both encoders, side by side.
+        pooled: (n, pooled) in the UNet's number format: the second encoder's projection.
+    """
+
+    hidden: Tensor
+    pooled: Tensor
+
+
+class TextEncoders:
+    """SDXL's two text encoders: loaded when first needed, released at will, each prompt embedded once.
+
+    They run in fp32 whatever the UNet's format: it happens once a prompt.
+    """
+
+    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+        """Load nothing yet.
+
+        Args:
+            folder: The base model's diffusers folder.
+            device: Where they run.
+            dtype: Number format of the embeddings.
+        """
+        self._folder, self._device, self._dtype = folder, device, dtype
+        self._runs_on = device
+        self._pairs: list[tuple[Any, Any]] = []
+        self._known: OrderedDict[str, PromptEmbeddings] = OrderedDict()
+
+    def run_on(self, device: torch.device) -> None:
+        """Encode elsewhere from now on, where memory is not short; embeddings go to the UNet as before."""
+        self.release()
+        self._runs_on = device
+
+    @property
+    def loaded(self) -> bool:
+        """Whether they occupy memory now."""
+        return bool(self._pairs)
+
+    def release(self) -> None:
+        """Drop the encoders; remembered prompts stay."""
+        self._pairs = []
+
+    def load(self) -> list[tuple[Any, Any]]:
+        """Return both tokenizers, each with its encoder."""
+        if not self._pairs:
+            bars: Any = transformers_logging  # has no types
+            shown = bars.is_progress_bar_enabled()
+            bars.disable_progress_bar()  # a bar for half a second would only tear up the caller's own
+            try:
+                for suffix, kind in (("", CLIPTextModel), ("_2", CLIPTextModelWithProjection)):
+                    tokenizer = CLIPTokenizer.from_pretrained(self._folder / f"tokenizer{suffix}")
+                    encoder = load_frozen(
+                        kind, self._folder, f"text_encoder{suffix}", self._runs_on, dtype=torch.float32
+                    )
+                    self._pairs.append((tokenizer, encoder))
+            finally:
+                if shown:
+                    bars.enable_progress_bar()
+        return self._pairs
+
+    def encode(self, prompts: Sequence[str]) -> PromptEmbeddings:
+        """Embed prompts, independently of each other."""
+        found = [self._one(prompt) for prompt in prompts]
+        return PromptEmbeddings(torch.cat([e.hidden for e in found]), torch.cat([e.pooled for e in found]))
+
+    def _one(self, prompt: str) -> PromptEmbeddings:
+        """Embed one prompt, or remember it."""
+        if prompt in self._known:
+            self._known.move_to_end(prompt)
+            return self._known[prompt]
+        hidden = []
+        for tokenizer, encoder in self.load():
+            length = len(tokenizer(prompt).input_ids)
+            if length > _TOKENS:
+                warnings.warn(f"prompt cut to {_TOKENS - 2} of {length - 2} tokens: {prompt!r}", stacklevel=4)
+            ids = tokenizer(
+                prompt, padding="max_length", max_length=_TOKENS, truncation=True, return_tensors="pt"
+            ).input_ids
+            with torch.no_grad():
+                output = encoder(ids.to(self._runs_on), output_hidden_states=True)
+            hidden.append(output.hidden_states[-2])
+        pooled: Tensor = output.text_embeds
+        both = torch.cat(hidden, dim=-1).to(self._device, self._dtype)
+        embeddings = PromptEmbeddings(both, pooled.to(self._device, self._dtype))
+        self._known[prompt] = embeddings
+        if len(self._known) > _PROMPTS_KEPT:
+            self._known.popitem(last=False)
+        return embeddings
+
+
+def load_frozen(kind: Any, folder: Path, part: str, device: torch.device, **dtype: torch.dtype) -> Any:
+    """Load one component without gradients, from full weights if there are any, else from half-precision ones.
+
+    Args:
+        kind: The class, of diffusers or transformers.
+        folder: The base model's diffusers folder.
+        part: The component's name.
+        device: Where it goes.
+        **dtype: Its number format, under the name that the class gives it: ``dtype`` or ``torch_dtype``.
+
+    Raises:
+        BaseModelError: There are no safetensors weights, or they do not fit the component's configuration.
+    """
+    full = any(".fp16." not in path.name for path in (folder / part).glob("*.safetensors"))
+    try:
+        model = kind.from_pretrained(
+            folder, subfolder=part, variant=None if full else "fp16", use_safetensors=True, **dtype
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        received = f"{part}: {error}"
+        raise BaseModelError("cannot load a component", received, "safetensors weights", str(folder)) from error
+    return model.requires_grad_(False).eval().to(device)
+
+
+def to_pixels(picture: Tensor) -> NDArray[np.uint8]:
+    """Turn what an autoencoder decodes, (3, height, width) from -1 to 1, into (height, width, 3) uint8."""
+    pixels = ((picture / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+    return pixels.permute(1, 2, 0).cpu().numpy()

@@ -1,0 +1,154 @@
+"""The denoising loop that every picture goes through, whatever the UNet carries or is told: noise in, latents out.
+
+With guidance each picture has two neighbouring rows, first the negative prompt's, then its own.
+
+Source: classifier-free guidance as in Ho & Salimans 2022.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from blora.errors import OutOfMemoryError, SettingFault
+from blora.models.prompt_cache import fixed_prompts
+from blora.sampling.scheduler import generator_of, make_sampler
+from blora.settings.sampling import SampleSettings
+
+if TYPE_CHECKING:
+    from blora.models.text_encoders import PromptEmbeddings
+
+__all__ = ["Model", "beside", "denoise", "fits_device", "is_guided", "latent_shape", "model_faults"]
+
+
+class Model(Protocol):
+    """What drawing asks of a model; `blora.models.model.Base` and `blora.probe.plain_unets.PlainBase` have it.
+
+    Attributes:
+        unet: diffusers' UNet, or one with its block names and call.
+        device: Where it runs.
+        dtype: Its number format.
+        precision: The same as settings name it.
+        scheduler_config: The base's scheduler configuration, with its class under ``_class_name``.
+        latent_channels: Channels of a latent.
+        vae_scale_factor: Pixels per latent, along a side.
+    """
+
+    unet: Any
+    device: torch.device
+    dtype: torch.dtype
+    precision: Any
+    scheduler_config: dict[str, Any]
+    latent_channels: int
+    vae_scale_factor: int
+
+    def encode_prompts(self, prompts: Sequence[str]) -> PromptEmbeddings:
+        """Embed prompts, independently of each other."""
+        ...
+
+    def encode_negative_prompts(self, prompts: Sequence[str]) -> PromptEmbeddings:
+        """Embed what guidance leads away from."""
+        ...
+
+    def conditions(self, pooled: Tensor, height_px: int, width_px: int) -> dict[str, Tensor] | None:
+        """Return what the UNet is told beside the prompt's tokens, if anything."""
+        ...
+
+    def decode(self, latents: Tensor) -> NDArray[np.uint8]:
+        """Decode latents to pictures (n, height, width, 3) uint8."""
+        ...
+
+
+def is_guided(settings: SampleSettings) -> bool:
+    """Whether each picture has a negative row beside its own."""
+    return settings.guidance_scale > 1
+
+
+def beside(own: Tensor, negative: Tensor, settings: SampleSettings) -> Tensor:
+    """Return the rows of the UNet: ``own`` (pictures, …) as they are, or with guidance each after its negative."""
+    return torch.stack([negative, own], dim=1).flatten(0, 1) if is_guided(settings) else own
+
+
+def latent_shape(model: Model, settings: SampleSettings) -> tuple[int, int, int]:
+    """Return channels, height and width of one latent."""
+    factor = model.vae_scale_factor
+    return model.latent_channels, settings.height_px // factor, settings.width_px // factor
+
+
+def denoise(
+    model: Model,
+    hidden: Tensor,
+    pooled: Tensor,
+    seeds: Sequence[int],
+    settings: SampleSettings,
+    on_step: Callable[[int, int], None],
+    hidden_by_block: Mapping[str, Tensor] | None = None,
+    steer: Callable[[Tensor, Tensor, float], Tensor] | None = None,
+) -> Tensor:
+    """Draw the latents of one batch.
+
+    Args:
+        model: What draws, with whatever has been put into its UNet.
+        hidden: Prompts (rows, tokens, context), rows as `beside` lays them.
+        pooled: The same prompts pooled (rows, width).
+        seeds: One a picture, of its own generator.
+        settings: How to draw.
+        on_step: Called after each step with the number of steps done, and of all.
+        hidden_by_block: What some attention blocks see instead, by their name; see `fixed_prompts`.
+        steer: Changes each step's prediction, given what the UNet saw and its share of signal; see `palette_guidance`.
+
+    Returns:
+        (pictures, channels, height, width) fp32.
+    """
+    conditions = model.conditions(pooled, settings.height_px, settings.width_px)
+    sampler = make_sampler(model.scheduler_config, settings.scheduler, settings.steps, model.device)
+    generators = [generator_of(seed) for seed in seeds]
+    shape = latent_shape(model, settings)
+    noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+    latents = sampler.first(noise.to(model.device))
+    with fixed_prompts(model.unet, hidden, hidden_by_block):
+        for number, timestep in enumerate(sampler.timesteps, start=1):
+            scaled = sampler.scale(latents, timestep).to(model.dtype)
+            output = model.unet(
+                beside(scaled, scaled, settings), timestep, hidden, added_cond_kwargs=conditions, return_dict=False
+            )
+            prediction: Tensor = output[0].float()
+            if is_guided(settings):
+                negative, own = prediction[0::2], prediction[1::2]
+                prediction = negative + settings.guidance_scale * (own - negative)
+            if steer is not None:
+                prediction = steer(prediction, scaled.float(), sampler.signal(timestep))
+            latents = sampler.step(prediction, timestep, latents, generators)
+            on_step(number, len(sampler.timesteps))
+    return latents
+
+
+@contextmanager
+def fits_device(what: str, pictures: int, settings: SampleSettings) -> Iterator[None]:
+    """Turn a lack of memory inside the block into an error that says what to do."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        received = f"{pictures} pictures of {settings.width_px} x {settings.height_px} px"
+        hint = "use a smaller sample.batch_size, or smaller pictures"
+        raise OutOfMemoryError(f"{what} does not fit on the device", received, hint=hint) from error
+
+
+def model_faults(model: Model, settings: SampleSettings, name: str) -> list[SettingFault]:
+    """Return what of the settings does not fit the model, which the faults call by ``name``."""
+    faults = []
+    if settings.precision != model.precision:
+        hint = f"load the {name} with precision {settings.precision}"
+        faults.append(SettingFault("sample.precision", f"not the {name}'s", settings.precision, model.precision, hint))
+    for side in ("width_px", "height_px"):
+        value = getattr(settings, side)
+        if value % model.vae_scale_factor:
+            accepted = f"a multiple of {model.vae_scale_factor}"
+            faults.append(SettingFault(f"sample.{side}", f"does not fit the {name}'s latents", str(value), accepted))
+    return faults

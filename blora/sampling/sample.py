@@ -1,0 +1,215 @@
+"""Draw a batch of combinations in one pass: every row has its own adapters, strengths, prompts and seed.
+
+    pictures = sample(base, [Draw(pepper.content, wave.style, "A [c] in [s] style", seed=0)], settings.sample)
+
+A picture does not depend on the other rows of its batch: bit-equal if rows are exchanged while their number, the
+picture size and the largest rank stay, and within rounding across batch sizes (test_sample.py states it).
+It is what diffusers' StableDiffusionXLPipeline gives for the same weights, prompt, strength and noise.
+
+Source: arXiv 2403.14572, sections 4.2 and 5 (the uses); classifier-free guidance as in Ho & Salimans 2022.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Final, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from blora.adapters.adapter import Adapter
+from blora.adapters.blocks import BLOCKS, Half, target_layers
+from blora.adapters.packed import Rows, inject, stack
+from blora.errors import BloraError
+from blora.models.execution import compiled_blocks
+from blora.models.model import Base
+from blora.sampling.denoise import beside, denoise, fits_device, is_guided, latent_shape
+from blora.sampling.draw import Draw, check_draws, misfit
+from blora.sampling.palette_guidance import steering_of
+from blora.sampling.step_report import SampleReport, StepCounter
+from blora.settings.sampling import SampleSettings
+
+__all__ = ["sample", "sample_each", "sample_latents"]
+
+_FINITE_HINT: Final = "use precision bf16 or fp32, a lower strength, or another adapter"
+
+
+def sample(
+    base: Base,
+    draws: Sequence[Draw],
+    settings: SampleSettings,
+    *,
+    on_step: Callable[[SampleReport], None] | None = None,
+) -> list[NDArray[np.uint8]]:
+    """Draw pictures, ``settings.batch_size`` at a time in the order given.
+
+    Args:
+        base: Loaded with the precision that the settings name; its UNet is left as it was found.
+        draws: What to draw.
+        settings: What all pictures share.
+        on_step: Called after each denoising step.
+
+    Returns:
+        One picture a draw, (height, width, 3) uint8.
+
+    Raises:
+        SettingsError: The settings or a draw do not fit the base.
+        KeyMismatchError: An adapter lacks the half that it is drawn with.
+        OutOfMemoryError: A batch does not fit on the device.
+        BloraError: A picture came out not finite.
+    """
+    latents = sample_latents(base, draws, settings, on_step=on_step)
+    return [_finished(base, draw, latent) for draw, latent in zip(draws, latents, strict=True)]
+
+
+def sample_each(
+    base: Base,
+    draws: Sequence[Draw],
+    settings: SampleSettings,
+    *,
+    on_step: Callable[[SampleReport], None] | None = None,
+) -> list[NDArray[np.uint8] | BloraError]:
+    """Draw pictures as `sample` does; one that cannot be drawn is an error in its place, and no harm to the others.
+
+    That is a picture that comes out not finite, or one of whose adapters lacks the half that it is drawn with. Its row
+    is drawn all the same, without its adapters where they do not fit, so that the others keep the layout they had.
+
+    Raises:
+        SettingsError: The settings or a draw do not fit the base.
+        OutOfMemoryError: A batch does not fit on the device.
+    """
+    check_draws(base, draws, settings)
+    misfits = [misfit(base, draw) for draw in draws]
+    rows = [replace(draw, content=None, style=None) if bad else draw for draw, bad in zip(draws, misfits, strict=True)]
+    drawn: list[NDArray[np.uint8] | BloraError] = []
+    for start, latents in _batches(base, rows, settings, on_step):
+        for number, latent in enumerate(latents, start):
+            if error := misfits[number] or _not_finite(base, latent):
+                drawn.append(error)
+            else:
+                drawn.append(_finished(base, draws[number], latent))
+    return drawn
+
+
+def sample_latents(
+    base: Base,
+    draws: Sequence[Draw],
+    settings: SampleSettings,
+    *,
+    on_step: Callable[[SampleReport], None] | None = None,
+) -> Tensor:
+    """Draw pictures as `sample` does, but leave them as latents, (draws, channels, height, width) fp32.
+
+    Colours are not transferred, which is done on pictures; guidance towards a palette is.
+    """
+    check_draws(base, draws, settings)
+    drawn = [torch.empty(0, *latent_shape(base, settings), device=base.device)]
+    for start, latents in _batches(base, draws, settings, on_step):
+        bad = [row for row, latent in enumerate(latents, start) if _not_finite(base, latent)]
+        if bad:
+            received = f"draws {bad} in {base.precision}"
+            raise BloraError("pictures came out not finite", received, "finite latents", "", _FINITE_HINT)
+        drawn.append(latents)
+    return torch.cat(drawn)
+
+
+def _batches(
+    base: Base, draws: Sequence[Draw], settings: SampleSettings, on_step: Callable[[SampleReport], None] | None
+) -> Iterator[tuple[int, Tensor]]:
+    """Denoise batch by batch; yields the number of a batch's first draw, and its latents."""
+    progress = StepCounter(len(draws), -(-len(draws) // settings.batch_size), on_step)
+    for start in range(0, len(draws), settings.batch_size):
+        yield start, _denoise(base, draws[start : start + settings.batch_size], settings, progress)
+
+
+def _finished(base: Base, draw: Draw, latent: Tensor) -> NDArray[np.uint8]:
+    """A draw's picture, with the colours that it asks for."""
+    picture = base.decode(latent[None])[0]
+    return draw.palette.applied(picture) if draw.palette else picture
+
+
+@torch.no_grad()
+def _denoise(base: Base, draws: Sequence[Draw], settings: SampleSettings, progress: StepCounter) -> Tensor:
+    """Return the latents of one batch, (pictures, channels, height, width) fp32."""
+    adapted = [settings.guidance_from == "adapted", True] if is_guided(settings) else [True]
+    hidden, pooled, hidden_by_block = _embed(base, draws, settings)
+
+    def step(_: int, steps: int) -> None:
+        progress.step(steps, len(draws))
+
+    with fits_device("sampling", len(draws), settings), ExitStack() as changes:
+        for half in get_args(Half):
+            adapters, strengths = _half_of(draws, half)
+            _inject(changes, base, target_layers(base.unet, half), adapters, strengths, adapted)
+        wholes = [draw.whole for draw in draws]
+        named = dict.fromkeys(name for adapter in wholes if adapter for name in adapter.layers)
+        _inject(changes, base, tuple(named), wholes, [1.0] * len(draws), adapted)
+        if settings.execution == "compiled":
+            changes.enter_context(compiled_blocks(base.unet))
+        steer = steering_of(base, [draw.palette for draw in draws], settings)
+        return denoise(base, hidden, pooled, [draw.seed for draw in draws], settings, step, hidden_by_block, steer)
+
+
+def _embed(base: Base, draws: Sequence[Draw], settings: SampleSettings) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Return hidden and pooled of all rows, and by block what it sees instead, if any row has a prompt for it."""
+    own = base.encode_prompts([draw.prompt for draw in draws])
+    negative = base.encode_negative_prompts([draw.negative_prompt or settings.negative_prompt for draw in draws])
+    hidden, pooled = beside(own.hidden, negative.hidden, settings), beside(own.pooled, negative.pooled, settings)
+    if all(draw.content_prompt is None for draw in draws):
+        return hidden, pooled, {}
+    texts = [draw.prompt if draw.content_prompt is None else draw.content_prompt for draw in draws]
+    return hidden, pooled, {BLOCKS["content"]: beside(base.encode_prompts(texts).hidden, negative.hidden, settings)}
+
+
+def _half_of(draws: Sequence[Draw], half: Half) -> tuple[list[Adapter | None], list[float]]:
+    """Each picture's adapter for a half, and its strength."""
+    if half == "content":
+        return [draw.content for draw in draws], [draw.content_strength for draw in draws]
+    return [draw.style for draw in draws], [draw.style_strength for draw in draws]
+
+
+def _inject(
+    changes: ExitStack,
+    base: Base,
+    layers: Sequence[str],
+    adapters: Sequence[Adapter | None],
+    strengths: Sequence[float],
+    adapted: Sequence[bool],
+) -> None:
+    """Put each picture's own adapter beside the layers; a picture without one borrows any at strength zero.
+
+    Adapters that occur twice are stacked twice: the layers then always compute in the same order, whichever pictures
+    share an adapter, and a row stays bit-equal when its neighbours change.
+
+    Args:
+        changes: Undoes the injection.
+        base: Whose UNet is injected.
+        layers: Their names.
+        adapters: One a picture, or None.
+        strengths: One a picture.
+        adapted: For each of a picture's neighbouring rows, whether it feels the adapter.
+    """
+    present = [adapter for adapter in adapters if adapter is not None]
+    if not present:
+        return
+    filled = [adapter or present[0] for adapter in adapters]
+    weights = [strength if adapter else 0.0 for adapter, strength in zip(adapters, strengths, strict=True)]
+    rows = Rows(
+        [index for index in range(len(adapters)) for _ in adapted],
+        [weight if feels else 0.0 for weight in weights for feels in adapted],
+        count=len(adapters),
+        device=base.device,
+    )
+    factors = stack(filled, layers, base.device, base.dtype)
+    changes.enter_context(inject(base.unet, factors, rows))
+
+
+def _not_finite(base: Base, latent: Tensor) -> BloraError | None:
+    """What to say of a picture that would come out black."""
+    if bool(torch.isfinite(latent).all()):
+        return None
+    return BloraError("the picture came out not finite", f"in {base.precision}", "finite latents", "", _FINITE_HINT)

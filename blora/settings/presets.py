@@ -1,0 +1,71 @@
+"""Everything a run of the method is told, and named starting points."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from pydantic import Field
+
+from blora.settings.fields import Frozen, PackSize
+from blora.settings.judging import CheckSettings, ScoreSettings
+from blora.settings.sampling import SampleSettings
+from blora.settings.training import TrainSettings
+
+__all__ = ["PRESETS", "Settings"]
+
+
+class Settings(Frozen):
+    """Everything a run of the method is told."""
+
+    train: TrainSettings = TrainSettings()
+    """How adapters are trained."""
+    sample: SampleSettings = SampleSettings()
+    """How pictures are drawn."""
+    score: ScoreSettings = ScoreSettings()
+    """How pictures are judged."""
+    check: CheckSettings = CheckSettings()
+    """How adapters are checked."""
+    pack_size: PackSize = 1
+    """Adapters trained in one pass, or "auto": as many as the device's memory holds; layout, not identity."""
+    shard_size: int = Field(default=64, ge=1, le=4096)
+    """Pictures drawn by one task; layout, not identity."""
+
+
+PRESETS: Final[Mapping[str, Settings]] = MappingProxyType(
+    {
+        # The embedded model on a CPU: minutes for a 4 x 4 grid. Layout and palette are settled at the noisy end, and
+        # guidance away from the base alone brings out what little a small model adds. The halves of so small a model
+        # answer to the very prompt that they were trained on.
+        "demo": Settings(
+            train=TrainSettings(
+                resolution_px=64, rank=32, learning_rate=4e-3, steps=250, batch_size=4, timestep_power=4.0
+            ),
+            sample=SampleSettings(
+                steps=20,
+                guidance_scale=2.0,
+                guidance_from="base",
+                prompt="A [c]",
+                content_strength=0.8,
+                style_strength=1.2,
+                width_px=64,
+                height_px=64,
+                batch_size=8,
+            ),
+            pack_size=4,
+            shard_size=16,
+        ),
+        # SDXL at a fraction of the cost, to look at a combination before paying for it.
+        "draft": Settings(
+            train=TrainSettings(resolution_px=768, rank=32, learning_rate=1e-4, steps=400, precision="bf16"),
+            # A second-order solver: what 50 steps of Euler's give, in about half of them.
+            sample=SampleSettings(steps=25, scheduler="dpm++", width_px=768, height_px=768, precision="bf16"),
+            pack_size=2,
+        ),
+        # The published recipe. It ran in fp16; bf16 is the one change, since the fp16 loss turns NaN near step 500
+        # (issue 16 of the reference repository).
+        "paper": Settings(train=TrainSettings(precision="bf16"), sample=SampleSettings(precision="bf16", batch_size=4)),
+    }
+)
+"""Named starting points; overrides are laid over them."""

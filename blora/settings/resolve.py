@@ -1,0 +1,103 @@
+"""Overrides laid over presets and over each other; what is unknown or out of bounds is a fault with its path."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from blora.errors import SettingFault, SettingsError
+from blora.settings.fields import Frozen
+from blora.settings.presets import PRESETS, Settings
+
+__all__ = ["merge", "resolve"]
+
+
+def resolve(preset: str = "paper", overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Lay overrides over a preset.
+
+    Args:
+        preset: A name in `PRESETS`.
+        overrides: Nested or dotted names, for example ``{"train": {"steps": 200}}`` or ``{"train.steps": 200}``.
+
+    Returns:
+        The full, checked settings.
+
+    Raises:
+        SettingsError: With all faults at once, each under its dotted path.
+    """
+    if preset not in PRESETS:
+        raise SettingsError(
+            [SettingFault("preset", "unknown preset", repr(preset), ", ".join(PRESETS), _did_you_mean(preset, PRESETS))]
+        )
+    faults: list[SettingFault] = []
+    flat = _flatten(overrides or {}, "", faults)
+    values: dict[str, Any] = PRESETS[preset].model_dump()
+    for path, value in flat.items():
+        group, _, name = path.rpartition(".")
+        (values[group] if group else values)[name] = value
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        faults += [_fault(dict(detail)) for detail in error.errors()]
+    if faults:
+        raise SettingsError(sorted(faults, key=lambda fault: fault.field))
+    return settings
+
+
+def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Lay nested settings over each other; ``above`` wins, mapping by mapping."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _flatten(overrides: Mapping[str, Any], prefix: str, faults: list[SettingFault]) -> dict[str, Any]:
+    """Turn nested overrides into dotted ones that exist; the others become faults."""
+    known = _known_paths()
+    groups = {path.rpartition(".")[0] for path in known} - {""}
+    flat: dict[str, Any] = {}
+    for key, value in overrides.items():
+        path = f"{prefix}{key}"
+        if path in groups:
+            if isinstance(value, Mapping):
+                flat.update(_flatten(value, f"{path}.", faults))
+            else:
+                faults.append(SettingFault(path, "is a group of settings", repr(value), "a mapping of its settings"))
+        elif path in known:
+            flat[path] = value
+        else:
+            faults.append(SettingFault(path, "unknown setting", repr(value), hint=_did_you_mean(path, known)))
+    return flat
+
+
+def _known_paths() -> list[str]:
+    """Return the dotted path of every setting."""
+    paths = []
+    for name, field in Settings.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Frozen):
+            paths += [f"{name}.{inner}" for inner in kind.model_fields]
+        else:
+            paths.append(name)
+    return paths
+
+
+def _did_you_mean(word: str, known: Mapping[str, Any] | list[str]) -> str:
+    """Return "did you mean X?" for the nearest known names, by their path or by their last part."""
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    near = near or [path for path in known if path.rpartition(".")[2] == word.rpartition(".")[2]]
+    return f"did you mean {' or '.join(near)}?" if near else f"one of: {', '.join(known)}"
+
+
+def _fault(detail: Mapping[str, Any]) -> SettingFault:
+    """Turn one of pydantic's errors into ours."""
+    field = ".".join(str(part) for part in detail["loc"])
+    message = str(detail["msg"])
+    accepted = message.removeprefix("Input should be ").removeprefix("Value error, ")
+    received = "" if isinstance(detail["input"], Mapping) else repr(detail["input"])
+    return SettingFault(field, "not accepted", received, accepted)

@@ -1,0 +1,51 @@
+"""How pictures are drawn. Defaults are the paper's recipe (arXiv 2403.14572, section 4.2 and supplement)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from blora.settings.fields import Frozen, Precision, Text
+
+__all__ = ["SampleSettings"]
+
+
+class SampleSettings(Frozen):
+    """How pictures are drawn."""
+
+    steps: int = Field(default=50, ge=1, le=1000)
+    """Denoising steps."""
+    guidance_scale: float = Field(default=5.0, ge=1.0, le=50)
+    """Classifier-free guidance; 1 switches it off."""
+    guidance_from: Literal["adapted", "base"] = "adapted"
+    """What guidance leads away from: "adapted" is the negative prompt drawn with the adapters, as published, so that
+    only the prompt is amplified; "base" is the negative prompt without them, so that the adapters are amplified, too
+    (arXiv 2410.03941)."""
+    scheduler: str = Field("base", pattern=r"^(base|euler|ddim|dpm\+\+|[A-Z]\w{0,60}Scheduler)$")
+    """"base" is the scheduler that the base model names; euler, ddim, dpm++ or a scheduler class of diffusers are built
+    from its configuration."""
+    width_px: int = Field(default=1024, ge=32, le=4096, multiple_of=8)
+    """Width of the pictures in pixels."""
+    height_px: int = Field(default=1024, ge=32, le=4096, multiple_of=8)
+    """Height of the pictures in pixels."""
+    precision: Precision = "fp32"
+    """Number format of the UNet while sampling."""
+    prompt: Text = "A [c] in [s] style"
+    """What is drawn where a sample names nothing of its own; [c] and [s] stand for the trained token (arXiv 2403.14572,
+    section 4.3)."""
+    negative_prompt: Text = ""
+    """What guidance leads away from, where a sample names nothing of its own."""
+    content_strength: float = Field(default=1.0, ge=0, le=10, allow_inf_nan=False)
+    """Factor of the content half's weight delta, where a sample names none."""
+    style_strength: float = Field(default=1.0, ge=0, le=10, allow_inf_nan=False)
+    """Factor of the style half's weight delta, where a sample names none."""
+    batch_size: int = Field(default=8, ge=1, le=1024)
+    """Pictures drawn at once; layout, not identity."""
+    execution: Literal["eager", "compiled"] = "eager"
+    """How a step is handed to the device; layout, not identity."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that change a picture, as JSON values, without what a sample's id says for itself."""
+        layout, said = {"batch_size", "execution"}, {"prompt", "content_strength", "style_strength"}
+        return self.model_dump(mode="json", exclude=layout | said)

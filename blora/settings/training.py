@@ -1,0 +1,120 @@
+"""How an adapter is trained, and what of it is part of the adapter's id.
+
+Imports no torch, so that a planner without it can resolve and store settings; nor does anything else of this room.
+Defaults are the paper's recipe (arXiv 2403.14572, section 4.2 and supplement; reference repository
+yardenfren1996/B-LoRA @ e08380d).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, Literal
+
+from pydantic import Field
+
+from blora.settings.fields import Frozen, Precision, Text
+
+__all__ = ["RECIPE_VERSION", "TrainSettings", "recipe_version"]
+
+RECIPE_VERSION: Final = 1
+"""Counts changes of the code that alter what a given set of training settings produces; part of every adapter's id."""
+_ROTATION_VERSION: Final = 2
+"""The same for adapters of several photos, whose order is drawn by lot since 2."""
+
+
+def recipe_version(photos: int) -> int:
+    """Return the version of what turns so many photos of one object into an adapter; part of the adapter's id."""
+    return RECIPE_VERSION if photos == 1 else _ROTATION_VERSION
+
+
+class TrainSettings(Frozen):
+    """How one B-LoRA is trained from one image (or several photos of one object)."""
+
+    resolution_px: int = Field(default=1024, ge=32, le=2048, multiple_of=8)
+    """Length that the shorter side of the image is resized to, in pixels."""
+    crop: Literal["center", "none"] = "center"
+    """"center": cut the middle square. "none": keep the whole picture, longer side up to four times the shorter one."""
+    prompt: Text = Field(default="A [v]", min_length=1)
+    """The one prompt of the training; "[v]" is an ordinary string, no token is added."""
+    rank: int = Field(default=64, ge=1, le=256)
+    """Rank of the low-rank update of every layer."""
+    alpha: float | None = Field(default=None, gt=0, le=1024)
+    """LoRA's alpha: the update is scaled by alpha / rank. None means alpha = rank, a scale of one."""
+    learning_rate: float = Field(default=5e-5, gt=0, le=1e3)
+    """Constant learning rate, no warm-up."""
+    steps: int = Field(default=1000, ge=1, le=100_000)
+    """Optimizer steps."""
+    batch_size: int = Field(default=1, ge=1, le=256)
+    """Noise draws of the image in each step; their losses are averaged."""
+    timestep_power: float = Field(default=1.0, ge=1.0, le=16)
+    """1 draws timesteps uniformly, as published. Above, they crowd at the noisy end, where layout and palette are
+    settled: a timestep lies a share u**power below the noisiest one, u uniform."""
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    """AdamW's decay of the mean of gradients."""
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    """AdamW's decay of the mean of squared gradients."""
+    weight_decay: float = Field(default=1e-4, ge=0, le=1)
+    """AdamW's decoupled weight decay."""
+    epsilon: float = Field(default=1e-8, gt=0, le=1)
+    """AdamW's epsilon."""
+    max_grad_norm: float = Field(default=1.0, gt=0, le=1e6)
+    """Each adapter's gradient, over all its layers, is clipped to this norm."""
+    precision: Precision = "fp32"
+    """Number format of the UNet while training."""
+    checkpointing: Literal["auto", "on", "off"] = "auto"
+    """Recompute activations of the up blocks to save memory; "auto" does so only where a GPU's memory asks for it."""
+    execution: Literal["eager", "compiled", "graph", "compiled_graph"] = "eager"
+    """How a step is handed to the device: operation by operation, with compiled blocks (needs a C++ compiler on a CPU),
+    or as a captured CUDA graph; layout, not identity: the same mathematics within rounding."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Mixed with the adapter's key into the seed of its own generator. 0 is a seed like any other."""
+    checkpoint_every_steps: int = Field(default=200, ge=1)
+    """A checkpoint is handed out after each so many steps."""
+    skips_before_reseed: int = Field(default=5, ge=1, le=1000)
+    """NaN policy: non-finite steps in a row, each skipped, until the adapter's generator is reseeded."""
+    reseeds_before_lower_rate: int = Field(default=1, ge=0, le=100)
+    """NaN policy: reseeds that may follow each other without one finite step until the learning rate is lowered."""
+    lower_rate_factor: float = Field(default=0.1, gt=0, lt=1)
+    """NaN policy: the learning rate is multiplied by this when it is lowered."""
+    max_lower_rates: int = Field(default=2, ge=0, le=100)
+    """NaN policy: how often the rate is lowered before the adapter is given up."""
+
+    @property
+    def scale(self) -> float:
+        """Factor of the low-rank update: alpha / rank."""
+        return 1.0 if self.alpha is None else self.alpha / self.rank
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that change the trained weights, as JSON values; they go into the adapter's id.
+
+        Left out: when checkpoints are written, whether activations are kept or recomputed, and how steps are handed to
+        the device. Equal recipes give equal identities: alpha is written as the number it stands for.
+        """
+        values = self.model_dump(mode="json", exclude={"checkpoint_every_steps", "checkpointing", "execution"})
+        values["alpha"] = float(self.rank if self.alpha is None else self.alpha)
+        return values
+
+    def of_class(self, class_word: str) -> TrainSettings:
+        """Return the settings for an object of a class: "A [v]" becomes "A [v] dog"; an empty word changes nothing."""
+        if not class_word:
+            return self
+        told = self.prompt.replace(self._token, f"{self._token} {class_word}", 1)
+        return self.model_copy(update={"prompt": told})
+
+    def with_tokens(self, prompt: str, content_class: str = "", style_class: str = "") -> str:
+        """Return a prompt to draw, [c] and [s] in it as what was trained on.
+
+        Args:
+            prompt: Such as "A [c] in [s] style".
+            content_class: The class word that the content was trained with, if any.
+            style_class: The same of the style.
+        """
+        for mark, class_word in (("[c]", content_class), ("[s]", style_class)):
+            prompt = prompt.replace(mark, f"{self._token} {class_word}".rstrip())
+        return prompt
+
+    @property
+    def _token(self) -> str:
+        """The training prompt's bracketed word; all of it where there is none."""
+        trained = re.search(r"\[[^\]]+\]", self.prompt)
+        return trained.group() if trained else self.prompt

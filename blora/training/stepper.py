@@ -1,0 +1,196 @@
+"""One training step of a pack: from random numbers to losses and gradients.
+
+The UNet is frozen, so autograd records nothing before the first adapted layer: the down and middle blocks, 43 % of a
+forward pass of SDXL, run as in inference and keep no activations. Adapters of one image that share their random numbers
+go through these blocks as one row. Nothing here waits for the device.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor
+
+from blora.adapters.packed import Rows, inject
+from blora.models.execution import Graphs, compiled_blocks, shared_front, to_device
+from blora.models.model import Base
+from blora.models.prompt_cache import fixed_prompts
+from blora.settings.training import TrainSettings
+from blora.training.noise import Noise
+from blora.training.optim import FlatFactors
+from blora.training.photos import Photo
+
+__all__ = ["Stepper"]
+
+_LOG = logging.getLogger("blora")
+
+
+class Stepper:
+    """The pack inside the UNet: turns one step's random numbers into losses and gradients."""
+
+    def __init__(
+        self,
+        base: Base,
+        photos: Sequence[tuple[Photo, ...]],
+        factors: FlatFactors,
+        settings: TrainSettings,
+        prompts: Sequence[str] = (),
+    ) -> None:
+        """Inject the pack; `__exit__` takes it out again.
+
+        Args:
+            base: Its UNet is borrowed.
+            photos: The photos of each adapter.
+            factors: The pack's weights, in the UNet's number format.
+            settings: The recipe.
+            prompts: What each adapter is trained with; empty for the settings' prompt.
+        """
+        self.base, self.photos, self.factors, self.settings = base, photos, factors, settings
+        told = list(prompts) or [settings.prompt] * len(photos)
+        unique = list(dict.fromkeys(told))
+        embeddings = [base.encode_prompts([prompt]) for prompt in unique]  # one by one: the same bits in any pack
+        base.release_encoders()
+        self.hidden = torch.cat([one.hidden for one in embeddings])
+        self.pooled = torch.cat([one.pooled for one in embeddings])
+        self.told = [unique.index(prompt) for prompt in told]
+        schedulers: Any = DDPMScheduler  # diffusers' configuration mixin has no types
+        keep: Tensor = schedulers.from_config(base.scheduler_config).alphas_cumprod.to(base.device)
+        self.signal, self.sigma = keep.sqrt(), (1 - keep).sqrt()
+        self.layout = [index for index in range(len(photos)) for _ in range(settings.batch_size)]
+        self.rows = Rows.regular(len(photos), settings.batch_size, settings.scale, base.device)
+        self._graphs = Graphs() if settings.execution.endswith("graph") else None
+        with ExitStack() as changes:
+            changes.enter_context(inject(base.unet, factors.layers, self.rows))
+            if len(unique) == 1:  # else keys and values are computed in each step: rows in no fixed order need theirs
+                changes.enter_context(fixed_prompts(base.unet, self.hidden))
+            if settings.execution.startswith("compiled"):
+                changes.enter_context(compiled_blocks(base.unet))
+            changes.callback(base.unet.disable_gradient_checkpointing)
+            self._changes = changes.pop_all()
+        if settings.checkpointing == "on":
+            base.unet.enable_gradient_checkpointing()
+
+    def __enter__(self) -> Stepper:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the UNet as it was found."""
+        self._changes.close()
+
+    @property
+    def timesteps(self) -> int:
+        """Length of the diffusion."""
+        return len(self.signal)
+
+    def run(self, draws: Sequence[Sequence[Noise]], loss_scales: Sequence[float]) -> tuple[Tensor, Tensor]:
+        """Fill the gradients, each adapter's multiplied by its loss scale.
+
+        Args:
+            draws: The random numbers of each adapter's rows; rows with the very same `Noise`, `Photo` and prompt go
+                through the frozen front as one.
+            loss_scales: One for each adapter.
+
+        Returns:
+            Each adapter's loss, and the norm of its gradient without the scale; both (adapters,) fp32 on the device,
+            where they may still be under way.
+        """
+        try:
+            return self._run(draws, loss_scales)
+        except torch.OutOfMemoryError:
+            if self.settings.checkpointing != "auto" or self.base.unet.is_gradient_checkpointing:
+                raise
+        # Outside the handler, so that the failed attempt's activations are gone. The same numbers are used again.
+        _LOG.info("not enough memory to keep activations: they are recomputed from here on")
+        if self._graphs:
+            self._graphs.clear()
+        self.base.unet.enable_gradient_checkpointing()
+        return self._run(draws, loss_scales)
+
+    def _run(self, draws: Sequence[Sequence[Noise]], loss_scales: Sequence[float]) -> tuple[Tensor, Tensor]:
+        self.factors.refresh()
+        by_shape: dict[torch.Size, list[tuple[int, Noise]]] = {}  # one shape, unless pictures are not cropped
+        for index, rows in enumerate(draws):
+            for noise in rows:
+                by_shape.setdefault(noise.noise.shape, []).append((index, noise))
+        device, batch_size = self.base.device, self.settings.batch_size
+        losses = torch.zeros(len(draws), device=device)
+        for number, group in enumerate(by_shape.values()):
+            layout = [index for index, _ in group]
+            if layout != self.layout:
+                self.layout = layout
+                self.rows.set(layout, self.settings.scale, count=len(draws), device=device)
+            weights = to_device(torch.tensor([loss_scales[index] / batch_size for index in layout]), device)
+            row_losses = self._backward(group, weights, add=number > 0)
+            losses.index_add_(0, to_device(torch.tensor(layout), device), row_losses / batch_size)
+        scales = to_device(torch.tensor(loss_scales, dtype=torch.float32), device)
+        return losses, self.factors.grads.norm(dim=1) / scales
+
+    def _backward(self, group: Sequence[tuple[int, Noise]], weights: Tensor, *, add: bool) -> Tensor:
+        """Fill the gradients with those of the weighted losses; return the mean squared error of each row, fp32."""
+        device = self.base.device
+        places: dict[tuple[int, int, int], int] = {}
+        unique: list[tuple[int, Noise]] = []
+        for index, noise in group:
+            if places.setdefault(self._front_row(index, noise), len(unique)) == len(unique):
+                unique.append((index, noise))
+        spread = tuple(places[self._front_row(index, noise)] for index, noise in group)
+        photos = [self.photos[index][noise.photo] for index, noise in unique]
+        timesteps = to_device(torch.tensor([noise.timestep for _, noise in unique]), device)
+        added = to_device(torch.stack([one.noise for _, one in unique]), device)
+        posterior = to_device(torch.stack([one.posterior for _, one in unique]), device)
+        latents = torch.cat([p.mean for p in photos]) + torch.cat([p.std for p in photos]) * posterior
+        signal, sigma = self.signal[timesteps, None, None, None], self.sigma[timesteps, None, None, None]
+        target = added if self.base.prediction_type == "epsilon" else signal * added - sigma * latents
+        inputs = (
+            (signal * latents + sigma * added).to(self.base.dtype),
+            timesteps,
+            target,
+            weights,
+            torch.cat([p.time_ids for p in photos]),
+            to_device(torch.tensor([self.told[index] for index, _ in unique]), device),
+        )
+        shared = spread if len(unique) < len(group) else None
+
+        def compute(*tensors: Tensor) -> Tensor:
+            return self._compute(*tensors, shared=shared, add=add)
+
+        if self._graphs is None:
+            return compute(*inputs)
+        return self._graphs.run((tuple(self.layout), shared, add, added.shape), compute, inputs)
+
+    def _front_row(self, index: int, noise: Noise) -> tuple[int, int, int]:
+        """What the frozen front is told of a row; rows that are told the same go through it as one."""
+        return id(noise), id(self.photos[index][noise.photo]), self.told[index]
+
+    def _compute(
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        target: Tensor,
+        weights: Tensor,
+        time_ids: Tensor,
+        told: Tensor,
+        *,
+        shared: tuple[int, ...] | None,
+        add: bool,
+    ) -> Tensor:
+        """Go through the UNet and back; all that a graph of the device's work holds."""
+        hidden, pooled = (
+            one.expand(len(noisy), *one.shape[1:]) if len(one) == 1 else one[told] for one in (self.hidden, self.pooled)
+        )
+        with torch.enable_grad(), shared_front(self.base.unet, shared, self.base.device) as wide:
+            predicted: Tensor = self.base.unet(
+                noisy,
+                timesteps,
+                encoder_hidden_states=hidden,
+                added_cond_kwargs={"text_embeds": pooled, "time_ids": time_ids},
+            ).sample
+            row_losses = (predicted.float() - wide(target)).square().mean(dim=(1, 2, 3))
+            self.factors.backward((row_losses * weights).sum(), add=add)
+        return row_losses.detach()

@@ -1,0 +1,209 @@
+"""Train K adapters in one pass through the base model.
+
+The pictures are encoded once and the prompt is embedded once. Each adapter has its own random numbers, clipping and
+optimizer state, so that a pack gives what training one by one gives, up to rounding (stated in
+test_train.py); a resumed training ends bit-equal to an undisturbed one on the CPU.
+
+    results = train(base, [TrainItem((pixels,), key="pepper")], settings.train)
+    results[0].adapter.content.save_half("content.safetensors")
+
+Source: arXiv 2403.14572, section 4.2 (what is trained), and the recipe of the reference implementation.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import diffusers
+import torch
+
+from blora.adapters.adapter import Adapter, Factors
+from blora.adapters.blocks import target_layers
+from blora.errors import OutOfMemoryError, SettingFault, SettingsError
+from blora.models.model import Base
+from blora.settings.training import TrainSettings, recipe_version
+from blora.training.checkpoint import checkpoint_identity, read_checkpoint, write_checkpoint
+from blora.training.items import StepReport, TrainItem, TrainResult
+from blora.training.nan_policy import Progress
+from blora.training.noise import seeded
+from blora.training.optim import FlatFactors, PackedAdamW
+from blora.training.photos import latent_multiple_px, pixel_digest, prepare_photos
+from blora.training.step_queue import QueuedStep, queue_step, settle
+from blora.training.stepper import Stepper
+
+__all__ = ["train"]
+
+
+def train(
+    base: Base,
+    items: Sequence[TrainItem],
+    settings: TrainSettings,
+    *,
+    layers: Sequence[str] | None = None,
+    checkpoint: bytes | None = None,
+    on_checkpoint: Callable[[bytes], None] | None = None,
+    on_step: Callable[[StepReport], None] | None = None,
+) -> list[TrainResult]:
+    """Train one adapter an item, all in one pass.
+
+    Args:
+        base: Loaded with the precision that the settings name; its UNet is left as it was found.
+        items: With distinct keys.
+        settings: One recipe for all items.
+        layers: Train these linear layers and no others; None for both halves. For comparisons: an adapter of other
+            layers can be drawn with (`Draw.whole`), but is no B-LoRA and has no file format.
+        checkpoint: Go on from here.
+        on_checkpoint: Called with a checkpoint after each ``checkpoint_every_steps`` steps but the last.
+        on_step: Called after each step.
+
+    Returns:
+        One result an item, in their order. An item that diverged has an error; the others are not affected.
+
+    Raises:
+        SettingsError: The items or the settings do not fit the base.
+        CheckpointError: The checkpoint is unreadable or belongs to another training.
+        OutOfMemoryError: The pack does not fit on the device.
+    """
+    _check(base, items, settings)
+    try:
+        return _train(base, items, settings, layers, checkpoint, on_checkpoint, on_step)
+    except torch.OutOfMemoryError as error:
+        reason = str(error).split(". ")[0]
+    # Outside the handler: the failed attempt's tensors hang on its traceback, and the caller may want their memory.
+    received = f"{len(items)} adapters x {settings.batch_size} rows at {settings.resolution_px} px: {reason}"
+    hint = "use a smaller pack_size, train.batch_size or train.resolution_px, or train.checkpointing on"
+    raise OutOfMemoryError("training does not fit on the device", received, hint=hint)
+
+
+def _train(
+    base: Base,
+    items: Sequence[TrainItem],
+    settings: TrainSettings,
+    layers: Sequence[str] | None,
+    checkpoint: bytes | None,
+    on_checkpoint: Callable[[bytes], None] | None,
+    on_step: Callable[[StepReport], None] | None,
+) -> list[TrainResult]:
+    """Train a pack from the start or from a checkpoint."""
+    trained = layers or (*target_layers(base.unet, "content"), *target_layers(base.unet, "style"))
+    shapes = {name: tuple(base.unet.get_parameter(f"{name}.weight").shape) for name in trained}
+    factors = FlatFactors(shapes, len(items), settings.rank, base.device, base.dtype)
+    optimizer = PackedAdamW(factors.values, settings.beta1, settings.beta2, settings.epsilon, settings.weight_decay)
+    pack = [Progress.start(item.key, settings) for item in items]
+    digests = [[pixel_digest(rgb) for rgb in item.images] for item in items]
+    names = ["\0".join(filter(None, (item.key, item.draws, item.prompt and f"told {item.prompt}"))) for item in items]
+    prompts = [item.prompt or settings.prompt for item in items]
+    pictures = list(zip(names, digests, strict=True))
+    identity = checkpoint_identity(pictures, settings, " ".join([base.revision, *(layers or ())]))
+    if checkpoint is None:
+        for index, progress in enumerate(pack):
+            factors.draw_down(index, progress.generator)
+    _share_draws(pack, items, digests, settings)
+    done = 0 if checkpoint is None else read_checkpoint(checkpoint, pack, factors, optimizer, identity)
+    known = {tuple(digest): item.images for digest, item in zip(digests, items, strict=True)}
+    encoded = {digest: prepare_photos(base, images, settings) for digest, images in known.items()}
+    photos = [encoded[tuple(digest)] for digest in digests]
+    ahead = _steps_ahead(base.device)
+    queued: deque[QueuedStep] = deque()
+    turns = [item.draws or item.key for item in items]
+    with Stepper(base, photos, factors, settings, prompts) as stepper:
+        began = time.perf_counter()
+        for step in range(done + 1, settings.steps + 1):
+            queued.append(queue_step(stepper, pack, turns, optimizer, step))
+            halt = step == settings.steps or step % settings.checkpoint_every_steps == 0
+            while len(queued) > (0 if halt else ahead):
+                settled = queued.popleft()
+                settle(settled, stepper, pack, optimizer)
+                if on_step:
+                    losses = tuple(progress.losses[-1] for progress in pack)
+                    active, now = sum(progress.error is None for progress in pack), time.perf_counter()
+                    on_step(StepReport(settled.step, settings.steps, losses, active, now - began))
+                    began = time.perf_counter()
+            if all(progress.error for progress in pack):
+                break
+            if on_checkpoint and halt and step < settings.steps:
+                on_checkpoint(write_checkpoint(pack, factors, optimizer, step, identity))
+    counts = optimizer.steps_taken()
+    return [_result(base, items[i], pack[i], factors, i, counts[i], settings) for i in range(len(items))]
+
+
+def _steps_ahead(device: torch.device) -> int:
+    """How many steps a device is told of before the last one's numbers are read, so that a GPU never waits for Python.
+
+    The NaN policy then acts that many steps later; a step that is not finite changes no weight either way.
+    """
+    return 1 if device.type == "cuda" else 0
+
+
+def _share_draws(
+    pack: Sequence[Progress], items: Sequence[TrainItem], digests: Sequence[Sequence[str]], settings: TrainSettings
+) -> None:
+    """Give candidates of one image that name the same stream of draws one generator for all of them."""
+    shared: dict[tuple[str, ...], torch.Generator] = {}
+    for progress, item, digest in zip(pack, items, digests, strict=True):
+        if item.draws:
+            stream = seeded(f"draws {item.draws}", settings.seed)
+            progress.generator = shared.setdefault((item.draws, *sorted(digest)), stream)
+
+
+def _check(base: Base, items: Sequence[TrainItem], settings: TrainSettings) -> None:
+    """Refuse what cannot be trained, before anything is computed."""
+    faults = []
+    if settings.precision != base.precision:
+        hint = f"load the base with precision {settings.precision}"
+        faults.append(SettingFault("train.precision", "not the base's", settings.precision, base.precision, hint))
+    multiple_px = latent_multiple_px(base)
+    if settings.resolution_px % multiple_px:
+        accepted = f"a multiple of {multiple_px} for this base"
+        faults.append(SettingFault("train.resolution_px", "does not fit", str(settings.resolution_px), accepted))
+    keys = [item.key for item in items]
+    if not items or len(set(keys)) < len(keys):
+        faults.append(SettingFault("items", "not distinct", str(keys), "one or more items, each with a key of its own"))
+    for item in items:
+        shapes = [(rgb.shape, str(rgb.dtype)) for rgb in item.images]
+        if not shapes or any(len(shape) != 3 or shape[2] != 3 or kind != "uint8" for shape, kind in shapes):
+            faults.append(SettingFault(item.key, "not pictures", str(shapes), "(height, width, 3) uint8, at least one"))
+    if faults:
+        raise SettingsError(faults)
+
+
+def _result(
+    base: Base,
+    item: TrainItem,
+    progress: Progress,
+    factors: FlatFactors,
+    index: int,
+    count: int,
+    settings: TrainSettings,
+) -> TrainResult:
+    """Copy one adapter out of the pack, alpha / rank folded in, with all that is known about it."""
+    if progress.error is not None:
+        return TrainResult(None, progress.final_loss, progress.skipped, progress.losses, progress.error)
+    layers = {
+        name: Factors(down[index].cpu().clone(), up[index].cpu() * settings.scale)
+        for name, (down, up) in factors.exact.items()
+    }
+    if item.prompt:
+        settings = settings.model_copy(update={"prompt": item.prompt})
+    metadata = {
+        "key": item.key,
+        "prompt": settings.prompt,
+        "base": base.name,
+        "base_revision": base.revision,
+        "settings": json.dumps(settings.identity(), sort_keys=True),
+        "recipe_version": str(recipe_version(len(item.images))),
+        "rank": str(settings.rank),
+        "steps": str(count),
+        "skipped_steps": str(progress.skipped),
+        "reseeds": str(progress.reseeds),
+        "lowered_rates": str(progress.lowered),
+        "final_loss": repr(progress.final_loss),
+        "seed": str(settings.seed),
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+    }
+    adapter = Adapter(layers, {**metadata, **item.metadata})
+    return TrainResult(adapter, progress.final_loss, progress.skipped, progress.losses, None)

@@ -1,0 +1,80 @@
+"""Detectors: each sees what it is for and not what the others are for, on real drawings and on made-broken ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from blora.benchmark.drawings import PairedSet, load_paired
+from blora.checks.broken_pictures import diptych, faded, halves, white_behind
+from blora.checks.defects import grey_collapse, reconstruction_distance, split_image, style_copy, white_background
+from blora.checks.evidence import choose_limit
+
+
+@pytest.fixture(scope="module")
+def paired() -> PairedSet:
+    """The shipped drawings."""
+    return load_paired()
+
+
+def drawing(paired: PairedSet, thing: str, style: str) -> np.ndarray:
+    """A drawing by the names of its thing and its style."""
+    things, styles = [one.name for one in paired.things], [one.name for one in paired.styles]
+    return paired.pictures[things.index(thing), styles.index(style)]
+
+
+@pytest.mark.parametrize("style", ["noto", "coral", "night"])
+def test_two_pictures_in_one_are_split(paired: PairedSet, style: str) -> None:
+    bear, pepper = drawing(paired, "bear", style), drawing(paired, "hot pepper", style)
+    assert split_image(bear) < 0.6 and split_image(pepper) < 0.75
+    assert split_image(diptych(bear, bear)) > 0.95, "one thing twice, side by side"
+    assert split_image(diptych(bear, bear).transpose(1, 0, 2)) > 0.95, "and above each other"
+    balloon = drawing(paired, "balloon", style)
+    assert split_image(diptych(pepper, balloon)) > 0.75, "two things and nothing between them"
+    other = drawing(paired, "hot pepper", "blueprint")
+    assert split_image(halves(bear, other)) > 0.85, "two backgrounds"
+
+
+def test_an_empty_picture_is_not_split() -> None:
+    assert split_image(np.full((40, 64, 3), 200, np.uint8)) == 0
+
+
+def test_grey_collapse_is_the_share_of_colour_and_contrast_that_is_gone(paired: PairedSet) -> None:
+    pepper = drawing(paired, "hot pepper", "coral")
+    assert grey_collapse(pepper, pepper) == 0
+    values = [grey_collapse(faded(pepper, kept), pepper) for kept in (0.8, 0.5, 0.2, 0)]
+    assert values == sorted(values) and values[-1] == pytest.approx(1) and 0.1 < values[0] < 0.4
+    assert grey_collapse(pepper, faded(pepper, 0.2)) == 0, "more colour than the image is no collapse"
+    plain = np.full((8, 8, 3), 7, np.uint8)
+    assert grey_collapse(plain, plain) == 0, "an image of one colour has none to lose"
+
+
+def test_white_that_the_image_has_is_no_white_background(paired: PairedSet) -> None:
+    white, coral = drawing(paired, "bear", "noto"), drawing(paired, "bear", "coral")
+    assert white_background(white, white) == white_background(coral, coral) == 0
+    assert white_background(white_behind(coral), coral) > 0.4
+    assert white_background(faded(coral, 0.02, 255), coral) > 0.9
+    assert white_background(coral, white) < -0.3
+
+
+def test_a_reconstruction_is_as_far_as_its_colours_are_in_their_places(paired: PairedSet) -> None:
+    bear = drawing(paired, "bear", "coral")
+    assert reconstruction_distance(bear, bear) == 0
+    noise = np.random.default_rng(0).integers(-12, 13, bear.shape)
+    near = reconstruction_distance((bear + noise).clip(0, 255).astype(np.uint8), bear)
+    far = [reconstruction_distance(drawing(paired, *names), bear) for names in (("glasses", "coral"), ("bear", "noto"))]
+    assert near < 4 < 15 < min(far)
+    black, white = np.zeros((8, 8, 3), np.uint8), np.full((16, 16, 3), 255, np.uint8)
+    assert reconstruction_distance(black, white) == pytest.approx(100, abs=0.01), "pictures of any sizes"
+
+
+def test_a_sample_that_shows_the_style_images_thing_is_a_copy() -> None:
+    assert style_copy({"leakage_lite0": 0.9, "content_lite0": 0.4}) == pytest.approx(0.5)
+    assert style_copy({"leakage_lite0": 0.9}) is None and style_copy({"text_clip": 0.3}) is None
+
+
+def test_a_limit_has_the_fewest_errors_and_stands_in_the_middle_of_such() -> None:
+    assert choose_limit([0.1, 0.2], [0.6, 0.9]) == pytest.approx(0.4)
+    assert 0.3 < choose_limit([0.1, 0.2, 0.3, 0.8], [0.5, 0.6, 0.7, 0.9]) < 0.5
+    with pytest.raises(ValueError, match="some of each"):
+        choose_limit([0.1], [])
