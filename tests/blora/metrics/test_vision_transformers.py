@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Dinov2Config, Dinov2Model
 
+import blora
 from blora.errors import ScorerError, SettingsError
 from blora.metrics import vision_transformers
 from blora.metrics.feature_scorer import ScoreItem
@@ -221,7 +222,7 @@ def test_the_version_of_a_score_follows_from_the_weights(csd_file: Path, tmp_pat
 
 def test_the_command_of_the_readme_converts_the_authors_checkpoint(csd_file: Path, tmp_path: Path) -> None:
     """The same tensors as their training script writes them: in a pickle, beside other things, named as in parallel."""
-    readme = (Path(__file__).parents[3] / "README.md").read_text("utf-8")
+    readme = (Path(blora.__file__).parent / "README.md").read_text("utf-8")
     (code,) = re.findall(r'^\$ python -c "(import torch, safetensors.*)"$', readme, re.MULTILINE)
     tensors = load_file(csd_file)
     named = {f"module.{name}": tensor for name, tensor in tensors.items()}
