@@ -16,7 +16,7 @@ from manifests.faults import Fault
 from manifests.store import Store
 from tasks import environment, steps
 from tasks.faults import may_pass
-from tasks.fleet import Fleet, Outcome
+from tasks.fleet import Fleet, FlowRunEnd
 from tasks.runs import Pack, Shard
 from tasks.slots import SlotPool
 
@@ -175,10 +175,10 @@ class Pool:
     def watch(self, name: str, ended: Callable[[Finish], None]) -> None:
         """See `Place.watch`."""
 
-        def finish(outcome: Outcome) -> None:
-            attempt = outcome.attempt
+        def finish(end: FlowRunEnd) -> None:
+            attempt = end.attempt
             if attempt is None:
-                answer = Answer(failed=outcome.reason, transient=True, lost=not outcome.cancelled)
+                answer = Answer(failed=end.reason, transient=True, lost=not end.cancelled)
             else:
                 answer = Answer(attempt.spent, attempt.faults, elsewhere=True)
             ended(lambda: answer)
