@@ -135,7 +135,8 @@ def publish(store: Store, draft: Draft, manifest: Manifest) -> Plan:
     write_clips(store, run_id, draft.clips)
     store.write_once(layout.run_key(run_id, "run.json"), plan.run.to_json(state="planned"))
     store.write_once(layout.run_key(run_id, "plan.parquet"), to_parquet_bytes(to_table(plan_rows(plan), PLAN)))
-    return replace(load_plan(store, run_id), run=plan.run)
+    kept = load_plan(store, run_id)
+    return replace(kept, run=replace(kept.run, faults=plan.run.faults))
 
 
 def _write_pictures(store: Store, images: Mapping[str, str]) -> None:

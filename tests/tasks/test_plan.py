@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from manifests.store import Store
 from tasks import plan as planning
 from tasks.faults import RunRefused
 from tasks.plan import make_plan, publish
+from tasks.runs import load_plan, published_scores_key
 from tests.made_run import png
 
 
@@ -41,6 +44,17 @@ def test_a_picture_that_changes_while_a_run_is_planned_refuses_the_run_and_leave
     assert "styles2.png" in told[1]
     assert store.list(layout.RUNS_PREFIX) == {}
     assert len(store.list(layout.IMAGES_PREFIX)) == 4
+
+
+def test_of_two_planners_across_midnight_the_date_of_the_plan_that_is_kept_stands(tmp_path: Path) -> None:
+    """Scores lie under that date: a run with two of them would be counted twice."""
+    store, loaded = Store.open(str(tmp_path / "store")), grid(tmp_path)
+    assert loaded.manifest is not None
+    first, draft = make_plan(store, loaded), make_plan(store, loaded)
+    next_day = replace(draft.plan.run, created_at=draft.plan.run.created_at + timedelta(days=1))
+    second = replace(draft, plan=replace(draft.plan, run=next_day))
+    keys = {published_scores_key(publish(store, one, loaded.manifest).run) for one in (first, second)}
+    assert keys == {published_scores_key(load_plan(store, first.plan.run.run_id).run)}
 
 
 def test_pictures_that_the_store_has_are_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
