@@ -213,18 +213,18 @@ def _run_flow(name: str, subject: str, options: dict[str, Any], verbose: bool) -
 def _report(store: Store, run_id: str) -> None:
     """What a run leaves on the terminal: scores, faults, where everything lies; ends the command."""
     from tasks.clips import clip_lines, load_measures
+    from tasks.outcome import read_record, recorded_faults
     from tasks.runs import load_run
     from tasks.score_table import render, score_table
-    from tasks.status import last_end
 
-    stand = last_end(store, run_id)
+    stand = read_record(store, run_id)
     rows = score_table(store, load_run(store, run_id))
     if rows:
         sys.stdout.write(render(rows[:40], "table"))
     measures = load_measures(store, run_id)
     for line in clip_lines(measures):
         out.print(line, markup=False, highlight=False)
-    show_faults(stand.faults)
+    show_faults(recorded_faults(store, run_id))
     report = f"{store.root}/runs/{run_id}/report"
     moving = {"clips": f"{report}/clips.gif"} if measures else {}
     sheets = {"contact sheet": f"{report}/contact_sheet.png", **moving, "page": f"{report}/index.html"}

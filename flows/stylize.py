@@ -28,16 +28,16 @@ from manifests.schema import Loaded, load_manifest, parse_manifest
 from manifests.store import Store
 from tasks import environment, progress
 from tasks.artifacts import publish_artifacts
-from tasks.collect import Outcome, collect
+from tasks.collect import collect
 from tasks.endings import tell_endings
 from tasks.faults import EndedWithFaults
 from tasks.fleet import Fleet
 from tasks.kin import cancel_shards
+from tasks.outcome import Outcome, recorded_faults
 from tasks.plan import make_plan, publish
 from tasks.presence import at_work
 from tasks.runs import Plan, load_plan
 from tasks.selection import Selection, given_up, select
-from tasks.status import recorded_faults
 from tasks.stock import Holdings
 
 

@@ -29,12 +29,12 @@ from manifests import layout
 from manifests.parquet import from_parquet_bytes, to_table
 from manifests.store import Store
 from manifests.tables import SCORES
-from tasks.collect import Outcome, collect
+from tasks.collect import collect
 from tasks.compaction import RunScores, publish_scores, read_published, read_scores
 from tasks.faults import RunRefused, TaskError
+from tasks.outcome import Outcome, recorded_faults
 from tasks.parallel import in_parallel
 from tasks.runs import Plan
-from tasks.status import recorded_faults
 from tasks.stock import Stock, take_stock
 from tasks.weights import local_scorer
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from manifests import layout
-from manifests.errors import counted
 from manifests.faults import Fault
 from manifests.parquet import to_parquet_bytes, to_table
 from manifests.store import Store, StoreError
@@ -24,6 +22,7 @@ from tasks.clips import draw_clips, measure_clips, read_clips
 from tasks.compaction import publish_scores
 from tasks.contact_sheet import contact_sheet, sliced, tiled
 from tasks.faults import fault_row
+from tasks.outcome import Outcome, read_record
 from tasks.parallel import in_parallel
 from tasks.quality import Markers, check_columns, check_faults, take_yield
 from tasks.review.report import write_report
@@ -36,53 +35,6 @@ log = logging.getLogger(__name__)
 TABLES = ("samples.parquet", "scores.parquet", "adapters.parquet", "faults.parquet")
 
 SHEET_MOST = 12  # contents and styles on the contact sheet; larger grids are for the report page
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run stands, by what the store holds.
-
-    Attributes:
-        run_id: the run.
-        adapters_done: adapters whose marker and halves are there.
-        adapters: adapters planned.
-        samples_done: pictures that are there.
-        samples: pictures planned.
-        scored: pictures with scores.
-        faults: everything refused or failed, with its reason.
-    """
-
-    run_id: str
-    adapters_done: int
-    adapters: int
-    samples_done: int
-    samples: int
-    scored: int
-    faults: tuple[Fault, ...]
-
-    @classmethod
-    def of(cls, plan: Plan, stock: Stock, faults: Sequence[Fault]) -> Outcome:
-        """Count what is there of what was planned."""
-        return cls(
-            plan.run.run_id,
-            len(stock.adapters),
-            len(plan.adapters),
-            len(stock.pictures),
-            len(plan.samples),
-            len(stock.scored & stock.pictures.keys()),
-            tuple(faults),
-        )
-
-    @property
-    def complete(self) -> bool:
-        """Whether all that was asked for is there, refused rows included."""
-        return self.samples_done == self.samples and self.scored == self.samples and not self.faults
-
-    @property
-    def sentence(self) -> str:
-        """The outcome in one line, for states, lists and alerts."""
-        text = f"{self.samples_done} of {self.samples} pictures, {self.adapters_done} of {self.adapters} adapters"
-        return text + (f", {counted(len(self.faults), 'fault')}" if self.faults else "")
 
 
 def collect(
@@ -133,7 +85,7 @@ def collect(
         "sentence": outcome.sentence,
         "yield": take_yield(plan, markers, stock.scores.rows(*SCORE_COLUMNS), choices).to_json(),
         "ended_at": datetime.now(UTC).isoformat(),
-        "timings": timings or _old_timings(store, run_id),
+        "timings": timings or dict(read_record(store, run_id).timings),
     }
     store.replace(layout.run_key(run_id, "run.json"), plan.run.to_json(**ended))
     try:
@@ -150,8 +102,7 @@ def _is_told(store: Store, plan: Plan, stock: Stock) -> bool:
     told = all(
         store.exists(layout.run_key(plan.run.run_id, name)) for name in (*TABLES, "best.parquet", "report/index.html")
     )
-    body = json.loads(store.read(layout.run_key(plan.run.run_id, "run.json")))
-    return told and bool(body["state"] == "finished")
+    return told and read_record(store, plan.run.run_id).complete
 
 
 def write_choice(store: Store, plan: Plan, stock: Stock) -> list[Choice]:
@@ -171,23 +122,27 @@ def draw_sheet(store: Store, plan: Plan, choices: Sequence[Choice]) -> bytes:
     for choice in choices:
         sample = choice.chosen or choice.candidates[0]
         first.setdefault((sample.content_name, sample.style_name), sample)
-    cells: dict[tuple[str, str], bytes | None] = {}
-    for pair, sample in first.items():
-        if pair[0] in contents and pair[1] in styles:
-            cells[pair] = store.find(sample.key)  # what is missing is crossed out on the sheet and named in the faults
-    adapters = {adapter.adapter_id: adapter for adapter in plan.adapters}
+    shown = {pair: sample for pair, sample in first.items() if pair[0] in contents and pair[1] in styles}
+    # What is missing is crossed out on the sheet and named in the faults.
+    pictures = in_parallel(store, store.find, [sample.key for sample in shown.values()])
     rows = {sample.content_name: sample.parts("content") for sample in plan.samples}
     columns = {sample.style_name: sample.parts("style") for sample in plan.samples}
+    sides = [*(rows[name] for name in contents), *(columns[name] for name in styles)]
+    image_ids = {image_id for parts in sides for part in parts for image_id in plan.adapter(part.adapter_id).image_ids}
+    keys = [layout.image_key(image_id) for image_id in image_ids]
+    photos = dict(zip(image_ids, in_parallel(store, store.read, keys), strict=True))
 
     def reference(name: str, parts: tuple[Part, ...]) -> tuple[str, bytes | None]:
-        photos = [[store.read(layout.image_key(one)) for one in adapters[part.adapter_id].image_ids] for part in parts]
-        pictures = [tiled(several) if len(several) > 1 else several[0] for several in photos]
-        if len(pictures) > 1:
-            return name, sliced(pictures, [part.weight for part in parts])
-        return name, pictures[0] if pictures else None
+        objects = [[photos[image_id] for image_id in plan.adapter(part.adapter_id).image_ids] for part in parts]
+        tiles = [tiled(several) if len(several) > 1 else several[0] for several in objects]
+        if len(tiles) > 1:
+            return name, sliced(tiles, [part.weight for part in parts])
+        return name, tiles[0] if tiles else None
 
     return contact_sheet(
-        [reference(name, rows[name]) for name in contents], [reference(name, columns[name]) for name in styles], cells
+        [reference(name, rows[name]) for name in contents],
+        [reference(name, columns[name]) for name in styles],
+        dict(zip(shown, pictures, strict=True)),
     )
 
 
@@ -259,7 +214,3 @@ def _adapter_rows(plan: Plan, markers: Markers) -> list[dict[str, Any]]:
         trained_at = datetime.fromisoformat(marker["trained_at"])
         rows.append(known | {"run_id": plan.run.run_id, "name": adapter.name, "trained_at": trained_at})
     return rows
-
-
-def _old_timings(store: Store, run_id: str) -> dict[str, Any]:
-    return dict(json.loads(store.find(layout.run_key(run_id, "run.json")) or "{}").get("timings") or {})

@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from blora import memory
 from blora.config import TrainSettings
-from manifests import layout
 from manifests.store import Store
 from tasks import environment
+from tasks.outcome import read_records
 from tasks.runs import Plan
 
 if TYPE_CHECKING:
@@ -120,20 +120,15 @@ def _measured(store: Store, plan: Plan) -> tuple[float, float, str] | None:
     """Seconds an adapter and a picture took in the newest run of the same base and settings."""
     wanted = plan.run.settings.model_dump(mode="json")
     found: list[tuple[str, float, float, str]] = []
-    for key in store.list(layout.RUNS_PREFIX):
-        if not key.endswith("/run.json"):
-            continue
-        if (data := store.find(key)) is None:
-            continue
-        body: dict[str, Any] = json.loads(data)
-        timings = body.get("timings") or {}
-        same = body["base_revision"] == plan.run.base_revision and all(
-            body["settings"][part] == wanted[part] for part in ("train", "sample")
+    for record in read_records(store):
+        same = record.base_revision == plan.run.base_revision and all(
+            record.settings[part] == wanted[part] for part in ("train", "sample")
         )
+        timings = record.timings
         if same and timings.get("trained") and timings.get("drawn"):
             per_adapter = timings["train_seconds"] / timings["trained"]
             per_sample = timings["sample_seconds"] / timings["drawn"]
-            found.append((body["created_at"], per_adapter, per_sample, body["run_id"]))
+            found.append((record.created_at, per_adapter, per_sample, record.run_id))
     if not found:
         return None
     _, per_adapter, per_sample, run_id = max(found)

@@ -21,7 +21,8 @@ from manifests.parquet import to_parquet_bytes, to_table
 from manifests.schema import parse_manifest
 from manifests.store import Store
 from manifests.tables import SCORES
-from tasks.collect import Outcome, collect
+from tasks.collect import collect
+from tasks.outcome import Outcome
 from tasks.plan import make_plan, publish
 from tasks.runs import Plan, PlannedSample, scores_key
 
