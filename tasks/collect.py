@@ -122,27 +122,23 @@ def draw_sheet(store: Store, plan: Plan, choices: Sequence[Choice]) -> bytes:
     for choice in choices:
         sample = choice.chosen or choice.candidates[0]
         first.setdefault((sample.content_name, sample.style_name), sample)
-    shown = {pair: sample for pair, sample in first.items() if pair[0] in contents and pair[1] in styles}
-    # What is missing is crossed out on the sheet and named in the faults.
-    pictures = in_parallel(store, store.find, [sample.key for sample in shown.values()])
+    cells: dict[tuple[str, str], bytes | None] = {}
+    for pair, sample in first.items():
+        if pair[0] in contents and pair[1] in styles:
+            cells[pair] = store.find(sample.key)  # what is missing is crossed out on the sheet and named in the faults
+    adapters = {adapter.adapter_id: adapter for adapter in plan.adapters}
     rows = {sample.content_name: sample.parts("content") for sample in plan.samples}
     columns = {sample.style_name: sample.parts("style") for sample in plan.samples}
-    sides = [*(rows[name] for name in contents), *(columns[name] for name in styles)]
-    image_ids = {image_id for parts in sides for part in parts for image_id in plan.adapter(part.adapter_id).image_ids}
-    keys = [layout.image_key(image_id) for image_id in image_ids]
-    photos = dict(zip(image_ids, in_parallel(store, store.read, keys), strict=True))
 
     def reference(name: str, parts: tuple[Part, ...]) -> tuple[str, bytes | None]:
-        objects = [[photos[image_id] for image_id in plan.adapter(part.adapter_id).image_ids] for part in parts]
-        tiles = [tiled(several) if len(several) > 1 else several[0] for several in objects]
-        if len(tiles) > 1:
-            return name, sliced(tiles, [part.weight for part in parts])
-        return name, tiles[0] if tiles else None
+        photos = [[store.read(layout.image_key(one)) for one in adapters[part.adapter_id].image_ids] for part in parts]
+        pictures = [tiled(several) if len(several) > 1 else several[0] for several in photos]
+        if len(pictures) > 1:
+            return name, sliced(pictures, [part.weight for part in parts])
+        return name, pictures[0] if pictures else None
 
     return contact_sheet(
-        [reference(name, rows[name]) for name in contents],
-        [reference(name, columns[name]) for name in styles],
-        dict(zip(shown, pictures, strict=True)),
+        [reference(name, rows[name]) for name in contents], [reference(name, columns[name]) for name in styles], cells
     )
 
 
