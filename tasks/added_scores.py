@@ -29,7 +29,7 @@ from manifests import layout
 from manifests.parquet import from_parquet_bytes, to_table
 from manifests.store import Store
 from manifests.tables import SCORES
-from tasks.collect import collect
+from tasks.collect import close_run
 from tasks.compaction import RunScores, publish_scores, read_published, read_scores
 from tasks.faults import RunRefused, TaskError
 from tasks.outcome import Outcome, recorded_faults
@@ -108,7 +108,7 @@ def publish_added(store: Store, plan: Plan, rescorings: Sequence[Rescoring]) -> 
         log.warning("%s: its scores were put by somebody else at the same time; putting them again", plan.run.run_id)
     else:
         raise TaskError(f"{plan.run.run_id}: others keep closing the run: blora rescore again when they have ended")
-    return collect(store, plan, recorded_faults(store, plan.run.run_id))
+    return close_run(store, plan, take_stock(store, plan), recorded_faults(store, plan.run.run_id))
 
 
 def laid_over(rows: Iterable[Mapping[str, Any]], added: Rows, kinds: Mapping[str, str]) -> Rows:

@@ -21,10 +21,11 @@ from manifests.parquet import to_parquet_bytes, to_table
 from manifests.schema import parse_manifest
 from manifests.store import Store
 from manifests.tables import SCORES
-from tasks.collect import collect
+from tasks.collect import close_run
 from tasks.outcome import Outcome
 from tasks.plan import make_plan, publish
 from tasks.runs import Plan, PlannedSample, scores_key
+from tasks.stock import take_stock
 
 SCORE_NAMES = ("transfer", "style_lite0", "content_lite0", "colour_distance")
 HOSTILE = '<img src=x onerror="window.hacked=1"></script><script>window.hacked=2</script>\'"&\u2028`${1}'
@@ -97,7 +98,7 @@ def finish(store: Store, plan: Plan, *, scorer: Scorer = made_scores, missing: S
         _put(root / scores_key(plan.run, shard), to_parquet_bytes(to_table(rows, SCORES)))
     count = len(plan.samples)
     timings = {"trained": len(plan.adapters), "train_seconds": 12.0, "drawn": count, "sample_seconds": 3.5}
-    return collect(store, plan, (), timings | {"scored": count, "score_seconds": 0.5})
+    return close_run(store, plan, take_stock(store, plan), (), timings | {"scored": count, "score_seconds": 0.5})
 
 
 def record_reads(monkeypatch: pytest.MonkeyPatch, store: Store) -> list[str]:

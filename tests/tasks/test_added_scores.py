@@ -20,7 +20,7 @@ from manifests.store import Store
 from manifests.tables import SCORES
 from tasks import added_scores
 from tasks.added_scores import plan_rescoring, publish_added
-from tasks.collect import collect
+from tasks.collect import close_run
 from tasks.compaction import RunScores, publish_scores, read_scores
 from tasks.faults import RunRefused, TaskError
 from tasks.rescore import rescore_shard
@@ -187,7 +187,7 @@ def test_housekeeping_drops_parts_when_the_object_has_their_rows(
     assert names(store, plan) == wanted
     assert judge(store, plan, lines[0]) == 0
     publish(store, plan, lines[0])
-    collect(store, plan)
+    close_run(store, plan, take_stock(store, plan))
     assert names(store, plan) == wanted
     globbed = duckdb.sql(f"select count(*) from '{store.root}/scores/**/*.parquet' where scorer = 'dinov2-small'")
     assert globbed.fetchall() == [(5 * len(NEW),)]
@@ -219,7 +219,7 @@ def test_a_reader_in_another_process_never_sees_half(run: tuple[Store, Plan], li
         judge(store, plan, lines[0])
         publish(store, plan, lines[0])
         for _ in range(3):
-            collect(store, plan)
+            close_run(store, plan, take_stock(store, plan))
         looks, globbed, product = end()
     assert looks >= 5
     assert set(globbed) <= {0, 5 * len(NEW)} and set(product) <= {0, 5 * len(NEW)}
