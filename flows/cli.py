@@ -103,13 +103,14 @@ def plan(
     """
     from manifests.schema import load_manifest
     from tasks.cost import estimate
-    from tasks.plan import make_plan
+    from tasks.plan import make_plan, settings_of
 
     with errors_shown():
         store = open_store(root)
         loaded = load_manifest(manifest, allowed_roots=allow_root or ())
         elsewhere = shards == "pool"
-        draft = make_plan(store, loaded, preset=preset, overrides=parse_overrides(set_), elsewhere=elsewhere)
+        settings = settings_of(loaded, preset, parse_overrides(set_))
+        draft = make_plan(store, loaded, settings, devices="" if elsewhere else "auto")
         cost = estimate(store, draft)
     show_faults(draft.plan.run.faults)
     print_pairs(

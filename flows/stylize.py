@@ -34,7 +34,7 @@ from tasks.faults import EndedWithFaults
 from tasks.fleet import Fleet
 from tasks.kin import cancel_shards
 from tasks.outcome import Outcome, recorded_faults
-from tasks.plan import make_plan, publish
+from tasks.plan import make_plan, publish, settings_of
 from tasks.presence import at_work
 from tasks.runs import Plan, load_plan
 from tasks.selection import Selection, given_up, select
@@ -68,14 +68,11 @@ def stylize(manifest: str | InlineManifest, options: RunOptions | None = None) -
     draft = make_plan(
         store,
         loaded,
-        preset=options.preset,
-        overrides=options.overrides,
+        settings_of(loaded, options.preset, options.overrides),
         on_fault=options.on_fault,
-        elsewhere=options.shards == "pool",
-        devices=options.devices,
+        devices=options.devices if options.shards == "here" else "",
     )
-    assert loaded.manifest is not None  # make_plan refused it otherwise
-    return _work_off(store, publish(store, draft, loaded.manifest), options, draft.held)
+    return _work_off(store, publish(store, draft), options, draft.held)
 
 
 @flow(name="rerun", flow_run_name=run_name, persist_result=False, on_cancellation=[cancel_shards])

@@ -22,7 +22,7 @@ from tasks.outcome import read_records
 from tasks.runs import Plan
 
 if TYPE_CHECKING:
-    from tasks.plan import Draft
+    from tasks.plan import PlanDraft
 
 TRAIN_TFLOP_PER_STEP, SAMPLE_TFLOP_PER_STEP, DECODE_TFLOP = 11.0, 13.6, 10.5  # SDXL, 1024 px, one picture
 ASSUMED_TFLOPS = 31.0  # what the published times mean on an A100 (10 minutes an adapter); a tuned machine is faster
@@ -57,7 +57,7 @@ class Estimate:
     basis: str
 
 
-def estimate(store: Store, draft: Draft) -> Estimate:
+def estimate(store: Store, draft: PlanDraft) -> Estimate:
     """Price a plan against what the store holds."""
     plan, settings = draft.plan, draft.plan.run.settings
     adapters = [a for a in plan.adapters if a.adapter_id not in draft.held.adapters]

@@ -69,8 +69,8 @@ def plan_run(
     loaded = parse_manifest(body, "json", "inline", (str(folder),))
     store = Store.open(str(root / "store"))
     draft = make_plan(store, loaded)
-    assert loaded.manifest is not None and not loaded.faults, loaded.faults[:3]
-    return store, publish(store, draft, loaded.manifest)
+    assert not loaded.faults, loaded.faults[:3]
+    return store, publish(store, draft)
 
 
 def finish(store: Store, plan: Plan, *, scorer: Scorer = made_scores, missing: Sequence[int] = ()) -> Outcome:

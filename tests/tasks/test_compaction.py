@@ -16,7 +16,7 @@ from manifests.store import Store
 from manifests.tables import PLAN, SCORES
 from tasks.collect import close_run
 from tasks.compaction import publish_scores, read_scores
-from tasks.plan import plan_rows
+from tasks.group import plan_rows
 from tasks.runs import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard, published_scores_key, scores_key
 from tasks.stock import take_stock
 from tests.made_run import record_reads

@@ -33,9 +33,9 @@ def test_colours_and_a_prompt_for_the_content_block_change_the_picture_that_asks
     project = Project(tmp_path / "project", save_tiny_base(tmp_path / "tiny"))
     project.write(pairs=[{"content": "c0", "style": "s0"} | way for way in ways], grid=None)
     loaded = load_manifest(str(project.path), allowed_roots=[str(project.base)])
-    assert loaded.manifest is not None and loaded.faults == ()
+    assert loaded.faults == ()
     store = Store.open(str(tmp_path / "store"))
-    plan = publish(store, make_plan(store, loaded), loaded.manifest)
+    plan = publish(store, make_plan(store, loaded))
     resident = Resident("cpu", store, lambda event: None)
     for pack in plan.packs:
         assert train_pack(resident, {"run_id": plan.run.run_id, "pack_id": pack.pack_id})["faults"] == []

@@ -13,7 +13,7 @@ from manifests.parquet import to_parquet_bytes, to_table
 from manifests.store import Store
 from manifests.tables import PLAN
 from tasks import gc
-from tasks.plan import plan_rows
+from tasks.group import plan_rows
 from tasks.runs import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard
 
 DAY = timedelta(days=1)

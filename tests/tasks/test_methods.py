@@ -47,8 +47,8 @@ class Bench:
         project.write(**changes)
         self.base, self.store = base, Store.open(str(folder / "store"))
         loaded = load_manifest(str(project.path), allowed_roots=(str(base),))
-        assert loaded.manifest is not None and not loaded.faults, loaded.faults
-        self.plan: Plan = publish(self.store, make_plan(self.store, loaded), loaded.manifest)
+        assert not loaded.faults, loaded.faults
+        self.plan: Plan = publish(self.store, make_plan(self.store, loaded))
         self.resident = Resident("cpu", self.store, emit=lambda event: None)
         run_id = self.plan.run.run_id
         for pack in self.plan.packs:

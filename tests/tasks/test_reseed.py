@@ -43,9 +43,9 @@ class Slot:
         project = Project(root / "project", base, contents=1, styles=1)
         project.write(settings=SETTINGS | ({"check": dict(check)} if check is not None else {}))
         loaded = load_manifest(str(project.path), allowed_roots=[str(base)])
-        assert loaded.manifest is not None and loaded.faults == ()
+        assert loaded.faults == ()
         self.store = Store.open(str(root / "store"))
-        self.plan: Plan = publish(self.store, make_plan(self.store, loaded), loaded.manifest)
+        self.plan: Plan = publish(self.store, make_plan(self.store, loaded))
         self.steps: list[tuple[int, int]] = []
         self.resident = Resident("cpu", self.store, self.note)
 
