@@ -12,6 +12,7 @@ from uuid import UUID
 from prefect.client.schemas.objects import StateType
 from prefect.futures import PrefectFuture
 
+from manifests.errors import listed
 from manifests.faults import Fault
 from manifests.store import Store
 from tasks import environment, steps
@@ -212,8 +213,7 @@ def item_id(item: Pack | Shard) -> str:
 
 def join(names: Sequence[str], most: int = 4) -> str:
     """Some names for a person, the first few and how many there are beyond."""
-    shown = [name if len(name) <= 32 else name[:31] + "…" for name in names[:most]]
-    return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return listed([name if len(name) <= 32 else name[:31] + "…" for name in names], most)
 
 
 def _spent(made: Mapping[str, Any]) -> dict[str, float]:

@@ -25,7 +25,7 @@ from tasks.outcome import Outcome, read_record
 from tasks.quality import Markers, check_faults, take_yield
 from tasks.review.report import write_report
 from tasks.rows import adapter_rows, item_faults, item_names, read_markers, sample_rows
-from tasks.runs import Part, Plan, PlannedSample
+from tasks.runs import Plan, PlannedSample, SidePart
 from tasks.stock import Stock
 from tasks.strips import draw_strips
 
@@ -148,7 +148,7 @@ def draw_sheet(store: Store, plan: Plan, choices: Sequence[Choice]) -> bytes:
     rows = {sample.content_name: sample.parts("content") for sample in plan.samples}
     columns = {sample.style_name: sample.parts("style") for sample in plan.samples}
 
-    def reference(name: str, parts: tuple[Part, ...]) -> tuple[str, bytes | None]:
+    def reference(name: str, parts: tuple[SidePart, ...]) -> tuple[str, bytes | None]:
         photos = [[store.read(layout.image_key(one)) for one in adapters[part.adapter_id].image_ids] for part in parts]
         pictures = [tiled(several) if len(several) > 1 else several[0] for several in photos]
         if len(pictures) > 1:

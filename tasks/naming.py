@@ -14,7 +14,7 @@ from manifests.images import IdentifiedImage
 from manifests.schema import ImageEntry, Manifest, PairEntry
 from manifests.sweeps import content_parts, style_parts
 from tasks.clips import Clip, clips_of
-from tasks.runs import Part, PlannedAdapter, PlannedSample
+from tasks.runs import PlannedAdapter, PlannedSample, SidePart
 from tasks.strips import Strip, strips_of
 
 
@@ -172,9 +172,9 @@ class _SampleNamer:
         if len(parts) == 1:
             ((_, adapter, weight),) = parts
             return _Side(adapter.adapter_id, strength * weight)
-        merged: dict[str, Part] = {}
+        merged: dict[str, SidePart] = {}
         for entry, adapter, weight in parts:
-            before = merged.get(adapter.adapter_id, Part(adapter.adapter_id, entry.name, 0.0))
+            before = merged.get(adapter.adapter_id, SidePart(adapter.adapter_id, entry.name, 0.0))
             merged[adapter.adapter_id] = replace(before, weight=before.weight + weight)
         if len(merged) == 1:
             (one,) = merged.values()
@@ -195,7 +195,7 @@ class _Side:
 
     side_id: str | None
     strength: float | None
-    mix: tuple[Part, ...] = ()
+    mix: tuple[SidePart, ...] = ()
 
 
 def _colour(pair: PairEntry) -> dict[str, Any]:

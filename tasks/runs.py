@@ -21,16 +21,16 @@ from manifests.store import Missing, Store
 from manifests.tables import PLAN
 from tasks.bulk import uncollected
 from tasks.faults import RunNotFound
-from tasks.planned import Part, PlannedAdapter, PlannedSample
+from tasks.planned import PlannedAdapter, PlannedSample, SidePart
 
 __all__ = [
     "Pack",
-    "Part",
     "Plan",
     "PlannedAdapter",
     "PlannedSample",
     "RunInfo",
     "Shard",
+    "SidePart",
     "load_plan",
     "load_run",
     "published_scores_key",

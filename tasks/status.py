@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from manifests import layout
-from manifests.errors import counted
+from manifests.errors import counted, listed
 from manifests.faults import Fault
 from manifests.store import Store
 from tasks.outcome import Outcome, read_record, read_records, recorded_faults
@@ -110,7 +110,7 @@ class Left:
         """Say it in a line."""
         if not (self.adapters or self.pictures or self.scores):
             return "nothing"
-        names = ", ".join(self.adapters[:8]) + (", ..." if len(self.adapters) > 8 else "")
+        names = listed(self.adapters, 8)
         trainings = f"{counted(len(self.adapters), 'adapter')} to train ({names}), " if self.adapters else ""
         return f"{trainings}{counted(self.pictures, 'picture')} to draw, {self.scores} to score"
 
