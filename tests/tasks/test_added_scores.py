@@ -193,6 +193,21 @@ def test_housekeeping_drops_parts_when_the_object_has_their_rows(
     assert globbed.fetchall() == [(5 * len(NEW),)]
 
 
+def test_an_object_that_names_no_scorers_keeps_their_rows(run: tuple[Store, Plan], lines: tuple[str, str]) -> None:
+    """As versions before wrote it."""
+    store, plan = run
+    judge(store, plan, lines[0])
+    publish(store, plan, lines[0])
+    wanted, scores = names(store, plan), read_scores(store, plan.run)
+    publish_scores(store, plan.run, RunScores(scores.table, scores.parts))
+    close_run(store, plan, take_stock(store, plan))
+    assert names(store, plan) == wanted and not read_scores(store, plan.run).added
+    assert judge(store, plan, lines[1]) == 5
+    publish(store, plan, lines[1])
+    assert names(store, plan) == wanted
+    assert len({row["scorer_version"] for row in rows_of(store, plan) if row["scorer"] == "dinov2-small"}) == 1
+
+
 READER = """
 import json, select, sys, duckdb
 from manifests.store import Store
