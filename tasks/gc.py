@@ -20,17 +20,13 @@ from datetime import UTC, datetime, timedelta
 from manifests import layout
 from manifests.store import Entry, Store
 from tasks.compaction import superseded_parts
-from tasks.faults import RunNotFound
-from tasks.runs import Plan, load_plan
+from tasks.references import SHARED, References, object_id, planned_runs, references, run_of
 
 CHUNK = 200
 """Objects that are deleted between two looks for new runs."""
 
 AT_REST = timedelta(days=1)
 """A run in which nothing was written for so long, and that nobody is at work on, is at rest."""
-
-_SHARED = (layout.ADAPTERS_PREFIX, layout.SAMPLES_PREFIX, layout.IMAGES_PREFIX)
-"""What several runs may refer to."""
 
 
 @dataclass(frozen=True)
@@ -72,20 +68,6 @@ class Removable:
         return [key for key, entry in runs.items() if self.listing.get(key) != entry]
 
 
-@dataclass(frozen=True)
-class _References:
-    """What the plans of some runs refer to.
-
-    Attributes:
-        runs: those whose plan could be read.
-    """
-
-    runs: frozenset[str] = frozenset()
-    adapters: frozenset[str] = frozenset()
-    samples: frozenset[str] = frozenset()
-    images: frozenset[str] = frozenset()
-
-
 def find_waste(store: Store, older_than: timedelta, runs_older_than: timedelta | None = None) -> Removable:
     """Everything that may go. Deletes nothing.
 
@@ -106,7 +88,7 @@ def find_waste(store: Store, older_than: timedelta, runs_older_than: timedelta |
     now = datetime.now(UTC)
     runs = store.list(layout.RUNS_PREFIX)
     old_runs = _old_runs(store, runs, now - runs_older_than) if runs_older_than else frozenset()
-    kept = _references(store, _planned(runs) - old_runs)
+    kept = references(store, planned_runs(runs) - old_runs)
     before = now - older_than
     found = [
         _runs_waste(store, runs, old_runs),
@@ -131,57 +113,27 @@ def delete_waste(store: Store, found: Removable) -> Iterator[tuple[str, int]]:
             chunk = keys[start : start + CHUNK]
             runs = store.list(layout.RUNS_PREFIX)
             written = found.written_since(runs)
-            in_use = frozenset(map(_run_of, written))
-            needed = _needed(store, found, runs, written) if chunk[0].startswith(_SHARED) else _References()
+            in_use = frozenset(map(run_of, written))
+            needed = _needed(store, found, runs, written) if chunk[0].startswith(SHARED) else References()
             deleted = 0
             for key in chunk:
-                if _run_of(key) not in in_use and not _is_needed(key, needed) and not _is_live(store, key):
+                if run_of(key) not in in_use and not needed.include(key) and not _is_live(store, key):
                     store.delete(key)
                     deleted += 1
             yield waste.kind, deleted
 
 
-def _needed(store: Store, found: Removable, runs: Mapping[str, Entry], written: Iterable[str]) -> _References:
+def _needed(store: Store, found: Removable, runs: Mapping[str, Entry], written: Iterable[str]) -> References:
     """What is referred to by plans that were not read when waste was looked for, or that have grown since."""
-    grown = {_run_of(key) for key in written if key.startswith(layout.redo_prefix(_run_of(key)))}
-    return _references(store, _planned(runs) - (found.read - grown))
-
-
-def _planned(runs: Mapping[str, Entry]) -> frozenset[str]:
-    """The runs that have a plan."""
-    return frozenset(_run_of(key) for key in runs if key == layout.run_key(_run_of(key), "plan.parquet"))
-
-
-def _run_of(key: str) -> str:
-    """The run that an object belongs to; empty for one that belongs to all."""
-    if key.startswith(layout.RUNS_PREFIX):
-        return key.split("/")[1]
-    return key.split("run=")[1].split("/")[0] if key.startswith(layout.SCORES_PREFIX) else ""
-
-
-def _references(store: Store, run_ids: frozenset[str]) -> _References:
-    """What the plans of some runs refer to."""
-    read: set[str] = set()
-    adapters: set[str] = set()
-    samples: set[str] = set()
-    images: set[str] = set()
-    for run_id in run_ids:
-        try:
-            plan: Plan = load_plan(store, run_id)
-        except RunNotFound:  # it has just been deleted
-            continue
-        read.add(run_id)
-        adapters |= {adapter.adapter_id for adapter in plan.adapters}
-        images |= {image_id for adapter in plan.adapters for image_id in adapter.image_ids}
-        samples |= {sample.sample_id for sample in plan.samples}
-    return _References(frozenset(read), frozenset(adapters), frozenset(samples), frozenset(images))
+    grown = {run_of(key) for key in written if key.split("/")[2] == "redo"}
+    return references(store, planned_runs(runs) - (found.read - grown))
 
 
 def _old_runs(store: Store, runs: Mapping[str, Entry], before: datetime) -> frozenset[str]:
     """Runs in which nothing was written for so long, and that nobody is at work on."""
     newest: dict[str, datetime] = {}
     for key, entry in runs.items():
-        run_id = _run_of(key)
+        run_id = run_of(key)
         newest[run_id] = max(entry.modified, newest.get(run_id, entry.modified))
     return frozenset(
         run_id
@@ -191,13 +143,13 @@ def _old_runs(store: Store, runs: Mapping[str, Entry], before: datetime) -> froz
 
 
 def _runs_waste(store: Store, runs: Mapping[str, Entry], old: frozenset[str]) -> Waste:
-    keys = [key for key in runs if _run_of(key) in old]
+    keys = [key for key in runs if run_of(key) in old]
     # plan.parquet is the marker of a run: without it, it is no run to anybody.
-    keys.sort(key=lambda key: (_run_of(key), not key.endswith("/plan.parquet")))
+    keys.sort(key=lambda key: (run_of(key), not key.endswith("/plan.parquet")))
     sizes = {key: runs[key].size for key in keys}
     if old:
         parts = store.list(layout.SCORES_PREFIX)
-        sizes |= {key: entry.size for key, entry in parts.items() if _run_of(key) in old}
+        sizes |= {key: entry.size for key, entry in parts.items() if run_of(key) in old}
     return Waste("runs", tuple(sorted(old)), sizes)
 
 
@@ -205,7 +157,7 @@ def _score_parts(store: Store, runs: Mapping[str, Entry], at_rest: frozenset[str
     """Parts of scores whose rows are in the data set."""
     of_run: dict[str, dict[str, Entry]] = {}
     for key, entry in runs.items():
-        of_run.setdefault(_run_of(key), {})[key] = entry
+        of_run.setdefault(run_of(key), {})[key] = entry
     sizes: dict[str, int] = {}
     names: list[str] = []
     for run_id in sorted(at_rest):
@@ -215,7 +167,7 @@ def _score_parts(store: Store, runs: Mapping[str, Entry], at_rest: frozenset[str
     return Waste("score parts", tuple(names), sizes)
 
 
-def _adapters(store: Store, kept: _References, before: datetime) -> Waste:
+def _adapters(store: Store, kept: References, before: datetime) -> Waste:
     folders: dict[str, dict[str, Entry]] = {}
     for key, entry in store.list(layout.ADAPTERS_PREFIX).items():
         folders.setdefault(key.split("/")[1], {})[key] = entry
@@ -236,36 +188,23 @@ def _single(store: Store, kind: str, prefix: str, kept: frozenset[str], before: 
     sizes = {
         key: entry.size
         for key, entry in store.list(prefix).items()
-        if entry.modified < before and _object_id(key) not in kept
+        if entry.modified < before and object_id(key) not in kept
     }
-    return Waste(kind, tuple(_object_id(key) for key in sizes), sizes)
+    return Waste(kind, tuple(object_id(key) for key in sizes), sizes)
 
 
 def _leases(store: Store, before: datetime) -> Waste:
     """Records of leases that lapsed, or were released, long ago."""
     old = {key: entry.size for key, entry in store.list(layout.LEASES_PREFIX).items() if entry.modified < before}
     sizes = {key: size for key, size in old.items() if not _lease_is_live(store, key)}
-    return Waste("leases", tuple(_object_id(key) for key in sizes), sizes)
-
-
-def _object_id(key: str) -> str:
-    return key.rsplit("/", 1)[1].rsplit(".", 1)[0]
-
-
-def _is_needed(key: str, needed: _References) -> bool:
-    """Whether a new run refers to an object."""
-    if key.startswith(layout.ADAPTERS_PREFIX):
-        return key.split("/")[1] in needed.adapters
-    if key.startswith(layout.SAMPLES_PREFIX):
-        return _object_id(key) in needed.samples
-    return key.startswith(layout.IMAGES_PREFIX) and _object_id(key) in needed.images
+    return Waste("leases", tuple(object_id(key) for key in sizes), sizes)
 
 
 def _is_live(store: Store, key: str) -> bool:
     """Whether somebody has taken the lease of an object, or the lease itself, in the meantime."""
     if key.startswith(layout.ADAPTERS_PREFIX):
         return _lease_is_live(store, layout.lease_key(key.split("/")[1]))
-    if run_id := _run_of(key):
+    if run_id := run_of(key):
         return _lease_is_live(store, layout.run_lease_key(run_id))
     return key.startswith(layout.LEASES_PREFIX) and _lease_is_live(store, key)
 
