@@ -125,7 +125,7 @@ def delete_waste(store: Store, found: Removable) -> Iterator[tuple[str, int]]:
 
 def _needed(store: Store, found: Removable, runs: Mapping[str, Entry], written: Iterable[str]) -> References:
     """What is referred to by plans that were not read when waste was looked for, or that have grown since."""
-    grown = {run_of(key) for key in written if key.split("/")[2] == "redo"}
+    grown = {run_of(key) for key in written if "/redo/" in key}
     return references(store, planned_runs(runs) - (found.read - grown))
 
 
