@@ -15,6 +15,7 @@ from manifests.store import Entry, Store
 from tasks import gc
 from tasks.cost import estimate
 from tasks.export import export_run
+from tasks.inbox import look
 from tasks.plan import make_plan
 from tasks.review.nights import load_nights
 from tasks.runs import Plan
@@ -107,3 +108,23 @@ def test_a_run_that_housekeeping_deletes_meanwhile_is_left_out(
     found = look(store)
     assert went and gone not in str(found)
     assert all(plan.run.run_id in str(found) for plan in plans if plan.run.run_id != gone)
+
+
+def test_manifests_of_the_inbox_are_read_side_by_side_and_one_taken_away_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, names = Store.open(str(tmp_path / "store")), [f"{layout.INBOX_PREFIX}{name}.json" for name in "abcde"]
+    for name in names:
+        store.replace(name, name.encode())
+    listing = store.list
+
+    def then_taken(prefix: str) -> dict[str, Entry]:
+        entries = listing(prefix)
+        store.delete(names[0])
+        return entries
+
+    monkeypatch.setattr(store, "list", then_taken)
+    keys = in_twos(monkeypatch, store, layout.INBOX_PREFIX)
+    store.write_once(f"{layout.INBOX_PREFIX}f.json", b"f")
+    assert [one.key for one in look(store, [])] == [*names[1:], f"{layout.INBOX_PREFIX}f.json"]
+    assert len(keys) == 6
