@@ -102,13 +102,14 @@ def plan(
     """
     from manifests.loading.load import load_manifest
     from tasks.cost import estimate
-    from tasks.plan import make_plan
+    from tasks.plan import make_plan, settings_of
 
     with errors_shown():
         store = open_store(root)
         loaded = load_manifest(manifest, allowed_roots=allow_root or ())
         elsewhere = shards == "pool"
-        draft = make_plan(store, loaded, preset=preset, overrides=parse_overrides(set_), elsewhere=elsewhere)
+        settings = settings_of(loaded, preset, parse_overrides(set_))
+        draft = make_plan(store, loaded, settings, devices="" if elsewhere else "auto")
         cost = estimate(store, draft)
     show_faults(draft.plan.run.faults)
     print_pairs(
@@ -212,18 +213,18 @@ def _run_flow(name: str, subject: str, options: dict[str, Any], verbose: bool) -
 def _report(store: Store, run_id: str) -> None:
     """What a run leaves on the terminal: scores, faults, where everything lies; ends the command."""
     from tasks.clips import clip_lines, load_measures
+    from tasks.outcome import read_record, recorded_faults
     from tasks.runs import load_run
     from tasks.score_table import render, score_table
-    from tasks.status import last_end
 
-    stand = last_end(store, run_id)
+    stand = read_record(store, run_id)
     rows = score_table(store, load_run(store, run_id))
     if rows:
         sys.stdout.write(render(rows[:40], "table"))
     measures = load_measures(store, run_id)
     for line in clip_lines(measures):
         out.print(line, markup=False, highlight=False)
-    show_faults(stand.faults)
+    show_faults(recorded_faults(store, run_id))
     report = f"{store.root}/runs/{run_id}/report"
     moving = {"clips": f"{report}/clips.gif"} if measures else {}
     sheets = {"contact sheet": f"{report}/contact_sheet.png", **moving, "page": f"{report}/index.html"}

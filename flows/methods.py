@@ -27,7 +27,7 @@ from tasks import environment, steps
 from tasks.faults import EndedWithFaults, TaskError
 from tasks.method_names import TRAINED, check_methods
 from tasks.methods_report import gather_methods, report_text, write_methods
-from tasks.plan import make_plan, publish
+from tasks.plan import make_plan, publish, settings_of
 from tasks.runs import Plan, load_plan
 
 
@@ -47,9 +47,8 @@ def compare_methods(manifest: str, options: MethodOptions | None = None) -> Stat
     loaded = read_manifest(manifest, shared)
     for fault in loaded.faults:
         get_run_logger().error("%s", fault)
-    draft = make_plan(store, loaded, preset=options.preset, overrides=options.overrides)
-    assert loaded.manifest is not None  # make_plan refused it otherwise
-    run_id = publish(store, draft, loaded.manifest).run.run_id
+    draft = make_plan(store, loaded, settings_of(loaded, options.preset, options.overrides), devices=options.devices)
+    run_id = publish(store, draft).run.run_id
     devices = environment.devices(options.devices)
     with slots(store, devices):  # for the run and all methods, so that the base model is loaded once
         ended = rerun(run_id, shared, return_state=True)

@@ -29,7 +29,7 @@ from tasks.faults import EndedWithFaults, RunRefused
 from tasks.inbox import Dropped, look, write_receipt
 from tasks.kin import cancel_shards
 from tasks.nights import FAULTS_SHOWN, EntryState, Night, NightEntry, write_night
-from tasks.status import last_end
+from tasks.outcome import read_record, recorded_faults
 
 
 def night_name() -> str:
@@ -99,11 +99,11 @@ def _work_off(store: Store, dropped: Dropped, options: NightOptions) -> NightEnt
         run_id = run_ids[0] if run_ids else ""
         sentence = f"{type(error).__name__}: {error}"
         return NightEntry(dropped.key, "faults" if run_id else "refused", run_id, sentence, (sentence,), seconds)
-    stand = last_end(store, run_ids[0])
-    verdict: EntryState = "finished" if stand.complete else "faults"
-    write_receipt(store, dropped, stand.run_id, verdict, stand.sentence)
-    lines = tuple(str(fault) for fault in stand.faults)
-    return NightEntry(dropped.key, verdict, stand.run_id, stand.sentence, _shorten(lines), seconds)
+    ended = read_record(store, run_ids[0])
+    verdict: EntryState = "finished" if ended.complete else "faults"
+    write_receipt(store, dropped, ended.run_id, verdict, ended.sentence)
+    lines = tuple(str(fault) for fault in recorded_faults(store, ended.run_id))
+    return NightEntry(dropped.key, verdict, ended.run_id, ended.sentence, _shorten(lines), seconds)
 
 
 def _shorten(lines: tuple[str, ...]) -> tuple[str, ...]:

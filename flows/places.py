@@ -12,11 +12,12 @@ from uuid import UUID
 from prefect.client.schemas.objects import StateType
 from prefect.futures import PrefectFuture
 
+from manifests.errors import listed
 from manifests.faults import Fault
 from manifests.store.store import Store
 from tasks import environment, steps
 from tasks.faults import may_pass
-from tasks.fleet import Fleet, Outcome
+from tasks.fleet import Fleet, FlowRunEnd
 from tasks.runs import Pack, Shard
 from tasks.slots import SlotPool
 
@@ -175,10 +176,10 @@ class Pool:
     def watch(self, name: str, ended: Callable[[Finish], None]) -> None:
         """See `Place.watch`."""
 
-        def finish(outcome: Outcome) -> None:
-            attempt = outcome.attempt
+        def finish(end: FlowRunEnd) -> None:
+            attempt = end.attempt
             if attempt is None:
-                answer = Answer(failed=outcome.reason, transient=True, lost=not outcome.cancelled)
+                answer = Answer(failed=end.reason, transient=True, lost=not end.cancelled)
             else:
                 answer = Answer(attempt.spent, attempt.faults, elsewhere=True)
             ended(lambda: answer)
@@ -212,8 +213,7 @@ def item_id(item: Pack | Shard) -> str:
 
 def join(names: Sequence[str], most: int = 4) -> str:
     """Some names for a person, the first few and how many there are beyond."""
-    shown = [name if len(name) <= 32 else name[:31] + "…" for name in names[:most]]
-    return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return listed([name if len(name) <= 32 else name[:31] + "…" for name in names], most)
 
 
 def _spent(made: Mapping[str, Any]) -> dict[str, float]:

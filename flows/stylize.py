@@ -28,17 +28,17 @@ from manifests.loading.load import Loaded, load_manifest, parse_manifest
 from manifests.store.store import Store
 from tasks import environment, progress
 from tasks.artifacts import publish_artifacts
-from tasks.collect import Outcome, collect
+from tasks.collect import already_closed, close_run
 from tasks.endings import tell_endings
 from tasks.faults import EndedWithFaults
 from tasks.fleet import Fleet
 from tasks.kin import cancel_shards
-from tasks.plan import make_plan, publish
+from tasks.outcome import Outcome, recorded_faults
+from tasks.plan import make_plan, publish, settings_of
 from tasks.presence import at_work
 from tasks.runs import Plan, load_plan
 from tasks.selection import Selection, given_up, select
-from tasks.status import recorded_faults
-from tasks.stock import Holdings
+from tasks.stock import Holdings, take_stock
 
 
 def run_name() -> str:
@@ -68,13 +68,11 @@ def stylize(manifest: str | InlineManifest, options: RunOptions | None = None) -
     draft = make_plan(
         store,
         loaded,
-        preset=options.preset,
-        overrides=options.overrides,
+        settings_of(loaded, options.preset, options.overrides),
         on_fault=options.on_fault,
-        elsewhere=options.shards == "pool",
+        devices=options.devices if options.shards == "here" else "",
     )
-    assert loaded.manifest is not None  # make_plan refused it otherwise
-    return _work_off(store, publish(store, draft, loaded.manifest), options, draft.held)
+    return _work_off(store, publish(store, draft), options, draft.held)
 
 
 @flow(name="rerun", flow_run_name=run_name, persist_result=False, on_cancellation=[cancel_shards])
@@ -109,9 +107,11 @@ def _work_off(store: Store, plan: Plan, options: RunOptions, held: Holdings | No
     work = _work_here if options.shards == "here" else _work_on_pool
     with at_work(store, layout.run_lease_key(plan.run.run_id), plan.run.run_id):
         board = work(store, plan, selection, options, held)
-    # What was not tried this time keeps the reason it had.
-    stock = board.stock if board.idle else None
-    outcome = collect(store, plan, [*recorded, *board.failures], board.timings, stock)
+    stock = board.stock if board.idle else take_stock(store, plan)
+    if board.idle and already_closed(store, plan, stock):
+        outcome = Outcome.of(plan, stock, ())
+    else:  # what was not tried this time keeps the reason it had
+        outcome = close_run(store, plan, stock, [*recorded, *board.failures], board.timings)
     publish_artifacts(store, plan, outcome)
     if isinstance(board.place, Slots):
         tell_endings(UUID(str(runtime.flow_run.id)), board.place.ends)

@@ -14,12 +14,19 @@ Every error carries the same four texts and survives pickling, so it can cross a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
 def counted(number: int, noun: str) -> str:
     """Say how many of something there are: "1 fault", "2 faults"."""
     return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """Name the first few of some things and say how many there are beyond: "a, b and 3 more"."""
+    beyond = len(names) - most
+    return ", ".join(names[:most]) + (f" and {beyond} more" if beyond > 0 else "")
 
 
 def printable(text: str) -> str:

@@ -17,8 +17,8 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from manifests import layout
 from manifests.store.store import Store
 from tasks import environment
-from tasks.collect import Outcome
 from tasks.nights import Night
+from tasks.outcome import Outcome
 from tasks.runs import Plan
 from tasks.score_table import ScoreRow, default_sort, score_table
 

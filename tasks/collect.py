@@ -6,17 +6,14 @@ changes nothing here.
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from manifests import layout
-from manifests.errors import StoreError, counted
+from manifests.errors import StoreError
 from manifests.faults import Fault
-from manifests.store.parallel import in_parallel
 from manifests.store.store import Store
 from manifests.tables.parquet import to_parquet_bytes, to_table
 from manifests.tables.run import ADAPTERS, CLIPS, FAULTS, SAMPLES, SLOTS
@@ -25,10 +22,12 @@ from tasks.clips import draw_clips, measure_clips, read_clips
 from tasks.compaction import publish_scores
 from tasks.contact_sheet import contact_sheet, sliced, tiled
 from tasks.faults import fault_row
-from tasks.quality import Markers, check_columns, check_faults, take_yield
+from tasks.outcome import Outcome, read_record
+from tasks.quality import Markers, check_faults, take_yield
 from tasks.review.report import write_report
-from tasks.runs import Part, Plan, PlannedSample
-from tasks.stock import Stock, take_stock
+from tasks.rows import adapter_rows, item_faults, item_names, read_markers, sample_rows
+from tasks.runs import Plan, PlannedSample, SidePart
+from tasks.stock import Stock
 from tasks.strips import draw_strips
 
 log = logging.getLogger(__name__)
@@ -38,102 +37,55 @@ TABLES = ("samples.parquet", "scores.parquet", "adapters.parquet", "faults.parqu
 SHEET_MOST = 12  # contents and styles on the contact sheet; larger grids are for the report page
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a run stands, by what the store holds.
-
-    Attributes:
-        run_id: the run.
-        adapters_done: adapters whose marker and halves are there.
-        adapters: adapters planned.
-        samples_done: pictures that are there.
-        samples: pictures planned.
-        scored: pictures with scores.
-        faults: everything refused or failed, with its reason.
-    """
-
-    run_id: str
-    adapters_done: int
-    adapters: int
-    samples_done: int
-    samples: int
-    scored: int
-    faults: tuple[Fault, ...]
-
-    @classmethod
-    def of(cls, plan: Plan, stock: Stock, faults: Sequence[Fault]) -> Outcome:
-        """Count what is there of what was planned."""
-        return cls(
-            plan.run.run_id,
-            len(stock.adapters),
-            len(plan.adapters),
-            len(stock.pictures),
-            len(plan.samples),
-            len(stock.scored & stock.pictures.keys()),
-            tuple(faults),
-        )
-
-    @property
-    def complete(self) -> bool:
-        """Whether all that was asked for is there, refused rows included."""
-        return self.samples_done == self.samples and self.scored == self.samples and not self.faults
-
-    @property
-    def sentence(self) -> str:
-        """The outcome in one line, for states, lists and alerts."""
-        text = f"{self.samples_done} of {self.samples} pictures, {self.adapters_done} of {self.adapters} adapters"
-        return text + (f", {counted(len(self.faults), 'fault')}" if self.faults else "")
-
-
-def collect(
-    store: Store,
-    plan: Plan,
-    failures: Sequence[Fault] = (),
-    timings: dict[str, Any] | None = None,
-    stock: Stock | None = None,
-) -> Outcome:
-    """Write the run's tables and report, and say how it ended; what says so already is left as it is.
+def already_closed(store: Store, plan: Plan, stock: Stock) -> bool:
+    """Whether a run is complete and was closed as such, so that closing it again would say the same.
 
     Args:
         store: the store.
         plan: the run's plan.
+        stock: what the store has of it, where nothing has been done since the run was last closed.
+    """
+    if plan.run.faults or not Outcome.of(plan, stock, ()).complete:
+        return False
+    names = (*TABLES, "best.parquet", "report/index.html")
+    written = all(store.exists(layout.run_key(plan.run.run_id, name)) for name in names)
+    return written and read_record(store, plan.run.run_id).complete
+
+
+def close_run(
+    store: Store,
+    plan: Plan,
+    stock: Stock,
+    failures: Sequence[Fault] = (),
+    timings: Mapping[str, Any] | None = None,
+) -> Outcome:
+    """Write the run's tables and report, and say how it ended.
+
+    Args:
+        store: the store.
+        plan: the run's plan.
+        stock: what the store has of it now.
         failures: what tasks reported, this time or the last; the latest of an item counts, and only if it is missing.
         timings: slot seconds by kind of work, kept in run.json for later estimates; with ``slots``, also a table.
-        stock: what the store has of the plan, where that is known and nothing was done.
+            Where nothing was done those of the last time stay.
     """
     run_id = plan.run.run_id
-    if stock is not None and _is_told(store, plan, stock):
-        return Outcome.of(plan, stock, ())
-    stock = stock or take_stock(store, plan)
-    markers = _read_markers(store, plan, stock.adapters)
-    faults = (*plan.run.faults, *_item_faults(plan, stock, failures), *check_faults(plan, markers))
-    names = _names(plan)
-    rows = (
-        to_table(_sample_rows(plan, stock), SAMPLES),
-        stock.scores.table,
-        to_table(_adapter_rows(plan, markers), ADAPTERS),
-        to_table([fault_row(f, run_id, names.get(f.item, "")) for f in faults], FAULTS),
-    )
-    tables = dict(zip(TABLES, rows, strict=True))
+    markers = read_markers(store, plan, stock.adapters)
+    faults = (*plan.run.faults, *item_faults(plan, stock, failures), *check_faults(plan, markers))
+    _write_tables(store, plan, stock, markers, faults)
     if slots := (timings or {}).get("slots"):
-        tables["slots.parquet"] = to_table([row | {"run_id": run_id} for row in slots], SLOTS)
-    if clips := read_clips(store, run_id):
-        tables["clips.parquet"] = to_table(measure_clips(store, run_id, clips), CLIPS)
-    for name, table in tables.items():
-        store.replace(layout.run_key(run_id, name), to_parquet_bytes(table))
+        table = to_table([{**row, "run_id": run_id} for row in slots], SLOTS)
+        store.replace(layout.run_key(run_id, "slots.parquet"), to_parquet_bytes(table))
     publish_scores(store, plan.run, stock.scores)
     choices = write_choice(store, plan, stock)
-    if strips := draw_strips(store, run_id):
-        store.replace(layout.run_key(run_id, "report/strips.png"), strips)
-    if clips:
-        store.replace(layout.run_key(run_id, "report/clips.gif"), draw_clips(store, clips))
+    _draw_figures(store, run_id)
     outcome = Outcome.of(plan, stock, faults)
     ended = {
         "state": "finished" if outcome.complete else "faults",
         "sentence": outcome.sentence,
         "yield": take_yield(plan, markers, stock.scores.rows(*SCORE_COLUMNS), choices).to_json(),
         "ended_at": datetime.now(UTC).isoformat(),
-        "timings": timings or _old_timings(store, run_id),
+        "timings": dict(timings or read_record(store, run_id).timings),
     }
     store.replace(layout.run_key(run_id, "run.json"), plan.run.to_json(**ended))
     try:
@@ -143,15 +95,33 @@ def collect(
     return outcome
 
 
-def _is_told(store: Store, plan: Plan, stock: Stock) -> bool:
-    """Whether the run is complete and was closed as such."""
-    if plan.run.faults or not Outcome.of(plan, stock, ()).complete:
-        return False
-    told = all(
-        store.exists(layout.run_key(plan.run.run_id, name)) for name in (*TABLES, "best.parquet", "report/index.html")
+def _write_tables(
+    store: Store,
+    plan: Plan,
+    stock: Stock,
+    markers: Markers,
+    faults: Sequence[Fault],
+) -> None:
+    run_id, names = plan.run.run_id, item_names(plan)
+    rows = (
+        to_table(sample_rows(plan, stock), SAMPLES),
+        stock.scores.table,
+        to_table(adapter_rows(plan, markers), ADAPTERS),
+        to_table([fault_row(fault, run_id, names.get(fault.item, "")) for fault in faults], FAULTS),
     )
-    body = json.loads(store.read(layout.run_key(plan.run.run_id, "run.json")))
-    return told and bool(body["state"] == "finished")
+    tables = dict(zip(TABLES, rows, strict=True))
+    if clips := read_clips(store, run_id):
+        tables["clips.parquet"] = to_table(measure_clips(store, run_id, clips), CLIPS)
+    for name, table in tables.items():
+        store.replace(layout.run_key(run_id, name), to_parquet_bytes(table))
+
+
+def _draw_figures(store: Store, run_id: str) -> None:
+    """The strips of a run's sweeps and the moving sheet of its clips, where it has such."""
+    if strips := draw_strips(store, run_id):
+        store.replace(layout.run_key(run_id, "report/strips.png"), strips)
+    if clips := read_clips(store, run_id):
+        store.replace(layout.run_key(run_id, "report/clips.gif"), draw_clips(store, clips))
 
 
 def write_choice(store: Store, plan: Plan, stock: Stock) -> list[Choice]:
@@ -179,7 +149,7 @@ def draw_sheet(store: Store, plan: Plan, choices: Sequence[Choice]) -> bytes:
     rows = {sample.content_name: sample.parts("content") for sample in plan.samples}
     columns = {sample.style_name: sample.parts("style") for sample in plan.samples}
 
-    def reference(name: str, parts: tuple[Part, ...]) -> tuple[str, bytes | None]:
+    def reference(name: str, parts: tuple[SidePart, ...]) -> tuple[str, bytes | None]:
         photos = [[store.read(layout.image_key(one)) for one in adapters[part.adapter_id].image_ids] for part in parts]
         pictures = [tiled(several) if len(several) > 1 else several[0] for several in photos]
         if len(pictures) > 1:
@@ -189,77 +159,3 @@ def draw_sheet(store: Store, plan: Plan, choices: Sequence[Choice]) -> bytes:
     return contact_sheet(
         [reference(name, rows[name]) for name in contents], [reference(name, columns[name]) for name in styles], cells
     )
-
-
-def _item_faults(plan: Plan, stock: Stock, failures: Sequence[Fault]) -> list[Fault]:
-    """One fault per adapter that is missing, and per sample that is missing though its adapters are there."""
-    reasons = {fault.item: fault for fault in failures}
-    faults: list[Fault] = []
-    for adapter in plan.adapters:
-        if adapter.adapter_id not in stock.adapters:
-            faults.append(reasons.get(adapter.adapter_id) or _unexplained("train", adapter.adapter_id, adapter.name))
-    for sample in plan.samples:
-        name = f"{sample.content_name} x {sample.style_name}, seed {sample.seed}"
-        if not sample.adapter_ids <= stock.adapters:
-            continue  # its adapter's fault says it all
-        if sample.sample_id not in stock.pictures:
-            faults.append(reasons.get(sample.sample_id) or _unexplained("sample", sample.sample_id, name))
-        elif sample.sample_id not in stock.scored:
-            faults.append(reasons.get(sample.sample_id) or _unexplained("score", sample.sample_id, name))
-    return faults
-
-
-def _unexplained(kind: str, item: str, name: str) -> Fault:
-    return Fault(
-        kind=kind,
-        item=item,
-        what=f"{name} is missing in the store",
-        received="nothing",
-        accepted="its object",
-        hint="blora rerun does just what is missing",
-        transient=True,
-    )
-
-
-def _names(plan: Plan) -> dict[str, str]:
-    named = {adapter.adapter_id: adapter.name for adapter in plan.adapters}
-    return named | {s.sample_id: f"{s.content_name} x {s.style_name}" for s in plan.samples}
-
-
-def _sample_rows(plan: Plan, stock: Stock) -> Iterator[dict[str, Any]]:
-    width_px, height_px = plan.run.settings.sample.width_px, plan.run.settings.sample.height_px
-    for sample in plan.samples:
-        entry = stock.pictures.get(sample.sample_id)
-        told = sample.columns() | {
-            "run_id": plan.run.run_id,
-            "key": sample.key,
-            "status": "done" if entry else "missing",
-            "width_px": width_px if entry else None,
-            "height_px": height_px if entry else None,
-            "bytes": entry.size if entry else None,
-            "drawn_at": entry.modified if entry else None,
-        }
-        del told["text"]
-        yield told
-
-
-def _read_markers(store: Store, plan: Plan, whole: frozenset[str]) -> Markers:
-    there = [adapter.adapter_id for adapter in plan.adapters if adapter.adapter_id in whole]
-    read = in_parallel(store, store.read, [layout.adapter_marker_key(adapter_id) for adapter_id in there])
-    return {adapter_id: json.loads(data) for adapter_id, data in zip(there, read, strict=True)}
-
-
-def _adapter_rows(plan: Plan, markers: Markers) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for adapter in plan.adapters:
-        if (marker := markers.get(adapter.adapter_id)) is None:
-            continue
-        known = {name: marker[name] for name in ADAPTERS.names if name in marker} | check_columns(marker)
-        # Who trained it first is in the marker; this row says which run uses it, under its own name.
-        trained_at = datetime.fromisoformat(marker["trained_at"])
-        rows.append(known | {"run_id": plan.run.run_id, "name": adapter.name, "trained_at": trained_at})
-    return rows
-
-
-def _old_timings(store: Store, run_id: str) -> dict[str, Any]:
-    return dict(json.loads(store.find(layout.run_key(run_id, "run.json")) or "{}").get("timings") or {})

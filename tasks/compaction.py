@@ -16,17 +16,19 @@ So what stands for rows in the data set is one object, always the same:
 
 The product's own reader lists the parts first and reads the object afterwards. Of the parts it reads those that the
 object does not stand for, and their rows count before the object's; so a finished run costs one read, however many
-shards it had. As the object is there before the first part goes, no row is missed: where a listed part has gone, the
-object is read again.
+shards it had. As the object is there before the first part goes, no row is missed: where a listed part has gone, all is
+read again.
 
-Scores by a scorer that came later have parts of their own, which only the object is made of (`tasks.added_scores`).
+A scorer that came when the run had ended (`tasks.added_scores`) has parts of its own, which count once the object's
+metadata name it. They do when the object has its rows, so that a reader sees none of them or all; only those of the
+version named there count.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -41,7 +43,7 @@ from manifests.tables.run import SCORES
 from tasks.faults import RunNotFound
 from tasks.runs import RunInfo, Shard, load_run, published_scores_key, scores_key
 
-_NOTE = "parts"
+_PARTS, _ADDED = "parts", "added scorers"  # what the object's metadata note
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,12 @@ class RunScores:
     Attributes:
         table: every row, of table SCORES.
         parts: the parts that the rows stand for: the version of each, by key.
+        added: the scorers that came when the run had ended and whose rows count: the version of each, by name.
     """
 
     table: pa.Table
     parts: Mapping[str, str]
+    added: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def sample_ids(self) -> frozenset[str]:
@@ -73,42 +77,70 @@ class RunScores:
 _NOTHING = RunScores(to_table([], SCORES), {})
 
 
-def read_scores(store: Store, run: RunInfo, shards: Iterable[Shard] | None = None) -> RunScores:
+def read_scores(
+    store: Store, run: RunInfo, shards: Iterable[Shard] | None = None, added: Mapping[str, str] | None = None
+) -> RunScores:
     """The scores of a run, those of its last closing and those that came since.
 
     Args:
         store: the store.
         run: the run.
         shards: some of its shards: of the others it is enough to have what there was at the last closing.
+        added: further scorers, and the version of each, whose rows are to count as if they had been published.
     """
     listed = store.list(layout.shard_scores_prefix(run.run_id))
     keys = listed.keys() if shards is None else {scores_key(run, shard) for shard in shards} & listed.keys()
-    parts = {key: listed[key].version for key in keys}
     published = read_published(store, run)
+    versions = {**published.added, **(added or {})}
+    parts = {key: listed[key].version for key in keys} | _added_parts(store, run, shards, versions)
     newer = [key for key, version in parts.items() if published.parts.get(key) != version]
+    rows, elder = [SCORES.empty_table()], _current(published.table, versions)
+    for key, data in zip(newer, in_parallel(store, store.find, newer), strict=True):
+        if data is None:  # the object has its rows by now
+            return read_scores(store, run, shards, added)
+        table = from_parquet_bytes(data, SCORES)
+        rows.append(_current(table, versions))
+        if table.num_rows and not rows[-1].num_rows:  # all of a version that does not count: the object is without them
+            del parts[key]
+    new = pa.concat_tables(rows)
+    if new.num_rows:
+        elder = elder.filter(pc.invert(pc.is_in(_names(elder), _names(new))))
+        # In an order of their own, so that the table does not tell in which order shards came.
+        elder = pa.concat_tables([new, elder]).sort_by([("sample_id", "ascending"), ("score", "ascending")])
+    return RunScores(elder, {**published.parts, **parts}, versions)
 
-    def read(key: str) -> pa.Table | None:
-        data = store.find(key)
-        return None if data is None else from_parquet_bytes(data, SCORES)
 
-    tables = in_parallel(store, read, newer)
-    there = [table for table in tables if table is not None]
-    if len(there) < len(tables):
-        published = read_published(store, run)
-    if not there:
-        return RunScores(published.table, published.parts)
-    rows = pa.concat_tables(there)
-    elder = published.table.filter(pc.invert(pc.is_in(_names(published.table), _names(rows))))
-    # In an order of their own, so that the table does not tell in which order shards came.
-    table = pa.concat_tables([rows, elder]).sort_by([("sample_id", "ascending"), ("score", "ascending")])
-    return RunScores(table, {**published.parts, **parts})
+def _added_parts(
+    store: Store, run: RunInfo, shards: Iterable[Shard] | None, versions: Mapping[str, str]
+) -> dict[str, str]:
+    """The parts of scorers that came later, by their versions in the store; nothing where there are none."""
+    if not versions:
+        return {}
+    prefix = layout.added_scores_prefix(run.run_id)
+    wanted = None if shards is None else {shard.shard_id for shard in shards}
+    found = {}
+    for key, entry in store.list(prefix).items():
+        shard_id, _, scorer = key.removeprefix(prefix).removesuffix(".parquet").partition("-")
+        if scorer in versions and (wanted is None or shard_id in wanted):
+            found[key] = entry.version
+    return found
+
+
+def _current(table: pa.Table, versions: Mapping[str, str]) -> pa.Table:
+    """The rows without those of scorers that came later in other versions than those that count."""
+    for scorer, version in versions.items():
+        of_another = pc.and_(pc.equal(table["scorer"], scorer), pc.not_equal(table["scorer_version"], version))
+        table = table.filter(pc.invert(of_another))
+    return table
 
 
 def publish_scores(store: Store, run: RunInfo, scores: RunScores) -> None:
     """Put a run's rows into the data set, in place of those of its last closing. A run without any stays out of it."""
     if scores.table.num_rows:
-        note = json.dumps(dict(sorted(scores.parts.items())))
-        store.replace(published_scores_key(run), to_parquet_bytes(scores.table, {_NOTE: note}))
+        notes = {_PARTS: json.dumps(dict(sorted(scores.parts.items())))}
+        if scores.added:
+            notes[_ADDED] = json.dumps(dict(sorted(scores.added.items())))
+        store.replace(published_scores_key(run), to_parquet_bytes(scores.table, notes))
 
 
 def superseded_parts(store: Store, run_id: str, entries: Mapping[str, Entry]) -> dict[str, int]:
@@ -143,4 +175,5 @@ def read_published(store: Store, run: RunInfo) -> RunScores:
     """The rows of a run as it was last closed, with the parts that they stand for; nothing if it never was."""
     if (data := store.find(published_scores_key(run))) is None:
         return _NOTHING
-    return RunScores(from_parquet_bytes(data, SCORES), json.loads(read_note(data, _NOTE) or "{}"))
+    parts, added = (json.loads(read_note(data, name) or "{}") for name in (_PARTS, _ADDED))
+    return RunScores(from_parquet_bytes(data, SCORES), parts, added)

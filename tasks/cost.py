@@ -9,19 +9,20 @@ they scale with the number of pixels.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from blora.models import memory
 from blora.settings.training import TrainSettings
-from manifests import layout
 from manifests.store.store import Store
 from tasks import environment
+from tasks.outcome import read_records
 from tasks.runs import Plan
 
 if TYPE_CHECKING:
-    from tasks.plan import Draft
+    from tasks.plan import PlanDraft
 
 TRAIN_TFLOP_PER_STEP, SAMPLE_TFLOP_PER_STEP, DECODE_TFLOP = 11.0, 13.6, 10.5  # SDXL, 1024 px, one picture
 ASSUMED_TFLOPS = 31.0  # what the published times mean on an A100 (10 minutes an adapter); a tuned machine is faster
@@ -56,7 +57,7 @@ class Estimate:
     basis: str
 
 
-def estimate(store: Store, draft: Draft) -> Estimate:
+def estimate(store: Store, draft: PlanDraft) -> Estimate:
     """Price a plan against what the store holds."""
     plan, settings = draft.plan, draft.plan.run.settings
     adapters = [a for a in plan.adapters if a.adapter_id not in draft.held.adapters]
@@ -90,9 +91,9 @@ def parameters_per_rank(base: str) -> int:
     return int(layers * (8 * width + 4 * width + 2 * (context + width)))
 
 
-def auto_pack_size(base: str, settings: TrainSettings) -> int:
-    """How many adapters fit into one pass on this machine's smallest device; 1 where that cannot be known."""
-    free_bytes, on_gpu = environment.free_device_bytes()
+def auto_pack_size(base: str, settings: TrainSettings, devices: Sequence[str]) -> int:
+    """How many adapters fit into one pass on the smallest of the `devices`; 1 where that cannot be known."""
+    free_bytes, on_gpu = environment.free_device_bytes(devices)
     return memory.pack_size(free_bytes, settings, memory_model(base), on_gpu=on_gpu)
 
 
@@ -120,20 +121,15 @@ def _measured(store: Store, plan: Plan) -> tuple[float, float, str] | None:
     """Seconds an adapter and a picture took in the newest run of the same base and settings."""
     wanted = plan.run.settings.model_dump(mode="json")
     found: list[tuple[str, float, float, str]] = []
-    for key in store.list(layout.RUNS_PREFIX):
-        if not key.endswith("/run.json"):
-            continue
-        if (data := store.find(key)) is None:
-            continue
-        body: dict[str, Any] = json.loads(data)
-        timings = body.get("timings") or {}
-        same = body["base_revision"] == plan.run.base_revision and all(
-            body["settings"][part] == wanted[part] for part in ("train", "sample")
+    for record in read_records(store):
+        same = record.base_revision == plan.run.base_revision and all(
+            record.settings[part] == wanted[part] for part in ("train", "sample")
         )
+        timings = record.timings
         if same and timings.get("trained") and timings.get("drawn"):
             per_adapter = timings["train_seconds"] / timings["trained"]
             per_sample = timings["sample_seconds"] / timings["drawn"]
-            found.append((body["created_at"], per_adapter, per_sample, body["run_id"]))
+            found.append((record.created_at, per_adapter, per_sample, record.run_id))
     if not found:
         return None
     _, per_adapter, per_sample, run_id = max(found)

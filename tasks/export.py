@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import shutil
 import subprocess
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
 from manifests import ids, layout
+from manifests.store.parallel import in_parallel
 from manifests.store.store import Store
 from tasks.choice import choose_of
 from tasks.clips import Clip, clip_frames, moving, read_clips
@@ -65,15 +67,19 @@ def export_run(store: Store, run_id: str, folder: str, *, kept: bool = False, be
         named = [(sample, name) for sample, name in named if sample.sample_id in wanted]
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    copied = 0
-    for sample, name in named:
-        if (picture := store.find(sample.key)) is not None:
-            (target / name).write_bytes(picture)
-            copied += 1
-    for name in TABLES:
-        if (table := store.find(layout.run_key(run_id, name))) is not None:  # a run that has not ended yet has none
-            (target / Path(name).name).write_bytes(table)
+    places = {layout.run_key(run_id, name): target / Path(name).name for name in TABLES}
+    in_parallel(store, partial(_copy, store, places), list(places))  # a run that has not ended yet has none
+    pictures = {sample.key: target / name for sample, name in named}
+    copied = sum(in_parallel(store, partial(_copy, store, pictures), list(pictures)))
     return copied, len(named) - copied + (0 if kept else unchosen)
+
+
+def _copy(store: Store, places: Mapping[str, Path], key: str) -> bool:
+    """Copy an object to its place; False where it is missing."""
+    if (data := store.find(key)) is None:
+        return False
+    places[key].write_bytes(data)
+    return True
 
 
 def human_names(plan: Plan) -> list[tuple[PlannedSample, str]]:

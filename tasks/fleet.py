@@ -48,7 +48,7 @@ _BUSY = (429, 500, 502, 503, 504)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FlowRunEnd:
     """How a flow run ended.
 
     Attributes:
@@ -64,7 +64,7 @@ class Outcome:
 
 @dataclass
 class _Watched:
-    finish: Callable[[Outcome], None]
+    finish: Callable[[FlowRunEnd], None]
     state: StateType | None = None
     since: float = field(default_factory=time.monotonic)
     told: bool = False
@@ -145,7 +145,7 @@ class Fleet:
 
         return patiently(ask)
 
-    def watch(self, flow_run_id: str, finish: Callable[[Outcome], None]) -> None:
+    def watch(self, flow_run_id: str, finish: Callable[[FlowRunEnd], None]) -> None:
         """Have `finish` called, from another thread, once it has ended or is given up."""
         with self._lock:
             self._watched[flow_run_id] = _Watched(finish)
@@ -169,14 +169,21 @@ class Fleet:
             wanted = FlowRunFilter(id=FlowRunFilterId(any_=page))
             found = {str(one.id): one for one in client.read_flow_runs(flow_run_filter=wanted, limit=PAGE)}
             for flow_run_id in page:
-                outcome = self._look_at(client, flow_run_id, found.get(flow_run_id))
-                if outcome is not None:
+                end = self._look_at(client, flow_run_id, found.get(flow_run_id))
+                if end is not None:
                     with self._lock:
                         watched = self._watched.pop(flow_run_id)
-                    self._store.delete(layout.shard_lease_key(flow_run_id))
-                    watched.finish(outcome)
+                    watched.finish(end)  # before anything that may fail: nobody looks at it again
+                    self._delete_lease(flow_run_id)
 
-    def _look_at(self, client: SyncPrefectClient, flow_run_id: str, flow_run: FlowRun | None) -> Outcome | None:
+    def _delete_lease(self, flow_run_id: str) -> None:
+        """Tidy up after a flow run; what stays is one lapsed lease, which housekeeping finds."""
+        try:
+            self._store.delete(layout.shard_lease_key(flow_run_id))
+        except StoreError as error:
+            log.warning("run %s: the lease of flow run %s is left behind (%s)", self._run_id, flow_run_id, error)
+
+    def _look_at(self, client: SyncPrefectClient, flow_run_id: str, flow_run: FlowRun | None) -> FlowRunEnd | None:
         """How a flow run ended; None while it goes on."""
         if flow_run is None or flow_run.state is None:
             return self._left(flow_run_id, "its flow run was deleted")
@@ -189,7 +196,7 @@ class Fleet:
             watched.state, watched.since = state.type, time.monotonic()
         silent = self._silent(flow_run_id, watched)
         if silent and (attempt := read_attempt(self._store, self._run_id, flow_run_id)):
-            return Outcome(attempt)  # it has done its work, and is slow to say so
+            return FlowRunEnd(attempt)  # it has done its work, and is slow to say so
         if silent:
             log.warning("run %s: flow run %s is given up: %s", self._run_id, flow_run.name, silent)
             client.set_flow_run_state(flow_run.id, Crashed(message=silent), force=True)
@@ -214,9 +221,9 @@ class Fleet:
             log.warning("run %s: no worker takes flow run %s; is there one on its pool?", self._run_id, flow_run_id)
         return ""
 
-    def _left(self, flow_run_id: str, reason: str, cancelled: bool = False) -> Outcome:
+    def _left(self, flow_run_id: str, reason: str, cancelled: bool = False) -> FlowRunEnd:
         attempt = read_attempt(self._store, self._run_id, flow_run_id)
-        return Outcome(attempt, "" if attempt else reason, cancelled)
+        return FlowRunEnd(attempt, "" if attempt else reason, cancelled)
 
 
 def patiently(ask: Callable[[], T]) -> T:

@@ -6,13 +6,14 @@ to. Leases that lapsed long ago and records of nights go by the same age.
 The small parts of scores of a run at rest go after a day, for the data set holds their rows (`tasks.compaction`).
 
 A live lease is never touched, nor what it protects. Deleting goes marker first, so that a reader never sees a marker
-without its data; and a run that was planned in the meantime is looked for before every chunk of deletions. What slips
-through between the look and the deletion is missing from that run, which `blora rerun` makes again.
+without its data. Before every chunk of deletions runs are looked at again: what a plan refers to that was not read
+before, or has grown since, stays, and so does an old run in which something has been written. What slips through
+between the look and the deletion is missing from that run, which `blora rerun` makes again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -20,8 +21,7 @@ from manifests import layout
 from manifests.store.backend import Entry
 from manifests.store.store import Store
 from tasks.compaction import superseded_parts
-from tasks.faults import RunNotFound
-from tasks.runs import Plan, load_plan
+from tasks.references import SHARED, References, object_id, planned_runs, references, run_of
 
 CHUNK = 200
 """Objects that are deleted between two looks for new runs."""
@@ -51,26 +51,25 @@ class Waste:
 
 
 @dataclass(frozen=True)
-class Found:
+class Removable:
     """What may go.
 
     Attributes:
         waste: by kind, in the order of deletion.
-        runs: the runs that were there when it was looked for.
+        read: the runs whose plans were read when it was looked for; what they refer to is not in it.
+        listing: the objects of all runs as they were before that.
     """
 
     waste: tuple[Waste, ...]
-    runs: frozenset[str]
+    read: frozenset[str]
+    listing: Mapping[str, Entry]
+
+    def written_since(self, runs: Mapping[str, Entry]) -> list[str]:
+        """Those of the objects of all runs that have been written in the meantime."""
+        return [key for key, entry in runs.items() if self.listing.get(key) != entry]
 
 
-@dataclass(frozen=True)
-class _References:
-    adapters: frozenset[str]
-    samples: frozenset[str]
-    images: frozenset[str]
-
-
-def find_waste(store: Store, older_than: timedelta, runs_older_than: timedelta | None = None) -> Found:
+def find_waste(store: Store, older_than: timedelta, runs_older_than: timedelta | None = None) -> Removable:
     """Everything that may go. Deletes nothing.
 
     Args:
@@ -90,7 +89,7 @@ def find_waste(store: Store, older_than: timedelta, runs_older_than: timedelta |
     now = datetime.now(UTC)
     runs = store.list(layout.RUNS_PREFIX)
     old_runs = _old_runs(store, runs, now - runs_older_than) if runs_older_than else frozenset()
-    kept = _references(store, _run_ids(runs) - old_runs)
+    kept = references(store, planned_runs(runs) - old_runs)
     before = now - older_than
     found = [
         _runs_waste(store, runs, old_runs),
@@ -104,49 +103,38 @@ def find_waste(store: Store, older_than: timedelta, runs_older_than: timedelta |
         nights = store.list(layout.NIGHTS_PREFIX)
         old = {key: entry.size for key, entry in nights.items() if entry.modified < now - runs_older_than}
         found.append(Waste("nights", tuple(key.split("/")[1] for key in old), old))
-    return Found(tuple(waste for waste in found if waste.keys), _run_ids(runs))
+    return Removable(tuple(waste for waste in found if waste.keys), kept.runs, runs)
 
 
-def delete_waste(store: Store, found: Found) -> Iterator[tuple[str, int]]:
-    """Delete what `find_waste` found, less what new runs refer to; yields (kind, objects deleted) chunk by chunk."""
+def delete_waste(store: Store, found: Removable) -> Iterator[tuple[str, int]]:
+    """Delete what `find_waste` found, less what is needed by now; yields (kind, objects deleted) chunk by chunk."""
     for waste in found.waste:
         keys = list(waste.keys)
         for start in range(0, len(keys), CHUNK):
-            fresh = _run_ids(store.list(layout.RUNS_PREFIX)) - found.runs
-            needed = _references(store, fresh)
+            chunk = keys[start : start + CHUNK]
+            runs = store.list(layout.RUNS_PREFIX)
+            written = found.written_since(runs)
+            in_use = frozenset(map(run_of, written))
+            needed = _needed(store, found, runs, written) if chunk[0].startswith(SHARED) else References()
             deleted = 0
-            for key in keys[start : start + CHUNK]:
-                if not _is_needed(key, needed) and not _is_live(store, key):
+            for key in chunk:
+                if run_of(key) not in in_use and not needed.include(key) and not _is_live(store, key):
                     store.delete(key)
                     deleted += 1
             yield waste.kind, deleted
 
 
-def _run_ids(keys: Mapping[str, Entry]) -> frozenset[str]:
-    return frozenset(key.split("/")[1] for key in keys)
-
-
-def _references(store: Store, run_ids: frozenset[str]) -> _References:
-    """What the plans of some runs refer to."""
-    adapters: set[str] = set()
-    samples: set[str] = set()
-    images: set[str] = set()
-    for run_id in run_ids:
-        try:
-            plan: Plan = load_plan(store, run_id)
-        except RunNotFound:  # its planning did not end; what it wrote is young, or waste
-            continue
-        adapters |= {adapter.adapter_id for adapter in plan.adapters}
-        images |= {image_id for adapter in plan.adapters for image_id in adapter.image_ids}
-        samples |= {sample.sample_id for sample in plan.samples}
-    return _References(frozenset(adapters), frozenset(samples), frozenset(images))
+def _needed(store: Store, found: Removable, runs: Mapping[str, Entry], written: Iterable[str]) -> References:
+    """What is referred to by plans that were not read when waste was looked for, or that have grown since."""
+    grown = {run_of(key) for key in written if "/redo/" in key}
+    return references(store, planned_runs(runs) - (found.read - grown))
 
 
 def _old_runs(store: Store, runs: Mapping[str, Entry], before: datetime) -> frozenset[str]:
     """Runs in which nothing was written for so long, and that nobody is at work on."""
     newest: dict[str, datetime] = {}
     for key, entry in runs.items():
-        run_id = key.split("/")[1]
+        run_id = run_of(key)
         newest[run_id] = max(entry.modified, newest.get(run_id, entry.modified))
     return frozenset(
         run_id
@@ -156,13 +144,13 @@ def _old_runs(store: Store, runs: Mapping[str, Entry], before: datetime) -> froz
 
 
 def _runs_waste(store: Store, runs: Mapping[str, Entry], old: frozenset[str]) -> Waste:
-    keys = [key for key in runs if key.split("/")[1] in old]
+    keys = [key for key in runs if run_of(key) in old]
     # plan.parquet is the marker of a run: without it, it is no run to anybody.
-    keys.sort(key=lambda key: (key.split("/")[1], not key.endswith("/plan.parquet")))
+    keys.sort(key=lambda key: (run_of(key), not key.endswith("/plan.parquet")))
     sizes = {key: runs[key].size for key in keys}
     if old:
         parts = store.list(layout.SCORES_PREFIX)
-        sizes |= {key: entry.size for key, entry in parts.items() if key.split("run=")[1].split("/")[0] in old}
+        sizes |= {key: entry.size for key, entry in parts.items() if run_of(key) in old}
     return Waste("runs", tuple(sorted(old)), sizes)
 
 
@@ -170,7 +158,7 @@ def _score_parts(store: Store, runs: Mapping[str, Entry], at_rest: frozenset[str
     """Parts of scores whose rows are in the data set."""
     of_run: dict[str, dict[str, Entry]] = {}
     for key, entry in runs.items():
-        of_run.setdefault(key.split("/")[1], {})[key] = entry
+        of_run.setdefault(run_of(key), {})[key] = entry
     sizes: dict[str, int] = {}
     names: list[str] = []
     for run_id in sorted(at_rest):
@@ -180,7 +168,7 @@ def _score_parts(store: Store, runs: Mapping[str, Entry], at_rest: frozenset[str
     return Waste("score parts", tuple(names), sizes)
 
 
-def _adapters(store: Store, kept: _References, before: datetime) -> Waste:
+def _adapters(store: Store, kept: References, before: datetime) -> Waste:
     folders: dict[str, dict[str, Entry]] = {}
     for key, entry in store.list(layout.ADAPTERS_PREFIX).items():
         folders.setdefault(key.split("/")[1], {})[key] = entry
@@ -201,37 +189,24 @@ def _single(store: Store, kind: str, prefix: str, kept: frozenset[str], before: 
     sizes = {
         key: entry.size
         for key, entry in store.list(prefix).items()
-        if entry.modified < before and _object_id(key) not in kept
+        if entry.modified < before and object_id(key) not in kept
     }
-    return Waste(kind, tuple(_object_id(key) for key in sizes), sizes)
+    return Waste(kind, tuple(object_id(key) for key in sizes), sizes)
 
 
 def _leases(store: Store, before: datetime) -> Waste:
     """Records of leases that lapsed, or were released, long ago."""
     old = {key: entry.size for key, entry in store.list(layout.LEASES_PREFIX).items() if entry.modified < before}
     sizes = {key: size for key, size in old.items() if not _lease_is_live(store, key)}
-    return Waste("leases", tuple(_object_id(key) for key in sizes), sizes)
-
-
-def _object_id(key: str) -> str:
-    return key.rsplit("/", 1)[1].rsplit(".", 1)[0]
-
-
-def _is_needed(key: str, needed: _References) -> bool:
-    """Whether a new run refers to an object."""
-    if key.startswith(layout.ADAPTERS_PREFIX):
-        return key.split("/")[1] in needed.adapters
-    if key.startswith(layout.SAMPLES_PREFIX):
-        return _object_id(key) in needed.samples
-    return key.startswith(layout.IMAGES_PREFIX) and _object_id(key) in needed.images
+    return Waste("leases", tuple(object_id(key) for key in sizes), sizes)
 
 
 def _is_live(store: Store, key: str) -> bool:
     """Whether somebody has taken the lease of an object, or the lease itself, in the meantime."""
     if key.startswith(layout.ADAPTERS_PREFIX):
         return _lease_is_live(store, layout.lease_key(key.split("/")[1]))
-    if key.startswith(layout.RUNS_PREFIX):
-        return _lease_is_live(store, layout.run_lease_key(key.split("/")[1]))
+    if run_id := run_of(key):
+        return _lease_is_live(store, layout.run_lease_key(run_id))
     return key.startswith(layout.LEASES_PREFIX) and _lease_is_live(store, key)
 
 

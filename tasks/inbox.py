@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from manifests import ids, layout
-from manifests.errors import Missing
 from manifests.loading.load import MANIFEST_FORMATS, MAX_MANIFEST_BYTES
 from manifests.store.backend import Entry
+from manifests.store.parallel import in_parallel
 from manifests.store.store import Store
 
 PICTURE_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
@@ -94,19 +94,17 @@ def look(store: Store, ways: ids.Json) -> list[Dropped]:
     Raises:
         StoreError: the store cannot be asked.
     """
-    found: dict[str, dict[str, str]] = {}
     listing = store.list(layout.INBOX_PREFIX)
-    for key, entry in sorted(listing.items(), key=lambda item: (item[1].modified, item[0])):
-        if not _is_manifest(key):
-            continue
-        try:
-            text = _fingerprint(store, key, entry)
-        except Missing:  # taken away since the listing
+    by_age = sorted(filter(_is_manifest, listing), key=lambda key: (listing[key].modified, key))
+    texts = in_parallel(store, lambda key: _fingerprint(store, key, listing[key]), by_age)
+    drops: dict[str, dict[str, str]] = {}
+    for key, text in zip(by_age, texts, strict=True):
+        if text is None:  # taken away since the listing
             continue
         # Relative paths mean other pictures in another folder.
         manifest_id = ids.digest("manifest", text, os.path.dirname(key), ways)
-        found.setdefault(manifest_id, {})[key] = entry.modified.isoformat()
-    return [_dropped(store, manifest_id, drops) for manifest_id, drops in found.items()]
+        drops.setdefault(manifest_id, {})[key] = listing[key].modified.isoformat()
+    return in_parallel(store, lambda manifest_id: _dropped(store, manifest_id, drops[manifest_id]), list(drops))
 
 
 def _dropped(store: Store, manifest_id: str, drops: Mapping[str, str]) -> Dropped:
@@ -124,11 +122,12 @@ def write_receipt(store: Store, dropped: Dropped, run_id: str, state: str, sente
     store.replace(layout.receipt_key(dropped.manifest_id), json.dumps(body, indent=2).encode())
 
 
-def _fingerprint(store: Store, key: str, entry: Entry) -> str:
-    """Name a file by its bytes; one that is too large for a manifest, which will be refused, by its looks."""
+def _fingerprint(store: Store, key: str, entry: Entry) -> str | None:
+    """Name a file by its bytes, if it is there; one too large for a manifest, which will be refused, by its looks."""
     if entry.size > MAX_MANIFEST_BYTES:
         return f"{entry.size} bytes of {entry.modified.isoformat()}"
-    return hashlib.sha256(store.read(key)).hexdigest()
+    data = store.find(key)
+    return None if data is None else hashlib.sha256(data).hexdigest()
 
 
 def _receipt(store: Store, manifest_id: str) -> Receipt | None:

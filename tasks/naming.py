@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -13,15 +13,17 @@ from blora.settings.training import recipe_version
 from manifests import ids
 from manifests.images.normalise import IdentifiedImage
 from manifests.schema.entries import ImageEntry, Manifest, PairEntry, content_parts, style_parts
-from tasks.clips import clips_of
-from tasks.runs import Part, PlannedAdapter, PlannedSample
-from tasks.strips import strips_of
+from tasks.clips import Clip, clips_of
+from tasks.runs import PlannedAdapter, PlannedSample, SidePart
+from tasks.strips import Strip, strips_of
 
 
-class Naming:
-    """The adapters and samples of a manifest.
+@dataclass(frozen=True)
+class Identified:
+    """What a manifest asks for.
 
     Attributes:
+        run_id: of what is drawn, its names and how it is scored; not of how it is batched.
         adapters: every adapter that a good pair uses, in the manifest's order, each once.
         samples: every picture of every good pair, each once: first those that are asked for by pair and seed, then
             their further candidates.
@@ -29,76 +31,97 @@ class Naming:
         clips: the clips among them, each in one style with one seed.
     """
 
-    def __init__(
-        self, manifest: Manifest, pictures: Mapping[str, IdentifiedImage], settings: Settings, revision: str
-    ) -> None:
-        """Name everything.
+    run_id: str
+    adapters: tuple[PlannedAdapter, ...]
+    samples: tuple[PlannedSample, ...]
+    strips: tuple[Strip, ...]
+    clips: tuple[Clip, ...]
 
-        Args:
-            manifest: the good rows.
-            pictures: normalised picture by address; an entry with a picture that is not there is left out.
-            settings: the resolved settings.
-            revision: pinned revision of the base model.
-        """
-        self._manifest, self._settings, self._revision = manifest, settings, revision
+
+Entries = Mapping[str, tuple[ImageEntry, PlannedAdapter]]
+"""Contents or styles, and the adapter of each, by the entry's name."""
+
+
+def identify(
+    manifest: Manifest, pictures: Mapping[str, IdentifiedImage], settings: Settings, revision: str
+) -> Identified:
+    """Name everything that a manifest asks for.
+
+    Args:
+        manifest: the good rows.
+        pictures: normalised picture by address; an entry with a picture that is not there is left out.
+        settings: the resolved settings.
+        revision: pinned revision of the base model.
+    """
+    known: dict[str, PlannedAdapter] = {}
+    contents, styles = (
+        _named_entries(entries, pictures, settings, revision, known) for entries in (manifest.contents, manifest.styles)
+    )
+    namer = _SampleNamer(contents, styles, settings, revision, manifest.strength_reading)
+    drawn = [(pair, namer.sample(pair, seed)) for pair in manifest.pairs if namer.knows(pair) for seed in pair.seeds]
+    asked: dict[str, PlannedSample] = {}
+    for _, sample in drawn:  # of two names for one picture, the first: a clip that comes back has names 1, 2, 3
+        asked.setdefault(sample.sample_id, sample)
+    further = {one.sample_id: one for pair, sample in drawn for one in namer.candidates(pair, sample)}
+    # A seed that is both asked for and made of another one stands for itself.
+    samples = (*asked.values(), *(one for sample_id, one in further.items() if sample_id not in asked))
+    used = {adapter_id for sample in samples for adapter_id in sample.adapter_ids}
+    adapters = tuple(adapter for adapter_id, adapter in known.items() if adapter_id in used)
+    content_entries = {name: entry for name, (entry, _) in contents.items()}
+    frames = {name: adapter.image_ids[0] for name, (entry, adapter) in contents.items() if entry.frame}
+    content: dict[str, Any] = {
+        "base": [manifest.base, revision],
+        "adapters": [[a.adapter_id, a.name] for a in adapters],
+        "samples": [[s.sample_id, s.content_name, s.style_name, s.text] for s in samples],
+        "score": settings.score.identity(),
+    }
+    return Identified(
+        ids.run_id(manifest.name, content),
+        adapters,
+        samples,
+        strips_of(drawn),
+        clips_of(drawn, content_entries, frames),
+    )
+
+
+def _named_entries(
+    entries: Iterable[ImageEntry],
+    pictures: Mapping[str, IdentifiedImage],
+    settings: Settings,
+    revision: str,
+    known: dict[str, PlannedAdapter],
+) -> dict[str, tuple[ImageEntry, PlannedAdapter]]:
+    """Entry and adapter by the entry's name; two names of one picture share one adapter, which `known` keeps."""
+    named: dict[str, tuple[ImageEntry, PlannedAdapter]] = {}
+    for entry in entries:
+        if not all(key in pictures for key in entry.keys):
+            continue
+        image_ids = tuple(sorted({pictures[key].image_id for key in entry.keys}))
+        prompt = settings.train.of_class(entry.class_word).prompt if entry.class_word else ""
+        train = training_identity(settings, revision, prompt)
+        adapter_id = ids.adapter_id(image_ids, train, revision, recipe_version(len(image_ids)))
+        adapter = PlannedAdapter(adapter_id, entry.name, _word(entry), image_ids, prompt)
+        named[entry.name] = entry, known.setdefault(adapter_id, adapter)
+    return named
+
+
+class _SampleNamer:
+    """Samples of pairs, named by all that shapes them."""
+
+    def __init__(self, contents: Entries, styles: Entries, settings: Settings, revision: str, reading: str) -> None:
+        self._contents, self._styles, self._settings, self._revision = contents, styles, settings, revision
+        self._reading = reading
         self._drawing = ids.canonical(settings.sample.identity())
         self._with_tokens = lru_cache(maxsize=1024)(settings.train.with_tokens)  # most pairs have the same prompt
-        known: dict[str, PlannedAdapter] = {}
-        self._contents = self._name_entries(manifest.contents, pictures, known)
-        self._styles = self._name_entries(manifest.styles, pictures, known)
-        drawn = [
-            (pair, self._sample(pair, seed)) for pair in manifest.pairs if self._is_there(pair) for seed in pair.seeds
-        ]
-        asked: dict[str, PlannedSample] = {}
-        for _, sample in drawn:  # of two names for one picture, the first: a clip that comes back has names 1, 2, 3
-            asked.setdefault(sample.sample_id, sample)
-        further = {one.sample_id: one for pair, sample in drawn for one in self._further(pair, sample)}
-        # A seed that is both asked for and made of another one stands for itself.
-        self.samples = (*asked.values(), *(one for sample_id, one in further.items() if sample_id not in asked))
-        self.strips = strips_of(drawn)
-        contents = {name: entry for name, (entry, _) in self._contents.items()}
-        frames = {name: adapter.image_ids[0] for name, (entry, adapter) in self._contents.items() if entry.frame}
-        self.clips = clips_of(drawn, contents, frames)
-        used = {adapter_id for sample in self.samples for adapter_id in sample.adapter_ids}
-        self.adapters = tuple(adapter for adapter_id, adapter in known.items() if adapter_id in used)
 
-    def run_id(self) -> str:
-        """The run's id: what is drawn, its names and how it is scored; not how it is batched."""
-        content: dict[str, Any] = {
-            "base": [self._manifest.base, self._revision],
-            "adapters": [[a.adapter_id, a.name] for a in self.adapters],
-            "samples": [[s.sample_id, s.content_name, s.style_name, s.text] for s in self.samples],
-            "score": self._settings.score.identity(),
-        }
-        return ids.run_id(self._manifest.name, content)
-
-    def _name_entries(
-        self,
-        entries: tuple[ImageEntry, ...],
-        pictures: Mapping[str, IdentifiedImage],
-        known: dict[str, PlannedAdapter],
-    ) -> dict[str, tuple[ImageEntry, PlannedAdapter]]:
-        """Entry and adapter by the entry's name; two names of one picture share one adapter."""
-        named: dict[str, tuple[ImageEntry, PlannedAdapter]] = {}
-        for entry in entries:
-            if not all(key in pictures for key in entry.keys):
-                continue
-            image_ids = tuple(sorted({pictures[key].image_id for key in entry.keys}))
-            prompt = self._settings.train.of_class(entry.class_word).prompt if entry.class_word else ""
-            train = training_identity(self._settings, self._revision, prompt)
-            adapter_id = ids.adapter_id(image_ids, train, self._revision, recipe_version(len(image_ids)))
-            adapter = PlannedAdapter(adapter_id, entry.name, _word(entry), image_ids, prompt)
-            adapter = known.setdefault(adapter_id, adapter)
-            named[entry.name] = entry, adapter
-        return named
-
-    def _is_there(self, pair: PairEntry) -> bool:
+    def knows(self, pair: PairEntry) -> bool:
         """Whether every picture that the pair names could be read."""
         return {part.name for part in content_parts(pair)} <= self._contents.keys() and {
             part.name for part in style_parts(pair)
         } <= self._styles.keys()
 
-    def _sample(self, pair: PairEntry, seed: int) -> PlannedSample:
+    def sample(self, pair: PairEntry, seed: int) -> PlannedSample:
+        """The picture of a pair with a seed."""
         contents = [(*self._contents[part.name], part.weight) for part in content_parts(pair)]
         styles = [(*self._styles[part.name], part.weight) for part in style_parts(pair)]
         sample = self._settings.sample
@@ -133,7 +156,7 @@ class Naming:
         )
         return drawn.named(self._drawing, self._revision)
 
-    def _further(self, pair: PairEntry, asked: PlannedSample) -> list[PlannedSample]:
+    def candidates(self, pair: PairEntry, asked: PlannedSample) -> list[PlannedSample]:
         """The candidates of a picture after the first: the same with other seeds."""
         seeds = [ids.candidate_seed(asked.seed, number) for number in range(2, pair.candidates + 1)]
         others = [replace(asked, seed=seed, candidate_of=asked.sample_id) for seed in seeds]
@@ -149,9 +172,9 @@ class Naming:
         if len(parts) == 1:
             ((_, adapter, weight),) = parts
             return _Side(adapter.adapter_id, strength * weight)
-        merged: dict[str, Part] = {}
+        merged: dict[str, SidePart] = {}
         for entry, adapter, weight in parts:
-            before = merged.get(adapter.adapter_id, Part(adapter.adapter_id, entry.name, 0.0))
+            before = merged.get(adapter.adapter_id, SidePart(adapter.adapter_id, entry.name, 0.0))
             merged[adapter.adapter_id] = replace(before, weight=before.weight + weight)
         if len(merged) == 1:
             (one,) = merged.values()
@@ -163,7 +186,7 @@ class Naming:
         """The strength of a side, linear: the reference multiplies both LoRA factors, so its 1.1 acts as 1.21."""
         if said is None:
             return otherwise
-        return said**2 if self._manifest.strength_reading == "reference" else said
+        return said**2 if self._reading == "reference" else said
 
 
 @dataclass(frozen=True)
@@ -172,7 +195,7 @@ class _Side:
 
     side_id: str | None
     strength: float | None
-    mix: tuple[Part, ...] = ()
+    mix: tuple[SidePart, ...] = ()
 
 
 def _colour(pair: PairEntry) -> dict[str, Any]:

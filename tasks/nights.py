@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from manifests import layout
-from manifests.errors import Missing
+from manifests.errors import Missing, counted, listed
 from manifests.store.store import Store
 from tasks.faults import RunNotFound
 
@@ -86,8 +86,7 @@ class Night:
     @property
     def sentence(self) -> str:
         """The night in one line, for states, lists and alerts."""
-        finished = self.count("finished")
-        parts = [f"{finished} manifest{'' if finished == 1 else 's'} finished"]
+        parts = [f"{counted(self.count('finished'), 'manifest')} finished"]
         named: dict[EntryState, str] = {
             "faults": "with faults",
             "refused": "refused",
@@ -96,8 +95,7 @@ class Night:
         for state, words in named.items():
             keys = [entry.manifest.removeprefix(layout.INBOX_PREFIX) for entry in self.entries if entry.state == state]
             if keys:
-                shown = ", ".join(keys[:5]) + (", ..." if len(keys) > 5 else "")
-                parts.append(f"{len(keys)} {words} ({shown})")
+                parts.append(f"{len(keys)} {words} ({listed(keys, 5)})")
         if before := self.count("already finished"):
             parts.append(f"{before} finished before")
         return ", ".join(parts)

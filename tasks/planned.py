@@ -27,7 +27,7 @@ class PlannedAdapter:
 
 
 @dataclass(frozen=True)
-class Part:
+class SidePart:
     """One adapter of a side of a picture; its weight counts before the strength of the side."""
 
     adapter_id: str
@@ -60,8 +60,8 @@ class PlannedSample:
     content_strength: float | None
     style_strength: float | None
     seed: int
-    content_mix: tuple[Part, ...] = ()
-    style_mix: tuple[Part, ...] = ()
+    content_mix: tuple[SidePart, ...] = ()
+    style_mix: tuple[SidePart, ...] = ()
     colour_of: str | None = None
     colour_by: str | None = None
     colour_amount: float | None = None
@@ -72,7 +72,7 @@ class PlannedSample:
         """The sample of a row of the plan."""
         values = {name: row[name] for name in cls.__dataclass_fields__}
         for name in ("content_mix", "style_mix"):
-            values[name] = tuple(Part(**part) for part in row[name] or ())
+            values[name] = tuple(SidePart(**part) for part in row[name] or ())
         for name in _SHARED:
             values[name] = sys.intern(row[name])
         return cls(**values)
@@ -82,14 +82,14 @@ class PlannedSample:
         told = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return told | {name: [asdict(part) for part in told[name]] or None for name in ("content_mix", "style_mix")}
 
-    def parts(self, half: Half) -> tuple[Part, ...]:
+    def parts(self, half: Half) -> tuple[SidePart, ...]:
         """The adapters of a side: one, several of a mix, or none where the prompt says it."""
         side, name, mix = (
             (self.content_id, self.content_name, self.content_mix)
             if half == "content"
             else (self.style_id, self.style_name, self.style_mix)
         )
-        return mix or (() if ids.is_text(side) else (Part(side, name, 1.0),))
+        return mix or (() if ids.is_text(side) else (SidePart(side, name, 1.0),))
 
     def named(self, sample_settings: Mapping[str, Any] | ids.Canonical, base_revision: str) -> PlannedSample:
         """The sample under the id that all that shapes it gives; see `ids.sample_id`."""

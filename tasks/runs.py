@@ -22,16 +22,16 @@ from manifests.tables.parquet import from_parquet_bytes, read_rows
 from manifests.tables.run import PLAN
 from tasks.bulk import uncollected
 from tasks.faults import RunNotFound
-from tasks.planned import Part, PlannedAdapter, PlannedSample
+from tasks.planned import PlannedAdapter, PlannedSample, SidePart
 
 __all__ = [
     "Pack",
-    "Part",
     "Plan",
     "PlannedAdapter",
     "PlannedSample",
     "RunInfo",
     "Shard",
+    "SidePart",
     "load_plan",
     "load_run",
     "published_scores_key",

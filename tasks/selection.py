@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from manifests.errors import listed
 from manifests.faults import Fault
 from tasks.runs import Plan, PlannedSample
 
@@ -68,7 +69,7 @@ def select(plan: Plan, only: Sequence[str], faults: Sequence[Fault]) -> Selectio
     for name, values in asked.items():
         known = {_FIELDS[name](sample) for sample in plan.samples}
         if values - known:
-            shown = ", ".join(sorted(known)[:20])
+            shown = listed(sorted(known), 20)
             raise ValueError(f"--only {name}: received {', '.join(sorted(values - known))}; the run has: {shown}")
         samples = [sample for sample in samples if _FIELDS[name](sample) in values]
     return Selection.of(samples)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from manifests import layout
-from manifests.errors import counted
+from manifests.errors import counted, listed
 from manifests.faults import Fault
-from manifests.store.run_folder import find_table
+from manifests.store.parallel import in_parallel
 from manifests.store.store import Store
-from manifests.tables.run import FAULTS
-from tasks.collect import Outcome
+from tasks.outcome import Outcome, read_record, read_records, recorded_faults
 from tasks.runs import Plan, load_plan
 from tasks.stock import Stock, take_stock
 
@@ -23,11 +21,7 @@ RENEWED_WITHIN = timedelta(hours=1)
 
 def list_runs(store: Store) -> list[tuple[str, str, str, str]]:
     """Every run: id, state, time of creation, outcome; newest first."""
-    rows: list[tuple[str, str, str, str]] = []
-    for key in store.list(layout.RUNS_PREFIX):
-        if key.endswith("/run.json"):
-            body = json.loads(store.read(key))
-            rows.append((body["run_id"], body["state"], body["created_at"][:19], body.get("sentence", "")))
+    rows = [(one.run_id, one.state, one.created_at[:19], one.sentence) for one in read_records(store)]
     return sorted(rows, key=lambda row: row[2], reverse=True)
 
 
@@ -60,34 +54,10 @@ def full_status(store: Store, run_id: str) -> Status:
     """
     plan = load_plan(store, run_id)
     stock, faults = take_stock(store, plan), recorded_faults(store, run_id)
-    body = json.loads(store.read(layout.run_key(run_id, "run.json")))
-    state, passed = body["state"], body.get("yield", {}).get("sentence", "")
-    who = tuple(at_work(store, plan))
+    record, who = read_record(store, run_id), tuple(at_work(store, plan))
     outcome, left = Outcome.of(plan, stock, faults), what_is_left(plan, stock)
-    return Status("at work" if who else state, outcome, who, left, training_logs(store, plan, faults), passed)
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a run stood when it last ended.
-
-    Attributes:
-        run_id: the run.
-        complete: whether all that was asked for was there.
-        sentence: the outcome in a line.
-        faults: everything refused or failed.
-    """
-
-    run_id: str
-    complete: bool
-    sentence: str
-    faults: tuple[Fault, ...]
-
-
-def last_end(store: Store, run_id: str) -> Ended:
-    """How a run stood when it last ended, as it was recorded then; nothing is counted again."""
-    body = json.loads(store.read(layout.run_key(run_id, "run.json")))
-    return Ended(run_id, body["state"] == "finished", body.get("sentence", ""), recorded_faults(store, run_id))
+    state = "at work" if who else record.state
+    return Status(state, outcome, who, left, training_logs(store, plan, faults), record.passed)
 
 
 @dataclass(frozen=True)
@@ -108,12 +78,10 @@ def at_work(store: Store, plan: Plan) -> list[AtWork]:
     run_id = plan.run.run_id
     names = {layout.lease_key(adapter.adapter_id): f"training {adapter.name}" for adapter in plan.adapters}
     names[layout.run_lease_key(run_id)] = "the run"
+    earliest = datetime.now(UTC) - RENEWED_WITHIN  # others lapsed long ago: thousands of them lie there
+    keys = [key for key, entry in store.list(layout.LEASES_PREFIX).items() if entry.modified >= earliest]
     found: list[AtWork] = []
-    earliest = datetime.now(UTC) - RENEWED_WITHIN
-    for key, entry in store.list(layout.LEASES_PREFIX).items():
-        if entry.modified < earliest:  # lapsed long ago: thousands of them lie there
-            continue
-        held = store.look_at_lease(key)
+    for key, held in zip(keys, in_parallel(store, store.look_at_lease, keys), strict=True):
         if held is None or not held.is_live:
             continue
         run, _, who = held.holder.partition(": ")
@@ -142,7 +110,7 @@ class Left:
         """Say it in a line."""
         if not (self.adapters or self.pictures or self.scores):
             return "nothing"
-        names = ", ".join(self.adapters[:8]) + (", ..." if len(self.adapters) > 8 else "")
+        names = listed(self.adapters, 8)
         trainings = f"{counted(len(self.adapters), 'adapter')} to train ({names}), " if self.adapters else ""
         return f"{trainings}{counted(self.pictures, 'picture')} to draw, {self.scores} to score"
 
@@ -165,10 +133,9 @@ def training_logs(store: Store, plan: Plan, faults: Sequence[Fault]) -> dict[str
         for adapter in pack.adapters
         if adapter.adapter_id in failed
     }
-    return {adapter_id: f"{store.root}/{key}" for adapter_id, key in keys.items() if store.exists(key)}
-
-
-def recorded_faults(store: Store, run_id: str) -> tuple[Fault, ...]:
-    """The faults of a run as it last ended; none if it has not ended yet."""
-    table = find_table(store, layout.run_key(run_id, "faults.parquet"), FAULTS)
-    return tuple(Fault(**row) for row in table.select(list(Fault.__dataclass_fields__)).to_pylist())
+    there = in_parallel(store, store.exists, list(keys.values()))
+    return {
+        adapter_id: f"{store.root}/{key}"
+        for (adapter_id, key), is_there in zip(keys.items(), there, strict=True)
+        if is_there
+    }

@@ -23,7 +23,7 @@ MOST_STRIPS = 24
 
 
 @dataclass(frozen=True)
-class Step:
+class StripStep:
     """One picture of a strip, with what it stands for, such as "style_strength 0.5"."""
 
     label: str
@@ -36,12 +36,12 @@ class Strip:
     """The pictures of one sweep with one seed, in order."""
 
     label: str
-    steps: tuple[Step, ...]
+    steps: tuple[StripStep, ...]
 
 
 def strips_of(drawn: Sequence[tuple[PairEntry, PlannedSample]]) -> tuple[Strip, ...]:
     """Gather the sweeps of a manifest, by what it says of its pairs."""
-    rows: dict[tuple[int | None, str], list[Step]] = {}
+    rows: dict[tuple[int | None, str], list[StripStep]] = {}
     for pair, sample in drawn:
         if not pair.sweep:
             continue
@@ -51,7 +51,7 @@ def strips_of(drawn: Sequence[tuple[PairEntry, PlannedSample]]) -> tuple[Strip, 
         if len(pair.seeds) > 1:
             words.append(f"seed {sample.seed}")
         label = ", ".join(word for word in words if word)
-        rows.setdefault((pair.row, label), []).append(Step(pair.step, sample.sample_id, sample.key))
+        rows.setdefault((pair.row, label), []).append(StripStep(pair.step, sample.sample_id, sample.key))
     return tuple(Strip(label, tuple(steps)) for (_, label), steps in rows.items())
 
 
@@ -65,7 +65,7 @@ def write_strips(store: Store, run_id: str, strips: Sequence[Strip]) -> None:
 def read_strips(store: Store, run_id: str) -> tuple[Strip, ...]:
     """Read back what `write_strips` wrote; nothing where a run has no sweeps."""
     rows = json.loads(store.find(layout.run_key(run_id, "sweeps.json")) or "[]")
-    return tuple(Strip(row["label"], tuple(Step(**step) for step in row["steps"])) for row in rows)
+    return tuple(Strip(row["label"], tuple(StripStep(**step) for step in row["steps"])) for row in rows)
 
 
 def draw_strips(store: Store, run_id: str) -> bytes | None:

@@ -21,9 +21,11 @@ from manifests.loading.load import parse_manifest
 from manifests.store.store import Store
 from manifests.tables.parquet import to_parquet_bytes, to_table
 from manifests.tables.run import SCORES
-from tasks.collect import Outcome, collect
+from tasks.collect import close_run
+from tasks.outcome import Outcome
 from tasks.plan import make_plan, publish
 from tasks.runs import Plan, PlannedSample, scores_key
+from tasks.stock import take_stock
 
 SCORE_NAMES = ("transfer", "style_lite0", "content_lite0", "colour_distance")
 HOSTILE = '<img src=x onerror="window.hacked=1"></script><script>window.hacked=2</script>\'"&\u2028`${1}'
@@ -67,8 +69,8 @@ def plan_run(
     loaded = parse_manifest(body, "json", "inline", (str(folder),))
     store = Store.open(str(root / "store"))
     draft = make_plan(store, loaded)
-    assert loaded.manifest is not None and not loaded.faults, loaded.faults[:3]
-    return store, publish(store, draft, loaded.manifest)
+    assert not loaded.faults, loaded.faults[:3]
+    return store, publish(store, draft)
 
 
 def finish(store: Store, plan: Plan, *, scorer: Scorer = made_scores, missing: Sequence[int] = ()) -> Outcome:
@@ -96,7 +98,7 @@ def finish(store: Store, plan: Plan, *, scorer: Scorer = made_scores, missing: S
         _put(root / scores_key(plan.run, shard), to_parquet_bytes(to_table(rows, SCORES)))
     count = len(plan.samples)
     timings = {"trained": len(plan.adapters), "train_seconds": 12.0, "drawn": count, "sample_seconds": 3.5}
-    return collect(store, plan, (), timings | {"scored": count, "score_seconds": 0.5})
+    return close_run(store, plan, take_stock(store, plan), (), timings | {"scored": count, "score_seconds": 0.5})
 
 
 def record_reads(monkeypatch: pytest.MonkeyPatch, store: Store) -> list[str]:

@@ -13,17 +13,18 @@ fall out of the band of 10 others, 0.4 % out of that of 14, and 0.04 % out of th
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from manifests import layout
 from manifests.errors import Missing
+from manifests.store.parallel import in_parallel
 from manifests.store.store import Store
 from manifests.tables.parquet import from_parquet_bytes
 from manifests.tables.run import FAULTS, SAMPLES, SCORES
+from tasks.outcome import RunRecord, read_records
 from tasks.review.decisions import load_marks
 from tasks.score_table import lower_is_better
 
@@ -94,26 +95,23 @@ def load_nights(store: Store, last: int) -> list[Night]:
         store: the store.
         last: how many nights on which something was planned.
     """
-    runs: dict[str, list[dict[str, Any]]] = {}
-    for key in store.list(layout.RUNS_PREFIX):
-        if key.endswith("/run.json") and key.count("/") == 2:
-            body = json.loads(store.read(key))
-            runs.setdefault(body["created_at"][:10], []).append(body)
+    runs: dict[str, list[RunRecord]] = {}
+    for record in read_records(store):
+        runs.setdefault(record.created_at[:10], []).append(record)
     nights = []
     for date in sorted(runs)[-last:]:
         night = Night(date)
-        for body in sorted(runs[date], key=lambda body: str(body["created_at"])):
-            _add_run(store, night, body)
+        for record in sorted(runs[date], key=lambda record: record.created_at):
+            _add_run(store, night, record)
         _add_scores(store, night)
         nights.append(night)
     return nights
 
 
-def _add_run(store: Store, night: Night, body: Mapping[str, Any]) -> None:
-    run_id = body["run_id"]
-    night.runs.append((run_id, body["state"]))
-    timings = body.get("timings") or {}
-    night.device_seconds += sum(timings.get(f"{kind}_seconds") or 0.0 for kind in ("train", "sample", "score"))
+def _add_run(store: Store, night: Night, record: RunRecord) -> None:
+    run_id = record.run_id
+    night.runs.append((run_id, record.state))
+    night.device_seconds += sum(record.timings.get(f"{kind}_seconds") or 0.0 for kind in ("train", "sample", "score"))
     try:
         samples = from_parquet_bytes(store.read(layout.run_key(run_id, "samples.parquet")), SAMPLES)
         faults = from_parquet_bytes(store.read(layout.run_key(run_id, "faults.parquet")), FAULTS)
@@ -129,8 +127,10 @@ def _add_run(store: Store, night: Night, body: Mapping[str, Any]) -> None:
 
 
 def _add_scores(store: Store, night: Night) -> None:
-    for key in store.list(f"{layout.SCORES_PREFIX}date={night.date}/"):
-        table = from_parquet_bytes(store.read(key), SCORES)
+    for data in in_parallel(store, store.find, list(store.list(f"{layout.SCORES_PREFIX}date={night.date}/"))):
+        if data is None:  # deleted at this moment, with its run
+            continue
+        table = from_parquet_bytes(data, SCORES)
         columns = (table[name].to_pylist() for name in ("score", "scorer_version", "value"))
         for name, version, value in zip(*columns, strict=True):
             night.scores.setdefault((name, version), []).append(value)

@@ -22,7 +22,7 @@ from manifests.store.store import Store
 from manifests.tables.parquet import to_parquet_bytes, to_table
 from manifests.tables.run import PLAN
 from tasks.faults import RunRefused
-from tasks.plan import plan_rows, shards_of
+from tasks.group import plan_rows, shards_of
 from tasks.review.decisions import Mark, record_marks, with_redo
 from tasks.runs import Plan, PlannedSample
 from tasks.stock import Holdings

@@ -61,9 +61,8 @@ def test_an_automatic_pack_size_is_one_where_other_machines_train(project: Proje
 
     def sizes(pack_size: int | str, elsewhere: bool) -> list[int]:
         project.write(settings=SETTINGS | {"pack_size": pack_size})
-        draft = make_plan(
-            store, load_manifest(str(project.path), allowed_roots=[str(project.base)]), elsewhere=elsewhere
-        )
+        loaded = load_manifest(str(project.path), allowed_roots=[str(project.base)])
+        draft = make_plan(store, loaded, devices="" if elsewhere else "auto")
         return [len(pack.adapters) for pack in draft.plan.packs]
 
     assert sizes("auto", True) == [1, 1, 1, 1]

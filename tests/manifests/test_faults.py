@@ -60,3 +60,13 @@ def test_a_hostile_name_cannot_steer_the_terminal() -> None:
 def test_an_unknown_kind_is_refused() -> None:
     with pytest.raises(ValueError, match=", ".join(KINDS)):
         Fault("weather", "", "", "", "")
+
+
+def test_a_long_list_names_the_first_few_and_counts_the_rest() -> None:
+    assert [errors.listed(list("abcd"[:some]), 2) for some in range(5)] == [
+        "",
+        "a",
+        "a, b",
+        "a, b and 1 more",
+        "a, b and 2 more",
+    ]

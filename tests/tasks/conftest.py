@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -29,6 +30,6 @@ def compact(store: Store) -> list[str]:
     """Drop what housekeeping drops of score parts; the names of the runs."""
     found = gc.find_waste(store, DAY)
     waste = tuple(one for one in found.waste if one.kind == "score parts")
-    gone = sum(number for _, number in gc.delete_waste(store, gc.Found(waste, found.runs)))
+    gone = sum(number for _, number in gc.delete_waste(store, replace(found, waste=waste)))
     assert gone == sum(len(one.keys) for one in waste)
     return [name for one in waste for name in one.names]

@@ -20,7 +20,7 @@ from manifests.tables.parquet import from_parquet_bytes, to_parquet_bytes
 from manifests.tables.run import SCORES
 from tasks import added_scores
 from tasks.added_scores import plan_rescoring, publish_added
-from tasks.collect import collect
+from tasks.collect import close_run
 from tasks.compaction import RunScores, publish_scores, read_scores
 from tasks.faults import RunRefused, TaskError
 from tasks.rescore import rescore_shard
@@ -187,10 +187,25 @@ def test_housekeeping_drops_parts_when_the_object_has_their_rows(
     assert names(store, plan) == wanted
     assert judge(store, plan, lines[0]) == 0
     publish(store, plan, lines[0])
-    collect(store, plan)
+    close_run(store, plan, take_stock(store, plan))
     assert names(store, plan) == wanted
     globbed = duckdb.sql(f"select count(*) from '{store.root}/scores/**/*.parquet' where scorer = 'dinov2-small'")
     assert globbed.fetchall() == [(5 * len(NEW),)]
+
+
+def test_an_object_that_names_no_scorers_keeps_their_rows(run: tuple[Store, Plan], lines: tuple[str, str]) -> None:
+    """As versions before wrote it."""
+    store, plan = run
+    judge(store, plan, lines[0])
+    publish(store, plan, lines[0])
+    wanted, scores = names(store, plan), read_scores(store, plan.run)
+    publish_scores(store, plan.run, RunScores(scores.table, scores.parts))
+    close_run(store, plan, take_stock(store, plan))
+    assert names(store, plan) == wanted and not read_scores(store, plan.run).added
+    assert judge(store, plan, lines[1]) == 5
+    publish(store, plan, lines[1])
+    assert names(store, plan) == wanted
+    assert len({row["scorer_version"] for row in rows_of(store, plan) if row["scorer"] == "dinov2-small"}) == 1
 
 
 READER = """
@@ -219,7 +234,7 @@ def test_a_reader_in_another_process_never_sees_half(run: tuple[Store, Plan], li
         judge(store, plan, lines[0])
         publish(store, plan, lines[0])
         for _ in range(3):
-            collect(store, plan)
+            close_run(store, plan, take_stock(store, plan))
         looks, globbed, product = end()
     assert looks >= 5
     assert set(globbed) <= {0, 5 * len(NEW)} and set(product) <= {0, 5 * len(NEW)}

@@ -39,9 +39,9 @@ def planned(root: Path, **more: Any) -> tuple[Store, Plan]:
     folder = folder_of(root)
     document = {"contents": [{"frames": "walk", "frames_per_second": 5}], "styles": ["gold.png", "ink.png"]} | more
     loaded = parse_manifest(document, "json", "inline", (str(folder),))
-    assert loaded.manifest is not None and not loaded.faults, loaded.faults
+    assert not loaded.faults, loaded.faults
     store = Store.open(str(root / "store"))
-    return store, publish(store, make_plan(store, loaded), loaded.manifest)
+    return store, publish(store, make_plan(store, loaded))
 
 
 def frames_of(data: bytes) -> list[np.ndarray[Any, Any]]:

@@ -14,10 +14,11 @@ from manifests import layout
 from manifests.store.store import Store
 from manifests.tables.parquet import to_parquet_bytes, to_table
 from manifests.tables.run import PLAN, SCORES
-from tasks.collect import collect
+from tasks.collect import close_run
 from tasks.compaction import publish_scores, read_scores
-from tasks.plan import plan_rows
+from tasks.group import plan_rows
 from tasks.runs import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard, published_scores_key, scores_key
+from tasks.stock import take_stock
 from tests.made_run import record_reads
 from tests.processes import reading
 from tests.tasks.conftest import compact
@@ -139,7 +140,7 @@ def test_a_young_run_and_one_that_somebody_works_on_are_left_alone(
 def test_closing_a_run_publishes_its_scores(store: Store) -> None:
     plan = planned_run(store)
     score(store, plan, plan.shards[0])
-    collect(store, plan)
+    close_run(store, plan, take_stock(store, plan))
     (key,) = store.list(layout.SCORES_PREFIX)
     assert key == layout.scores_part_key(plan.run.created_at.date(), "run-a", "0")
 

@@ -29,7 +29,7 @@ def trained(project: Project, store: Store) -> tuple[Resident, Plan]:
     """A slot's working set, and the plan of a project whose adapters all exist."""
     loaded = load_manifest(str(project.path), allowed_roots=[str(project.base)])
     assert loaded.manifest is not None and loaded.faults == ()
-    plan = publish(store, make_plan(store, loaded), loaded.manifest)
+    plan = publish(store, make_plan(store, loaded))
     resident = Resident("cpu", store, lambda event: None)
     for pack in plan.packs:
         assert train_pack(resident, {"run_id": plan.run.run_id, "pack_id": pack.pack_id})["faults"] == []

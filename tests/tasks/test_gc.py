@@ -13,7 +13,7 @@ from manifests.store.store import Store
 from manifests.tables.parquet import to_parquet_bytes, to_table
 from manifests.tables.run import PLAN
 from tasks import gc
-from tasks.plan import plan_rows
+from tasks.group import plan_rows
 from tasks.runs import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard
 
 DAY = timedelta(days=1)
@@ -65,11 +65,11 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Any:
     return move
 
 
-def kinds(found: gc.Found) -> dict[str, tuple[str, ...]]:
+def kinds(found: gc.Removable) -> dict[str, tuple[str, ...]]:
     return {waste.kind: waste.names for waste in found.waste}
 
 
-def delete(store: Store, found: gc.Found) -> int:
+def delete(store: Store, found: gc.Removable) -> int:
     return sum(number for _, number in gc.delete_waste(store, found))
 
 
@@ -117,6 +117,57 @@ def test_what_a_run_planned_in_the_meantime_needs_stays(store: Store, later: Any
     publish(store, plan)
     assert delete(store, found) == 0
     assert set(keys) <= store.list("").keys()
+
+
+def test_what_a_run_needs_whose_planning_ended_in_the_meantime_stays(store: Store, later: Any) -> None:
+    """It was half planned when waste was looked for: its run.json was there, its plan was not."""
+    plan = plan_of("run-b", "late")
+    keys = make(store, plan)
+    store.replace(layout.run_key("run-b", "run.json"), plan.run.to_json(state="planned"))
+    later(31)
+    found = gc.find_waste(store, 30 * DAY)
+    publish(store, plan)
+    assert delete(store, found) == 0
+    assert set(keys) <= store.list("").keys()
+
+
+def test_what_a_review_asks_for_in_the_meantime_stays(store: Store, later: Any) -> None:
+    plan, further = plan_of("run-a", "used"), plan_of("run-a", "further")
+    publish(store, plan)
+    make(store, plan)
+    sample = make(store, further)[3]
+    later(31)
+    found = gc.find_waste(store, 30 * DAY)
+    redo = to_parquet_bytes(to_table(plan_rows(Plan(plan.run, (), further.shards)), PLAN))
+    store.write_once(layout.redo_prefix("run-a") + "asked.parquet", redo)
+    delete(store, found)
+    assert sample in store.list("").keys()
+
+
+def test_an_old_run_that_was_taken_up_in_the_meantime_stays_with_what_it_needs(store: Store, later: Any) -> None:
+    """The lease is released again: that something was written shows it."""
+    plan = plan_of("run-a", "old")
+    publish(store, plan)
+    keys = make(store, plan)
+    later(100)
+    found = gc.find_waste(store, 30 * DAY, 90 * DAY)
+    assert kinds(found)["runs"] == ("run-a",)
+    store.replace(layout.run_key("run-a", "run.json"), plan.run.to_json(state="faults"))
+    there = store.list("")
+    assert delete(store, found) == 0
+    assert store.list("") == there and set(keys) <= there.keys()
+
+
+def test_an_old_run_that_is_at_work_again_keeps_what_it_needs(store: Store, later: Any) -> None:
+    plan = plan_of("run-a", "old")
+    publish(store, plan)
+    make(store, plan)
+    later(100)
+    found = gc.find_waste(store, 30 * DAY, 90 * DAY)
+    assert store.acquire_lease(layout.run_lease_key("run-a"), "somebody", 3600) is not None
+    there = store.list(layout.ADAPTERS_PREFIX)
+    delete(store, found)
+    assert store.list(layout.ADAPTERS_PREFIX) == there
 
 
 def test_old_runs_go_with_what_only_they_needed(store: Store, later: Any) -> None:

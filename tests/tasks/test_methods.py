@@ -21,7 +21,7 @@ from manifests.loading.load import load_manifest
 from manifests.store.store import Store
 from manifests.tables.measuring import METHOD_SCORES, METHODS
 from manifests.tables.parquet import from_parquet_bytes
-from tasks.collect import collect
+from tasks.collect import close_run
 from tasks.compaction import read_scores
 from tasks.faults import RunRefused
 from tasks.generate import generate_shard
@@ -32,6 +32,7 @@ from tasks.plan import make_plan, publish
 from tasks.resident import Resident
 from tasks.runs import Plan, PlannedSample
 from tasks.score import score_shard
+from tasks.stock import take_stock
 from tasks.train import train_pack
 from tests.flows.conftest import SETTINGS, Project
 from tests.tiny import save_tiny_base
@@ -47,8 +48,8 @@ class Bench:
         project.write(**changes)
         self.base, self.store = base, Store.open(str(folder / "store"))
         loaded = load_manifest(str(project.path), allowed_roots=(str(base),))
-        assert loaded.manifest is not None and not loaded.faults, loaded.faults
-        self.plan: Plan = publish(self.store, make_plan(self.store, loaded), loaded.manifest)
+        assert not loaded.faults, loaded.faults
+        self.plan: Plan = publish(self.store, make_plan(self.store, loaded))
         self.resident = Resident("cpu", self.store, emit=lambda event: None)
         run_id = self.plan.run.run_id
         for pack in self.plan.packs:
@@ -57,7 +58,8 @@ class Bench:
             generate_shard(self.resident, {"run_id": run_id, "shard_id": shard.shard_id})
             score_shard(self.resident, {"run_id": run_id, "shard_id": shard.shard_id})
         count = len(self.plan.samples)
-        collect(self.store, self.plan, (), {"trained": 4, "train_seconds": 8.0, "drawn": count, "sample_seconds": 2.0})
+        timings = {"trained": 4, "train_seconds": 8.0, "drawn": count, "sample_seconds": 2.0}
+        close_run(self.store, self.plan, take_stock(self.store, self.plan), (), timings)
 
     def work_off(self, method: str) -> tuple[int, int]:
         """How many adapters were trained and pictures drawn."""

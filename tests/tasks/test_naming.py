@@ -10,7 +10,7 @@ import pytest
 from blora.settings.resolve import resolve
 from manifests.loading.load import load_manifest
 from manifests.loading.pictures import check_images
-from tasks.naming import Naming
+from tasks.naming import identify
 from tasks.runs import PlannedSample
 
 DEMO = Path(__file__).parents[2] / "manifests" / "examples" / "demo.yaml"
@@ -21,7 +21,7 @@ def _samples(text: str, preset: str, **overrides: float) -> tuple[PlannedSample,
     assert loaded.manifest is not None and loaded.faults == ()
     pictures, _ = check_images(loaded.manifest)
     settings = resolve(preset, {f"sample.{name}": value for name, value in overrides.items()})
-    return Naming(loaded.manifest, pictures, settings, "revision").samples
+    return identify(loaded.manifest, pictures, settings, "revision").samples
 
 
 def _told(folder: Path, *lines: str) -> str:

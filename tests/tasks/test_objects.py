@@ -13,7 +13,7 @@ from manifests import ids
 from manifests.loading.load import load_manifest, parse_manifest
 from manifests.loading.pictures import check_images
 from manifests.store.store import Store
-from tasks.naming import Naming
+from tasks.naming import Identified, identify
 from tasks.plan import make_plan, publish
 from tasks.planned import PlannedAdapter
 
@@ -22,17 +22,17 @@ PHOTOS = [str(EXAMPLES / "pictures" / "object" / f"owl-{number}.png") for number
 STYLE = {"image": str(EXAMPLES / "pictures" / "coral.png"), "name": "coral"}
 
 
-def named(folder: Path, **document: Any) -> Naming:
+def named(folder: Path, **document: Any) -> Identified:
     path = folder / "m.json"
     path.write_text(json.dumps({"styles": [STYLE]} | document))
     loaded = load_manifest(str(path), allowed_roots=[str(EXAMPLES)])
     assert loaded.manifest is not None and loaded.faults == ()
-    return Naming(loaded.manifest, check_images(loaded.manifest)[0], resolve("demo"), "revision")
+    return identify(loaded.manifest, check_images(loaded.manifest)[0], resolve("demo"), "revision")
 
 
 def owl(folder: Path, photos: list[str] = PHOTOS, **said: Any) -> PlannedAdapter:
-    naming = named(folder, contents=[{"images": photos, "name": "owl", **said}])
-    return next(adapter for adapter in naming.adapters if adapter.name == "owl")
+    asked = named(folder, contents=[{"images": photos, "name": "owl", **said}])
+    return next(adapter for adapter in asked.adapters if adapter.name == "owl")
 
 
 def test_the_order_of_photos_is_not_part_of_an_object(tmp_path: Path) -> None:
@@ -62,9 +62,9 @@ def test_prompts_name_the_object_as_it_was_trained(tmp_path: Path) -> None:
     prompts = ["A [c]", "A [c] on a beach in [s] style"]
     content = {"images": PHOTOS, "name": "owl", "class_word": "owl"}
     style = STYLE | {"word": "coral", "class_word": "print"}
-    naming = named(tmp_path, contents=[content], styles=[style], prompts=prompts)
-    assert [sample.prompt for sample in naming.samples] == ["A [v] owl", "A [v] owl on a beach in [v] print style"]
-    assert {sample.text for sample in naming.samples} == {"a owl in coral style"}
+    asked = named(tmp_path, contents=[content], styles=[style], prompts=prompts)
+    assert [sample.prompt for sample in asked.samples] == ["A [v] owl", "A [v] owl on a beach in [v] print style"]
+    assert {sample.text for sample in asked.samples} == {"a owl in coral style"}
     pair = {"content": "owl", "prompt": "A [c] of ice", "content_prompt": "A [c]"}
     (alone,) = named(tmp_path, contents=[content], styles=[style], pairs=[pair]).samples
     assert (alone.prompt, alone.content_prompt, alone.text) == ("A [v] owl of ice", "A [v] owl", "A owl of ice")
@@ -105,8 +105,7 @@ def test_what_a_table_may_not_say_of_a_class(tmp_path: Path, rows: list[str], to
 def test_a_plan_keeps_what_an_adapter_is_trained_with(tmp_path: Path) -> None:
     content = {"images": PHOTOS, "name": "owl", "class_word": "owl"}
     loaded = parse_manifest({"contents": [content], "styles": [STYLE]}, "json", "inline", [str(EXAMPLES)])
-    assert loaded.manifest is not None
     store = Store.open(str(tmp_path))
-    plan = publish(store, make_plan(store, loaded), loaded.manifest)
+    plan = publish(store, make_plan(store, loaded))
     read = {adapter.name: (adapter.prompt, len(adapter.image_ids)) for adapter in plan.adapters}
     assert read == {"owl": ("A [v] owl", 4), "coral": ("", 1)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from manifests.store.store import Store
 from tasks import plan
 from tasks.faults import RunRefused
 from tasks.plan import make_plan, publish
+from tasks.runs import load_plan, published_scores_key
 from tests.made_run import png
 
 
@@ -29,13 +32,12 @@ def grid(folder: Path, sides: int = 3) -> Loaded:
 
 def test_a_picture_that_changes_while_a_run_is_planned_refuses_the_run_and_leaves_no_plan(tmp_path: Path) -> None:
     store, loaded = Store.open(str(tmp_path / "store")), grid(tmp_path)
-    assert loaded.manifest is not None
     draft = make_plan(store, loaded)
     assert store.list("") == {}, "planning writes nothing"
     (tmp_path / "contents1.png").write_bytes(png(7))
     (tmp_path / "styles2.png").unlink()
     with pytest.raises(RunRefused, match="2 pictures changed") as caught:
-        publish(store, draft, loaded.manifest)
+        publish(store, draft)
     told = [str(fault) for fault in caught.value.faults]
     assert len(told) == 2
     assert "contents1.png" in told[0] and "another picture" in told[0]
@@ -44,9 +46,18 @@ def test_a_picture_that_changes_while_a_run_is_planned_refuses_the_run_and_leave
     assert len(store.list(layout.IMAGES_PREFIX)) == 4
 
 
+def test_of_two_planners_across_midnight_the_date_of_the_plan_that_is_kept_stands(tmp_path: Path) -> None:
+    """Scores lie under that date: a run with two of them would be counted twice."""
+    store, loaded = Store.open(str(tmp_path / "store")), grid(tmp_path)
+    first, draft = make_plan(store, loaded), make_plan(store, loaded)
+    next_day = replace(draft.plan.run, created_at=draft.plan.run.created_at + timedelta(days=1))
+    second = replace(draft, plan=replace(draft.plan, run=next_day))
+    keys = {published_scores_key(publish(store, one).run) for one in (first, second)}
+    assert keys == {published_scores_key(load_plan(store, first.plan.run.run_id).run)}
+
+
 def test_pictures_that_the_store_has_are_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, loaded = Store.open(str(tmp_path / "store")), grid(tmp_path)
-    assert loaded.manifest is not None
     made: list[bytes] = []
 
     def counted(data: bytes) -> normalise.NormalisedImage:
@@ -54,7 +65,7 @@ def test_pictures_that_the_store_has_are_not_made_again(tmp_path: Path, monkeypa
         return normalise.normalise(data)
 
     monkeypatch.setattr(plan, "NORMALISED", Turn(counted, animation.normalise_frames))
-    publish(store, make_plan(store, loaded), loaded.manifest)
+    publish(store, make_plan(store, loaded))
     assert len(made) == len(store.list(layout.IMAGES_PREFIX)) == 6
-    publish(store, make_plan(store, loaded), loaded.manifest)
+    publish(store, make_plan(store, loaded))
     assert len(made) == 6

@@ -10,9 +10,10 @@ from blora.checks.limits import calibrated, limits_for
 from blora.settings.judging import CheckSettings
 from manifests import layout
 from manifests.store.store import Store
-from tasks.collect import collect
+from tasks.collect import close_run
 from tasks.runs import Plan, PlannedSample
 from tasks.status import full_status
+from tasks.stock import take_stock
 from tests.made_run import finish, plan_run
 
 
@@ -30,7 +31,7 @@ def judged(store: Store, plan: Plan, passed: list[bool | None]) -> dict[str, Any
         check = {"attempt": 1, "attempts": 1, "passed": verdict, "failed": failed}
         check |= {"measures": {"split_image": 0.9}, "limits": {} if verdict is None else {"split_image": 0.5}}
         store.replace(key, json.dumps(json.loads(store.read(key)) | {"check": check}).encode())
-    collect(store, plan, (), {})
+    close_run(store, plan, take_stock(store, plan), (), {})
     return dict(json.loads(store.read(layout.run_key(plan.run.run_id, "run.json"))))
 
 

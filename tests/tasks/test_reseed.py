@@ -17,11 +17,12 @@ from manifests.store.store import Store
 from manifests.tables.parquet import from_parquet_bytes
 from manifests.tables.run import ADAPTERS, FAULTS
 from tasks import reseed
-from tasks.collect import collect
+from tasks.collect import close_run
 from tasks.plan import make_plan, publish
 from tasks.resident import Resident
 from tasks.runs import Plan
 from tasks.status import full_status
+from tasks.stock import take_stock
 from tasks.train import train_pack
 from tests.flows.conftest import SETTINGS, Project
 from tests.tiny import save_tiny_base
@@ -42,9 +43,9 @@ class Slot:
         project = Project(root / "project", base, contents=1, styles=1)
         project.write(settings=SETTINGS | ({"check": dict(check)} if check is not None else {}))
         loaded = load_manifest(str(project.path), allowed_roots=[str(base)])
-        assert loaded.manifest is not None and loaded.faults == ()
+        assert loaded.faults == ()
         self.store = Store.open(str(root / "store"))
-        self.plan: Plan = publish(self.store, make_plan(self.store, loaded), loaded.manifest)
+        self.plan: Plan = publish(self.store, make_plan(self.store, loaded))
         self.steps: list[tuple[int, int]] = []
         self.resident = Resident("cpu", self.store, self.note)
 
@@ -77,7 +78,7 @@ def test_a_check_that_is_only_told_changes_neither_ids_nor_bytes(tmp_path: Path,
         check = marker["check"]
         assert (check["attempt"], check["attempts"], check["passed"], check["limits"]) == (1, 1, None, {})
         assert 0 < check["measures"]["reconstruction_distance"] < 150 and len(check["measures"]) == 4
-    collect(told.store, told.plan)
+    close_run(told.store, told.plan, take_stock(told.store, told.plan))
     rows = told.table("adapters", ADAPTERS)
     assert [row["passed"] for row in rows] == [None, None] and all(row["white_background"] is not None for row in rows)
 
@@ -117,7 +118,7 @@ def test_what_never_passes_is_kept_at_its_best_and_is_a_fault(tmp_path: Path, ba
         assert (marker["check"]["passed"], marker["check"]["failed"]) == (False, ["reconstruction_distance"])
         assert marker["settings"]["check"]["attempts"] == 3
     assert slot.store.list(f"runs/{slot.plan.run.run_id}/checkpoints/") == {}
-    outcome = collect(slot.store, slot.plan)
+    outcome = close_run(slot.store, slot.plan, take_stock(slot.store, slot.plan))
     told = [row for row in slot.table("faults", FAULTS) if row["kind"] == "check"]
     assert {row["item"] for row in told} == {adapter.adapter_id for adapter in slot.plan.adapters}
     assert "none of 3 trainings of c0 passed its check; the best is kept" in {row["what"] for row in told}

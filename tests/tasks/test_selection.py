@@ -14,7 +14,7 @@ from manifests.store.store import Store
 from manifests.tables.parquet import to_parquet_bytes, to_table
 from manifests.tables.run import FAULTS, PLAN
 from tasks.faults import fault_row
-from tasks.plan import plan_rows
+from tasks.group import plan_rows
 from tasks.runs import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard
 from tasks.selection import given_up, select
 from tasks.status import full_status

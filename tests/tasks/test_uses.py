@@ -14,19 +14,19 @@ from manifests.loading.load import load_manifest
 from manifests.loading.pictures import check_images
 from manifests.tables.parquet import from_parquet_bytes, to_parquet_bytes, to_table
 from manifests.tables.run import PLAN
-from tasks.naming import Naming
+from tasks.naming import Identified, identify
 from tasks.runs import PlannedSample
 
 EXAMPLES = Path(__file__).parents[2] / "manifests" / "examples"
 PICTURES = EXAMPLES / "pictures"
 
 
-def naming(path: Path, preset: str = "demo") -> Naming:
+def identified(path: Path, preset: str = "demo") -> Identified:
     """What a manifest without faults asks for."""
     loaded = load_manifest(str(path), allowed_roots=[str(EXAMPLES)])
     assert loaded.manifest is not None and loaded.faults == ()
     pictures, _ = check_images(loaded.manifest)
-    return Naming(loaded.manifest, pictures, resolve(preset), "revision")
+    return identify(loaded.manifest, pictures, resolve(preset), "revision")
 
 
 def samples(folder: Path, pairs: list[dict[str, Any]], **more: Any) -> tuple[PlannedSample, ...]:
@@ -38,7 +38,7 @@ def samples(folder: Path, pairs: list[dict[str, Any]], **more: Any) -> tuple[Pla
     }
     path = folder / "m.json"
     path.write_text(json.dumps(rows | {"pairs": pairs} | more))
-    return naming(path).samples
+    return identified(path).samples
 
 
 @pytest.mark.parametrize(
@@ -51,11 +51,11 @@ def samples(folder: Path, pairs: list[dict[str, Any]], **more: Any) -> tuple[Pla
     ],
 )
 def test_ids_of_plain_pairs_are_what_they_always_were(name: str, preset: str, digest: str) -> None:
-    assert ids.digest([sample.sample_id for sample in naming(EXAMPLES / name, preset).samples]) == digest
+    assert ids.digest([sample.sample_id for sample in identified(EXAMPLES / name, preset).samples]) == digest
 
 
 def test_the_run_of_the_demo_is_what_it_always_was() -> None:
-    assert naming(EXAMPLES / "demo.yaml").run_id() == "demo-964949b79647"
+    assert identified(EXAMPLES / "demo.yaml").run_id == "demo-964949b79647"
 
 
 def test_a_prompt_that_stands_for_a_side_is_that_side(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_prompt_that_stands_for_a_side_is_that_side(tmp_path: Path) -> None:
 def test_only_what_is_drawn_is_trained(tmp_path: Path) -> None:
     path = tmp_path / "m.json"
     samples(tmp_path, [{"content": "owl", "prompt": "ice"}])
-    assert [adapter.name for adapter in naming(path).adapters] == ["owl"]
+    assert [adapter.name for adapter in identified(path).adapters] == ["owl"]
 
 
 def test_a_strength_of_the_head_says_nothing_of_a_side_that_is_missing(tmp_path: Path) -> None:
@@ -114,10 +114,10 @@ def test_the_ends_of_a_sweep_are_the_pictures_that_plain_pairs_ask_for(tmp_path:
     swept = samples(tmp_path, [{"content": "owl", "style": ["night", "coral"], "sweep": {"mix": 5}}])
     plain = samples(tmp_path, [{"content": "owl", "style": "night"}, {"content": "owl", "style": "coral"}])
     assert [swept[0], swept[-1]] == list(plain)
-    strips = naming(tmp_path / "m.json").strips
+    strips = identified(tmp_path / "m.json").strips
     assert strips == ()
     samples(tmp_path, [{"content": "owl", "style": ["night", "coral"], "sweep": {"mix": 5}, "seeds": [3, 4]}])
-    three, four = naming(tmp_path / "m.json").strips
+    three, four = identified(tmp_path / "m.json").strips
     assert (three.label, four.label) == ("owl x night to coral, seed 3", "owl x night to coral, seed 4")
     assert [step.label for step in three.steps] == ["mix 0", "mix 0.25", "mix 0.5", "mix 0.75", "mix 1"]
 
@@ -125,7 +125,7 @@ def test_the_ends_of_a_sweep_are_the_pictures_that_plain_pairs_ask_for(tmp_path:
 def test_two_sweeps_of_one_pair_are_two_strips(tmp_path: Path) -> None:
     pair = {"content": "owl", "style": "night", "sweep": {"colour_amount": [0.5, 1]}}
     samples(tmp_path, [pair | {"colour_by": "subject"}, pair | {"colour_by": "guidance", "colour_of": "style"}])
-    strips = naming(tmp_path / "m.json").strips
+    strips = identified(tmp_path / "m.json").strips
     assert [(strip.label, len(strip.steps)) for strip in strips] == [
         ("owl x night, colours of content by subject", 2),
         ("owl x night, colours of style by guidance", 2),

@@ -1,0 +1,131 @@
+"""Records of runs: read side by side, because a store may hold thousands, and left out where they are just deleted."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from manifests import layout
+from manifests.loading.load import parse_manifest
+from manifests.store.backend import Entry
+from manifests.store.store import Store
+from tasks import gc
+from tasks.cost import estimate
+from tasks.export import export_run
+from tasks.inbox import look
+from tasks.plan import make_plan
+from tasks.review.nights import load_nights
+from tasks.runs import Plan
+from tasks.status import list_runs
+from tests.made_run import finish, plan_run
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> tuple[Store, list[Plan]]:
+    """Four runs of four pictures each that have ended."""
+    plans = []
+    for number in range(4):
+        store, plan = plan_run(tmp_path, ["c0", "c1"], ["s0", "s1"], name=f"night-{number}")
+        finish(store, plan)
+        plans.append(plan)
+    return store, plans
+
+
+def in_twos(monkeypatch: pytest.MonkeyPatch, store: Store, prefix: str, suffix: str = "") -> list[str]:
+    """Have no object under a prefix read before another is, too; the keys read."""
+    meeting, read, keys = threading.Barrier(2, timeout=10), store.read, list[str]()
+
+    def together(key: str) -> bytes:
+        if key.startswith(prefix) and key.endswith(suffix):
+            meeting.wait()
+            keys.append(key)
+        return read(key)
+
+    monkeypatch.setattr(store, "read", together)
+    return keys
+
+
+def price(store: Store, folder: Path) -> str:
+    """What the price of another manifest with the same settings stands on."""
+    sides = {side: [{"image": f"{side}0.png", "name": side, "word": "thing"}] for side in ("contents", "styles")}
+    body: dict[str, object] = {"version": 1, "name": "next", "grid": True, **sides}
+    return estimate(store, make_plan(store, parse_manifest(body, "json", "inline", (str(folder),)))).basis
+
+
+@pytest.mark.parametrize("look", [list_runs, lambda store: load_nights(store, 30)], ids=["runs", "nights"])
+def test_records_of_runs_are_read_side_by_side(
+    stored: tuple[Store, list[Plan]], look: Callable[[Store], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, plans = stored
+    keys = in_twos(monkeypatch, store, layout.RUNS_PREFIX, "/run.json")
+    assert look(store)
+    assert len(keys) == len(plans)
+
+
+def test_a_price_is_made_from_records_that_are_read_side_by_side(
+    stored: tuple[Store, list[Plan]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, plans = stored
+    keys = in_twos(monkeypatch, store, f"{layout.RUNS_PREFIX}night-", "/run.json")
+    assert price(store, tmp_path / "inputs").startswith("measured in run night-")
+    assert len(keys) == len(plans)
+
+
+def test_pictures_of_an_export_are_read_side_by_side(
+    stored: tuple[Store, list[Plan]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, plans = stored
+    before = export_run(store, plans[0].run.run_id, str(tmp_path / "a"))
+    keys = in_twos(monkeypatch, store, layout.SAMPLES_PREFIX)
+    assert export_run(store, plans[0].run.run_id, str(tmp_path / "b")) == before == (4, 0)
+    assert len(keys) == 4
+    assert {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()} == {
+        path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()
+    }
+
+
+@pytest.mark.parametrize("look", [list_runs, lambda store: load_nights(store, 30)], ids=["runs", "nights"])
+def test_a_run_that_housekeeping_deletes_meanwhile_is_left_out(
+    stored: tuple[Store, list[Plan]], look: Callable[[Store], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, plans = stored
+    gone, listing = plans[1].run.run_id, store.list
+    went = list[str]()
+
+    def then_deleted(prefix: str) -> dict[str, Entry]:
+        entries = listing(prefix)
+        if not went:
+            keys = [key for key in listing("") if gone in key]
+            waste = (gc.Waste("runs", (gone,), dict.fromkeys(keys, 0)),)
+            went.extend(keys)
+            list(gc.delete_waste(Store.open(store.root), gc.Removable(waste, frozenset(), listing(layout.RUNS_PREFIX))))
+        return entries
+
+    monkeypatch.setattr(store, "list", then_deleted)
+    found = look(store)
+    assert went and gone not in str(found)
+    assert all(plan.run.run_id in str(found) for plan in plans if plan.run.run_id != gone)
+
+
+def test_manifests_of_the_inbox_are_read_side_by_side_and_one_taken_away_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, names = Store.open(str(tmp_path / "store")), [f"{layout.INBOX_PREFIX}{name}.json" for name in "abcde"]
+    for name in names:
+        store.replace(name, name.encode())
+    listing = store.list
+
+    def then_taken(prefix: str) -> dict[str, Entry]:
+        entries = listing(prefix)
+        store.delete(names[0])
+        return entries
+
+    monkeypatch.setattr(store, "list", then_taken)
+    keys = in_twos(monkeypatch, store, layout.INBOX_PREFIX)
+    store.write_once(f"{layout.INBOX_PREFIX}f.json", b"f")
+    assert [one.key for one in look(store, [])] == [*names[1:], f"{layout.INBOX_PREFIX}f.json"]
+    assert len(keys) == 6
