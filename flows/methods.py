@@ -47,7 +47,7 @@ def compare_methods(manifest: str, options: MethodOptions | None = None) -> Stat
     loaded = read_manifest(manifest, shared)
     for fault in loaded.faults:
         get_run_logger().error("%s", fault)
-    draft = make_plan(store, loaded, preset=options.preset, overrides=options.overrides)
+    draft = make_plan(store, loaded, preset=options.preset, overrides=options.overrides, devices=options.devices)
     assert loaded.manifest is not None  # make_plan refused it otherwise
     run_id = publish(store, draft, loaded.manifest).run.run_id
     devices = environment.devices(options.devices)

@@ -72,6 +72,7 @@ def stylize(manifest: str | InlineManifest, options: RunOptions | None = None) -
         overrides=options.overrides,
         on_fault=options.on_fault,
         elsewhere=options.shards == "pool",
+        devices=options.devices,
     )
     assert loaded.manifest is not None  # make_plan refused it otherwise
     return _work_off(store, publish(store, draft, loaded.manifest), options, draft.held)

@@ -9,6 +9,7 @@ they scale with the number of pixels.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,9 +91,9 @@ def parameters_per_rank(base: str) -> int:
     return int(layers * (8 * width + 4 * width + 2 * (context + width)))
 
 
-def auto_pack_size(base: str, settings: TrainSettings) -> int:
-    """How many adapters fit into one pass on this machine's smallest device; 1 where that cannot be known."""
-    free_bytes, on_gpu = environment.free_device_bytes()
+def auto_pack_size(base: str, settings: TrainSettings, devices: Sequence[str]) -> int:
+    """How many adapters fit into one pass on the smallest of the `devices`; 1 where that cannot be known."""
+    free_bytes, on_gpu = environment.free_device_bytes(devices)
     return memory.pack_size(free_bytes, settings, memory_model(base), on_gpu=on_gpu)
 
 

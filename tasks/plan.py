@@ -26,6 +26,7 @@ from manifests.parquet import to_parquet_bytes, to_table
 from manifests.schema import Loaded, Manifest
 from manifests.store import Store
 from manifests.tables import PLAN
+from tasks import environment
 from tasks.bases import revision_of
 from tasks.bulk import uncollected
 from tasks.clips import Clip, write_clips
@@ -63,6 +64,7 @@ def make_plan(
     overrides: dict[str, Any] | None = None,
     on_fault: str | None = None,
     elsewhere: bool = False,
+    devices: str = "auto",
 ) -> Draft:
     """Work out what a manifest asks for. Writes nothing.
 
@@ -74,6 +76,7 @@ def make_plan(
         on_fault: replaces the manifest's own: ``record`` or ``stop``.
         elsewhere: whether other machines train: what a device there holds cannot be known here, so that an automatic
             pack size is 1.
+        devices: those of this machine that train, as the user names them; an automatic pack size fits the smallest.
 
     Raises:
         RunRefused: nothing usable is left, or there are faults and the policy is to stop.
@@ -111,7 +114,7 @@ def make_plan(
         plan = replace(kept, run=replace(kept.run, faults=faults))
     except RunNotFound:
         kept = None
-        packs = _packs(naming.adapters, held, _pack_size(settings, manifest.base, elsewhere))
+        packs = _packs(naming.adapters, held, _pack_size(settings, manifest.base, elsewhere, devices))
         plan = Plan(run, packs, shards_of(naming.samples, held, settings))
     images = {picture.image_id: key for key, picture in pictures.items()}
     return Draft(plan, images, held, naming.strips, naming.clips, kept is not None)
@@ -176,10 +179,10 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _pack_size(settings: Settings, base: str, elsewhere: bool) -> int:
+def _pack_size(settings: Settings, base: str, elsewhere: bool, devices: str) -> int:
     if settings.pack_size != "auto":
         return settings.pack_size
-    return 1 if elsewhere else auto_pack_size(base, settings.train)
+    return 1 if elsewhere else auto_pack_size(base, settings.train, environment.devices(devices))
 
 
 def _packs(adapters: Sequence[PlannedAdapter], held: Holdings, size: int) -> tuple[Pack, ...]:

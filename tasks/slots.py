@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from tasks.environment import slot_module
+from tasks.environment import physical_gpus, slot_module
 from tasks.faults import JobFailed, SlotDied, SlotStalled
 
 logger = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class Slot:
         environment = dict(os.environ)
         device = self.device
         if device.startswith("cuda:"):
-            environment["CUDA_VISIBLE_DEVICES"] = _visible_device(int(device.split(":")[1]))
+            (environment["CUDA_VISIBLE_DEVICES"],) = physical_gpus([device])
             device = "cuda:0"
         command = [sys.executable, "-m", slot_module(), device, self.store_root, str(write_end)]
         child = subprocess.Popen(
@@ -212,13 +212,6 @@ class SlotPool:
             yield slot
         finally:
             free.put(slot)
-
-
-def _visible_device(index: int) -> str:
-    """The device that index means under the CUDA_VISIBLE_DEVICES this process was given itself."""
-    from tasks.environment import visible_cuda_devices
-
-    return visible_cuda_devices()[index]
 
 
 def slot_figures(name: str, spent: Mapping[str, float], wall_seconds: float) -> dict[str, Any]:
