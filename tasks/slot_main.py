@@ -74,12 +74,15 @@ def main(device: str, store_root: str, answer_fd: int) -> None:
     answers = os.fdopen(answer_fd, "wb", buffering=0)
     requests = read_requests()
 
+    number = 0  # of the request that is being served
+
     def send(message: dict[str, Any]) -> None:
-        answers.write(json.dumps(message).encode() + b"\n")
+        answers.write(json.dumps({"request": number, **message}).encode() + b"\n")
 
     resident = Resident(device, Store.open(store_root), emit=lambda event: send({"event": event}))
     while True:
         request = json.loads(requests.get())
+        number = request["request"]
         try:
             send({"answer": find_job(request["job"])(resident, request["payload"])})
         except Exception as error:

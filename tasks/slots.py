@@ -11,6 +11,7 @@ leaves.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -52,6 +53,7 @@ class Slot:
         self._child: subprocess.Popen[bytes] | None = None
         self._answers = -1
         self._unread = b""
+        self._numbers = itertools.count(1)
         self._last_words: deque[str] = deque(maxlen=20)
 
     @property
@@ -73,7 +75,8 @@ class Slot:
             JobFailed: the job raised.
         """
         child = self._ensure_child()
-        request = json.dumps({"job": job, "payload": dict(payload)}).encode() + b"\n"
+        number = next(self._numbers)
+        request = json.dumps({"request": number, "job": job, "payload": dict(payload)}).encode() + b"\n"
         try:
             assert child.stdin is not None
             child.stdin.write(request)
@@ -81,6 +84,8 @@ class Slot:
         except OSError as error:
             raise self._died(child) from error
         for message in self._messages(child):
+            if message["request"] != number:
+                continue  # of a job whose caller went away before its end
             if "answer" in message:
                 return dict(message["answer"])
             if "error" in message:

@@ -10,11 +10,12 @@ from pathlib import Path
 
 folder, answers = Path(sys.argv[2]), int(sys.argv[3])
 for line in sys.stdin.buffer:
-    pack_id = json.loads(line)["payload"]["pack_id"]
+    request = json.loads(line)
+    pack_id = request["payload"]["pack_id"]
     made, died = folder / pack_id, folder / "died"
     if pack_id == "b" and not died.exists():
         died.touch()
         os._exit(9)
     answer = {"trained": [] if made.exists() else [pack_id], "train_seconds": 0.0 if made.exists() else 2.0}
     made.touch()
-    os.write(answers, json.dumps({"answer": answer}).encode() + b"\n")
+    os.write(answers, json.dumps({"request": request["request"], "answer": answer}).encode() + b"\n")

@@ -205,7 +205,7 @@ def main(device: str, store_root: str, answer_fd: int) -> None:
         except Exception as error:
             verdict = is_transient(error)
             message = {"error": {"error_class": type(error).__name__, "message": str(error), "transient": verdict}}
-        answers.write(json.dumps(message).encode() + b"\n")
+        answers.write(json.dumps({"request": request["request"], **message}).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tasks.faults import JobFailed, SlotDied, SlotStalled, is_transient, may_pass
-from tasks.slots import Slot, SlotPool, slot_figures
+from tasks.slots import Event, Slot, SlotPool, slot_figures
 
 
 def wait_for_exit(pid: int, timeout_seconds: float) -> bool:
@@ -79,6 +79,23 @@ def test_a_silent_child_is_ended(tmp_path: Path) -> None:
     with pytest.raises(SlotStalled, match=r"silent for 0\.5 s"):
         slot.call("no_such_job", {})
     assert wait_for_exit(pid, 5)
+    slot.stop()
+
+
+def test_an_answer_whose_caller_went_away_is_not_given_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BLORA_SLOT_MODULE", "tests.chatty_slot")
+    slot = Slot("cpu", str(tmp_path), stall_timeout_seconds=60)
+
+    def broken(event: Event) -> None:
+        raise BrokenPipeError("whoever listened")
+
+    with pytest.raises(BrokenPipeError, match="whoever listened"):
+        slot.call("train_pack", {"pack_id": "a"}, broken)
+    pid, heard = slot.pid, list[Event]()
+    assert slot.call("train_pack", {"pack_id": "b"}, heard.append) == {"pack_id": "b"}
+    assert heard == [{"pack_id": "b"}, {"pack_id": "b"}] and slot.pid == pid
     slot.stop()
 
 
