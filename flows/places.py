@@ -19,6 +19,7 @@ from tasks.faults import may_pass
 from tasks.fleet import Fleet, Outcome
 from tasks.runs import Pack, Shard
 from tasks.slots import SlotPool
+from tasks.steps import ItemError
 
 Job: TypeAlias = Literal["train", "generate", "score"]
 
@@ -65,7 +66,7 @@ class Answer:
 
     spent: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     faults: tuple[Fault, ...] = ()
-    failed_items: Mapping[str, str] = field(default_factory=dict)
+    failed_items: Mapping[str, ItemError] = field(default_factory=dict)
     failed: str = ""
     transient: bool = False
     lost: bool = False

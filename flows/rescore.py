@@ -86,7 +86,7 @@ def _judge(store: Store, run_id: str, asked: Sequence[Rescoring], devices: tuple
                 if not isinstance(said, dict):
                     failed.append(f"{one.kind}: {said}")
                 elif said.get("failed"):
-                    failed.append(f"{one.kind}: {next(iter(said['failed'].values()))}")
+                    failed.append(f"{one.kind}: {next(iter(said['failed'].values())).message}")
     if failed:
         raise TaskError(
             f"{run_id}: {len(failed)} tasks failed, and no score was published; the first: {failed[0]}. "

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 from prefect import runtime, task
@@ -17,7 +18,7 @@ from prefect.states import Failed
 from prefect.tasks import Task, exponential_backoff
 
 from tasks import progress
-from tasks.faults import JobFailed, is_transient, may_pass
+from tasks.faults import is_transient, may_pass
 from tasks.slots import SlotPool
 
 POOL: ContextVar[SlotPool] = ContextVar("POOL")
@@ -42,6 +43,19 @@ _RETRY: dict[str, Any] = {
 }
 
 
+@dataclass(frozen=True)
+class ItemError:
+    """Why an item of a task failed.
+
+    Attributes:
+        message: what went wrong.
+        may_pass: whether it deserves another try some other time.
+    """
+
+    message: str
+    may_pass: bool
+
+
 def _in_slot(job: str, payloads: Mapping[str, dict[str, Any]], *, beside: bool = False) -> dict[str, Any] | State[Any]:
     """Do items one after the other in one slot; one that fails for good does not keep the others from it.
 
@@ -52,25 +66,32 @@ def _in_slot(job: str, payloads: Mapping[str, dict[str, Any]], *, beside: bool =
 
     Returns:
         ``slots``: by the name of a slot, its answers as one, those of an earlier try of the same task included; a
-        failed state with that, and with ``failed`` (item id: why), if not all went well.
+        failed state with that, and with ``failed`` (`ItemError` by item id), if not all went well.
     """
-    failed: dict[str, str] = {}
+    failed: dict[str, ItemError] = {}
     pool, task_run_id = POOL.get(), str(runtime.task_run.id)
     # A retry asks for all items again; what those that an earlier try finished have cost is known here alone.
-    answers = pool.unclaimed.setdefault(task_run_id, {})
+    answers = pool.unclaimed.pop(task_run_id, {})
     with pool.borrow(beside=beside) as slot:
         for item, payload in payloads.items():
             try:
                 answers.setdefault(slot.name, []).append(slot.call(job, payload, progress.publish))
-            except JobFailed as error:
-                if may_pass(error) or len(payloads) == 1:
+            except Exception as error:
+                if is_transient(error) and _has_tries_left():
+                    pool.unclaimed[task_run_id] = answers
                     raise
-                failed[item] = str(error)
-    del pool.unclaimed[task_run_id]
+                if len(payloads) == 1:
+                    raise
+                failed[item] = ItemError(str(error), may_pass(error))
     said: dict[str, Any] = {"slots": {name: _merged(some) for name, some in answers.items()}}
     if not failed:
         return said
     return Failed(message=f"{len(failed)} of {len(payloads)} items failed", data=said | {"failed": failed})
+
+
+def _has_tries_left() -> bool:
+    """Whether the task run that this is part of would be tried again."""
+    return int(runtime.task_run.run_count or 0) <= RETRIES
 
 
 def _merged(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
