@@ -52,8 +52,7 @@ def generate_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any
         ``drawn`` (sample ids written by this call), ``without_adapter`` (sample ids that cannot be drawn),
         ``sample_seconds``, and ``busy_seconds`` of them in which the device drew.
     """
-    plan = resident.plan(payload["run_id"])
-    shard = plan.shard(payload["shard_id"])
+    plan, shard = resident.shard(payload["run_id"], payload["shard_id"])
     only = None if payload.get("only") is None else frozenset(payload["only"])
     present: set[str] = set()
     for content_id in {planned.content_id for planned in shard.samples}:

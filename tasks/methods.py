@@ -61,8 +61,8 @@ def train_method(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
     Raises:
         OutOfMemoryError: the pack does not fit on the device.
     """
-    plan = resident.plan(payload["run_id"])
-    pack, method = plan.pack(payload["item"]), payload["method"]
+    method = payload["method"]
+    plan, pack = resident.pack(payload["run_id"], payload["item"])
     keys = {one.adapter_id: _weights_key(plan, method, one.adapter_id) for one in pack.adapters}
     there = resident.store.list(methods_key(plan, method))
     missing = [one for one in pack.adapters if keys[one.adapter_id] not in there]
@@ -105,8 +105,8 @@ def draw_method(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
     Returns:
         ``drawn`` and ``scored``: ids of the run's pictures whose counterparts were.
     """
-    plan = resident.plan(payload["run_id"])
-    shard, method = plan.shard(payload["item"]), payload["method"]
+    method = payload["method"]
+    plan, shard = resident.shard(payload["run_id"], payload["item"])
     there = resident.store.list(methods_key(plan, method))
     drawn = []
     seconds = 0.0

@@ -25,8 +25,7 @@ def rescore_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]
     Returns:
         ``scored`` (sample ids scored by this call), ``score_seconds``, and ``busy_seconds`` of them spent on scores.
     """
-    plan = resident.plan(payload["run_id"])
-    shard = plan.shard(payload["shard_id"])
+    plan, shard = resident.shard(payload["run_id"], payload["shard_id"])
     kind, only = parse_scorer(payload["scorer"]).kind, frozenset(payload["only"])
     key = layout.added_scores_key(plan.run.run_id, shard.shard_id, kind)
     started = time.monotonic()

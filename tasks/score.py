@@ -37,8 +37,7 @@ def score_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
         ``scored`` (sample ids scored by this call), ``score_seconds``, and ``busy_seconds`` of them spent on scores.
     """
     run_id = payload["run_id"]
-    plan = resident.plan(run_id)
-    shard = plan.shard(payload["shard_id"])
+    plan, shard = resident.shard(run_id, payload["shard_id"])
     key = scores_key(plan.run, shard)
     rows = find_table(resident.store, key, SCORES).to_pylist()
     known = {row["sample_id"] for row in rows}

@@ -76,10 +76,15 @@ def main(device: str, store_root: str, answer_fd: int) -> None:
 
     number = 0  # of the request that is being served
 
-    def send(message: dict[str, Any]) -> None:
-        answers.write(json.dumps({"request": number, **message}).encode() + b"\n")
+    one_at_a_time = threading.Lock()
 
-    resident = Resident(device, Store.open(store_root), emit=lambda event: send({"event": event}))
+    def send(message: dict[str, Any]) -> None:
+        with one_at_a_time:
+            answers.write(json.dumps({"request": number, **message}).encode() + b"\n")
+
+    resident = Resident(
+        device, Store.open(store_root), lambda event: send({"event": event}), lambda doing: send({"beat": doing})
+    )
     while True:
         request = json.loads(requests.get())
         number = request["request"]

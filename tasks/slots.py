@@ -83,6 +83,7 @@ class Slot:
             child.stdin.flush()
         except OSError as error:
             raise self._died(child) from error
+        doing = ""
         for message in self._messages(child):
             if message["request"] != number:
                 continue  # of a job whose caller went away before its end
@@ -92,6 +93,9 @@ class Slot:
                 raise JobFailed(**message["error"])
             if listen is not None and "event" in message:
                 listen(message["event"])
+            if "beat" in message and message["beat"] != doing:
+                doing = message["beat"]
+                logger.info("slot %s: %s", self.name, doing)
         raise self._died(child)
 
     def stop(self) -> None:
@@ -181,7 +185,7 @@ class SlotPool:
         slots: all of them.
         beside: how many of them serve scoring alone, on the CPU, so that no GPU waits for it: one where there are
             GPUs, none elsewhere.
-        unclaimed: answers of items of tasks that have not ended, by task run and slot; else a retry would lose them.
+        unclaimed: answers of items of tasks that will be tried again, by task run and slot; else they would be lost.
     """
 
     def __init__(self, devices: Sequence[str], store_root: str, stall_timeout_seconds: float = 1800.0) -> None:

@@ -25,6 +25,7 @@ from blora.limits import training_identity
 from blora.memory import training_bytes
 from blora.train import StepReport, TrainItem, TrainResult, train
 from manifests import layout
+from manifests.errors import counted
 from manifests.faults import Fault
 from manifests.store import Missing, Store
 from tasks.cost import memory_model
@@ -50,8 +51,7 @@ def train_pack(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
         ``trained`` (adapter ids written by this call), ``faults`` (as dicts), ``train_seconds``, and ``busy_seconds``
         of them in which the device trained.
     """
-    plan = resident.plan(payload["run_id"])
-    pack = plan.pack(payload["pack_id"])
+    plan, pack = resident.pack(payload["run_id"], payload["pack_id"])
     only = payload.get("only")
     wanted = [a for a in pack.adapters if only is None or a.adapter_id in only]
     holder = f"{plan.run.run_id}: {here()}"
@@ -66,7 +66,9 @@ def train_pack(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
         with ExitStack() as stack:
             mine = _lease(resident.store, missing, holder, stack)
             if not mine:
-                time.sleep(POLL_SECONDS)  # another run is training all of them: its end, or its lease's, is awaited
+                # Their end is awaited, or that of their leases.
+                resident.beat(f"waits for {counted(len(missing), 'adapter')} that another run trains")
+                time.sleep(POLL_SECONDS)
                 continue
             done, failed, seconds = _train(resident, plan.run, pack, mine)
             busy_seconds += seconds
