@@ -89,19 +89,21 @@ def _check(
 ) -> list[Verdict | None]:
     """A verdict for each adapter that was trained; none where checks are off or the device has no room for them."""
     images = [resident.picture(layout.image_key(adapter.image_ids[0])) for adapter in adapters]
-    trained = [(one.adapter, image) for one, image in zip(results, images, strict=True) if one.adapter is not None]
+    trained = [
+        (result.adapter, image) for result, image in zip(results, images, strict=True) if result.adapter is not None
+    ]
     if not run.settings.check.attempts or not trained:
         return [None for _ in results]
     base = resident.base(run.base, run.settings.train.precision)
     try:
         drawing = resident.drawing(run.base, reconstruction_settings(run.settings))
-        found = iter(check_adapters(base, trained, run.settings, drawing=drawing))
+        verdicts = iter(check_adapters(base, trained, run.settings, drawing=drawing))
     except OutOfMemoryError:
         return [None for _ in results]
-    return [None if one.adapter is None else next(found) for one in results]
+    return [None if result.adapter is None else next(verdicts) for result in results]
 
 
 def _best(tried: Sequence[Attempt]) -> Attempt:
     """The attempt to keep; one that diverged is the worst of all, one that could not be checked is kept as it is."""
-    unjudged = next((one for one in tried if one.result.adapter is not None and one.verdict is None), None)
-    return unjudged or tried[best_attempt([one.verdict for one in tried])]
+    unjudged = next((a for a in tried if a.result.adapter is not None and a.verdict is None), None)
+    return unjudged or tried[best_attempt([attempt.verdict for attempt in tried])]

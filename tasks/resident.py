@@ -8,11 +8,11 @@ from __future__ import annotations
 import gc
 import io
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ from manifests.store import Store
 from tasks.bases import located_base
 from tasks.cost import memory_model
 from tasks.environment import heartbeat_seconds
+from tasks.messages import Advance
 from tasks.probes import is_plain
 from tasks.runs import Pack, Plan, Shard, load_plan
 from tasks.weights import local_scorer, with_local_weights
@@ -46,7 +47,7 @@ class Resident:
     Attributes:
         device: where tensors live, e.g. ``cpu`` or ``cuda:0``.
         store: the store.
-        emit: sends an event to whoever watches the slot.
+        emit: tells whoever watches the slot how far a job is.
         beat: tells the parent that the slot lives, and what it does that has no steps to tell of.
     """
 
@@ -54,7 +55,7 @@ class Resident:
         self,
         device: str,
         store: Store,
-        emit: Callable[[Mapping[str, Any]], None],
+        emit: Callable[[Advance], None],
         beat: Callable[[str], None] = lambda doing: None,
     ) -> None:
         """Hold nothing yet; everything is loaded on first use."""

@@ -17,6 +17,7 @@ from manifests import layout
 from manifests.parquet import find_table, to_parquet_bytes, to_table
 from manifests.store import Missing
 from manifests.tables import SCORES
+from tasks.messages import Advance, ScoreAnswer, ScoreShard
 from tasks.resident import Pixels, Resident
 from tasks.review.thumbnails import write_shard_thumbnails
 from tasks.runs import Plan, PlannedSample, scores_key
@@ -24,20 +25,12 @@ from tasks.runs import Plan, PlannedSample, scores_key
 READERS = 4  # pictures read and decoded at once
 
 
-def score_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
+def score_shard(resident: Resident, job: ScoreShard) -> ScoreAnswer:
     """Make every picture of a shard that exists have its scores.
 
     Rows that are there are kept; pictures that came later are added to the same part.
-
-    Args:
-        resident: the slot's working set.
-        payload: ``run_id`` and ``shard_id``.
-
-    Returns:
-        ``scored`` (sample ids scored by this call), ``score_seconds``, and ``busy_seconds`` of them spent on scores.
     """
-    run_id = payload["run_id"]
-    plan, shard = resident.shard(run_id, payload["shard_id"])
+    plan, shard = resident.shard(job.run_id, job.shard_id)
     key = scores_key(plan.run, shard)
     rows = find_table(resident.store, key, SCORES).to_pylist()
     known = {row["sample_id"] for row in rows}
@@ -47,9 +40,9 @@ def score_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
     if judged:
         resident.store.replace(key, to_parquet_bytes(to_table([*rows, *new], SCORES)))
         at_hand = {s.sample_id: Image.fromarray(resident.picture(s.key)) for s in unscored if s.sample_id in judged}
-        write_shard_thumbnails(resident.store, run_id, shard.samples, dict.fromkeys(known) | at_hand)
-    resident.emit({"kind": "score", "id": shard.shard_id, "done": len(shard.samples), "total": len(shard.samples)})
-    return {"scored": judged, "score_seconds": time.monotonic() - started, "busy_seconds": busy_seconds}
+        write_shard_thumbnails(resident.store, job.run_id, shard.samples, dict.fromkeys(known) | at_hand)
+    resident.emit(Advance("score", shard.shard_id, len(shard.samples), len(shard.samples)))
+    return ScoreAnswer(tuple(judged), time.monotonic() - started, busy_seconds)
 
 
 def judge(
@@ -138,8 +131,8 @@ def _judged(scorers: Sequence[Scorer], items: Sequence[list[tuple[float, ScoreIt
         scores = [(share, next(rows)) for share, _ in group]
         judged.append(
             {
-                name: replace(one, value=sum(share * row[name].value for share, row in scores))
-                for name, one in scores[0][1].items()
+                name: replace(score, value=sum(share * row[name].value for share, row in scores))
+                for name, score in scores[0][1].items()
             }
         )
     return judged

@@ -11,6 +11,7 @@ from manifests import layout
 from manifests.parquet import from_parquet_bytes
 from manifests.schema import load_manifest
 from manifests.store import Store
+from tasks.messages import Advance, TrainAnswer, TrainPack
 from tasks.plan import make_plan, publish
 from tasks.resident import Resident
 from tasks.runs import Plan
@@ -32,12 +33,12 @@ class InProcessSlot:
         self.beats: list[str] = []
         self.resident = Resident("cpu", self.store, self.note, self.beats.append)
 
-    def note(self, event: Mapping[str, Any]) -> None:
-        self.steps.append((event["done"], event["total"]))
+    def note(self, advance: Advance) -> None:
+        self.steps.append((advance.done, advance.total))
 
-    def train(self) -> dict[str, Any]:
+    def train(self) -> TrainAnswer:
         (pack,) = self.plan.packs
-        return train_pack(self.resident, {"run_id": self.plan.run.run_id, "pack_id": pack.pack_id})
+        return train_pack(self.resident, TrainPack(self.plan.run.run_id, pack.pack_id))
 
     def markers(self) -> list[dict[str, Any]]:
         keys = [layout.adapter_marker_key(adapter.adapter_id) for adapter in self.plan.adapters]

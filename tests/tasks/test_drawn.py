@@ -14,6 +14,7 @@ from blora.colour import colour_distance
 from manifests.schema import load_manifest
 from manifests.store import Store
 from tasks.generate import generate_shard
+from tasks.messages import GenerateShard, TrainPack
 from tasks.plan import make_plan, publish
 from tasks.resident import Resident
 from tasks.train import train_pack
@@ -38,9 +39,9 @@ def test_colours_and_a_prompt_for_the_content_block_change_the_picture_that_asks
     plan = publish(store, make_plan(store, loaded), loaded.manifest)
     resident = Resident("cpu", store, lambda event: None)
     for pack in plan.packs:
-        assert train_pack(resident, {"run_id": plan.run.run_id, "pack_id": pack.pack_id})["faults"] == []
+        assert train_pack(resident, TrainPack(plan.run.run_id, pack.pack_id)).faults == ()
     for shard in plan.shards:
-        generate_shard(resident, {"run_id": plan.run.run_id, "shard_id": shard.shard_id})
+        generate_shard(resident, GenerateShard(plan.run.run_id, shard.shard_id))
     drawn = [np.asarray(Image.open(io.BytesIO(store.read(sample.key)))) for sample in plan.samples]
     assert len(drawn) == 6
     assert all(not np.array_equal(one, other) for one, other in itertools.combinations(drawn, 2))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from blora.errors import SettingsError
 from manifests.tables import ADAPTERS, FAULTS
 from tasks import reseed
 from tasks.collect import collect
+from tasks.messages import Advance
 from tasks.status import full_status
 from tests.in_process import InProcessSlot
 from tests.tiny import save_tiny_base
@@ -31,7 +31,7 @@ def test_a_check_that_is_only_told_changes_neither_ids_nor_bytes(tmp_path: Path,
         InProcessSlot(tmp_path / "off", base, {"attempts": 0}),
         InProcessSlot(tmp_path / "told", base, {"steps": 2}),
     )
-    assert off.train()["faults"] == told.train()["faults"] == []
+    assert off.train().faults == told.train().faults == ()
     assert off.halves() == told.halves() and len(told.halves()) == 4
     assert [marker["check"] for marker in off.markers()] == [None, None]
     for marker in told.markers():
@@ -69,7 +69,7 @@ def test_what_never_passes_is_kept_at_its_best_and_is_a_fault(tmp_path: Path, ba
 
     monkeypatch.setattr(reseed, "check_adapters", watched)
     slot = InProcessSlot(tmp_path, base, UNREACHABLE)
-    assert slot.train()["faults"] == []
+    assert slot.train().faults == ()
     assert [len(row) for row in seen] == [2, 2, 2] and len({value for row in seen for value in row}) == 6
     for number, marker in enumerate(slot.markers()):
         distances = [row[number] for row in seen]
@@ -118,10 +118,10 @@ def test_a_slot_that_dies_in_a_further_attempt_ends_with_the_same_bytes(tmp_path
     whole.train()
     attempt, last = 0, 0
 
-    def die(event: Mapping[str, Any]) -> None:
+    def die(advance: Advance) -> None:
         nonlocal attempt, last
-        attempt, last = attempt + (event["done"] <= last), event["done"]
-        if event["kind"] == "train" and attempt == 1 and event["done"] == event["total"]:
+        attempt, last = attempt + (advance.done <= last), advance.done
+        if advance.kind == "train" and attempt == 1 and advance.done == advance.total:
             raise KeyboardInterrupt
 
     broken.resident.emit = die
@@ -133,7 +133,7 @@ def test_a_slot_that_dies_in_a_further_attempt_ends_with_the_same_bytes(tmp_path
     broken.train()
     assert broken.halves() == whole.halves()
     assert [m["check"] for m in broken.markers()] == [m["check"] for m in whole.markers()]
-    assert whole.train()["trained"] == [], "nothing is trained twice"
+    assert whole.train().trained == (), "nothing is trained twice"
 
 
 def test_the_first_that_passed_is_kept_else_the_fewest_defects_then_the_nearest() -> None:

@@ -15,6 +15,7 @@ from blora.source import Located
 from manifests import layout
 from tasks import bases, environment, resident
 from tasks.generate import generate_shard
+from tasks.messages import GenerateShard, TrainAnswer, TrainPack
 from tasks.review.decisions import Mark
 from tasks.review.redo import record_review
 from tasks.runs import load_plan
@@ -52,9 +53,9 @@ def test_who_waits_for_another_runs_training_is_not_taken_for_dead(
             lease.release()
 
     threading.Thread(target=train_elsewhere, daemon=True).start()
-    answer = slot.call("train_pack", {"run_id": work.plan.run.run_id, "pack_id": pack.pack_id})
+    answer = slot.call(TrainPack(work.plan.run.run_id, pack.pack_id))
     slot.stop()
-    assert len(leases) == 2 and answer["trained"] == answer["faults"] == []
+    assert len(leases) == 2 and answer == TrainAnswer()
 
 
 def test_a_base_that_takes_long_to_come_is_said_to_come(
@@ -83,10 +84,9 @@ def test_a_shard_that_a_review_added_is_drawn_by_a_slot_that_knew_the_plan(tmp_p
     mark = Mark(slot.plan.samples[0].sample_id, "redo", "", datetime.now(UTC))
     (added,) = record_review(slot.store, slot.plan, [mark])
     (shard,) = [shard for shard in load_plan(slot.store, run_id).shards if added in shard.samples]
-    answer = generate_shard(slot.resident, {"run_id": run_id, "shard_id": shard.shard_id})
-    assert answer["drawn"] == [added.sample_id]
+    assert generate_shard(slot.resident, GenerateShard(run_id, shard.shard_id)).drawn == (added.sample_id,)
     with pytest.raises(LookupError, match=f"run {run_id}: received 'none'; accepted: a pack or shard of its plan"):
-        generate_shard(slot.resident, {"run_id": run_id, "shard_id": "none"})
+        generate_shard(slot.resident, GenerateShard(run_id, "none"))
 
 
 def test_what_torch_keeps_of_a_model_that_went_is_free_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
