@@ -5,7 +5,7 @@
 
 The prompt is the one of the training, both strengths are 1, and the noise is the same for all adapters, so that an
 adapter's verdict does not depend on the others'. Several pictures are drawn and each defect is their mean, because one
-picture may fail by its noise alone.
+picture may fail by its noise alone. One that comes out not finite is judged as the black picture that it would be.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from blora.adapter import Adapter
 from blora.base import Base
 from blora.config import SampleSettings, Settings
 from blora.defects import ADAPTER_DEFECTS, adapter_defects
+from blora.errors import BloraError
 from blora.limits import limits_for, reconstruction_settings
-from blora.sample import Draw, sample
+from blora.sample import Draw, sample_each
 
 __all__ = ["Verdict", "best_attempt", "check_adapters", "measure", "reconstruct"]
 
@@ -94,7 +95,9 @@ def reconstruct(
         for one in adapters
         for seed in range(count)
     ]
-    drawn = sample(base, draws, drawing or reconstruction_settings(settings))
+    chosen = drawing or reconstruction_settings(settings)
+    black = np.zeros((chosen.height_px, chosen.width_px, 3), np.uint8)
+    drawn = [black if isinstance(made, BloraError) else made for made in sample_each(base, draws, chosen)]
     return [drawn[start : start + count] for start in range(0, len(drawn), count)]
 
 

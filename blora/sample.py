@@ -12,10 +12,10 @@ Source: arXiv 2403.14572, sections 4.2 and 5 (the uses); classifier-free guidanc
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import get_args
+from dataclasses import dataclass, replace
+from typing import Final, get_args
 
 import numpy as np
 import torch
@@ -27,13 +27,15 @@ from blora.base import Base
 from blora.blocks import BLOCKS, Half, target_layers
 from blora.config import SampleSettings
 from blora.denoise import beside, denoise, fits_device, is_guided, latent_shape, model_faults
-from blora.errors import BloraError, SettingFault, SettingsError
+from blora.errors import BloraError, KeyMismatchError, SettingFault, SettingsError
 from blora.execution import compiled_blocks
 from blora.packed import Rows, inject, stack
 from blora.recolour import Palette
 from blora.steering import steering_of
 
-__all__ = ["Draw", "SampleReport", "sample", "sample_latents"]
+__all__ = ["Draw", "SampleReport", "sample", "sample_each", "sample_latents"]
+
+_FINITE_HINT: Final = "use precision bf16 or fp32, a lower strength, or another adapter"
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +112,36 @@ def sample(
         BloraError: A picture came out not finite.
     """
     latents = sample_latents(base, draws, settings, on_step=on_step)
-    pictures = [base.decode(one[None])[0] for one in latents]
-    return [draw.palette.applied(one) if draw.palette else one for draw, one in zip(draws, pictures, strict=True)]
+    return [_finished(base, draw, latent) for draw, latent in zip(draws, latents, strict=True)]
+
+
+def sample_each(
+    base: Base,
+    draws: Sequence[Draw],
+    settings: SampleSettings,
+    *,
+    on_step: Callable[[SampleReport], None] | None = None,
+) -> list[NDArray[np.uint8] | BloraError]:
+    """Draw pictures as `sample` does; one that cannot be drawn is an error in its place, and no harm to the others.
+
+    That is a picture that comes out not finite, or one of whose adapters lacks the half that it is drawn with. Its row
+    is drawn all the same, without its adapters where they do not fit, so that the others keep the layout they had.
+
+    Raises:
+        SettingsError: The settings or a draw do not fit the base.
+        OutOfMemoryError: A batch does not fit on the device.
+    """
+    _check(base, draws, settings)
+    misfits = [_misfit(base, draw) for draw in draws]
+    rows = [replace(draw, content=None, style=None) if bad else draw for draw, bad in zip(draws, misfits, strict=True)]
+    drawn: list[NDArray[np.uint8] | BloraError] = []
+    for start, latents in _batches(base, rows, settings, on_step):
+        for number, latent in enumerate(latents, start):
+            if error := misfits[number] or _not_finite(base, latent):
+                drawn.append(error)
+            else:
+                drawn.append(_finished(base, draws[number], latent))
+    return drawn
 
 
 def sample_latents(
@@ -126,13 +156,29 @@ def sample_latents(
     Colours are not transferred, which is done on pictures; guidance towards a palette is.
     """
     _check(base, draws, settings)
+    drawn = [torch.empty(0, *latent_shape(base, settings), device=base.device)]
+    for start, latents in _batches(base, draws, settings, on_step):
+        bad = [row for row, latent in enumerate(latents, start) if _not_finite(base, latent)]
+        if bad:
+            received = f"draws {bad} in {base.precision}"
+            raise BloraError("pictures came out not finite", received, "finite latents", "", _FINITE_HINT)
+        drawn.append(latents)
+    return torch.cat(drawn)
+
+
+def _batches(
+    base: Base, draws: Sequence[Draw], settings: SampleSettings, on_step: Callable[[SampleReport], None] | None
+) -> Iterator[tuple[int, Tensor]]:
+    """Denoise batch by batch; yields the number of a batch's first draw, and its latents."""
     progress = _Progress(len(draws), -(-len(draws) // settings.batch_size), on_step)
-    latents = [torch.empty(0, *latent_shape(base, settings), device=base.device)]
     for start in range(0, len(draws), settings.batch_size):
-        batch = draws[start : start + settings.batch_size]
-        latents.append(_denoise(base, batch, settings, progress))
-        _check_finite(latents[-1], start, base)
-    return torch.cat(latents)
+        yield start, _denoise(base, draws[start : start + settings.batch_size], settings, progress)
+
+
+def _finished(base: Base, draw: Draw, latent: Tensor) -> NDArray[np.uint8]:
+    """A draw's picture, with the colours that it asks for."""
+    picture = base.decode(latent[None])[0]
+    return draw.palette.applied(picture) if draw.palette else picture
 
 
 class _Progress:
@@ -247,9 +293,18 @@ def _check(base: Base, draws: Sequence[Draw], settings: SampleSettings) -> None:
         raise SettingsError(faults)
 
 
-def _check_finite(latents: Tensor, start: int, base: Base) -> None:
-    """Refuse pictures that would come out black."""
-    bad = [start + row for row, one in enumerate(latents) if not bool(torch.isfinite(one).all())]
-    if bad:
-        hint = "use precision bf16 or fp32, a lower strength, or another adapter"
-        raise BloraError("pictures came out not finite", f"draws {bad} in {base.precision}", "finite latents", "", hint)
+def _misfit(base: Base, draw: Draw) -> KeyMismatchError | None:
+    """Why a draw's adapters cannot be used, if they cannot."""
+    for half, adapter in (("content", draw.content), ("style", draw.style)):
+        lacking = [name for name in target_layers(base.unet, half) if adapter and name not in adapter.layers]
+        if lacking:
+            received = f"{len(lacking)} layers missing, such as {lacking[0]}"
+            return KeyMismatchError("an adapter lacks a layer", received, f"an adapter with a {half} half")
+    return None
+
+
+def _not_finite(base: Base, latent: Tensor) -> BloraError | None:
+    """What to say of a picture that would come out black."""
+    if bool(torch.isfinite(latent).all()):
+        return None
+    return BloraError("the picture came out not finite", f"in {base.precision}", "finite latents", "", _FINITE_HINT)

@@ -54,6 +54,7 @@ __all__ = [
     "Scorer",
     "load_scorer",
     "load_scorers",
+    "score_each",
     "score_samples",
 ]
 
@@ -152,18 +153,38 @@ def score_samples(scorers: Sequence[Scorer], items: Sequence[ScoreItem]) -> list
     Raises:
         ScorerError: A picture is not RGB uint8, or a scorer gives a number that is not finite.
     """
-    for row, item in enumerate(items):
-        _check(item, row)
-    rows: list[dict[str, Scored]] = [{} for _ in items]
+    scored = score_each(scorers, items)
+    for row in scored:
+        if isinstance(row, ScorerError):
+            raise row
+    return [row for row in scored if not isinstance(row, ScorerError)]
+
+
+def score_each(scorers: Sequence[Scorer], items: Sequence[ScoreItem]) -> list[dict[str, Scored] | ScorerError]:
+    """Judge as `score_samples` does; an item that cannot be judged is an error in its place, and no harm to the others.
+
+    That is one with a picture that is not RGB uint8, or with a score that is not finite.
+    """
+    rows: list[dict[str, Scored] | ScorerError] = [_fault(item, number) or {} for number, item in enumerate(items)]
+    sound = [number for number, row in enumerate(rows) if not isinstance(row, ScorerError)]
     for scorer in scorers:
-        for number, (row_scores, scores) in enumerate(zip(rows, scorer.score(items), strict=True)):
-            for name, value in scores.items():
-                if not np.isfinite(value):
-                    raise ScorerError(
-                        "a score is not finite", f"{name} = {value}", "a finite number", f"{scorer.name}, item {number}"
-                    )
-                row_scores.setdefault(name, Scored(value, scorer.name, scorer.version))
+        for number, scores in zip(sound, scorer.score([items[number] for number in sound]), strict=True):
+            rows[number] = _signed(rows[number], scorer, scores, number)
     return rows
+
+
+def _signed(
+    row: dict[str, Scored] | ScorerError, scorer: Scorer, scores: Mapping[str, float], number: int
+) -> dict[str, Scored] | ScorerError:
+    """An item's scores with those of one more scorer, whose names give way to those that are there."""
+    if isinstance(row, ScorerError):
+        return row
+    for name, value in scores.items():
+        if not np.isfinite(value):
+            where = f"{scorer.name}, item {number}"
+            return ScorerError("a score is not finite", f"{name} = {value}", "a finite number", where)
+    new = {name: Scored(value, scorer.name, scorer.version) for name, value in scores.items() if name not in row}
+    return row | new
 
 
 class FeatureScorer:
@@ -293,18 +314,14 @@ def _digest(picture: NDArray[np.uint8]) -> bytes:
     return hashlib.sha256(repr(picture.shape).encode() + np.ascontiguousarray(picture).tobytes()).digest()
 
 
-def _check(item: ScoreItem, row: int) -> None:
-    """Refuse what is not RGB uint8 before it becomes a wrong number."""
+def _fault(item: ScoreItem, number: int) -> ScorerError | None:
+    """Why an item would give wrong numbers: a picture of it is not RGB uint8."""
     for side, picture in (("sample", item.sample), ("content", item.content), ("style", item.style)):
         if picture is None and side != "sample":
             continue
         shape: tuple[int, ...] = getattr(picture, "shape", ())
         kind = getattr(picture, "dtype", type(picture).__name__)
         if len(shape) != 3 or shape[2] != 3 or 0 in shape or kind != np.uint8:
-            raise ScorerError(
-                "not a picture",
-                f"{kind} of shape {shape}",
-                "uint8 (height, width, 3)",
-                f"item {row}, {side}",
-                "convert it to RGB first",
-            )
+            received, where = f"{kind} of shape {shape}", f"item {number}, {side}"
+            return ScorerError("not a picture", received, "uint8 (height, width, 3)", where, "convert it to RGB first")
+    return None

@@ -73,6 +73,8 @@ class Steering:
 def _change(clean: Tensor, target_mean: Values, target_covariance: Values, amount: float) -> Tensor:
     """How far each place of one picture (channels, height, width) moves."""
     values = clean.permute(1, 2, 0).double().cpu().numpy()
+    if not np.isfinite(values).all():
+        return torch.zeros_like(clean)  # there is no map for it; the picture is lost, and only this one
     mean, covariance = moments(values)
     mapped = (values - mean) @ linear_map(covariance, target_covariance).T + target_mean
     return torch.from_numpy(amount * (mapped - values)).permute(2, 0, 1).to(clean.device, clean.dtype)

@@ -17,7 +17,7 @@ from manifests.store import Store
 from tasks import environment, steps
 from tasks.faults import may_pass
 from tasks.fleet import Fleet, Outcome
-from tasks.messages import JobAnswer, TrainAnswer
+from tasks.messages import JobAnswer
 from tasks.runs import Pack, Shard
 from tasks.slots import SlotPool
 from tasks.steps import ItemError, TaskOutcome
@@ -145,8 +145,8 @@ class Slots:
         if not isinstance(said, TaskOutcome):
             message = str(said or future.state.message or future.state.name)
             return Answer(failed=message, transient=isinstance(said, BaseException) and may_pass(said))
-        trained = [answer for answer in said.answers.values() if isinstance(answer, TrainAnswer)]
-        faults = tuple(fault for answer in trained for fault in answer.faults)
+        # The answer to a probe has none.
+        faults = tuple(fault for answer in said.answers.values() for fault in getattr(answer, "faults", ()))
         spent = {slot: _spent(answer) for slot, answer in said.answers.items()}
         return Answer(spent, faults, failed_items=said.failed)
 

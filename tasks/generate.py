@@ -22,9 +22,11 @@ from PIL.PngImagePlugin import PngInfo
 from blora.adapter import Adapter
 from blora.blend import blend_adapters
 from blora.blocks import Half
+from blora.errors import BloraError
 from blora.recolour import Method, Palette
-from blora.sample import Draw, sample
+from blora.sample import Draw, sample_each
 from manifests import layout
+from manifests.faults import Fault
 from manifests.store import Missing, Store
 from tasks.messages import Advance, GenerateAnswer, GenerateShard
 from tasks.resident import Pixels, Resident
@@ -49,26 +51,31 @@ def generate_shard(resident: Resident, job: GenerateShard) -> GenerateAnswer:
     done = len(shard.samples) - sum(len(batch) for batch, _ in todo)
     drawn: list[str] = []
     orphans: list[str] = []
+    faults: list[Fault] = []
     writes: list[Future[str | None]] = []
     started, busy_seconds = time.monotonic(), 0.0
     with ThreadPoolExecutor(WRITERS) as threads:
         loads = deque(threads.submit(_draws, resident, batch, plan.run.run_id) for batch, _ in todo[:1])
         for number, (batch, missing) in enumerate(todo):
-            draws, lost = loads.popleft().result()
+            draws, lost, torn = loads.popleft().result()
             for following, _ in todo[number + 1 : number + 2]:
                 loads.append(threads.submit(_draws, resident, following, plan.run.run_id))
             orphans += [planned.sample_id for planned in missing if planned.sample_id in lost]
-            wanted = {planned.sample_id for planned in missing} - lost
+            faults += [_fault(planned, torn[planned.sample_id]) for planned in missing if planned.sample_id in torn]
+            wanted = {planned.sample_id for planned in missing} - lost - torn.keys()
             if wanted:
                 began = time.monotonic()
                 pictures = _sample(resident, plan.run, draws)
                 busy_seconds += time.monotonic() - began
                 drawn += _written(writes)  # of the batch before: no more than one waits in memory
-                writes = [
-                    threads.submit(_write, resident, planned, pixels, plan.run)
-                    for planned, pixels in zip(batch, pictures, strict=True)
-                    if planned.sample_id in wanted
-                ]
+                writes = []
+                for planned, made in zip(batch, pictures, strict=True):
+                    if planned.sample_id not in wanted:
+                        continue
+                    if isinstance(made, BloraError):
+                        faults.append(_fault(planned, made))
+                    else:
+                        writes.append(threads.submit(_write, resident, planned, made, plan.run))
             done += len(batch)
             if number + 1 < len(todo):
                 resident.emit(Advance("sample", shard.shard_id, done, len(shard.samples)))
@@ -77,6 +84,7 @@ def generate_shard(resident: Resident, job: GenerateShard) -> GenerateAnswer:
     return GenerateAnswer(
         drawn=tuple(drawn),
         without_adapter=tuple(orphans),
+        faults=tuple(faults),
         sample_seconds=time.monotonic() - started if drawn else 0.0,
         busy_seconds=busy_seconds,
     )
@@ -96,16 +104,37 @@ def _missing(
     return [(batch, missing) for batch, missing in batches if missing]
 
 
-def _draws(resident: Resident, batch: tuple[PlannedSample, ...], run_id: str) -> tuple[list[Draw], set[str]]:
-    """The draws of a batch, and the ids of those without an adapter, which only keep their place."""
-    draws = [(planned, _draw(resident, planned, run_id)) for planned in batch]
-    lost = {planned.sample_id for planned, draw in draws if draw is None}
-    return [draw or Draw(None, None, planned.prompt, planned.seed) for planned, draw in draws], lost
+def _draws(
+    resident: Resident, batch: tuple[PlannedSample, ...], run_id: str
+) -> tuple[list[Draw], set[str], dict[str, BloraError]]:
+    """The draws of a batch; ids of those without an adapter, and why others cannot be had: both keep their place."""
+    draws, lost, torn = [], set(), {}
+    for planned in batch:
+        draw: Draw | None = None
+        try:
+            draw = _draw(resident, planned, run_id)
+        except Missing:
+            lost.add(planned.sample_id)
+        except BloraError as error:
+            torn[planned.sample_id] = error
+        draws.append(draw or Draw(None, None, planned.prompt, planned.seed))
+    return draws, lost, torn
 
 
-def _sample(resident: Resident, run: RunInfo, draws: list[Draw]) -> list[Pixels]:
+def _sample(resident: Resident, run: RunInfo, draws: list[Draw]) -> list[Pixels | BloraError]:
     base = resident.base(run.base, run.settings.sample.precision)
-    return sample(base, draws, resident.drawing(run.base, run.settings.sample))
+    return sample_each(base, draws, resident.drawing(run.base, run.settings.sample))
+
+
+def _fault(planned: PlannedSample, error: BloraError) -> Fault:
+    return Fault(
+        kind="sample",
+        item=planned.sample_id,
+        what=f"the picture {planned.content_name} x {planned.style_name}, seed {planned.seed}, could not be drawn",
+        received=str(error)[:2000],
+        accepted="adapters that can be read, and a finite picture",
+        hint="mend the cause, then: blora rerun",
+    )
 
 
 def _write(resident: Resident, planned: PlannedSample, pixels: Pixels, run: RunInfo) -> str | None:
@@ -119,15 +148,16 @@ def _written(writes: list[Future[str | None]]) -> list[str]:
     return [sample_id for write in writes if (sample_id := write.result())]
 
 
-def _draw(resident: Resident, planned: PlannedSample, run_id: str) -> Draw | None:
-    """The draw of a planned sample; None when one of its adapters does not exist."""
-    try:
-        content, style = _half(resident, planned, "content"), _half(resident, planned, "style")
-    except Missing:
-        return None
+def _draw(resident: Resident, planned: PlannedSample, run_id: str) -> Draw:
+    """The draw of a planned sample.
+
+    Raises:
+        Missing: One of its adapters does not exist.
+        KeyMismatchError: One cannot be read, or they cannot be mixed.
+    """
     return Draw(
-        content=content,
-        style=style,
+        content=_half(resident, planned, "content"),
+        style=_half(resident, planned, "style"),
         prompt=planned.prompt,
         seed=planned.seed,
         content_strength=planned.content_strength or 0.0,

@@ -107,12 +107,14 @@ class GenerateAnswer:
     Attributes:
         drawn: ids of the pictures that this job wrote.
         without_adapter: ids of those that cannot be drawn.
+        faults: pictures that failed alone.
         sample_seconds: what the job took; 0 where it wrote nothing.
         busy_seconds: of those, in which the device drew.
     """
 
     drawn: tuple[str, ...] = ()
     without_adapter: tuple[str, ...] = ()
+    faults: tuple[Fault, ...] = ()
     sample_seconds: float = 0.0
     busy_seconds: float = 0.0
 
@@ -123,11 +125,13 @@ class ScoreAnswer:
 
     Attributes:
         scored: ids of the pictures that this job scored.
+        faults: pictures that are there and could not be judged.
         score_seconds: what the job took.
         busy_seconds: of those, spent on scores.
     """
 
     scored: tuple[str, ...] = ()
+    faults: tuple[Fault, ...] = ()
     score_seconds: float = 0.0
     busy_seconds: float = 0.0
 

@@ -31,8 +31,9 @@ import numpy as np
 from blora.adapter import Adapter
 from blora.base import Base
 from blora.blocks import attention_layers
+from blora.errors import BloraError
 from blora.rivals import Magenta, added, pack_whole, unpack_whole
-from blora.sample import Draw, sample
+from blora.sample import Draw, sample_each
 from blora.train import StepReport, train
 from manifests import layout
 from manifests.faults import Fault
@@ -131,7 +132,7 @@ def _draw(
     base: Base | None,
     load: Callable[[str], Adapter],
 ) -> list[Pixels | None]:
-    """Draw a batch, by a `base` or without; None in the place of a picture whose adapter diverged."""
+    """Draw a batch, by a `base` or without; None in the place of a picture that failed or whose adapter diverged."""
     if base is None:
         return [_stylised(resident, plan, planned) for planned in samples]
     draws: list[Draw | None] = []
@@ -144,8 +145,9 @@ def _draw(
     if blank is None:
         return [None for _ in draws]
     settings = resident.drawing(plan.run.base, plan.run.settings.sample)
-    pictures = sample(base, [draw or blank for draw in draws], settings)  # every place, so that the others keep theirs
-    return [picture if draw else None for draw, picture in zip(draws, pictures, strict=True)]
+    drawn = sample_each(base, [draw or blank for draw in draws], settings)  # every place: the others keep theirs
+    return [None if draw is None or isinstance(made, BloraError) else made
+            for draw, made in zip(draws, drawn, strict=True)]  # fmt: skip
 
 
 def _write(
@@ -203,18 +205,18 @@ def _score(resident: Resident, plan: Plan, method: str, shard_id: str, samples: 
     rows = find_table(resident.store, key, METHOD_SCORES).to_pylist()
     known = {row["blora_sample_id"] for row in rows}
     unscored = [planned for planned in samples if comparable(planned) and planned.sample_id not in known]
-    judged, new, _ = judge(
+    judged = judge(
         resident,
         plan,
         unscored,
         lambda: resident.scorers(plan.run.settings.score),
         lambda planned: sample_key_of(plan, method, planned),
     )
-    if judged:
+    if judged.ids:
         counterparts = {planned.sample_id: sample_id_of(method, planned) for planned in unscored}
-        rows += [row | method_columns(method, row["sample_id"], counterparts[row["sample_id"]]) for row in new]
+        rows += [row | method_columns(method, row["sample_id"], counterparts[row["sample_id"]]) for row in judged.rows]
         resident.store.replace(key, to_parquet_bytes(to_table(rows, METHOD_SCORES)))
-    return judged
+    return judged.ids
 
 
 def method_columns(method: str, blora_sample_id: str, sample_id: str) -> dict[str, str]:

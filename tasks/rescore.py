@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from blora.errors import ScorerError
 from blora.weights import parse_scorer
 from manifests import layout
 from manifests.parquet import find_table, to_parquet_bytes, to_table
@@ -17,17 +18,22 @@ def rescore_shard(resident: Resident, job: RescoreShard) -> ScoreAnswer:
     """Give pictures of a shard their scores by one more scorer.
 
     Rows of the same scorer that the shard's part has for other pictures are kept, if they are of the same version.
+
+    Raises:
+        ScorerError: A picture cannot be judged; the others are.
     """
     plan, shard = resident.shard(job.run_id, job.shard_id)
     kind, only = parse_scorer(job.scorer).kind, frozenset(job.only)
     key = layout.added_scores_key(plan.run.run_id, shard.shard_id, kind)
     started = time.monotonic()
     wanted = [sample for sample in shard.samples if sample.sample_id in only]
-    judged, rows, busy_seconds = judge(resident, plan, wanted, lambda: [resident.further_scorer(job.scorer)])
-    if judged:
-        versions = {row["scorer_version"] for row in rows}
+    judged = judge(resident, plan, wanted, lambda: [resident.further_scorer(job.scorer)])
+    if judged.ids:
+        versions = {row["scorer_version"] for row in judged.rows}
         old = find_table(resident.store, key, SCORES).to_pylist()
         kept = [row for row in old if row["scorer_version"] in versions and row["sample_id"] not in only]
-        resident.store.replace(key, to_parquet_bytes(to_table([*kept, *rows], SCORES)))
+        resident.store.replace(key, to_parquet_bytes(to_table([*kept, *judged.rows], SCORES)))
     resident.emit(Advance("score", f"{shard.shard_id}-{kind}", len(wanted), len(wanted)))
-    return ScoreAnswer(tuple(judged), time.monotonic() - started, busy_seconds)
+    if judged.faults:  # what was judged is kept, but all of a scorer's scores are published together, or none
+        raise ScorerError(f"{len(judged.faults)} pictures could not be judged", str(judged.faults[0]))
+    return ScoreAnswer(tuple(judged.ids), (), time.monotonic() - started, judged.busy_seconds)

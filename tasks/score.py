@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from PIL import Image
 
 from blora.blocks import Half
-from blora.score import Scored, ScoreItem, Scorer, score_samples
+from blora.errors import ScorerError
+from blora.score import Scored, ScoreItem, Scorer, score_each
 from manifests import layout
+from manifests.faults import Fault
 from manifests.parquet import find_table, to_parquet_bytes, to_table
 from manifests.store import Missing
 from manifests.tables import SCORES
@@ -36,13 +38,31 @@ def score_shard(resident: Resident, job: ScoreShard) -> ScoreAnswer:
     known = {row["sample_id"] for row in rows}
     started = time.monotonic()
     unscored = [sample for sample in shard.samples if sample.sample_id not in known]
-    judged, new, busy_seconds = judge(resident, plan, unscored, lambda: resident.scorers(plan.run.settings.score))
-    if judged:
-        resident.store.replace(key, to_parquet_bytes(to_table([*rows, *new], SCORES)))
-        at_hand = {s.sample_id: Image.fromarray(resident.picture(s.key)) for s in unscored if s.sample_id in judged}
+    judged = judge(resident, plan, unscored, lambda: resident.scorers(plan.run.settings.score))
+    if judged.ids:
+        resident.store.replace(key, to_parquet_bytes(to_table([*rows, *judged.rows], SCORES)))
+        at_hand = {s.sample_id: Image.fromarray(resident.picture(s.key)) for s in unscored if s.sample_id in judged.ids}
         write_shard_thumbnails(resident.store, job.run_id, shard.samples, dict.fromkeys(known) | at_hand)
     resident.emit(Advance("score", shard.shard_id, len(shard.samples), len(shard.samples)))
-    return ScoreAnswer(tuple(judged), time.monotonic() - started, busy_seconds)
+    seconds = time.monotonic() - started
+    return ScoreAnswer(tuple(judged.ids), tuple(judged.faults), seconds, judged.busy_seconds)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What came of judging some pictures.
+
+    Attributes:
+        ids: of the pictures judged.
+        rows: theirs of the SCORES table.
+        faults: of the pictures that are there and could not be judged.
+        busy_seconds: spent on it.
+    """
+
+    ids: list[str]
+    rows: list[dict[str, Any]]
+    faults: list[Fault]
+    busy_seconds: float
 
 
 def judge(
@@ -51,8 +71,8 @@ def judge(
     samples: Sequence[PlannedSample],
     scorers: Callable[[], Sequence[Scorer]],
     key_of: Callable[[PlannedSample], str] = lambda sample: sample.key,
-) -> tuple[list[str], list[dict[str, Any]], float]:
-    """Judge those of some pictures that are there.
+) -> Judged:
+    """Judge those of some pictures that are there; one that cannot be judged keeps no other from it.
 
     Args:
         resident: the slot's working set.
@@ -60,44 +80,62 @@ def judge(
         samples: the pictures.
         scorers: gives the scorers; not called where there is nothing to judge.
         key_of: where the picture of a sample lies.
-
-    Returns:
-        Ids of the pictures judged, their rows of the SCORES table, and the seconds spent on it.
     """
     planned: list[PlannedSample] = []
     items: list[list[tuple[float, ScoreItem]]] = []
+    faults: list[Fault] = []
     with ThreadPoolExecutor(READERS) as threads:
         pictures = list(threads.map(lambda sample: _picture(resident, key_of(sample)), samples))
     for sample, picture in zip(samples, pictures, strict=True):
-        if picture is None:
-            continue
-        planned.append(sample)
-        items.append(_items(resident, picture, sample, plan))
+        if isinstance(picture, OSError):
+            faults.append(_fault(sample, picture))
+        elif picture is not None:
+            planned.append(sample)
+            items.append(_items(resident, picture, sample, plan))
     if not planned:
-        return [], [], 0.0
+        return Judged([], [], faults, 0.0)
     began = time.monotonic()
     loaded = scorers()
     scored_at = datetime.now(UTC)
-    rows = [
-        _identity(sample, plan.run.run_id)
-        | {
-            "score": name,
-            "value": scored.value,
-            "scorer": scored.scorer,
-            "scorer_version": scored.version,
-            "scored_at": scored_at,
-        }
-        for sample, scores in zip(planned, _judged(loaded, items), strict=True)
-        for name, scored in scores.items()
-    ]
-    return [sample.sample_id for sample in planned], rows, time.monotonic() - began
+    ids, rows = [], []
+    for sample, scores in zip(planned, _judged(loaded, items), strict=True):
+        if isinstance(scores, ScorerError):
+            faults.append(_fault(sample, scores))
+            continue
+        ids.append(sample.sample_id)
+        rows += [
+            _identity(sample, plan.run.run_id)
+            | {
+                "score": name,
+                "value": scored.value,
+                "scorer": scored.scorer,
+                "scorer_version": scored.version,
+                "scored_at": scored_at,
+            }
+            for name, scored in scores.items()
+        ]
+    return Judged(ids, rows, faults, time.monotonic() - began)
 
 
-def _picture(resident: Resident, key: str) -> Pixels | None:
+def _picture(resident: Resident, key: str) -> Pixels | OSError | None:
+    """A picture of the store; None where there is none, and why where what is there is no picture."""
     try:
         return resident.picture(key)
     except Missing:
         return None
+    except OSError as error:  # as Pillow calls what it cannot identify, or finds cut off
+        return error
+
+
+def _fault(sample: PlannedSample, error: Exception) -> Fault:
+    return Fault(
+        kind="score",
+        item=sample.sample_id,
+        what=f"the picture {sample.content_name} x {sample.style_name}, seed {sample.seed}, could not be judged",
+        received=str(error)[:2000],
+        accepted="a picture that can be read, and finite scores",
+        hint="delete it if it is damaged, then: blora rerun",
+    )
 
 
 def _items(resident: Resident, picture: Pixels, sample: PlannedSample, plan: Plan) -> list[tuple[float, ScoreItem]]:
@@ -123,16 +161,22 @@ def _items(resident: Resident, picture: Pixels, sample: PlannedSample, plan: Pla
     ]
 
 
-def _judged(scorers: Sequence[Scorer], items: Sequence[list[tuple[float, ScoreItem]]]) -> list[dict[str, Scored]]:
+def _judged(
+    scorers: Sequence[Scorer], items: Sequence[list[tuple[float, ScoreItem]]]
+) -> list[dict[str, Scored] | ScorerError]:
     """The scores of each picture; their mean over all contents and styles, weighted as these are mixed."""
-    rows = iter(score_samples(scorers, [item for group in items for _, item in group]))
-    judged = []
+    rows = iter(score_each(scorers, [item for group in items for _, item in group]))
+    judged: list[dict[str, Scored] | ScorerError] = []
     for group in items:
-        scores = [(share, next(rows)) for share, _ in group]
+        told = [next(rows) for _ in group]
+        if bad := next((row for row in told if isinstance(row, ScorerError)), None):
+            judged.append(bad)
+            continue
+        scores = [(share, row) for (share, _), row in zip(group, told, strict=True) if not isinstance(row, ScorerError)]
         judged.append(
             {
-                name: replace(score, value=sum(share * row[name].value for share, row in scores))
-                for name, score in scores[0][1].items()
+                name: replace(one, value=sum(share * row[name].value for share, row in scores))
+                for name, one in scores[0][1].items()
             }
         )
     return judged

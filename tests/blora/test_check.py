@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from blora.check import check_adapters, reconstruct
 from blora.config import Settings, resolve
 from blora.limits import reconstruction_settings
 from blora.train import TrainItem, train
+from tests.blora.test_packed import random_adapter
 from tests.tiny import RESOLUTION_PX, picture
 
 SIZE = {"width_px": RESOLUTION_PX, "height_px": RESOLUTION_PX}
@@ -48,6 +50,16 @@ def test_a_verdict_is_of_the_adapters_own_image_and_no_other_adapters(base: Base
     assert not np.array_equal(drawn[0][0], drawn[0][1]), "each from a seed of its own"
     few = reconstruction_settings(settings)
     assert (few.steps, few.width_px, few.guidance_scale) == (2, RESOLUTION_PX, settings.sample.guidance_scale)
+
+
+def test_an_adapter_that_draws_nothing_finite_fails_alone(base: Base, settings: Settings) -> None:
+    sound = random_adapter(base, rank=2, seed=1).scaled(1e-3)
+    image = picture(1, RESOLUTION_PX, RESOLUTION_PX)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wild, kept = check_adapters(base, [(sound.scaled(1e38), image), (sound, image)], settings)
+    assert wild.measures["grey_collapse"] == 1 and wild.passed is False
+    assert 0 <= kept.measures["grey_collapse"] < 1
 
 
 def test_pictures_of_ones_own_give_limits_for_all_but_copies_of_the_style(

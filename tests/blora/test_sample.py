@@ -26,10 +26,11 @@ from blora.blocks import BLOCKS
 from blora.config import SampleSettings
 from blora.crossattention import Remembered
 from blora.errors import BloraError, KeyMismatchError, SettingsError
-from blora.sample import Draw, SampleReport, sample, sample_latents
+from blora.recolour import Palette
+from blora.sample import Draw, SampleReport, sample, sample_each, sample_latents
 from blora.schedule import generator_of, make_sampler
 from tests.blora.test_packed import random_adapter
-from tests.tiny import RESOLUTION_PX
+from tests.tiny import RESOLUTION_PX, picture
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # diffusers with a newer numpy
 
@@ -362,3 +363,19 @@ def test_a_picture_of_nothing_but_nan_is_an_error(base: Base, adapters: list[Ada
     with warnings.catch_warnings(), pytest.raises(BloraError, match=r"not finite: received draws \[1\] in fp32"):
         warnings.simplefilter("ignore")
         sample(base, [Draw(None, None, "a", 1), Draw(wild, None, "a", 1)], QUICK)
+
+
+def test_a_draw_that_fails_leaves_the_others_as_they_were(base: Base, adapters: list[Adapter]) -> None:
+    palette = Palette(picture(1), "guidance", 0.5)
+    sound = [Draw(adapters[0], None, "a", seed, palette=palette) for seed in range(4)]
+    wild = replace(sound[1], content=adapters[0].content.scaled(1e38))
+    halfless = replace(sound[2], content=adapters[0].style)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        drawn = sample_each(base, [sound[0], wild, halfless, sound[3]], QUICK)
+    expected = sample(base, sound, QUICK)
+    for number in (0, 3):
+        one = drawn[number]
+        assert not isinstance(one, BloraError) and np.array_equal(one, expected[number])
+    assert isinstance(drawn[1], BloraError) and "not finite" in str(drawn[1])
+    assert isinstance(drawn[2], KeyMismatchError) and "a content half" in str(drawn[2])

@@ -22,7 +22,7 @@ from blora.config import ScoreSettings
 from blora.embedded import REVISION
 from blora.errors import ScorerError
 from blora.features import Features, Lite0, load_lite0
-from blora.score import FeatureScorer, ScoreItem, harmonic_mean, load_scorers, score_samples
+from blora.score import ColourScorer, FeatureScorer, ScoreItem, harmonic_mean, load_scorers, score_each, score_samples
 
 Picture = NDArray[np.uint8]
 TINY = "tiny-clip-of-the-tests"
@@ -253,6 +253,23 @@ def test_the_embedded_clip_is_the_default_and_signs_with_its_revision(photos: di
 def test_what_is_no_picture_is_refused(picture: Picture, photos: dict[str, Picture]) -> None:
     with pytest.raises(ScorerError, match="item 1, sample: not a picture"):
         score_samples([], [ScoreItem(photos["cat"]), ScoreItem(picture)])
+
+
+def test_an_item_that_cannot_be_judged_leaves_the_others_as_they_were(photos: dict[str, Picture]) -> None:
+    class Brightness:
+        name, version = "brightness", "1"
+
+        def score(self, items: Sequence[ScoreItem]) -> list[dict[str, float]]:
+            return [{"contrast": float(item.sample.std() / item.sample.std() if item.sample.any() else np.nan)}
+                    for item in items]  # fmt: skip
+
+    scorers = [ColourScorer(), Brightness()]
+    black, grey = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8)
+    sound = ScoreItem(photos["cat"], style=photos["cup"])
+    rows = score_each(scorers, [ScoreItem(grey), ScoreItem(black), sound])
+    assert "item 0, sample: not a picture" in str(rows[0])
+    assert "brightness, item 1: a score is not finite" in str(rows[1])
+    assert rows[2:] == score_samples(scorers, [sound]) and list(rows[2]) == ["colour_distance", "contrast"]
 
 
 @pytest.mark.parametrize("architecture", ["ViT-L-14", "ViT-B-32"])
