@@ -43,11 +43,10 @@ from manifests.tables import METHOD_SCORES
 from tasks.generate import png_with
 from tasks.messages import Advance, DrawMethod, MethodAnswer, TrainMethod
 from tasks.method_names import adapter_id_of, comparable, method_key, methods_key, sample_id_of, sample_key_of
-from tasks.reseed import training_item
+from tasks.reseed import diverged, training_item
 from tasks.resident import Pixels, Resident
 from tasks.runs import Plan, PlannedSample
 from tasks.score import judge
-from tasks.train import diverged
 
 LAYERS_KEPT: Final = 16
 """Adapters of all attention that stay in memory while a shard is drawn."""

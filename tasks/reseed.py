@@ -17,6 +17,7 @@ from blora.errors import OutOfMemoryError
 from blora.limits import reconstruction_settings
 from blora.train import TrainItem, TrainResult
 from manifests import layout
+from manifests.faults import Fault
 from tasks.resident import Resident
 from tasks.runs import Pack, PlannedAdapter, RunInfo
 
@@ -82,6 +83,18 @@ def training_item(resident: Resident, adapter: PlannedAdapter, number: int = 1) 
     metadata = {"adapter_id": adapter.adapter_id, "image_ids": ",".join(adapter.image_ids)}
     key = adapter.adapter_id if number == 1 else f"{adapter.adapter_id} attempt {number}"
     return TrainItem(images=pictures, key=key, metadata=metadata, prompt=adapter.prompt)
+
+
+def diverged(adapter: PlannedAdapter, result: TrainResult) -> Fault:
+    """The fault of a training that ended without an adapter."""
+    return Fault(
+        kind="train",
+        item=adapter.adapter_id,
+        what=f"the training of {adapter.name} did not converge",
+        received=str(result.error),
+        accepted="a finite loss",
+        hint="lower train.learning_rate or use train.precision: bf16, then run the manifest again",
+    )
 
 
 def _check(

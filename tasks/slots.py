@@ -61,7 +61,7 @@ class Slot:
         """Process id of the living child, or None."""
         return self._child.pid if self._child and self._child.poll() is None else None
 
-    def call(self, job: Job, listen: Listener | None = None) -> JobAnswer:
+    def call(self, job: Job, listen: Listener = lambda event: None) -> JobAnswer:
         """Have the child do one job and wait for its answer.
 
         Args:
@@ -86,8 +86,7 @@ class Slot:
                 continue  # of a job whose caller went away before its end
             match message:
                 case Advance():
-                    if listen is not None:
-                        listen(message.as_event())
+                    listen(message.as_event())
                 case Heartbeat():
                     if message.doing != doing:
                         doing = message.doing

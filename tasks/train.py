@@ -32,7 +32,7 @@ from tasks.cost import memory_model
 from tasks.environment import lease_seconds
 from tasks.messages import Advance, TrainAnswer, TrainPack
 from tasks.presence import here
-from tasks.reseed import Attempt, checkpoint_key, checkpoint_keys, train_until_good
+from tasks.reseed import Attempt, checkpoint_key, checkpoint_keys, diverged, train_until_good
 from tasks.resident import Resident
 from tasks.runs import Pack, PlannedAdapter, RunInfo
 from tasks.stock import is_whole
@@ -215,18 +215,6 @@ def _marker(
         "check": attempt.to_json(run.settings.check.attempts),
         "recipe_version": recipe_version(len(adapter.image_ids)),
     }
-
-
-def diverged(adapter: PlannedAdapter, result: TrainResult) -> Fault:
-    """The fault of a training that ended without an adapter."""
-    return Fault(
-        kind="train",
-        item=adapter.adapter_id,
-        what=f"the training of {adapter.name} did not converge",
-        received=str(result.error),
-        accepted="a finite loss",
-        hint="lower train.learning_rate or use train.precision: bf16, then run the manifest again",
-    )
 
 
 class _Watch:
