@@ -97,7 +97,7 @@ def test_a_pipeline_folder_of_sd15s_shape_is_probed_and_resumed_by_part(tmp_path
     kept = store.read(f"probes/{probe.probe_id}/probe.parquet")
     store.delete(probe.part_key(1))
     assert missing_parts(store, probe) == [1]
-    assert {event["id"] for event in measured(store, probe)} == {"1"}
+    assert {advance.id for advance in measured(store, probe)} == {"1"}
     assert finish(store, probe) == first
     assert store.read(f"probes/{probe.probe_id}/probe.parquet") == kept
 
