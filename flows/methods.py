@@ -11,7 +11,7 @@ markdown artifact. Safe to run again at any time: what is there is not made twic
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
@@ -22,9 +22,11 @@ from prefect.states import Completed
 from flows.params import MethodOptions, RunOptions
 from flows.places import slots
 from flows.stylize import read_manifest, rerun
+from manifests.faults import Fault
 from manifests.store.store import Store
 from tasks import environment, steps
 from tasks.faults import EndedWithFaults, TaskError
+from tasks.messages import MethodAnswer
 from tasks.method_names import TRAINED, check_methods
 from tasks.methods_report import gather_methods, report_text, write_methods
 from tasks.plan import make_plan, publish, settings_of
@@ -83,19 +85,20 @@ def _work_off(plan: Plan, method: str) -> None:
         TaskError: a task failed after its retries; what was made is kept.
     """
     if method in TRAINED:
-        for said in _done(plan, method, "train_method", [pack.pack_id for pack in plan.packs]):
-            for name, reason in said.items():
-                get_run_logger().error("%s: %s diverged: %s", method, name, reason)
+        for fault in _done(plan, method, "train_method", [pack.pack_id for pack in plan.packs]):
+            name = plan.adapter(fault.item).name
+            get_run_logger().error("%s: %s diverged: %s", method, name, fault.received)
     _done(plan, method, "draw_method", [shard.shard_id for shard in plan.shards])
 
 
-def _done(plan: Plan, method: str, job: str, items: Sequence[str]) -> list[dict[str, str]]:
-    """Hand items over, one a task, and wait; the faults that jobs report, by name."""
+def _done(plan: Plan, method: str, job: Literal["train_method", "draw_method"], items: Sequence[str]) -> list[Fault]:
+    """Hand items over, one a task, and wait; the faults that jobs report."""
     run_id = plan.run.run_id
     futures = [steps.method_items.submit(run_id, method, job, [item], number) for number, item in enumerate(items)]
     wait(futures)
-    answers: list[Any] = [future.state.result(raise_on_failure=False) for future in futures]
-    failed = [answer for answer in answers if not isinstance(answer, dict)]
+    ended: list[Any] = [future.state.result(raise_on_failure=False) for future in futures]
+    failed = [outcome for outcome in ended if not isinstance(outcome, steps.TaskOutcome)]
     if failed:
         raise TaskError(f"{method}: {len(failed)} of {len(items)} tasks failed ({job}); the first: {failed[0]}")
-    return [made["faults"] for answer in answers for made in answer["slots"].values() if "faults" in made]
+    answers = [answer for outcome in ended for answer in outcome.answers.values()]
+    return [fault for answer in answers if isinstance(answer, MethodAnswer) for fault in answer.faults]

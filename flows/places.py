@@ -18,8 +18,10 @@ from manifests.store.store import Store
 from tasks import environment, steps
 from tasks.faults import may_pass
 from tasks.fleet import Fleet, FlowRunEnd
+from tasks.messages import JobAnswer
 from tasks.runs import Pack, Shard
 from tasks.slots import SlotPool
+from tasks.steps import ItemError, TaskOutcome
 
 Job: TypeAlias = Literal["train", "generate", "score"]
 
@@ -66,7 +68,7 @@ class Answer:
 
     spent: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     faults: tuple[Fault, ...] = ()
-    failed_items: Mapping[str, str] = field(default_factory=dict)
+    failed_items: Mapping[str, ItemError] = field(default_factory=dict)
     failed: str = ""
     transient: bool = False
     lost: bool = False
@@ -141,12 +143,13 @@ class Slots:
         future.wait()
         self.ends[future.task_run_id] = future.state.type
         said: Any = future.state.result(raise_on_failure=False)
-        if not isinstance(said, dict):
+        if not isinstance(said, TaskOutcome):
             message = str(said or future.state.message or future.state.name)
             return Answer(failed=message, transient=isinstance(said, BaseException) and may_pass(said))
-        faults = tuple(Fault(**fault) for made in said["slots"].values() for fault in made.get("faults", ()))
-        spent = {slot: _spent(made) for slot, made in said["slots"].items()}
-        return Answer(spent, faults, failed_items=said.get("failed", {}))
+        # The answer to a probe has none.
+        faults = tuple(fault for answer in said.answers.values() for fault in getattr(answer, "faults", ()))
+        spent = {slot: _spent(answer) for slot, answer in said.answers.items()}
+        return Answer(spent, faults, failed_items=said.failed)
 
 
 class Pool:
@@ -216,18 +219,19 @@ def join(names: Sequence[str], most: int = 4) -> str:
     return listed([name if len(name) <= 32 else name[:31] + "…" for name in names], most)
 
 
-def _spent(made: Mapping[str, Any]) -> dict[str, float]:
+def _spent(answer: JobAnswer) -> dict[str, float]:
     """Of what a slot answered: its seconds by kind of work, and how many items it made."""
-    seconds = {name: float(value) for name, value in made.items() if name.endswith("_seconds")}
-    return seconds | {name: float(len(made[name])) for name in ("trained", "drawn", "scored") if name in made}
+    told = vars(answer)
+    seconds = {name: float(value) for name, value in told.items() if name.endswith("_seconds")}
+    return seconds | {name: float(len(told[name])) for name in ("trained", "drawn", "scored") if name in told}
 
 
 def _as_task(batch: Batch, run_id: str) -> PrefectFuture[Any]:
     """Submit a batch as a Prefect task."""
     ids = [item_id(item) for item in batch.items]
-    number, only = batch.items[0].index, list(batch.only) if batch.only is not None else None
+    number = batch.items[0].index
     if batch.job == "train":
-        return steps.train_packs.submit(run_id, ids, number, batch.names, only)
+        return steps.train_packs.submit(run_id, ids, number, batch.names, batch.only)
     if batch.job == "generate":
-        return steps.generate_shards.submit(run_id, ids, number, batch.names, only)
+        return steps.generate_shards.submit(run_id, ids, number, batch.names, batch.only)
     return steps.score_shards.submit(run_id, ids, number, batch.names)

@@ -84,10 +84,10 @@ def _judge(store: Store, run_id: str, asked: Sequence[Rescoring], devices: tuple
             wait(futures)
             for future in futures:
                 said: Any = future.state.result(raise_on_failure=False)
-                if not isinstance(said, dict):
+                if not isinstance(said, steps.TaskOutcome):
                     failed.append(f"{one.kind}: {said}")
-                elif said.get("failed"):
-                    failed.append(f"{one.kind}: {next(iter(said['failed'].values()))}")
+                elif said.failed:
+                    failed.append(f"{one.kind}: {next(iter(said.failed.values())).message}")
     if failed:
         raise TaskError(
             f"{run_id}: {len(failed)} tasks failed, and no score was published; the first: {failed[0]}. "

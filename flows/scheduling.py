@@ -164,9 +164,10 @@ class Board:
             _add(self.spent.setdefault(slot, {}), figures)
         self.failures += answer.faults
         for item in batch.items:
-            why = answer.failed or answer.failed_items.get(item_id(item), "")
-            if why:
-                self._fail(batch.job, item, why, answer.transient)
+            if answer.failed:
+                self._fail(batch.job, item, answer.failed, answer.transient)
+            elif error := answer.failed_items.get(item_id(item)):
+                self._fail(batch.job, item, error.message, error.may_pass)
         if answer.elsewhere:
             self._tell(batch)
         if batch.job == "train":

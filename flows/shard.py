@@ -24,7 +24,7 @@ from flows.scheduling import Board
 from manifests import layout
 from manifests.store.store import Store
 from tasks import environment
-from tasks.attempts import write_attempt
+from tasks.attempts import write_shard_result
 from tasks.endings import tell_endings
 from tasks.presence import at_work
 from tasks.runs import load_plan
@@ -60,7 +60,7 @@ def shard(
         place = Slots(run_id, pool)
         board = Board(store, part, wanted, place)
         board.run()
-        write_attempt(store, run_id, attempt_id, host, board.failures, board.spent)
+        write_shard_result(store, run_id, attempt_id, host, board.failures, board.spent)
     tell_endings(UUID(attempt_id), place.ends)
     timings = board.timings
     made = ", ".join(f"{timings.get(kind, 0):.0f} {kind}" for kind in ("trained", "drawn", "scored"))

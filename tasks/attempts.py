@@ -17,7 +17,7 @@ from manifests.store.store import Store
 
 
 @dataclass(frozen=True)
-class Attempt:
+class ShardResult:
     """What came of it.
 
     Attributes:
@@ -33,7 +33,7 @@ class Attempt:
     ended_at: datetime
 
 
-def write_attempt(
+def write_shard_result(
     store: Store,
     run_id: str,
     attempt_id: str,
@@ -51,10 +51,10 @@ def write_attempt(
     store.replace(layout.attempt_key(run_id, attempt_id), json.dumps(body, indent=1, ensure_ascii=False).encode())
 
 
-def read_attempt(store: Store, run_id: str, attempt_id: str) -> Attempt | None:
+def read_shard_result(store: Store, run_id: str, attempt_id: str) -> ShardResult | None:
     """What came of an attempt; None if it left nothing, or goes on."""
     if (data := store.find(layout.attempt_key(run_id, attempt_id))) is None:
         return None
     body = json.loads(data)
     faults = tuple(Fault(**fault) for fault in body["faults"])
-    return Attempt(body["host"], faults, body["spent"], datetime.fromisoformat(body["ended_at"]))
+    return ShardResult(body["host"], faults, body["spent"], datetime.fromisoformat(body["ended_at"]))

@@ -46,6 +46,11 @@ def stall_timeout_seconds() -> float:
     return _positive_seconds("BLORA_STALL_TIMEOUT_SECONDS", 1800.0)
 
 
+def heartbeat_seconds() -> float:
+    """How often a slot says that it lives while what it does has no steps to tell of."""
+    return min(10.0, stall_timeout_seconds() / 3)
+
+
 def lease_seconds() -> float:
     """Life of a training lease; a dead holder's adapter is free again after this."""
     return _positive_seconds("BLORA_LEASE_SECONDS", 120.0)

@@ -32,7 +32,7 @@ from manifests import ids, layout
 from manifests.errors import StoreError
 from manifests.store.store import Store
 from tasks import environment
-from tasks.attempts import Attempt, read_attempt
+from tasks.attempts import ShardResult, read_shard_result
 from tasks.kin import PAGE, mark_parent, run_tag, shards_of
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class FlowRunEnd:
         cancelled: whether a person has ended it.
     """
 
-    attempt: Attempt | None
+    attempt: ShardResult | None
     reason: str = ""
     cancelled: bool = False
 
@@ -195,7 +195,7 @@ class Fleet:
         if watched.state != state.type:
             watched.state, watched.since = state.type, time.monotonic()
         silent = self._silent(flow_run_id, watched)
-        if silent and (attempt := read_attempt(self._store, self._run_id, flow_run_id)):
+        if silent and (attempt := read_shard_result(self._store, self._run_id, flow_run_id)):
             return FlowRunEnd(attempt)  # it has done its work, and is slow to say so
         if silent:
             log.warning("run %s: flow run %s is given up: %s", self._run_id, flow_run.name, silent)
@@ -222,7 +222,7 @@ class Fleet:
         return ""
 
     def _left(self, flow_run_id: str, reason: str, cancelled: bool = False) -> FlowRunEnd:
-        attempt = read_attempt(self._store, self._run_id, flow_run_id)
+        attempt = read_shard_result(self._store, self._run_id, flow_run_id)
         return FlowRunEnd(attempt, "" if attempt else reason, cancelled)
 
 

@@ -28,8 +28,10 @@ from blora.sampling.sample import sample_each
 from manifests import layout
 from manifests.errors import Missing
 from manifests.faults import Fault
+from manifests.store.store import Store
+from tasks.messages import Advance, GenerateAnswer, GenerateShard
 from tasks.resident import Pixels, Resident
-from tasks.runs import PlannedSample, RunInfo
+from tasks.runs import PlannedSample, RunInfo, Shard
 
 WRITERS = 2
 """Threads that encode and write pictures of one batch, and load the adapters of the next, while a batch is drawn."""
@@ -43,29 +45,10 @@ UNTOLD = ("_name", "text", "candidate_of")
 """What differs from manifest to manifest, and is no part of a picture."""
 
 
-def generate_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
-    """Make every picture of a shard exist whose adapters do.
-
-    Args:
-        resident: the slot's working set.
-        payload: ``run_id`` and ``shard_id``; ``only`` names the pictures that are wanted, None means all.
-
-    Returns:
-        ``drawn`` (sample ids written by this call), ``without_adapter`` (sample ids that cannot be drawn), ``faults``
-        (as dicts, of pictures that failed alone), ``sample_seconds``, and ``busy_seconds`` of them in which the device
-        drew.
-    """
-    plan = resident.plan(payload["run_id"])
-    shard = plan.shard(payload["shard_id"])
-    only = None if payload.get("only") is None else frozenset(payload["only"])
-    present: set[str] = set()
-    for content_id in {planned.content_id for planned in shard.samples}:
-        present |= resident.store.list(layout.samples_prefix(content_id)).keys()
-    todo = [
-        (batch, [one for one in batch if one.key not in present and (only is None or one.sample_id in only)])
-        for batch in shard.batches
-    ]
-    todo = [(batch, missing) for batch, missing in todo if missing]
+def generate_shard(resident: Resident, job: GenerateShard) -> GenerateAnswer:
+    """Make every picture of a shard exist whose adapters do."""
+    plan, shard = resident.shard(job.run_id, job.shard_id)
+    todo = _missing(resident.store, shard, None if job.only is None else frozenset(job.only))
     done = len(shard.samples) - sum(len(batch) for batch, _ in todo)
     drawn: list[str] = []
     orphans: list[str] = []
@@ -78,9 +61,9 @@ def generate_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any
             draws, lost, torn = loads.popleft().result()
             for following, _ in todo[number + 1 : number + 2]:
                 loads.append(threads.submit(_draws, resident, following, plan.run.run_id))
-            orphans += [one.sample_id for one in missing if one.sample_id in lost]
-            faults += [_fault(one, torn[one.sample_id]) for one in missing if one.sample_id in torn]
-            wanted = {one.sample_id for one in missing} - lost - torn.keys()
+            orphans += [planned.sample_id for planned in missing if planned.sample_id in lost]
+            faults += [_fault(planned, torn[planned.sample_id]) for planned in missing if planned.sample_id in torn]
+            wanted = {planned.sample_id for planned in missing} - lost - torn.keys()
             if wanted:
                 began = time.monotonic()
                 pictures = _sample(resident, plan.run, draws)
@@ -96,16 +79,30 @@ def generate_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any
                         writes.append(threads.submit(_write, resident, planned, made, plan.run))
             done += len(batch)
             if number + 1 < len(todo):
-                resident.emit({"kind": "sample", "id": shard.shard_id, "done": done, "total": len(shard.samples)})
+                resident.emit(Advance("sample", shard.shard_id, done, len(shard.samples)))
         drawn += _written(writes)
-    resident.emit({"kind": "sample", "id": shard.shard_id, "done": done, "total": len(shard.samples)})
-    return {
-        "drawn": drawn,
-        "without_adapter": orphans,
-        "faults": [vars(fault) for fault in faults],
-        "sample_seconds": time.monotonic() - started if drawn else 0.0,
-        "busy_seconds": busy_seconds,
-    }
+    resident.emit(Advance("sample", shard.shard_id, done, len(shard.samples)))
+    return GenerateAnswer(
+        drawn=tuple(drawn),
+        without_adapter=tuple(orphans),
+        faults=tuple(faults),
+        sample_seconds=time.monotonic() - started if drawn else 0.0,
+        busy_seconds=busy_seconds,
+    )
+
+
+def _missing(
+    store: Store, shard: Shard, only: frozenset[str] | None
+) -> list[tuple[tuple[PlannedSample, ...], list[PlannedSample]]]:
+    """Batches of a shard of which something is to be drawn, each with what that is."""
+    present: set[str] = set()
+    for content_id in {planned.content_id for planned in shard.samples}:
+        present |= store.list(layout.samples_prefix(content_id)).keys()
+    batches = [
+        (batch, [s for s in batch if s.key not in present and (only is None or s.sample_id in only)])
+        for batch in shard.batches
+    ]
+    return [(batch, missing) for batch, missing in batches if missing]
 
 
 def _draws(

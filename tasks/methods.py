@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -32,17 +32,21 @@ from blora.adapters.adapter import Adapter
 from blora.adapters.blocks import attention_layers
 from blora.benchmark.other_methods import Magenta, added, pack_whole, unpack_whole
 from blora.errors import BloraError
+from blora.models.model import Base
 from blora.sampling.draw import Draw
 from blora.sampling.sample import sample_each
+from blora.training.items import StepReport
 from blora.training.train import train
 from manifests import layout
 from manifests.errors import Missing
+from manifests.faults import Fault
 from manifests.store.run_folder import find_table
 from manifests.tables.measuring import METHOD_SCORES
 from manifests.tables.parquet import to_parquet_bytes, to_table
 from tasks.generate import png_with
+from tasks.messages import Advance, DrawMethod, MethodAnswer, TrainMethod
 from tasks.method_names import adapter_id_of, comparable, method_key, methods_key, sample_id_of, sample_key_of
-from tasks.reseed import training_item
+from tasks.reseed import diverged, training_item
 from tasks.resident import Pixels, Resident
 from tasks.runs import Plan, PlannedSample
 from tasks.score import judge
@@ -51,129 +55,130 @@ LAYERS_KEPT: Final = 16
 """Adapters of all attention that stay in memory while a shard is drawn."""
 
 
-def train_method(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
+def train_method(resident: Resident, job: TrainMethod) -> MethodAnswer:
     """Make the adapters of a pack exist in the way of a method that trains.
-
-    Args:
-        resident: the slot's working set.
-        payload: ``run_id``, ``method``, and ``item``, a pack's id.
-
-    Returns:
-        ``trained`` (adapter ids written by this call) and ``faults`` (name and reason of those that diverged).
 
     Raises:
         OutOfMemoryError: the pack does not fit on the device.
     """
-    plan = resident.plan(payload["run_id"])
-    pack, method = plan.pack(payload["item"]), payload["method"]
-    keys = {one.adapter_id: _weights_key(plan, method, one.adapter_id) for one in pack.adapters}
+    method = job.method
+    plan, pack = resident.pack(job.run_id, job.pack_id)
+    keys = {adapter.adapter_id: _weights_key(plan, method, adapter.adapter_id) for adapter in pack.adapters}
     there = resident.store.list(methods_key(plan, method))
-    missing = [one for one in pack.adapters if keys[one.adapter_id] not in there]
+    missing = [adapter for adapter in pack.adapters if keys[adapter.adapter_id] not in there]
     if not missing:
-        return {"trained": [], "faults": {}}
+        return MethodAnswer()
     run = plan.run
     base = resident.base(run.base, run.settings.train.precision)
     settings = resident.training(run.base, run.settings.train, len(pack.adapters))
-    items = [training_item(resident, one) for one in pack.adapters]
+    items = [training_item(resident, adapter) for adapter in pack.adapters]
     label = f"{method}: training {pack.index + 1} of {len(plan.packs)}"
 
-    def watch(report: Any) -> None:
+    def watch(report: StepReport) -> None:
         if report.step == report.steps or report.step % 10 == 0:
-            resident.emit({"kind": "method", "id": label, "done": report.step, "total": report.steps})
+            resident.emit(Advance("method", label, report.step, report.steps))
 
     began = time.monotonic()
     results = train(base, items, settings, layers=attention_layers(base.unet), on_step=watch)
     seconds = (time.monotonic() - began) / len(items)
-    costs, faults, trained = {}, {}, []
-    for one, result in zip(pack.adapters, results, strict=True):
+    costs: dict[str, dict[str, float]] = {}
+    faults: list[Fault] = []
+    trained: list[str] = []
+    for adapter, result in zip(pack.adapters, results, strict=True):
         if result.adapter is None:
-            faults[one.name] = str(result.error)
+            faults.append(diverged(adapter, result))
             continue
         numbers = sum(f.down.numel() + f.up.numel() for f in result.adapter.layers.values())
-        costs[one.adapter_id] = {"seconds": seconds, "bytes": 2 * numbers}
-        if one in missing:
-            resident.store.write_once(keys[one.adapter_id], pack_whole(result.adapter, {}))
-            trained.append(one.adapter_id)
+        costs[adapter.adapter_id] = {"seconds": seconds, "bytes": 2 * numbers}
+        if adapter in missing:
+            resident.store.write_once(keys[adapter.adapter_id], pack_whole(result.adapter, {}))
+            trained.append(adapter.adapter_id)
     resident.store.write_once(method_key(plan, method, f"{pack.pack_id}.json"), json.dumps(costs).encode())
-    return {"trained": trained, "faults": faults}
+    return MethodAnswer(trained=tuple(trained), faults=tuple(faults))
 
 
-def draw_method(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
-    """Make the pictures of a shard exist in the way of a method, and their scores by the run's scorers.
-
-    Args:
-        resident: the slot's working set.
-        payload: ``run_id``, ``method``, and ``item``, a shard's id.
-
-    Returns:
-        ``drawn`` and ``scored``: ids of the run's pictures whose counterparts were.
-    """
-    plan = resident.plan(payload["run_id"])
-    shard, method = plan.shard(payload["item"]), payload["method"]
+def draw_method(resident: Resident, job: DrawMethod) -> MethodAnswer:
+    """Make the pictures of a shard exist in the way of a method, and their scores by the run's scorers."""
+    method = job.method
+    plan, shard = resident.shard(job.run_id, job.shard_id)
     there = resident.store.list(methods_key(plan, method))
-    drawn = []
+    load = lru_cache(maxsize=LAYERS_KEPT)(
+        lambda adapter_id: unpack_whole(resident.store.read(_weights_key(plan, method, adapter_id)))
+    )
+    drawn: list[str] = []
     seconds = 0.0
     for number, batch in enumerate(shard.batches):
-        some = [one for one in batch if comparable(one)]
-        missing = [one for one in some if sample_key_of(plan, method, one) not in there]
+        samples = [planned for planned in batch if comparable(planned)]
+        missing = [planned for planned in samples if sample_key_of(plan, method, planned) not in there]
         if missing:
-            done, spent = _draw(resident, plan, method, some, missing)
-            drawn += done
-            seconds += spent
+            run = plan.run
+            base = None if method == "magenta" else resident.base(run.base, run.settings.sample.precision)
+            began = time.monotonic()
+            pictures = _draw(resident, plan, method, samples, base, load)
+            drawn += _write(resident, plan, method, zip(samples, pictures, strict=True), missing)
+            seconds += time.monotonic() - began
         label = f"{method}: drawing {shard.index + 1} of {len(plan.shards)}"
-        resident.emit({"kind": "method", "id": label, "done": number + 1, "total": len(shard.batches)})
+        resident.emit(Advance("method", label, number + 1, len(shard.batches)))
     if drawn:
         told = {"drawn": len(drawn), "seconds": seconds}
         resident.store.replace(method_key(plan, method, f"{shard.shard_id}.json"), json.dumps(told).encode())
-    return {"drawn": drawn, "scored": _score(resident, plan, method, shard.shard_id, shard.samples)}
+    scored = _score(resident, plan, method, shard.shard_id, shard.samples)
+    return MethodAnswer(drawn=tuple(drawn), scored=tuple(scored))
 
 
 def _draw(
-    resident: Resident, plan: Plan, method: str, batch: Sequence[PlannedSample], missing: Sequence[PlannedSample]
-) -> tuple[list[str], float]:
-    """Draw a batch and write what is missing of it; its ids, and the seconds from adapters to files."""
-    run = plan.run
-    base = None if method == "magenta" else resident.base(run.base, run.settings.sample.precision)
-    began = time.monotonic()
-    pictures: list[Pixels | None]
+    resident: Resident,
+    plan: Plan,
+    method: str,
+    samples: Sequence[PlannedSample],
+    base: Base | None,
+    load: Callable[[str], Adapter],
+) -> list[Pixels | None]:
+    """Draw a batch, by a `base` or without; None in the place of a picture that failed or whose adapter diverged."""
     if base is None:
-        pictures = [_stylised(resident, plan, one) for one in batch]
-    else:
-        load = lru_cache(maxsize=LAYERS_KEPT)(
-            lambda adapter_id: unpack_whole(resident.store.read(_weights_key(plan, method, adapter_id)))
-        )
-        draws: list[Draw | None] = []
-        for one in batch:
-            try:
-                draws.append(_composed(method, one, load))
-            except Missing:
-                draws.append(None)  # its adapter diverged; the place is kept, so that the others keep theirs
-        blank = next((one for one in draws if one is not None), None)
-        if blank is None:
-            return [], 0.0
-        drawn = sample_each(base, [one or blank for one in draws], resident.drawing(run.base, run.settings.sample))
-        # One that failed is missing in the comparison, as one whose adapter diverged.
-        pictures = [None if one is None or isinstance(made, BloraError) else made
-                    for one, made in zip(draws, drawn, strict=True)]  # fmt: skip
-    done = []
-    for one, picture in zip(batch, pictures, strict=True):
-        if picture is not None and one in missing:
-            resident.store.write_once(sample_key_of(plan, method, one), _png(picture, plan, method, one))
-            done.append(one.sample_id)
-    return done, time.monotonic() - began
+        return [_stylised(resident, plan, planned) for planned in samples]
+    draws: list[Draw | None] = []
+    for planned in samples:
+        try:
+            draws.append(_composed(method, planned, load))
+        except Missing:
+            draws.append(None)
+    blank = next((draw for draw in draws if draw is not None), None)
+    if blank is None:
+        return [None for _ in draws]
+    settings = resident.drawing(plan.run.base, plan.run.settings.sample)
+    drawn = sample_each(base, [draw or blank for draw in draws], settings)  # every place: the others keep theirs
+    return [None if draw is None or isinstance(made, BloraError) else made
+            for draw, made in zip(draws, drawn, strict=True)]  # fmt: skip
 
 
-def _composed(method: str, one: PlannedSample, load: Any) -> Draw:
+def _write(
+    resident: Resident,
+    plan: Plan,
+    method: str,
+    pictures: Iterable[tuple[PlannedSample, Pixels | None]],
+    missing: Sequence[PlannedSample],
+) -> list[str]:
+    """Write what is missing of a batch; its ids."""
+    written = []
+    for planned, picture in pictures:
+        if picture is not None and planned in missing:
+            resident.store.write_once(sample_key_of(plan, method, planned), _png(picture, plan, method, planned))
+            written.append(planned.sample_id)
+    return written
+
+
+def _composed(method: str, planned: PlannedSample, load: Callable[[str], Adapter]) -> Draw:
     if method == "prompt":
-        return Draw(None, None, words_of(one), one.seed, negative_prompt=one.negative_prompt)
-    content: Adapter = load(one.content_id)
-    whole = added(content, load(one.style_id), one.content_strength or 0.0, one.style_strength or 0.0)
-    return Draw(None, None, one.prompt, one.seed, negative_prompt=one.negative_prompt, whole=whole)
+        return Draw(None, None, words_of(planned), planned.seed, negative_prompt=planned.negative_prompt)
+    strengths = planned.content_strength or 0.0, planned.style_strength or 0.0
+    whole = added(load(planned.content_id), load(planned.style_id), *strengths)
+    return Draw(None, None, planned.prompt, planned.seed, negative_prompt=planned.negative_prompt, whole=whole)
 
 
-def words_of(one: PlannedSample) -> str:
+def words_of(planned: PlannedSample) -> str:
     """What a picture should show in plain words: as the manifest's words say, or else its names."""
-    return one.text or f"{one.content_name} in {one.style_name} style"
+    return planned.text or f"{planned.content_name} in {planned.style_name} style"
 
 
 @lru_cache(maxsize=1)
@@ -181,19 +186,19 @@ def _magenta() -> Magenta:
     return Magenta()
 
 
-def _stylised(resident: Resident, plan: Plan, one: PlannedSample) -> Pixels:
+def _stylised(resident: Resident, plan: Plan, planned: PlannedSample) -> Pixels:
     """The content picture, cut to the shape of what is drawn as training cuts it, in the style of the other."""
     settings = plan.run.settings.sample
-    pictures = [
-        resident.picture(layout.image_key(plan.adapter(side).image_ids[0])) for side in (one.content_id, one.style_id)
-    ]
-    content = pictures[0]
+    content, style = (
+        resident.picture(layout.image_key(plan.adapter(side).image_ids[0]))
+        for side in (planned.content_id, planned.style_id)
+    )
     height, width = content.shape[:2]
     scale = min(width / settings.width_px, height / settings.height_px)
     wide, high = round(settings.width_px * scale), round(settings.height_px * scale)
     left, top = (width - wide) // 2, (height - high) // 2
     cut = np.ascontiguousarray(content[top : top + high, left : left + wide])
-    return _magenta().stylise(cut, pictures[1], (settings.width_px, settings.height_px))
+    return _magenta().stylise(cut, style, (settings.width_px, settings.height_px))
 
 
 def _score(resident: Resident, plan: Plan, method: str, shard_id: str, samples: Sequence[PlannedSample]) -> list[str]:
@@ -201,17 +206,17 @@ def _score(resident: Resident, plan: Plan, method: str, shard_id: str, samples: 
     key = method_key(plan, method, f"{shard_id}.parquet")
     rows = find_table(resident.store, key, METHOD_SCORES).to_pylist()
     known = {row["blora_sample_id"] for row in rows}
-    some = [one for one in samples if comparable(one) and one.sample_id not in known]
+    unscored = [planned for planned in samples if comparable(planned) and planned.sample_id not in known]
     judged = judge(
         resident,
         plan,
-        some,
+        unscored,
         lambda: resident.scorers(plan.run.settings.score),
-        lambda one: sample_key_of(plan, method, one),
+        lambda planned: sample_key_of(plan, method, planned),
     )
     if judged.ids:
-        of = {one.sample_id: sample_id_of(method, one) for one in some}
-        rows += [row | method_columns(method, row["sample_id"], of[row["sample_id"]]) for row in judged.rows]
+        counterparts = {planned.sample_id: sample_id_of(method, planned) for planned in unscored}
+        rows += [row | method_columns(method, row["sample_id"], counterparts[row["sample_id"]]) for row in judged.rows]
         resident.store.replace(key, to_parquet_bytes(to_table(rows, METHOD_SCORES)))
     return judged.ids
 
@@ -225,8 +230,13 @@ def _weights_key(plan: Plan, method: str, adapter_id: str) -> str:
     return method_key(plan, method, f"{adapter_id_of(method, adapter_id)}.safetensors")
 
 
-def _png(picture: Pixels, plan: Plan, method: str, one: PlannedSample) -> bytes:
+def _png(picture: Pixels, plan: Plan, method: str, planned: PlannedSample) -> bytes:
     """A PNG that says which method drew it, and which picture of the run is its counterpart."""
-    facts: dict[str, Any] = {"method": method, "sample_id": sample_id_of(method, one), "blora_sample_id": one.sample_id}
-    facts |= {"seed": one.seed, "base": plan.run.base, "base_revision": plan.run.base_revision}
+    facts: dict[str, Any] = {"method": method, "sample_id": sample_id_of(method, planned)}
+    facts |= {
+        "blora_sample_id": planned.sample_id,
+        "seed": planned.seed,
+        "base": plan.run.base,
+        "base_revision": plan.run.base_revision,
+    }
     return png_with(picture, facts)

@@ -4,39 +4,30 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import Any
 
 from blora.adapters.blocks import inner_blocks
 from blora.probe.measure import measure
 from manifests.tables.measuring import PROBES
 from manifests.tables.parquet import to_parquet_bytes, to_table
+from tasks.messages import Advance, ProbeAnswer, ProbePart
 from tasks.probes import PART_PAIRS, load_probe, rows_of
 from tasks.resident import Resident
 
 
-def probe_part(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
-    """Make the readings of a part exist.
-
-    Args:
-        resident: the slot's working set.
-        payload: ``probe_id`` and ``part``.
-
-    Returns:
-        ``readings`` (made by this call) and ``probe_seconds``.
-    """
-    probe = load_probe(resident.store, payload["probe_id"])
-    part = int(payload["part"])
-    key = probe.part_key(part)
+def probe_part(resident: Resident, job: ProbePart) -> ProbeAnswer:
+    """Make the readings of a part exist."""
+    probe = load_probe(resident.store, job.probe_id)
+    key = probe.part_key(job.part)
     if resident.store.exists(key):
-        return {"readings": 0, "probe_seconds": 0.0}
+        return ProbeAnswer()
     started = time.monotonic()
     settings = probe.settings
     model = resident.model(probe.base, settings.sample.precision)
     clip = resident.clip(settings.score.clip_model, settings.score.clip_pretrained)
-    first = part * PART_PAIRS
+    first = job.part * PART_PAIRS
 
     def tell(done: int, total: int) -> None:
-        resident.emit({"kind": "probe", "id": str(part), "done": done, "total": total})
+        resident.emit(Advance("probe", str(job.part), done, total))
 
     readings = measure(
         model,
@@ -49,4 +40,4 @@ def probe_part(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
     numbered = [replace(reading, pair=first + reading.pair) for reading in readings]
     rows = rows_of(probe, numbered, (clip.name, clip.version))
     resident.store.write_once(key, to_parquet_bytes(to_table(rows, PROBES)))
-    return {"readings": len(rows), "probe_seconds": time.monotonic() - started}
+    return ProbeAnswer(len(rows), time.monotonic() - started)

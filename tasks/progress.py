@@ -11,8 +11,21 @@ from contextlib import contextmanager
 from typing import Any
 
 Event = Mapping[str, Any]
-"""``kind`` (train | sample | score), ``id`` of the pack or shard, ``done`` and ``total`` in steps or samples, maybe
-``loss``. Before those come ``run`` (its ``id``) and ``work``, whose ``done`` and ``total`` are sums for each kind."""
+"""A ``kind``, the ``id`` of what it is about, and mostly ``done`` and ``total``.
+
+============================  ===========================================================================
+kind                          says
+============================  ===========================================================================
+run                           a run's plan is kept; its id alone
+work                          what the run needs: ``done`` and ``total`` are sums for each kind of work
+parts                         a block probe is kept; how many parts are missing
+rescore                       how many pictures further scorers have to judge
+train, sample, score          a slot at a pack (steps, maybe ``loss``) or a shard (pictures)
+method                        a slot at another method's item, whose id is for people
+probe                         a slot at a part of a block probe (pictures)
+============================  ===========================================================================
+
+The last three rows come from slots, where they are `tasks.messages.Advance`."""
 
 _listeners: list[Callable[[Event], None]] = []
 _lock = threading.Lock()

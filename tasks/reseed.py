@@ -17,6 +17,7 @@ from blora.checks.limits import reconstruction_settings
 from blora.errors import OutOfMemoryError
 from blora.training.items import TrainItem, TrainResult
 from manifests import layout
+from manifests.faults import Fault
 from tasks.resident import Resident
 from tasks.runs import Pack, PlannedAdapter, RunInfo
 
@@ -84,24 +85,38 @@ def training_item(resident: Resident, adapter: PlannedAdapter, number: int = 1) 
     return TrainItem(images=pictures, key=key, metadata=metadata, prompt=adapter.prompt)
 
 
+def diverged(adapter: PlannedAdapter, result: TrainResult) -> Fault:
+    """The fault of a training that ended without an adapter."""
+    return Fault(
+        kind="train",
+        item=adapter.adapter_id,
+        what=f"the training of {adapter.name} did not converge",
+        received=str(result.error),
+        accepted="a finite loss",
+        hint="lower train.learning_rate or use train.precision: bf16, then run the manifest again",
+    )
+
+
 def _check(
     resident: Resident, run: RunInfo, adapters: Sequence[PlannedAdapter], results: Sequence[TrainResult]
 ) -> list[Verdict | None]:
     """A verdict for each adapter that was trained; none where checks are off or the device has no room for them."""
     images = [resident.picture(layout.image_key(adapter.image_ids[0])) for adapter in adapters]
-    trained = [(one.adapter, image) for one, image in zip(results, images, strict=True) if one.adapter is not None]
+    trained = [
+        (result.adapter, image) for result, image in zip(results, images, strict=True) if result.adapter is not None
+    ]
     if not run.settings.check.attempts or not trained:
         return [None for _ in results]
     base = resident.base(run.base, run.settings.train.precision)
     try:
         drawing = resident.drawing(run.base, reconstruction_settings(run.settings))
-        found = iter(check_adapters(base, trained, run.settings, drawing=drawing))
+        verdicts = iter(check_adapters(base, trained, run.settings, drawing=drawing))
     except OutOfMemoryError:
         return [None for _ in results]
-    return [None if one.adapter is None else next(found) for one in results]
+    return [None if result.adapter is None else next(verdicts) for result in results]
 
 
 def _best(tried: Sequence[Attempt]) -> Attempt:
     """The attempt to keep; one that diverged is the worst of all, one that could not be checked is kept as it is."""
-    unjudged = next((one for one in tried if one.result.adapter is not None and one.verdict is None), None)
-    return unjudged or tried[best_attempt([one.verdict for one in tried])]
+    unjudged = next((a for a in tried if a.result.adapter is not None and a.verdict is None), None)
+    return unjudged or tried[best_attempt([attempt.verdict for attempt in tried])]

@@ -5,11 +5,14 @@ Everything here can be had again from the store; a slot that dies loses time and
 
 from __future__ import annotations
 
+import gc
 import io
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,11 +34,15 @@ from manifests import layout
 from manifests.store.store import Store
 from tasks.bases import located_base
 from tasks.cost import memory_model
+from tasks.environment import heartbeat_seconds
+from tasks.messages import Advance
 from tasks.probes import is_plain
-from tasks.runs import Plan, load_plan
+from tasks.runs import Pack, Plan, Shard, load_plan
 from tasks.weights import local_scorer, with_local_weights
 
 Pixels = NDArray[np.uint8]
+
+Item = TypeVar("Item", Pack, Shard)
 
 
 class Resident:
@@ -44,24 +51,61 @@ class Resident:
     Attributes:
         device: where tensors live, e.g. ``cpu`` or ``cuda:0``.
         store: the store.
-        emit: sends an event to whoever watches the slot.
+        emit: tells whoever watches the slot how far a job is.
+        beat: tells the parent that the slot lives, and what it does that has no steps to tell of.
     """
 
-    def __init__(self, device: str, store: Store, emit: Callable[[Mapping[str, Any]], None]) -> None:
+    def __init__(
+        self,
+        device: str,
+        store: Store,
+        emit: Callable[[Advance], None],
+        beat: Callable[[str], None] = lambda doing: None,
+    ) -> None:
         """Hold nothing yet; everything is loaded on first use."""
         self.device = device
         self.store = store
         self.emit = emit
+        self.beat = beat
         self._base: tuple[tuple[str, str], Base] | None = None
         self._free_bytes: float | None = None  # of a GPU, before the base model came
         self._plain: tuple[tuple[str, str], PlainBase] | None = None
         self._scorers: tuple[ScoreSettings, list[Scorer]] | None = None
         self._further: tuple[str, Scorer] | None = None
         self.clip = lru_cache(maxsize=1)(self._load_clip)
-        self.plan = lru_cache(maxsize=4)(self._read_plan)
+        self.plan = lru_cache(maxsize=4)(partial(load_plan, store))
         self.picture = lru_cache(maxsize=256)(self._read_picture)
         # A batch of a grid shares one content and runs over its styles, so halves come back row after row.
         self.half = lru_cache(maxsize=64)(self._read_half)
+
+    def pack(self, run_id: str, pack_id: str) -> tuple[Plan, Pack]:
+        """A pack and its plan.
+
+        Raises:
+            RunNotFound: the store has no such run.
+            LookupError: its plan has no such pack.
+        """
+        return self._of_plan(run_id, pack_id, Plan.pack)
+
+    def shard(self, run_id: str, shard_id: str) -> tuple[Plan, Shard]:
+        """A shard and its plan.
+
+        Raises:
+            RunNotFound: the store has no such run.
+            LookupError: its plan has no such shard.
+        """
+        return self._of_plan(run_id, shard_id, Plan.shard)
+
+    def _of_plan(self, run_id: str, item_id: str, get: Callable[[Plan, str], Item]) -> tuple[Plan, Item]:
+        """An item of a plan, which is read anew where the one in memory lacks it: reviews add shards to a plan."""
+        try:
+            return self.plan(run_id), get(self.plan(run_id), item_id)
+        except KeyError:
+            self.plan.cache_clear()
+        try:
+            return self.plan(run_id), get(self.plan(run_id), item_id)
+        except KeyError as error:
+            raise LookupError(f"run {run_id}: received {item_id!r}; accepted: a pack or shard of its plan") from error
 
     def base(self, spec: str, precision: Precision) -> Base:
         """The base model, loaded once; another one takes its place."""
@@ -69,7 +113,9 @@ class Resident:
         if self._base is None or self._base[0] != wanted:
             self._base = None  # the old one goes before the new one comes: memory holds one, not two
             self._free_bytes = _free_bytes(self.device)
-            self._base = (wanted, Base(located_base(spec), self.device, precision))
+            with self._beating(f"brings {spec} to this machine"):
+                located = located_base(spec)
+            self._base = (wanted, Base(located, self.device, precision))
             if self._free_bytes is not None:
                 self._base[1].save_memory(**memory.room(self._free_bytes, precision, memory_model(spec)))
         return self._base[1]
@@ -106,21 +152,43 @@ class Resident:
         """The scorers of these settings, loaded once."""
         if self._scorers is None or self._scorers[0] != settings:
             self._scorers = None
-            self._scorers = (settings, load_scorers(with_local_weights(settings), self.device))
+            with self._beating("loads scorers"):
+                self._scorers = (settings, load_scorers(with_local_weights(settings), self.device))
         return self._scorers[1]
 
     def further_scorer(self, asked: str) -> Scorer:
         """A scorer beside those of a run's settings, by its line; another one takes its place."""
         if self._further is None or self._further[0] != asked:
             self._further = None
-            self._further = (asked, load_scorer(local_scorer(asked), self.device))
+            with self._beating(f"loads {asked}"):
+                self._further = (asked, load_scorer(local_scorer(asked), self.device))
         return self._further[1]
 
-    def _load_clip(self, architecture: str, pretrained: str) -> ClipEncoder:
-        return load_clip(architecture, pretrained, self.device)
+    @contextmanager
+    def _beating(self, doing: str) -> Iterator[None]:
+        """Say again and again that the slot lives, while many bytes are downloaded or hashed.
 
-    def _read_plan(self, run_id: str) -> Plan:
-        return load_plan(self.store, run_id)
+        For nothing else: work on a device tells of its steps, so that a device that hangs is found by its silence. What
+        is brought over a network has time limits of its own.
+        """
+        over = threading.Event()
+
+        def beat() -> None:
+            self.beat(doing)
+            while not over.wait(heartbeat_seconds()):
+                self.beat(doing)
+
+        thread = threading.Thread(target=beat, name=f"slot {doing}", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _load_clip(self, architecture: str, pretrained: str) -> ClipEncoder:
+        with self._beating(f"loads {architecture}"):
+            return load_clip(architecture, pretrained, self.device)
 
     def _read_picture(self, key: str) -> Pixels:
         return np.asarray(Image.open(io.BytesIO(self.store.read(key))).convert("RGB"))
@@ -135,4 +203,6 @@ def _free_bytes(device: str) -> float | None:
         return None
     import torch
 
+    gc.collect()
+    torch.cuda.empty_cache()  # what torch keeps of a model that went is free for the next
     return float(torch.cuda.mem_get_info(device)[0])

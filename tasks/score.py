@@ -21,6 +21,7 @@ from manifests.faults import Fault
 from manifests.store.run_folder import find_table
 from manifests.tables.parquet import to_parquet_bytes, to_table
 from manifests.tables.run import SCORES
+from tasks.messages import Advance, ScoreAnswer, ScoreShard
 from tasks.resident import Pixels, Resident
 from tasks.review.thumbnails import write_shard_thumbnails
 from tasks.runs import Plan, PlannedSample, scores_key
@@ -28,22 +29,12 @@ from tasks.runs import Plan, PlannedSample, scores_key
 READERS = 4  # pictures read and decoded at once
 
 
-def score_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
+def score_shard(resident: Resident, job: ScoreShard) -> ScoreAnswer:
     """Make every picture of a shard that exists have its scores.
 
     Rows that are there are kept; pictures that came later are added to the same part.
-
-    Args:
-        resident: the slot's working set.
-        payload: ``run_id`` and ``shard_id``.
-
-    Returns:
-        ``scored`` (sample ids scored by this call), ``faults`` (as dicts, of pictures that failed alone),
-        ``score_seconds``, and ``busy_seconds`` of them spent on scores.
     """
-    run_id = payload["run_id"]
-    plan = resident.plan(run_id)
-    shard = plan.shard(payload["shard_id"])
+    plan, shard = resident.shard(job.run_id, job.shard_id)
     key = scores_key(plan.run, shard)
     rows = find_table(resident.store, key, SCORES).to_pylist()
     known = {row["sample_id"] for row in rows}
@@ -53,14 +44,10 @@ def score_shard(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
     if judged.ids:
         resident.store.replace(key, to_parquet_bytes(to_table([*rows, *judged.rows], SCORES)))
         at_hand = {s.sample_id: Image.fromarray(resident.picture(s.key)) for s in unscored if s.sample_id in judged.ids}
-        write_shard_thumbnails(resident.store, run_id, shard.samples, dict.fromkeys(known) | at_hand)
-    resident.emit({"kind": "score", "id": shard.shard_id, "done": len(shard.samples), "total": len(shard.samples)})
-    return {
-        "scored": judged.ids,
-        "faults": [vars(fault) for fault in judged.faults],
-        "score_seconds": time.monotonic() - started,
-        "busy_seconds": judged.busy_seconds,
-    }
+        write_shard_thumbnails(resident.store, job.run_id, shard.samples, dict.fromkeys(known) | at_hand)
+    resident.emit(Advance("score", shard.shard_id, len(shard.samples), len(shard.samples)))
+    seconds = time.monotonic() - started
+    return ScoreAnswer(tuple(judged.ids), tuple(judged.faults), seconds, judged.busy_seconds)
 
 
 @dataclass(frozen=True)

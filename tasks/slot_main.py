@@ -1,59 +1,54 @@
 """What runs inside a slot's child process: ``python -m tasks.slot_main DEVICE STORE_ROOT ANSWER_FD``.
 
-Reads one JSON request a line, runs the job, writes events and then the answer or the error. Kept apart from Prefect:
-a child starts in the time that torch takes to import.
+Reads jobs, does them, and writes how far they are and then the answer or the error (`tasks.messages`). Kept apart from
+Prefect: a child starts in the time that torch takes to import.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import queue
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from manifests.store.store import Store
 from tasks.faults import is_transient
+from tasks.generate import generate_shard
+from tasks.messages import (
+    DrawMethod,
+    GenerateShard,
+    Heartbeat,
+    JobAnswer,
+    JobError,
+    Message,
+    ProbePart,
+    RescoreShard,
+    ScoreShard,
+    TrainMethod,
+    TrainPack,
+    from_line,
+    to_line,
+)
+from tasks.methods import draw_method, train_method
+from tasks.probe import probe_part
+from tasks.rescore import rescore_shard
 from tasks.resident import Resident
+from tasks.score import score_shard
+from tasks.train import train_pack
 
-Job = Callable[[Resident, dict[str, Any]], dict[str, Any]]
-
-
-def find_job(name: str) -> Job:
-    """The job of that name.
-
-    Raises:
-        LookupError: no such job.
-    """
-    if name == "train_pack":
-        from tasks.train import train_pack
-
-        return train_pack
-    if name == "generate_shard":
-        from tasks.generate import generate_shard
-
-        return generate_shard
-    if name == "score_shard":
-        from tasks.score import score_shard
-
-        return score_shard
-    if name == "rescore_shard":
-        from tasks.rescore import rescore_shard
-
-        return rescore_shard
-    if name in ("train_method", "draw_method"):
-        from tasks import methods
-
-        return methods.train_method if name == "train_method" else methods.draw_method
-    if name == "probe_part":
-        from tasks.probe import probe_part
-
-        return probe_part
-    known = "train_pack, generate_shard, score_shard, rescore_shard, train_method, draw_method, probe_part"
-    raise LookupError(f"job: received {name!r}; accepted: {known}")
+JOBS: Mapping[type, Callable[[Resident, Any], JobAnswer]] = {
+    TrainPack: train_pack,
+    GenerateShard: generate_shard,
+    ScoreShard: score_shard,
+    RescoreShard: rescore_shard,
+    TrainMethod: train_method,
+    DrawMethod: draw_method,
+    ProbePart: probe_part,
+}
+"""What does a job, by the type of its message."""
 
 
 def read_requests() -> queue.SimpleQueue[bytes]:
@@ -74,18 +69,21 @@ def main(device: str, store_root: str, answer_fd: int) -> None:
     answers = os.fdopen(answer_fd, "wb", buffering=0)
     requests = read_requests()
 
-    def send(message: dict[str, Any]) -> None:
-        answers.write(json.dumps(message).encode() + b"\n")
+    one_at_a_time = threading.Lock()
+    number = 0  # of the request that is being served
 
-    resident = Resident(device, Store.open(store_root), emit=lambda event: send({"event": event}))
+    def send(message: Message) -> None:
+        with one_at_a_time:
+            answers.write(to_line(number, message))
+
+    resident = Resident(device, Store.open(store_root), send, lambda doing: send(Heartbeat(doing)))
     while True:
-        request = json.loads(requests.get())
+        number, job = from_line(requests.get())
         try:
-            send({"answer": find_job(request["job"])(resident, request["payload"])})
+            send(JOBS[type(job)](resident, job))
         except Exception as error:
             traceback.print_exc()
-            verdict = is_transient(error)
-            send({"error": {"error_class": type(error).__name__, "message": str(error), "transient": verdict}})
+            send(JobError(type(error).__name__, str(error), is_transient(error)))
 
 
 if __name__ == "__main__":

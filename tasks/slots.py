@@ -4,14 +4,14 @@ A job runs in a child, never in the flow's own process, so that a segmentation f
 killer or a poisoned CUDA context is an ordinary exception here: the task's retries apply, the other slots go on, and
 the next job on this slot starts a fresh child.
 
-Parent and child speak JSON lines: requests down the child's standard input, events and the answer up a private pipe.
+Jobs go down the child's standard input, events and the answer up a private pipe (`tasks.messages`).
 The child's standard error is relayed to this module's logger. A child whose parent dies sees its input close and
 leaves.
 """
 
 from __future__ import annotations
 
-import json
+import itertools
 import logging
 import os
 import queue
@@ -27,10 +27,11 @@ from typing import Any
 
 from tasks.environment import physical_gpus, slot_module
 from tasks.faults import JobFailed, SlotDied, SlotStalled
+from tasks.messages import Advance, Heartbeat, Job, JobAnswer, JobError, from_line, to_line
+from tasks.progress import Event
 
 logger = logging.getLogger(__name__)
 
-Event = Mapping[str, Any]
 Listener = Callable[[Event], None]
 
 
@@ -52,6 +53,7 @@ class Slot:
         self._child: subprocess.Popen[bytes] | None = None
         self._answers = -1
         self._unread = b""
+        self._numbers = itertools.count(1)
         self._last_words: deque[str] = deque(maxlen=20)
 
     @property
@@ -59,12 +61,11 @@ class Slot:
         """Process id of the living child, or None."""
         return self._child.pid if self._child and self._child.poll() is None else None
 
-    def call(self, job: str, payload: Mapping[str, Any], listen: Listener | None = None) -> dict[str, Any]:
-        """Run one job in the child and wait for its answer.
+    def call(self, job: Job, listen: Listener = lambda event: None) -> JobAnswer:
+        """Have the child do one job and wait for its answer.
 
         Args:
-            job: name of the job, see `tasks.slot_main`.
-            payload: its arguments, plain JSON.
+            job: what is to be done.
             listen: called with each event that the job emits on its way.
 
         Raises:
@@ -73,20 +74,27 @@ class Slot:
             JobFailed: the job raised.
         """
         child = self._ensure_child()
-        request = json.dumps({"job": job, "payload": dict(payload)}).encode() + b"\n"
+        number, doing = next(self._numbers), ""
         try:
             assert child.stdin is not None
-            child.stdin.write(request)
+            child.stdin.write(to_line(number, job))
             child.stdin.flush()
         except OSError as error:
             raise self._died(child) from error
-        for message in self._messages(child):
-            if "answer" in message:
-                return dict(message["answer"])
-            if "error" in message:
-                raise JobFailed(**message["error"])
-            if listen is not None and "event" in message:
-                listen(message["event"])
+        for request, message in self._messages(child):
+            if request != number:
+                continue  # of a job whose caller went away before its end
+            match message:
+                case Advance():
+                    listen(message.as_event())
+                case Heartbeat():
+                    if message.doing != doing:
+                        doing = message.doing
+                        logger.info("slot %s: %s", self.name, doing)
+                case JobError():
+                    raise JobFailed(message.error_class, message.message, message.transient)
+                case _:
+                    return message
         raise self._died(child)
 
     def stop(self) -> None:
@@ -131,8 +139,8 @@ class Slot:
         logger.info("slot %s: child process %d", self.device, child.pid)
         return child
 
-    def _messages(self, child: subprocess.Popen[bytes]) -> Iterator[dict[str, Any]]:
-        """Messages of the child until its pipe closes."""
+    def _messages(self, child: subprocess.Popen[bytes]) -> Iterator[tuple[int, Any]]:
+        """Messages of the child, each with the number of its request, until its pipe closes."""
         while True:
             ready, _, _ = select.select([self._answers], [], [], self.stall_timeout_seconds)
             if not ready:
@@ -149,7 +157,7 @@ class Slot:
             self._unread += chunk
             *lines, self._unread = self._unread.split(b"\n")
             for line in lines:
-                yield json.loads(line)
+                yield from_line(line)
 
     def _relay_stderr(self, child: subprocess.Popen[bytes]) -> None:
         assert child.stderr is not None
@@ -176,14 +184,14 @@ class SlotPool:
         slots: all of them.
         beside: how many of them serve scoring alone, on the CPU, so that no GPU waits for it: one where there are
             GPUs, none elsewhere.
-        unclaimed: answers of items of tasks that have not ended, by task run and slot; else a retry would lose them.
+        unclaimed: answers of items of tasks that will be tried again, by task run and slot; else they would be lost.
     """
 
     def __init__(self, devices: Sequence[str], store_root: str, stall_timeout_seconds: float = 1800.0) -> None:
         """Make a slot per device; children start on first use."""
         self.devices, self.store_root = tuple(devices), store_root
         self.slots = [Slot(device, store_root, stall_timeout_seconds) for device in devices]
-        self.unclaimed: dict[str, dict[str, list[dict[str, Any]]]] = {}
+        self.unclaimed: dict[str, dict[str, list[JobAnswer]]] = {}
         self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         self._free_beside: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         for number, slot in enumerate(self.slots):

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from prefect import runtime, task
 from prefect.client.schemas.objects import State, TaskRun
@@ -17,7 +18,18 @@ from prefect.states import Failed
 from prefect.tasks import Task, exponential_backoff
 
 from tasks import progress
-from tasks.faults import JobFailed, is_transient, may_pass
+from tasks.faults import is_transient, may_pass
+from tasks.messages import (
+    DrawMethod,
+    GenerateShard,
+    Job,
+    JobAnswer,
+    ProbePart,
+    RescoreShard,
+    ScoreShard,
+    TrainMethod,
+    TrainPack,
+)
 from tasks.slots import SlotPool
 
 POOL: ContextVar[SlotPool] = ContextVar("POOL")
@@ -42,85 +54,117 @@ _RETRY: dict[str, Any] = {
 }
 
 
-def _in_slot(job: str, payloads: Mapping[str, dict[str, Any]], *, beside: bool = False) -> dict[str, Any] | State[Any]:
-    """Do items one after the other in one slot; one that fails for good does not keep the others from it.
+@dataclass(frozen=True)
+class ItemError:
+    """Why an item of a task failed.
+
+    Attributes:
+        message: what went wrong.
+        may_pass: whether it deserves another try some other time.
+    """
+
+    message: str
+    may_pass: bool
+
+
+@dataclass(frozen=True)
+class TaskOutcome:
+    """What became of a task's items.
+
+    Attributes:
+        answers: by the name of a slot, its answers as one, those of an earlier try of the same task included.
+        failed: items that failed, by their ids.
+    """
+
+    answers: Mapping[str, JobAnswer]
+    failed: Mapping[str, ItemError] = field(default_factory=dict)
+
+
+def _in_slot(jobs: Mapping[str, Job], *, beside: bool = False) -> TaskOutcome | State[TaskOutcome]:
+    """Do jobs one after the other in one slot; one that fails for good does not keep the others from it.
 
     Args:
-        job: name of the job.
-        payloads: its arguments, by the item's id.
+        jobs: by the item's id; all of one kind.
         beside: whether a slot beside the GPUs will do, where there is one.
 
     Returns:
-        ``slots``: by the name of a slot, its answers as one, those of an earlier try of the same task included; a
-        failed state with that, and with ``failed`` (item id: why), if not all went well.
+        The outcome; in a failed state, if not all went well.
     """
-    failed: dict[str, str] = {}
+    failed: dict[str, ItemError] = {}
     pool, task_run_id = POOL.get(), str(runtime.task_run.id)
     # A retry asks for all items again; what those that an earlier try finished have cost is known here alone.
-    answers = pool.unclaimed.setdefault(task_run_id, {})
+    answers = pool.unclaimed.pop(task_run_id, {})
     with pool.borrow(beside=beside) as slot:
-        for item, payload in payloads.items():
+        for item, job in jobs.items():
             try:
-                answers.setdefault(slot.name, []).append(slot.call(job, payload, progress.publish))
-            except JobFailed as error:
-                if may_pass(error) or len(payloads) == 1:
+                answers.setdefault(slot.name, []).append(slot.call(job, progress.publish))
+            except Exception as error:
+                if is_transient(error) and _has_tries_left():
+                    pool.unclaimed[task_run_id] = answers
                     raise
-                failed[item] = str(error)
-    del pool.unclaimed[task_run_id]
-    said: dict[str, Any] = {"slots": {name: _merged(some) for name, some in answers.items()}}
+                if len(jobs) == 1:
+                    raise
+                failed[item] = ItemError(str(error), may_pass(error))
+    outcome = TaskOutcome({name: _merged(some) for name, some in answers.items() if some}, failed)
     if not failed:
-        return said
-    return Failed(message=f"{len(failed)} of {len(payloads)} items failed", data=said | {"failed": failed})
+        return outcome
+    return Failed(message=f"{len(failed)} of {len(jobs)} items failed", data=outcome)
 
 
-def _merged(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Lists one after the other, seconds added."""
-    merged: dict[str, Any] = {}
-    for answer in answers:
-        for name, value in answer.items():
-            merged[name] = merged[name] + value if name in merged else value
-    return merged
+def _has_tries_left() -> bool:
+    """Whether the task run that this is part of would be tried again."""
+    return int(runtime.task_run.run_count or 0) <= RETRIES
+
+
+def _merged(answers: Sequence[JobAnswer]) -> JobAnswer:
+    """Answers of one kind as one: what they list one after the other, seconds added."""
+    first, *others = answers
+    for other in others:
+        sums = {name: value + getattr(other, name) for name, value in vars(first).items()}
+        first = replace(first, **sums)
+    return first
 
 
 @task(name="train", task_run_name="train-{number}: {names}", **_RETRY)
 def train_packs(
-    run_id: str, pack_ids: list[str], number: int, names: str, only: list[str] | None = None
-) -> dict[str, Any] | State[Any]:
+    run_id: str, pack_ids: list[str], number: int, names: str, only: tuple[str, ...] | None = None
+) -> TaskOutcome | State[TaskOutcome]:
     """Make the adapters of packs exist; see `tasks.train.train_pack`. `number` and `names` are for people."""
-    return _in_slot("train_pack", {one: {"run_id": run_id, "pack_id": one, "only": only} for one in pack_ids})
+    return _in_slot({pack_id: TrainPack(run_id, pack_id, only) for pack_id in pack_ids})
 
 
 @task(name="generate", task_run_name="generate-{number}: {names}", **_RETRY)
 def generate_shards(
-    run_id: str, shard_ids: list[str], number: int, names: str, only: list[str] | None = None
-) -> dict[str, Any] | State[Any]:
+    run_id: str, shard_ids: list[str], number: int, names: str, only: tuple[str, ...] | None = None
+) -> TaskOutcome | State[TaskOutcome]:
     """Make the pictures of shards exist; see `tasks.generate.generate_shard`."""
-    return _in_slot("generate_shard", {one: {"run_id": run_id, "shard_id": one, "only": only} for one in shard_ids})
+    return _in_slot({shard_id: GenerateShard(run_id, shard_id, only) for shard_id in shard_ids})
 
 
 @task(name="score", task_run_name="score-{number}: {names}", **_RETRY)
-def score_shards(run_id: str, shard_ids: list[str], number: int, names: str) -> dict[str, Any] | State[Any]:
+def score_shards(run_id: str, shard_ids: list[str], number: int, names: str) -> TaskOutcome | State[TaskOutcome]:
     """Make every picture of shards have its scores; see `tasks.score.score_shard`."""
-    return _in_slot("score_shard", {one: {"run_id": run_id, "shard_id": one} for one in shard_ids}, beside=True)
+    return _in_slot({shard_id: ScoreShard(run_id, shard_id) for shard_id in shard_ids}, beside=True)
 
 
 @task(name="rescore", task_run_name="rescore-{number}: {scorer}", **_RETRY)
-def rescore_shards(run_id: str, scorer: str, only: dict[str, list[str]], number: int) -> dict[str, Any] | State[Any]:
+def rescore_shards(
+    run_id: str, scorer: str, only: dict[str, list[str]], number: int
+) -> TaskOutcome | State[TaskOutcome]:
     """Judge pictures of shards by one more scorer; see `tasks.rescore.rescore_shard`. `only` names them by shard."""
-    payloads = {
-        shard_id: {"run_id": run_id, "shard_id": shard_id, "scorer": scorer, "only": some}
-        for shard_id, some in only.items()
-    }
-    return _in_slot("rescore_shard", payloads)
+    return _in_slot({shard_id: RescoreShard(run_id, shard_id, scorer, tuple(only[shard_id])) for shard_id in only})
 
 
 @task(name="method", task_run_name="{method}-{number}: {job}", **_RETRY)
-def method_items(run_id: str, method: str, job: str, items: list[str], number: int) -> dict[str, Any] | State[Any]:
+def method_items(
+    run_id: str, method: str, job: Literal["train_method", "draw_method"], items: list[str], number: int
+) -> TaskOutcome | State[TaskOutcome]:
     """Train packs or draw shards of a run in the way of another method; see `tasks.methods`."""
-    return _in_slot(job, {one: {"run_id": run_id, "method": method, "item": one} for one in items})
+    message = TrainMethod if job == "train_method" else DrawMethod
+    return _in_slot({item: message(run_id, method, item) for item in items})
 
 
 @task(name="probe", task_run_name="probe-{part}", **_RETRY)
-def probe_part(probe_id: str, part: int) -> dict[str, Any] | State[Any]:
+def probe_part(probe_id: str, part: int) -> TaskOutcome | State[TaskOutcome]:
     """Make the readings of a part of a block probe exist; see `tasks.probe.probe_part`."""
-    return _in_slot("probe_part", {str(part): {"probe_id": probe_id, "part": part}})
+    return _in_slot({str(part): ProbePart(probe_id, part)})

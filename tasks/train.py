@@ -26,13 +26,14 @@ from blora.settings.training import TrainSettings, recipe_version
 from blora.training.items import StepReport, TrainItem, TrainResult
 from blora.training.train import train
 from manifests import layout
-from manifests.errors import Missing
+from manifests.errors import Missing, counted
 from manifests.faults import Fault
 from manifests.store.store import Store
 from tasks.cost import memory_model
 from tasks.environment import lease_seconds
+from tasks.messages import Advance, TrainAnswer, TrainPack
 from tasks.presence import here
-from tasks.reseed import Attempt, checkpoint_key, checkpoint_keys, train_until_good
+from tasks.reseed import Attempt, checkpoint_key, checkpoint_keys, diverged, train_until_good
 from tasks.resident import Resident
 from tasks.runs import Pack, PlannedAdapter, RunInfo
 from tasks.stock import is_whole
@@ -41,21 +42,10 @@ WRITERS = 4  # adapters written at once: the device waits for the slowest, not f
 POLL_SECONDS = 1.0  # between two looks at an adapter that another run is training
 
 
-def train_pack(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
-    """Make every adapter of a pack exist.
-
-    Args:
-        resident: the slot's working set.
-        payload: ``run_id`` and ``pack_id``; ``only`` names the adapters that are wanted, None means all.
-
-    Returns:
-        ``trained`` (adapter ids written by this call), ``faults`` (as dicts), ``train_seconds``, and ``busy_seconds``
-        of them in which the device trained.
-    """
-    plan = resident.plan(payload["run_id"])
-    pack = plan.pack(payload["pack_id"])
-    only = payload.get("only")
-    wanted = [a for a in pack.adapters if only is None or a.adapter_id in only]
+def train_pack(resident: Resident, job: TrainPack) -> TrainAnswer:
+    """Make every adapter of a pack exist."""
+    plan, pack = resident.pack(job.run_id, job.pack_id)
+    wanted = [adapter for adapter in pack.adapters if job.only is None or adapter.adapter_id in job.only]
     holder = f"{plan.run.run_id}: {here()}"
     trained: list[str] = []
     faults: list[Fault] = []
@@ -68,7 +58,9 @@ def train_pack(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
         with ExitStack() as stack:
             mine = _lease(resident.store, missing, holder, stack)
             if not mine:
-                time.sleep(POLL_SECONDS)  # another run is training all of them: its end, or its lease's, is awaited
+                # Their end is awaited, or that of their leases.
+                resident.beat(f"waits for {counted(len(missing), 'adapter')} that another run trains")
+                time.sleep(POLL_SECONDS)
                 continue
             done, failed, seconds = _train(resident, plan.run, pack, mine)
             busy_seconds += seconds
@@ -76,12 +68,12 @@ def train_pack(resident: Resident, payload: dict[str, Any]) -> dict[str, Any]:
             faults += failed
     for key in checkpoint_keys(plan.run, pack):
         resident.store.delete(key)
-    return {
-        "trained": trained,
-        "faults": [vars(fault) for fault in faults],
-        "train_seconds": time.monotonic() - started if trained else 0.0,
-        "busy_seconds": busy_seconds,
-    }
+    return TrainAnswer(
+        trained=tuple(trained),
+        faults=tuple(faults),
+        train_seconds=time.monotonic() - started if trained else 0.0,
+        busy_seconds=busy_seconds,
+    )
 
 
 def _lease(store: Store, missing: Sequence[PlannedAdapter], holder: str, stack: ExitStack) -> set[str]:
@@ -116,7 +108,7 @@ def _train(resident: Resident, run: RunInfo, pack: Pack, mine: set[str]) -> tupl
             if adapter.adapter_id not in mine:
                 continue
             if attempt.result.adapter is None:
-                faults.append(_diverged(adapter, attempt.result))
+                faults.append(diverged(adapter, attempt.result))
                 continue
             marker = _marker(run, pack, adapter, attempt, seconds, resident.device)
             writes.append(threads.submit(_write, resident.store, attempt.result.adapter, marker))
@@ -226,17 +218,6 @@ def _marker(
     }
 
 
-def _diverged(adapter: PlannedAdapter, result: TrainResult) -> Fault:
-    return Fault(
-        kind="train",
-        item=adapter.adapter_id,
-        what=f"the training of {adapter.name} did not converge",
-        received=str(result.error),
-        accepted="a finite loss",
-        hint="lower train.learning_rate or use train.precision: bf16, then run the manifest again",
-    )
-
-
 class _Watch:
     """Turns step reports into events, a few a second, and into the training log, one line every few steps."""
 
@@ -250,8 +231,8 @@ class _Watch:
         last = report.step == report.steps
         if last or time.monotonic() - self.last_event > 0.5:
             self.last_event = time.monotonic()
-            event = {"kind": "train", "id": self.pack.pack_id, "done": report.step, "total": report.steps}
-            self.resident.emit(event | {"loss": sum(report.losses) / len(report.losses)})
+            loss = sum(report.losses) / len(report.losses)
+            self.resident.emit(Advance("train", self.pack.pack_id, report.step, report.steps, loss))
         if last or report.step % 10 == 0:
             again = {"attempt": self.attempt} if self.attempt > 1 else {}
             self.lines.append(json.dumps(again | {"step": report.step, "losses": list(report.losses)}))

@@ -21,7 +21,7 @@ def with_local_weights(settings: ScoreSettings) -> ScoreSettings:
         ScorerError: a bucket's file or folder has no weights.
         StoreError: the bucket does not answer.
     """
-    return settings.model_copy(update={"scorers": tuple(local_scorer(one) for one in settings.scorers)})
+    return settings.model_copy(update={"scorers": tuple(local_scorer(line) for line in settings.scorers)})
 
 
 def local_scorer(asked: str) -> str:

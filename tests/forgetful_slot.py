@@ -3,18 +3,20 @@
 What it has made is kept as files of the folder that is its store, so that a next child knows it.
 """
 
-import json
 import os
 import sys
 from pathlib import Path
 
+from tasks.messages import TrainAnswer, from_line, to_line
+
 folder, answers = Path(sys.argv[2]), int(sys.argv[3])
 for line in sys.stdin.buffer:
-    pack_id = json.loads(line)["payload"]["pack_id"]
+    request, job = from_line(line)
+    pack_id = job.pack_id
     made, died = folder / pack_id, folder / "died"
     if pack_id == "b" and not died.exists():
         died.touch()
         os._exit(9)
-    answer = {"trained": [] if made.exists() else [pack_id], "train_seconds": 0.0 if made.exists() else 2.0}
+    answer = TrainAnswer() if made.exists() else TrainAnswer(trained=(pack_id,), train_seconds=2.0)
     made.touch()
-    os.write(answers, json.dumps({"answer": answer}).encode() + b"\n")
+    os.write(answers, to_line(request, answer))

@@ -17,7 +17,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -31,6 +31,20 @@ from manifests.tables.parquet import to_parquet_bytes, to_table
 from manifests.tables.run import SCORES
 from tasks.environment import lease_seconds
 from tasks.faults import is_transient
+from tasks.messages import (
+    GenerateAnswer,
+    GenerateShard,
+    Heartbeat,
+    JobAnswer,
+    JobError,
+    Message,
+    ScoreAnswer,
+    ScoreShard,
+    TrainAnswer,
+    TrainPack,
+    from_line,
+    to_line,
+)
 from tasks.presence import here
 from tasks.review.thumbnails import write_shard_thumbnails
 from tasks.runs import Pack, Plan, PlannedSample, load_plan, scores_key
@@ -70,15 +84,15 @@ def logged(job: str, item: str) -> Iterator[None]:
 class Stub:
     """Plans are kept in memory, as a real slot keeps them."""
 
-    def __init__(self, device: str, store: Store) -> None:
-        self.device, self.store = device, store
+    def __init__(self, device: str, store: Store, beat: Callable[[str], None]) -> None:
+        self.device, self.store, self.beat = device, store, beat
         self.plan = lru_cache(maxsize=4)(lambda run_id: load_plan(store, run_id))
 
-    def train_pack(self, payload: dict[str, Any]) -> dict[str, Any]:
-        plan: Plan = self.plan(payload["run_id"])
-        pack = plan.pack(payload["pack_id"])
-        only, started, trained = payload.get("only"), time.monotonic(), []
-        wanted = [a.adapter_id for a in pack.adapters if only is None or a.adapter_id in only]
+    def train_pack(self, job: TrainPack) -> TrainAnswer:
+        plan: Plan = self.plan(job.run_id)
+        pack = plan.pack(job.pack_id)
+        started, trained = time.monotonic(), []
+        wanted = [a.adapter_id for a in pack.adapters if job.only is None or a.adapter_id in job.only]
         while missing := [one for one in wanted if not is_whole(self.store, one)]:
             done = False
             with ExitStack() as stack:
@@ -97,33 +111,33 @@ class Stub:
                         trained.append(adapter_id)
                         done = True
             if not done:
+                self.beat("waits for another run's training")
                 time.sleep(0.2)
         seconds = time.monotonic() - started
         lines = [json.dumps({"adapter_id": one, "seconds": seconds}) for one in trained]
         if lines:
             key = layout.training_log_key(plan.run.run_id, pack.pack_id)
             self.store.replace(key, "\n".join(lines).encode())
-        return {"trained": trained, "faults": [], "train_seconds": seconds, "busy_seconds": SECONDS * len(trained)}
+        return TrainAnswer(tuple(trained), train_seconds=seconds, busy_seconds=SECONDS * len(trained))
 
-    def generate_shard(self, payload: dict[str, Any]) -> dict[str, Any]:
-        shard = self._shard(payload)
-        only, started, busy_seconds = payload.get("only"), time.monotonic(), 0.0
+    def generate_shard(self, job: GenerateShard) -> GenerateAnswer:
+        shard = self.plan(job.run_id).shard(job.shard_id)
+        started, busy_seconds = time.monotonic(), 0.0
         drawn: list[str] = []
         orphans: list[str] = []
         present = self.store.list(layout.samples_prefix(shard.samples[0].content_id)).keys()
         for batch in shard.batches:
-            missing = [s for s in batch if s.key not in present and (only is None or s.sample_id in only)]
+            missing = [s for s in batch if s.key not in present and (job.only is None or s.sample_id in job.only)]
             if missing:
                 with logged("draw", missing[0].sample_id):
                     time.sleep(SECONDS)
                     self._draw(missing, drawn, orphans)
                 busy_seconds += SECONDS
-        seconds = time.monotonic() - started
-        return {"drawn": drawn, "without_adapter": orphans, "sample_seconds": seconds, "busy_seconds": busy_seconds}
+        return GenerateAnswer(tuple(drawn), tuple(orphans), time.monotonic() - started, busy_seconds)
 
-    def score_shard(self, payload: dict[str, Any]) -> dict[str, Any]:
-        plan: Plan = self.plan(payload["run_id"])
-        shard = self._shard(payload)
+    def score_shard(self, job: ScoreShard) -> ScoreAnswer:
+        plan: Plan = self.plan(job.run_id)
+        shard = plan.shard(job.shard_id)
         present = self.store.list(layout.samples_prefix(shard.samples[0].content_id)).keys()
         scored = [sample for sample in shard.samples if sample.key in present]
         rows = [
@@ -138,10 +152,7 @@ class Stub:
             self.store.replace(scores_key(plan.run, shard), to_parquet_bytes(to_table(rows, SCORES)))
             shown: dict[str, Image.Image | None] = {sample.sample_id: plain_picture(sample) for sample in scored}
             write_shard_thumbnails(self.store, plan.run.run_id, shard.samples, shown)
-        return {"scored": [sample.sample_id for sample in scored], "score_seconds": 0.0}
-
-    def _shard(self, payload: dict[str, Any]) -> Any:
-        return self.plan(payload["run_id"]).shard(payload["shard_id"])
+        return ScoreAnswer(tuple(sample.sample_id for sample in scored))
 
     def _draw(self, missing: list[PlannedSample], drawn: list[str], orphans: list[str]) -> None:
         for sample in missing:
@@ -197,15 +208,23 @@ def main(device: str, store_root: str, answer_fd: int) -> None:
         os._exit(0)
 
     threading.Thread(target=read, daemon=True).start()
-    stub = Stub(device, Store.open(store_root))
+    number = 0
+
+    def send(message: Message) -> None:
+        answers.write(to_line(number, message))
+
+    stub = Stub(device, Store.open(store_root), lambda doing: send(Heartbeat(doing)))
+    jobs: dict[type, Callable[[Any], JobAnswer]] = {
+        TrainPack: stub.train_pack,
+        GenerateShard: stub.generate_shard,
+        ScoreShard: stub.score_shard,
+    }
     while True:
-        request = json.loads(requests.get())
+        number, job = from_line(requests.get())
         try:
-            message: dict[str, Any] = {"answer": getattr(stub, request["job"])(request["payload"])}
+            send(jobs[type(job)](job))
         except Exception as error:
-            verdict = is_transient(error)
-            message = {"error": {"error_class": type(error).__name__, "message": str(error), "transient": verdict}}
-        answers.write(json.dumps(message).encode() + b"\n")
+            send(JobError(type(error).__name__, str(error), is_transient(error)))
 
 
 if __name__ == "__main__":

@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from manifests.faults import Fault
+from tasks.messages import TrainAnswer, TrainPack
 from tests import stub_slot
 
 TOLD: dict[str, Any] = json.loads(Path(os.environ["BLORA_TOLD"]).read_text())
@@ -20,25 +23,24 @@ TOLD: dict[str, Any] = json.loads(Path(os.environ["BLORA_TOLD"]).read_text())
 class ToldStub(stub_slot.Stub):
     """Refuses what it is told to refuse."""
 
-    def train_pack(self, payload: dict[str, Any]) -> dict[str, Any]:
+    def train_pack(self, job: TrainPack) -> TrainAnswer:
         """Train the others; the fault is one that a real training could have."""
-        adapters = self.plan(payload["run_id"]).pack(payload["pack_id"]).adapters
+        adapters = self.plan(job.run_id).pack(job.pack_id).adapters
         refused = [adapter for adapter in adapters if adapter.name in TOLD.get("refuse", ())]
-        wanted = payload.get("only") or [adapter.adapter_id for adapter in adapters]
+        wanted = job.only or [adapter.adapter_id for adapter in adapters]
         only = [adapter.adapter_id for adapter in adapters if adapter not in refused and adapter.adapter_id in wanted]
-        answer = super().train_pack(payload | {"only": only})
-        answer["faults"] = [
-            {
-                "kind": "train",
-                "item": adapter.adapter_id,
-                "what": f"the training of {adapter.name} failed",
-                "received": "a slot that was told to",
-                "accepted": "a finished training",
-                "hint": "tell it otherwise",
-            }
+        faults = tuple(
+            Fault(
+                kind="train",
+                item=adapter.adapter_id,
+                what=f"the training of {adapter.name} failed",
+                received="a slot that was told to",
+                accepted="a finished training",
+                hint="tell it otherwise",
+            )
             for adapter in refused
-        ]
-        return answer
+        )
+        return replace(super().train_pack(replace(job, only=tuple(only))), faults=faults)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from manifests.tables.measuring import PROBES
 from manifests.tables.parquet import from_parquet_bytes
 from tasks.bar_chart import bar_chart
 from tasks.faults import RunNotFound, RunRefused, TaskError
+from tasks.messages import Advance, ProbePart
 from tasks.probe import probe_part
 from tasks.probes import PART_PAIRS, Probe, finish, load_probe, make_probe, missing_parts, publish
 from tasks.resident import Resident
@@ -42,12 +43,12 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def measured(store: Store, probe: Probe) -> list[dict[str, object]]:
+def measured(store: Store, probe: Probe) -> list[Advance]:
     """What a slot does with all parts, in this process; the progress events."""
-    events: list[dict[str, object]] = []
-    resident = Resident("cpu", store, lambda event: events.append(dict(event)))
+    events: list[Advance] = []
+    resident = Resident("cpu", store, events.append)
     for part in probe.parts:
-        probe_part(resident, {"probe_id": probe.probe_id, "part": part})
+        probe_part(resident, ProbePart(probe.probe_id, part))
     return events
 
 
@@ -90,13 +91,13 @@ def test_a_pipeline_folder_of_sd15s_shape_is_probed_and_resumed_by_part(tmp_path
     with pytest.raises(TaskError, match="2 of 2 parts are missing"):
         finish(store, probe)
     events = measured(store, probe)
-    assert events[-1] == {"kind": "probe", "id": "1", "done": 13, "total": 13}  # eleven blocks, p and q everywhere
+    assert events[-1] == Advance("probe", "1", 13, 13)  # eleven blocks, p and q everywhere
     first = finish(store, probe)
     assert len(first.kinds["style"].blocks) == 11 and first.kinds["style"].pairs == 5
     kept = store.read(f"probes/{probe.probe_id}/probe.parquet")
     store.delete(probe.part_key(1))
     assert missing_parts(store, probe) == [1]
-    assert {event["id"] for event in measured(store, probe)} == {"1"}
+    assert {advance.id for advance in measured(store, probe)} == {"1"}
     assert finish(store, probe) == first
     assert store.read(f"probes/{probe.probe_id}/probe.parquet") == kept
 

@@ -23,6 +23,7 @@ from tasks.added_scores import plan_rescoring, publish_added
 from tasks.collect import close_run
 from tasks.compaction import RunScores, publish_scores, read_scores
 from tasks.faults import RunRefused, TaskError
+from tasks.messages import RescoreShard
 from tasks.rescore import rescore_shard
 from tasks.resident import Resident
 from tasks.runs import Plan, RunInfo, published_scores_key, scores_key
@@ -61,8 +62,7 @@ def judge(store: Store, plan: Plan, line: str, *, shards: int | None = None) -> 
     (asked,) = plan_rescoring(store, plan, [line])
     count = 0
     for shard_id, only in list(asked.missing.items())[:shards]:
-        payload = {"run_id": plan.run.run_id, "shard_id": shard_id, "scorer": line, "only": list(only)}
-        count += len(rescore_shard(resident, payload)["scored"])
+        count += len(rescore_shard(resident, RescoreShard(plan.run.run_id, shard_id, line, tuple(only))).scored)
     return count
 
 

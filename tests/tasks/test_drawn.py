@@ -16,6 +16,7 @@ from manifests import layout
 from manifests.loading.load import load_manifest
 from manifests.store.store import Store
 from tasks.generate import generate_shard
+from tasks.messages import GenerateShard, ScoreShard, TrainPack
 from tasks.plan import make_plan, publish
 from tasks.resident import Resident
 from tasks.runs import Plan
@@ -32,7 +33,7 @@ def trained(project: Project, store: Store) -> tuple[Resident, Plan]:
     plan = publish(store, make_plan(store, loaded))
     resident = Resident("cpu", store, lambda event: None)
     for pack in plan.packs:
-        assert train_pack(resident, {"run_id": plan.run.run_id, "pack_id": pack.pack_id})["faults"] == []
+        assert train_pack(resident, TrainPack(plan.run.run_id, pack.pack_id)).faults == ()
     return resident, plan
 
 
@@ -50,7 +51,7 @@ def test_colours_and_a_prompt_for_the_content_block_change_the_picture_that_asks
     store = Store.open(str(tmp_path / "store"))
     resident, plan = trained(project, store)
     for shard in plan.shards:
-        generate_shard(resident, {"run_id": plan.run.run_id, "shard_id": shard.shard_id})
+        generate_shard(resident, GenerateShard(plan.run.run_id, shard.shard_id))
     drawn = [np.asarray(Image.open(io.BytesIO(store.read(sample.key)))) for sample in plan.samples]
     assert len(drawn) == 6
     assert all(not np.array_equal(one, other) for one, other in itertools.combinations(drawn, 2))
@@ -73,14 +74,14 @@ def test_one_bad_picture_does_not_keep_its_shard_from_being_drawn_or_scored(tmp_
     store.replace(wild_key, pack_safetensors({key: value.float() * 1e35 for key, value in tensors.items()}, metadata))
     store.replace(layout.adapter_key(torn.style_id, "style"), b"half a file")
 
-    made = generate_shard(resident, {"run_id": plan.run.run_id, "shard_id": shard.shard_id})
-    assert set(made["drawn"]) == {unreadable.sample_id, good.sample_id}
-    told = {fault["item"]: fault for fault in made["faults"]}
+    made = generate_shard(resident, GenerateShard(plan.run.run_id, shard.shard_id))
+    assert set(made.drawn) == {unreadable.sample_id, good.sample_id}
+    told = {fault.item: fault for fault in made.faults}
     assert told.keys() == {wild.sample_id, torn.sample_id}
-    assert "not finite" in told[wild.sample_id]["received"]
-    assert "not a readable adapter file" in told[torn.sample_id]["received"]
+    assert "not finite" in told[wild.sample_id].received
+    assert "not a readable adapter file" in told[torn.sample_id].received
 
     store.replace(unreadable.key, store.read(unreadable.key)[:-200])
-    scored = score_shard(resident, {"run_id": plan.run.run_id, "shard_id": shard.shard_id})
-    assert scored["scored"] == [good.sample_id]
-    assert [fault["item"] for fault in scored["faults"]] == [unreadable.sample_id]
+    scored = score_shard(resident, ScoreShard(plan.run.run_id, shard.shard_id))
+    assert scored.scored == (good.sample_id,)
+    assert [fault.item for fault in scored.faults] == [unreadable.sample_id]

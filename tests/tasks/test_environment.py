@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tasks import environment
+from tasks.messages import ScoreShard
 from tasks.slots import Slot
 
 
@@ -28,7 +29,7 @@ def test_a_gpu_that_is_not_there_is_refused_by_name(tmp_path: Path, monkeypatch:
         environment.devices("cuda:0,cuda:9")
     slot = Slot("cuda:9", str(tmp_path), stall_timeout_seconds=60)
     with pytest.raises(ValueError, match="received cuda:9, but this process sees 2 GPUs"):
-        slot.call("no_such_job", {})
+        slot.call(ScoreShard("none", "s"))
 
 
 def test_where_there_is_no_gpu_only_the_cpu_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from tasks.collect import close_run
 from tasks.compaction import read_scores
 from tasks.faults import RunRefused
 from tasks.generate import generate_shard
+from tasks.messages import DrawMethod, GenerateShard, ScoreShard, TrainMethod, TrainPack
 from tasks.method_names import check_methods, comparable, method_key, methods_key, sample_id_of, sample_key_of
 from tasks.methods import draw_method, train_method
 from tasks.methods_report import gather_methods, report_text, table_rows, write_methods
@@ -53,25 +54,23 @@ class Bench:
         self.resident = Resident("cpu", self.store, emit=lambda event: None)
         run_id = self.plan.run.run_id
         for pack in self.plan.packs:
-            train_pack(self.resident, {"run_id": run_id, "pack_id": pack.pack_id})
+            train_pack(self.resident, TrainPack(run_id, pack.pack_id))
         for shard in self.plan.shards:
-            generate_shard(self.resident, {"run_id": run_id, "shard_id": shard.shard_id})
-            score_shard(self.resident, {"run_id": run_id, "shard_id": shard.shard_id})
+            generate_shard(self.resident, GenerateShard(run_id, shard.shard_id))
+            score_shard(self.resident, ScoreShard(run_id, shard.shard_id))
         count = len(self.plan.samples)
         timings = {"trained": 4, "train_seconds": 8.0, "drawn": count, "sample_seconds": 2.0}
         close_run(self.store, self.plan, take_stock(self.store, self.plan), (), timings)
 
     def work_off(self, method: str) -> tuple[int, int]:
         """How many adapters were trained and pictures drawn."""
-        trained = drawn = 0
+        run_id, trained, drawn = self.plan.run.run_id, 0, 0
         if method == "all_attention":
-            trained = sum(len(self._call(train_method, method, pack.pack_id)["trained"]) for pack in self.plan.packs)
+            for pack in self.plan.packs:
+                trained += len(train_method(self.resident, TrainMethod(run_id, method, pack.pack_id)).trained)
         for shard in self.plan.shards:
-            drawn += len(self._call(draw_method, method, shard.shard_id)["drawn"])
+            drawn += len(draw_method(self.resident, DrawMethod(run_id, method, shard.shard_id)).drawn)
         return trained, drawn
-
-    def _call(self, job: Any, method: str, item: str) -> dict[str, Any]:
-        return dict(job(self.resident, {"run_id": self.plan.run.run_id, "method": method, "item": item}))
 
     def picture(self, method: str, one: PlannedSample) -> np.ndarray:
         return np.asarray(Image.open(io.BytesIO(self.store.read(sample_key_of(self.plan, method, one)))))

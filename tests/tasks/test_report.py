@@ -13,6 +13,7 @@ import pytest
 
 from manifests import layout
 from manifests.store.store import Store
+from tasks.messages import ScoreShard
 from tasks.resident import Resident
 from tasks.review.pages import script_data
 from tasks.review.report import SCRIPTS, copy_report, write_report
@@ -149,7 +150,7 @@ def test_who_scores_writes_the_thumbnails_and_the_page_reads_no_picture_again(
         store.write_once(sample.key, png(number))
     resident = Resident("cpu", store, lambda event: None)
     for shard in plan.shards:
-        score_shard(resident, {"run_id": plan.run.run_id, "shard_id": shard.shard_id})
+        score_shard(resident, ScoreShard(plan.run.run_id, shard.shard_id))
     pages = store.list(layout.thumbnails_prefix(plan.run.run_id))
     assert len(pages) == 2
     asked = record_reads(monkeypatch, store)
@@ -158,7 +159,7 @@ def test_who_scores_writes_the_thumbnails_and_the_page_reads_no_picture_again(
     assert pages.keys() < store.list(layout.thumbnails_prefix(plan.run.run_id)).keys(), "and the page of the inputs"
     # The last picture comes later: the page of its shard is another one, and the old one goes.
     store.write_once(plan.samples[-1].key, png(9))
-    score_shard(resident, {"run_id": plan.run.run_id, "shard_id": plan.shards[1].shard_id})
+    score_shard(resident, ScoreShard(plan.run.run_id, plan.shards[1].shard_id))
     asked.clear()
     write_report(store, plan)
     assert {key for key in asked if key.startswith(layout.SAMPLES_PREFIX)} == {s.key for s in plan.shards[1].samples}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +9,13 @@ import pytest
 
 from blora.checks.adapter_check import Verdict, best_attempt
 from blora.errors import SettingsError
-from manifests import layout
-from manifests.loading.load import load_manifest
-from manifests.store.store import Store
-from manifests.tables.parquet import from_parquet_bytes
 from manifests.tables.run import ADAPTERS, FAULTS
 from tasks import reseed
 from tasks.collect import close_run
-from tasks.plan import make_plan, publish
-from tasks.resident import Resident
-from tasks.runs import Plan
+from tasks.messages import Advance
 from tasks.status import full_status
 from tasks.stock import take_stock
-from tasks.train import train_pack
-from tests.flows.conftest import SETTINGS, Project
+from tests.in_process import InProcessSlot
 from tests.tiny import save_tiny_base
 
 UNREACHABLE = {"attempts": 3, "steps": 2, "reconstruction_distance": 0}
@@ -36,42 +27,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_base(tmp_path_factory.mktemp("base") / "tiny")
 
 
-class Slot:
-    """A store with the plan of two adapters in one pack, and a slot that works it off in this process."""
-
-    def __init__(self, root: Path, base: Path, check: Mapping[str, Any] | None) -> None:
-        project = Project(root / "project", base, contents=1, styles=1)
-        project.write(settings=SETTINGS | ({"check": dict(check)} if check is not None else {}))
-        loaded = load_manifest(str(project.path), allowed_roots=[str(base)])
-        assert loaded.faults == ()
-        self.store = Store.open(str(root / "store"))
-        self.plan: Plan = publish(self.store, make_plan(self.store, loaded))
-        self.steps: list[tuple[int, int]] = []
-        self.resident = Resident("cpu", self.store, self.note)
-
-    def note(self, event: Mapping[str, Any]) -> None:
-        self.steps.append((event["done"], event["total"]))
-
-    def train(self) -> dict[str, Any]:
-        (pack,) = self.plan.packs
-        return train_pack(self.resident, {"run_id": self.plan.run.run_id, "pack_id": pack.pack_id})
-
-    def markers(self) -> list[dict[str, Any]]:
-        keys = [layout.adapter_marker_key(adapter.adapter_id) for adapter in self.plan.adapters]
-        return [json.loads(self.store.read(key)) for key in keys]
-
-    def halves(self) -> dict[str, bytes]:
-        keys = [key for key in self.store.list("adapters/") if key.endswith(".safetensors")]
-        return {key: self.store.read(key) for key in keys}
-
-    def table(self, name: str, schema: Any) -> list[dict[str, Any]]:
-        data = self.store.read(layout.run_key(self.plan.run.run_id, f"{name}.parquet"))
-        return list(from_parquet_bytes(data, schema).to_pylist())
-
-
 def test_a_check_that_is_only_told_changes_neither_ids_nor_bytes(tmp_path: Path, base: Path) -> None:
-    off, told = Slot(tmp_path / "off", base, {"attempts": 0}), Slot(tmp_path / "told", base, {"steps": 2})
-    assert off.train()["faults"] == told.train()["faults"] == []
+    off, told = (
+        InProcessSlot(tmp_path / "off", base, {"attempts": 0}),
+        InProcessSlot(tmp_path / "told", base, {"steps": 2}),
+    )
+    assert off.train().faults == told.train().faults == ()
     assert off.halves() == told.halves() and len(told.halves()) == 4
     assert [marker["check"] for marker in off.markers()] == [None, None]
     for marker in told.markers():
@@ -85,7 +46,7 @@ def test_a_check_that_is_only_told_changes_neither_ids_nor_bytes(tmp_path: Path,
 
 def test_attempts_and_limits_are_part_of_the_id(tmp_path: Path, base: Path) -> None:
     one, three, four, wider = (
-        {adapter.adapter_id for adapter in Slot(tmp_path / str(number), base, check).plan.adapters}
+        {adapter.adapter_id for adapter in InProcessSlot(tmp_path / str(number), base, check).plan.adapters}
         for number, check in enumerate(
             (None, UNREACHABLE, UNREACHABLE | {"attempts": 4}, UNREACHABLE | {"reconstruction_distance": 0.1})
         )
@@ -95,7 +56,7 @@ def test_attempts_and_limits_are_part_of_the_id(tmp_path: Path, base: Path) -> N
 
 def test_several_attempts_need_something_to_judge_by(tmp_path: Path, base: Path) -> None:
     with pytest.raises(SettingsError, match="nothing to judge by"):
-        Slot(tmp_path, base, {"attempts": 2})
+        InProcessSlot(tmp_path, base, {"attempts": 2})
 
 
 def test_what_never_passes_is_kept_at_its_best_and_is_a_fault(tmp_path: Path, base: Path, monkeypatch: Any) -> None:
@@ -108,8 +69,8 @@ def test_what_never_passes_is_kept_at_its_best_and_is_a_fault(tmp_path: Path, ba
         return verdicts
 
     monkeypatch.setattr(reseed, "check_adapters", watched)
-    slot = Slot(tmp_path, base, UNREACHABLE)
-    assert slot.train()["faults"] == []
+    slot = InProcessSlot(tmp_path, base, UNREACHABLE)
+    assert slot.train().faults == ()
     assert [len(row) for row in seen] == [2, 2, 2] and len({value for row in seen for value in row}) == 6
     for number, marker in enumerate(slot.markers()):
         distances = [row[number] for row in seen]
@@ -127,7 +88,7 @@ def test_what_never_passes_is_kept_at_its_best_and_is_a_fault(tmp_path: Path, ba
 
 
 def test_only_what_failed_is_trained_again_until_it_passes(tmp_path: Path, base: Path, monkeypatch: Any) -> None:
-    first = Slot(tmp_path / "first", base, UNREACHABLE | {"attempts": 2, "reconstruction_distance": 0.001})
+    first = InProcessSlot(tmp_path / "first", base, UNREACHABLE | {"attempts": 2, "reconstruction_distance": 0.001})
     passes: list[list[str]] = []
     check = reseed.check_adapters
 
@@ -151,14 +112,17 @@ def test_only_what_failed_is_trained_again_until_it_passes(tmp_path: Path, base:
 
 
 def test_a_slot_that_dies_in_a_further_attempt_ends_with_the_same_bytes(tmp_path: Path, base: Path) -> None:
-    whole, broken = Slot(tmp_path / "whole", base, UNREACHABLE), Slot(tmp_path / "broken", base, UNREACHABLE)
+    whole, broken = (
+        InProcessSlot(tmp_path / "whole", base, UNREACHABLE),
+        InProcessSlot(tmp_path / "broken", base, UNREACHABLE),
+    )
     whole.train()
     attempt, last = 0, 0
 
-    def die(event: Mapping[str, Any]) -> None:
+    def die(advance: Advance) -> None:
         nonlocal attempt, last
-        attempt, last = attempt + (event["done"] <= last), event["done"]
-        if event["kind"] == "train" and attempt == 1 and event["done"] == event["total"]:
+        attempt, last = attempt + (advance.done <= last), advance.done
+        if advance.kind == "train" and attempt == 1 and advance.done == advance.total:
             raise KeyboardInterrupt
 
     broken.resident.emit = die
@@ -170,7 +134,7 @@ def test_a_slot_that_dies_in_a_further_attempt_ends_with_the_same_bytes(tmp_path
     broken.train()
     assert broken.halves() == whole.halves()
     assert [m["check"] for m in broken.markers()] == [m["check"] for m in whole.markers()]
-    assert whole.train()["trained"] == [], "nothing is trained twice"
+    assert whole.train().trained == (), "nothing is trained twice"
 
 
 def test_the_first_that_passed_is_kept_else_the_fewest_defects_then_the_nearest() -> None:

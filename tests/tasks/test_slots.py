@@ -12,7 +12,12 @@ from pathlib import Path
 import pytest
 
 from tasks.faults import JobFailed, SlotDied, SlotStalled, is_transient, may_pass
+from tasks.messages import ScoreShard, TrainAnswer, TrainPack
+from tasks.progress import Event
 from tasks.slots import Slot, SlotPool, slot_figures
+
+REFUSED = ScoreShard("none", "s")
+"""A job that fails at once: there is no such run."""
 
 
 def wait_for_exit(pid: int, timeout_seconds: float) -> bool:
@@ -30,55 +35,65 @@ def wait_for_exit(pid: int, timeout_seconds: float) -> bool:
 @pytest.fixture
 def slot(tmp_path: Path) -> Iterator[Slot]:
     """A slot on the CPU with an empty store."""
-    one = Slot("cpu", str(tmp_path), stall_timeout_seconds=60)
+    one = Slot("cpu", str(tmp_path), stall_timeout_seconds=600)
     yield one
     one.stop()
 
 
 def test_an_error_in_the_child_comes_back_with_its_name_and_verdict(slot: Slot) -> None:
-    known = "train_pack, generate_shard, score_shard, rescore_shard, train_method, draw_method, probe_part"
-    with pytest.raises(JobFailed, match=f"accepted: {known}") as caught:
-        slot.call("no_such_job", {})
-    assert caught.value.error_class == "LookupError"
-    assert not is_transient(caught.value)
-
-
-def test_a_run_that_is_not_there_is_permanent_and_the_child_lives_on(slot: Slot) -> None:
+    """A run that is not there is permanent, and the child lives on."""
     with pytest.raises(JobFailed, match="no run yet") as caught:
-        slot.call("train_pack", {"run_id": "none", "pack_id": "p"})
+        slot.call(TrainPack("none", "p"))
     assert caught.value.error_class == "RunNotFound" and not is_transient(caught.value)
     pid = slot.pid
     with pytest.raises(JobFailed):
-        slot.call("no_such_job", {})
+        slot.call(REFUSED)
     assert slot.pid == pid
 
 
 def test_a_killed_child_is_a_transient_failure_and_the_next_job_has_a_new_one(slot: Slot) -> None:
     with pytest.raises(JobFailed):
-        slot.call("no_such_job", {})
+        slot.call(REFUSED)
     first = slot.pid
     assert first is not None
     os.kill(first, signal.SIGSTOP)  # so that the next job is surely in flight when the child dies
     threading.Timer(0.5, os.kill, (first, signal.SIGKILL)).start()
     with pytest.raises(SlotDied, match="SIGKILL") as caught:
-        slot.call("no_such_job", {})
+        slot.call(REFUSED)
     assert is_transient(caught.value)
     with pytest.raises(JobFailed):
-        slot.call("no_such_job", {})
+        slot.call(REFUSED)
     assert slot.pid not in (None, first)
 
 
 def test_a_silent_child_is_ended(tmp_path: Path) -> None:
-    slot = Slot("cpu", str(tmp_path), stall_timeout_seconds=60)
+    slot = Slot("cpu", str(tmp_path), stall_timeout_seconds=600)
     with pytest.raises(JobFailed):
-        slot.call("no_such_job", {})
+        slot.call(REFUSED)
     pid = slot.pid
     assert pid is not None
     slot.stall_timeout_seconds = 0.5
     os.kill(pid, signal.SIGSTOP)
     with pytest.raises(SlotStalled, match=r"silent for 0\.5 s"):
-        slot.call("no_such_job", {})
+        slot.call(REFUSED)
     assert wait_for_exit(pid, 5)
+    slot.stop()
+
+
+def test_an_answer_whose_caller_went_away_is_not_given_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BLORA_SLOT_MODULE", "tests.chatty_slot")
+    slot = Slot("cpu", str(tmp_path), stall_timeout_seconds=600)
+
+    def broken(event: Event) -> None:
+        raise BrokenPipeError("whoever listened")
+
+    with pytest.raises(BrokenPipeError, match="whoever listened"):
+        slot.call(TrainPack("r", "a"), broken)
+    pid, heard = slot.pid, list[Event]()
+    assert slot.call(TrainPack("r", "b"), heard.append) == TrainAnswer(trained=("b",))
+    assert [(event["id"], event["done"]) for event in heard] == [("b", 1), ("b", 2)] and slot.pid == pid
     slot.stop()
 
 

@@ -1,0 +1,97 @@
+"""A slot that waits or loads says so: nobody takes it for dead."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import torch
+
+from blora.models.locate import Located
+from manifests import layout
+from tasks import bases, environment, resident
+from tasks.generate import generate_shard
+from tasks.messages import GenerateShard, TrainAnswer, TrainPack
+from tasks.review.decisions import Mark
+from tasks.review.redo import record_review
+from tasks.runs import load_plan
+from tasks.slots import Slot
+from tests.in_process import InProcessSlot
+from tests.processes import wait_for
+from tests.tiny import save_tiny_base
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny base; do not change it."""
+    return save_tiny_base(tmp_path_factory.mktemp("base") / "tiny")
+
+
+def test_who_waits_for_another_runs_training_is_not_taken_for_dead(
+    tmp_path: Path, base: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    work = InProcessSlot(tmp_path, base)
+    (pack,) = work.plan.packs
+    keys = [layout.lease_key(adapter.adapter_id) for adapter in pack.adapters]
+    leases = [lease for key in keys if (lease := work.store.acquire_lease(key, "another run", 300))]
+    slot = Slot("cpu", work.store.root, stall_timeout_seconds=600)
+
+    def train_elsewhere() -> None:
+        """Once the slot waits, wait longer than it may be silent; then be done."""
+        wait_for(lambda: "slot cpu: waits for 2 adapters that another run trains" in caplog.text, 300, "word of it")
+        slot.stall_timeout_seconds = 4
+        time.sleep(10)
+        for adapter in pack.adapters:
+            for key in layout.adapter_keys(adapter.adapter_id):
+                work.store.replace(key, b"made elsewhere")
+        for lease in leases:
+            lease.release()
+
+    threading.Thread(target=train_elsewhere, daemon=True).start()
+    answer = slot.call(TrainPack(work.plan.run.run_id, pack.pack_id))
+    slot.stop()
+    assert len(leases) == 2 and answer == TrainAnswer()
+
+
+def test_a_base_that_takes_long_to_come_is_said_to_come(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot = InProcessSlot(tmp_path, base)
+    monkeypatch.setenv("BLORA_STALL_TIMEOUT_SECONDS", "0.3")
+
+    def slowly(spec: str) -> Located:
+        time.sleep(1)
+        return bases.located_base(spec)
+
+    monkeypatch.setattr(resident, "located_base", slowly)
+    slot.resident.base(str(base), "fp32")
+    beats = len(slot.beats)
+    assert beats >= 4 and set(slot.beats) == {f"brings {base} to this machine"}
+    slot.resident.base(str(base), "fp32")
+    time.sleep(2 * environment.heartbeat_seconds())
+    assert len(slot.beats) == beats, "it goes on although nothing is brought"
+
+
+def test_a_shard_that_a_review_added_is_drawn_by_a_slot_that_knew_the_plan(tmp_path: Path, base: Path) -> None:
+    slot = InProcessSlot(tmp_path, base)
+    run_id = slot.plan.run.run_id
+    slot.train()
+    mark = Mark(slot.plan.samples[0].sample_id, "redo", "", datetime.now(UTC))
+    (added,) = record_review(slot.store, slot.plan, [mark])
+    (shard,) = [shard for shard in load_plan(slot.store, run_id).shards if added in shard.samples]
+    assert generate_shard(slot.resident, GenerateShard(run_id, shard.shard_id)).drawn == (added.sample_id,)
+    with pytest.raises(LookupError, match=f"run {run_id}: received 'none'; accepted: a pack or shard of its plan"):
+        generate_shard(slot.resident, GenerateShard(run_id, "none"))
+
+
+def test_what_torch_keeps_of_a_model_that_went_is_free_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver stands in for that of a GPU: it calls taken what torch's allocator has not given back."""
+    kept = [6 * 10**9]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10 * 10**9 - sum(kept), 10 * 10**9))
+    monkeypatch.setattr(torch.cuda, "empty_cache", kept.clear)
+    assert resident._free_bytes("cuda:0") == 10 * 10**9
