@@ -25,8 +25,8 @@ from flows.stylize import read_manifest, rerun
 from manifests.store import Store
 from tasks import environment, steps
 from tasks.faults import EndedWithFaults, TaskError
-from tasks.method_names import TRAINED, check_methods
-from tasks.methods_report import gather_methods, report_text, write_methods
+from tasks.measuring.compared_methods import TRAINED, check_methods
+from tasks.measuring.methods_report import gather_methods, report_text, write_methods
 from tasks.plan import make_plan, publish
 from tasks.runs import Plan, load_plan
 

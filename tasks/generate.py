@@ -8,7 +8,6 @@ without one and thrown away: the layout, and with it every bit of the other rows
 
 from __future__ import annotations
 
-import io
 import json
 import time
 from collections import deque
@@ -26,6 +25,7 @@ from blora.recolour import Method, Palette
 from blora.sample import Draw, sample
 from manifests import layout
 from manifests.store import Missing
+from tasks.pictures import encoded
 from tasks.resident import Pixels, Resident
 from tasks.runs import PlannedSample, RunInfo
 
@@ -169,6 +169,4 @@ def png_with(pixels: Pixels, facts: Mapping[str, Any]) -> bytes:
     """A PNG with facts about it as JSON under the key ``blora``."""
     text = PngInfo()
     text.add_itxt("blora", json.dumps(facts, sort_keys=True, ensure_ascii=False))
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG", pnginfo=text)
-    return buffer.getvalue()
+    return encoded(Image.fromarray(pixels), pnginfo=text)

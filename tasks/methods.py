@@ -38,7 +38,14 @@ from manifests.parquet import find_table, to_parquet_bytes, to_table
 from manifests.store import Missing
 from manifests.tables import METHOD_SCORES
 from tasks.generate import png_with
-from tasks.method_names import adapter_id_of, comparable, method_key, methods_key, sample_id_of, sample_key_of
+from tasks.measuring.compared_methods import (
+    adapter_id_of,
+    comparable,
+    method_key,
+    methods_key,
+    sample_id_of,
+    sample_key_of,
+)
 from tasks.reseed import training_item
 from tasks.resident import Pixels, Resident
 from tasks.runs import Plan, PlannedSample

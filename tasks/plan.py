@@ -28,7 +28,7 @@ from manifests.store import Store
 from manifests.tables import PLAN
 from tasks.bases import revision_of
 from tasks.bulk import uncollected
-from tasks.clips import Clip, write_clips
+from tasks.clips import PlannedClip, write_clips
 from tasks.cost import auto_pack_size
 from tasks.faults import RunNotFound, RunRefused
 from tasks.naming import Naming
@@ -51,7 +51,7 @@ class Draft:
     images: Mapping[str, str]
     held: Holdings
     strips: tuple[Strip, ...] = ()
-    clips: tuple[Clip, ...] = ()
+    clips: tuple[PlannedClip, ...] = ()
     is_kept: bool = False
 
 

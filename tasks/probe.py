@@ -10,7 +10,7 @@ from blora.analysis import measure
 from blora.blocks import inner_blocks
 from manifests.parquet import to_parquet_bytes, to_table
 from manifests.tables import PROBES
-from tasks.probes import PART_PAIRS, load_probe, rows_of
+from tasks.measuring.block_probe import PART_PAIRS, load_probe, rows_of
 from tasks.resident import Resident
 
 

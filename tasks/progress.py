@@ -11,8 +11,14 @@ from contextlib import contextmanager
 from typing import Any
 
 Event = Mapping[str, Any]
-"""``kind`` (train | sample | score), ``id`` of the pack or shard, ``done`` and ``total`` in steps or samples, maybe
-``loss``. Before those come ``run`` (its ``id``) and ``work``, whose ``done`` and ``total`` are sums for each kind."""
+"""Always ``kind`` and ``id``; the others say how far something is.
+
+run     a run is planned: its id
+work    how much of a run is done and will have been: ``done`` and ``total`` by kind (train, sample, score)
+parts   a probe is planned: its id, and in ``total`` how many parts are missing
+train, sample, score, probe   ``done`` and ``total`` of a pack, shard or part, in steps or pictures; maybe ``loss``
+method  the same of what another method does, which ``id`` names
+"""
 
 _listeners: list[Callable[[Event], None]] = []
 _lock = threading.Lock()

@@ -25,9 +25,8 @@ from blora.plain import PlainBase
 from blora.score import Scorer, load_scorer, load_scorers
 from manifests import layout
 from manifests.store import Store
-from tasks.bases import located_base
+from tasks.bases import is_plain, located_base
 from tasks.cost import memory_model
-from tasks.probes import is_plain
 from tasks.runs import Plan, load_plan
 from tasks.weights import local_scorer, with_local_weights
 

@@ -17,8 +17,8 @@ from manifests import layout
 from manifests.parquet import find_table, to_parquet_bytes, to_table
 from manifests.store import Missing
 from manifests.tables import SCORES
+from tasks.report.thumbnails import write_shard_thumbnails
 from tasks.resident import Pixels, Resident
-from tasks.review.thumbnails import write_shard_thumbnails
 from tasks.runs import Plan, PlannedSample, scores_key
 
 READERS = 4  # pictures read and decoded at once

@@ -32,7 +32,7 @@ from manifests.tables import SCORES
 from tasks.environment import lease_seconds
 from tasks.faults import is_transient
 from tasks.presence import here
-from tasks.review.thumbnails import write_shard_thumbnails
+from tasks.report.thumbnails import write_shard_thumbnails
 from tasks.runs import Pack, Plan, PlannedSample, load_plan, scores_key
 from tasks.stock import is_whole
 

@@ -24,9 +24,16 @@ from tasks.collect import collect
 from tasks.compaction import read_scores
 from tasks.faults import RunRefused
 from tasks.generate import generate_shard
-from tasks.method_names import check_methods, comparable, method_key, methods_key, sample_id_of, sample_key_of
+from tasks.measuring.compared_methods import (
+    check_methods,
+    comparable,
+    method_key,
+    methods_key,
+    sample_id_of,
+    sample_key_of,
+)
+from tasks.measuring.methods_report import gather_methods, report_text, table_rows, write_methods
 from tasks.methods import draw_method, train_method
-from tasks.methods_report import gather_methods, report_text, table_rows, write_methods
 from tasks.plan import make_plan, publish
 from tasks.resident import Resident
 from tasks.runs import Plan, PlannedSample

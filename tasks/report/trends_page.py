@@ -12,23 +12,24 @@ from manifests import layout
 from manifests.parquet import to_parquet_bytes, to_table
 from manifests.store import Store
 from manifests.tables import NIGHTS
-from tasks.review.charts import Point, line_chart
-from tasks.review.nights import (
+from tasks.report.charts import Point, line_chart
+from tasks.report.html import write_page
+from tasks.report.trends import (
     LEAST_NIGHTS,
     LEAST_PICTURES,
     WIDTH,
-    Night,
-    Reading,
+    NightSummary,
     ScoreName,
-    all_readings,
+    TrendPoint,
+    all_trends,
     load_nights,
 )
-from tasks.review.pages import seconds_in_words, size_in_words, write_page
-from tasks.score_table import lower_is_better
+from tasks.review.score_order import lower_is_better
+from tasks.words import seconds_in_words, size_in_words
 
 NOTHING = "-"
 
-MEASURES: dict[str, tuple[str, Callable[[Night], float | None], Callable[[float], str]]] = {
+MEASURES: dict[str, tuple[str, Callable[[NightSummary], float | None], Callable[[float], str]]] = {
     "yield": ("pictures that came out", lambda n: n.done / n.planned if n.planned else None, lambda v: f"{v:.1%}"),
     "kept": ("kept of those reviewed", lambda n: n.kept / n.decided if n.decided else None, lambda v: f"{v:.1%}"),
     "pictures": ("pictures", lambda n: float(n.done), lambda v: f"{v:.0f}"),
@@ -39,7 +40,7 @@ MEASURES: dict[str, tuple[str, Callable[[Night], float | None], Callable[[float]
 """What is told of a night beside its scores: title, value, and the value in words."""
 
 
-def write_nights(store: Store, last: int) -> tuple[str, list[tuple[ScoreName, Reading]]]:
+def write_nights(store: Store, last: int) -> tuple[str, list[tuple[ScoreName, TrendPoint]]]:
     """Write table and page about the last nights of a store.
 
     Args:
@@ -51,7 +52,7 @@ def write_nights(store: Store, last: int) -> tuple[str, list[tuple[ScoreName, Re
     """
     known = load_nights(store, 2 * last)
     nights = known[-last:]
-    shown = {name: found[-last:] for name, found in all_readings(known).items()}
+    shown = {name: found[-last:] for name, found in all_trends(known).items()}
     shown = {name: found for name, found in shown.items() if any(one.value is not None for one in found)}
     prefix = layout.nights_report_prefix()
     rows = [*_measure_rows(nights), *_score_rows(shown)]
@@ -75,13 +76,13 @@ def write_nights(store: Store, last: int) -> tuple[str, list[tuple[ScoreName, Re
     return f"{prefix}index.html", [(name, one) for name, one in _alarms(shown) if one.date == newest]
 
 
-def _alarms(shown: Mapping[ScoreName, Sequence[Reading]]) -> list[tuple[ScoreName, Reading]]:
+def _alarms(shown: Mapping[ScoreName, Sequence[TrendPoint]]) -> list[tuple[ScoreName, TrendPoint]]:
     """Every reading out of its band, the newest first."""
     found = [(name, one) for name, some in shown.items() for one in some if one.alarm]
     return sorted(found, key=lambda alarm: alarm[1].date, reverse=True)
 
 
-def _measure_charts(nights: Sequence[Night]) -> list[tuple[str, str, Markup]]:
+def _measure_charts(nights: Sequence[NightSummary]) -> list[tuple[str, str, Markup]]:
     """(title, the last night's value in words, chart) of every measure."""
     charts = []
     for title, value, words in MEASURES.values():
@@ -92,7 +93,7 @@ def _measure_charts(nights: Sequence[Night]) -> list[tuple[str, str, Markup]]:
     return charts
 
 
-def _score_charts(shown: Mapping[ScoreName, Sequence[Reading]]) -> list[tuple[str, str, Markup]]:
+def _score_charts(shown: Mapping[ScoreName, Sequence[TrendPoint]]) -> list[tuple[str, str, Markup]]:
     """(title, the last night's value, chart with band) of every score."""
     several = {name for name, _ in shown if sum(other == name for other, _ in shown) > 1}
     charts = []
@@ -110,7 +111,7 @@ def _number(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.3g}"
 
 
-def _measure_rows(nights: Sequence[Night]) -> list[dict[str, Any]]:
+def _measure_rows(nights: Sequence[NightSummary]) -> list[dict[str, Any]]:
     blank = {"scorer_version": "", "low": None, "high": None, "alarm": ""}
     return [
         blank | {"date": night.date, "measure": name, "pictures": night.done, "value": value(night)}
@@ -119,7 +120,7 @@ def _measure_rows(nights: Sequence[Night]) -> list[dict[str, Any]]:
     ]
 
 
-def _score_rows(shown: Mapping[ScoreName, Sequence[Reading]]) -> list[dict[str, Any]]:
+def _score_rows(shown: Mapping[ScoreName, Sequence[TrendPoint]]) -> list[dict[str, Any]]:
     return [
         vars(one) | {"measure": f"score:{name}", "scorer_version": version}
         for (name, version), some in shown.items()

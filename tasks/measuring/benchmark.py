@@ -6,11 +6,11 @@ import json
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from manifests.parquet import to_parquet_bytes, to_table
 from manifests.tables import BENCH, BENCH_RATES
-from tasks.bench_report import report, sheet
+from tasks.measuring.benchmark_report import report, sheet
 
 if TYPE_CHECKING:
     from blora.bench import BenchResult, Rate
@@ -55,8 +55,31 @@ class FolderOfAdapters(MutableMapping[str, bytes]):
         return self._folder / f"{key}.safetensors"
 
 
+@dataclass(frozen=True)
+class BenchRequest:
+    """What is to be measured.
+
+    Attributes:
+        split: validation, to choose settings by, or test, to report.
+        pairs: at least so many; the grid is completed.
+        rows: some rows only; empty: all.
+        base: embedded, a folder, or org/model@revision.
+        preset: the settings to start from.
+        overrides: settings laid over the preset's own.
+        device: cpu or cuda:0.
+    """
+
+    split: Split
+    pairs: int
+    rows: Sequence[str]
+    base: str
+    preset: str
+    overrides: Mapping[str, Any]
+    device: str
+
+
 @dataclass(frozen=True, eq=False)
-class Found:
+class Measurement:
     """What was measured, on what, and with which settings."""
 
     result: BenchResult
@@ -67,17 +90,7 @@ class Found:
     settings: dict[str, Any]
 
 
-def measure(
-    folder: Path,
-    split: str,
-    pairs: int,
-    rows: Sequence[str],
-    base: str,
-    preset: str,
-    overrides: Mapping[str, Any],
-    device: str,
-    tell: Callable[[str, int, int], None],
-) -> Found:
+def measure(folder: Path, request: BenchRequest, tell: Callable[[str, int, int], None]) -> Measurement:
     """Run the benchmark; adapters go to, and come from, the folder's ``adapters``.
 
     Raises:
@@ -90,57 +103,59 @@ def measure(
     from blora.paired import load_paired
     from blora.rivals import ROWS
 
-    settings = resolve(preset, overrides)
+    settings = resolve(request.preset, request.overrides)
     if settings.train.precision != settings.sample.precision:
         fault = SettingFault("sample.precision", "not train.precision", settings.sample.precision, "the same for both")
         raise SettingsError([fault])
-    loaded, paired = load_base(base, device, settings.train.precision), load_paired()
+    loaded, paired = load_base(request.base, request.device, settings.train.precision), load_paired()
     kept = FolderOfAdapters(folder / "adapters")
-    part = cast("Split", split)
-    result = run_bench(loaded, paired, part, pairs, settings, rows=rows or ROWS, kept=kept, tell=tell)
-    return Found(result, summarise(result), paired, loaded.name, loaded.revision, settings.model_dump(mode="json"))
+    rows = request.rows or ROWS
+    result = run_bench(loaded, paired, request.split, request.pairs, settings, rows=rows, kept=kept, tell=tell)
+    return Measurement(
+        result, summarise(result), paired, loaded.name, loaded.revision, settings.model_dump(mode="json")
+    )
 
 
-def write_tables(folder: Path, found: Found) -> None:
+def write_tables(folder: Path, measurement: Measurement) -> None:
     """Write ``bench.parquet`` (a row per pair and method), ``rates.parquet`` and both with the settings as JSON."""
     from blora.files import write_whole
 
-    pictures, rates = list(_picture_rows(found)), list(_rate_rows(found))
+    pictures, rates = list(_picture_rows(measurement)), list(_rate_rows(measurement))
     write_whole(folder / "bench.parquet", to_parquet_bytes(to_table(pictures, BENCH)))
     write_whole(folder / "rates.parquet", to_parquet_bytes(to_table(rates, BENCH_RATES)))
     about = {
-        "base": found.base,
-        "base_revision": found.base_revision,
-        "split": found.result.split,
-        "judge_version": found.result.judge,
-        "judge_choices": found.result.chosen,
-        "left_out": found.result.left_out,
-        "settings": found.settings,
+        "base": measurement.base,
+        "base_revision": measurement.base_revision,
+        "split": measurement.result.split,
+        "judge_version": measurement.result.judge,
+        "judge_choices": measurement.result.chosen,
+        "left_out": measurement.result.left_out,
+        "settings": measurement.settings,
     }
     body = json.dumps({**about, "rates": rates, "pictures": pictures}, indent=1)
     write_whole(folder / "bench.json", body.encode())
 
 
-def write_report(folder: Path, found: Found) -> str:
+def write_report(folder: Path, measurement: Measurement) -> str:
     """Write ``report.md`` and ``sheet.png``; return the report's table with the rows that were left out."""
     from blora.files import write_whole
 
-    result, every = found.result, range(len(found.result.pairs))
+    result, every = measurement.result, range(len(measurement.result.pairs))
     shown = list(every)[:: max(1, -(-len(every) // SHEET_PAIRS))]
-    write_whole(folder / "sheet.png", sheet(found.paired, result, shown))
-    page, table = report(found.rates, result, found.base, found.base_revision, found.settings)
+    write_whole(folder / "sheet.png", sheet(measurement.paired, result, shown))
+    page, table = report(measurement.rates, result, measurement.base, measurement.base_revision, measurement.settings)
     write_whole(folder / "report.md", page.encode())
     return f"{table}\nreport: {folder / 'report.md'}, pictures: {folder / 'sheet.png'}"
 
 
-def _picture_rows(found: Found) -> Iterator[dict[str, object]]:
-    things, styles = found.paired.things, found.paired.styles
-    for row, verdicts in found.result.verdicts.items():
-        for number, (pair, verdict) in enumerate(zip(found.result.pairs, verdicts, strict=True)):
+def _picture_rows(measurement: Measurement) -> Iterator[dict[str, object]]:
+    things, styles = measurement.paired.things, measurement.paired.styles
+    for row, verdicts in measurement.result.verdicts.items():
+        for number, (pair, verdict) in enumerate(zip(measurement.result.pairs, verdicts, strict=True)):
             yield {
                 "row": row,
                 "pair": number,
-                "split": found.result.split,
+                "split": measurement.result.split,
                 "thing_code": things[pair.thing].code,
                 "thing": things[pair.thing].name,
                 "content_style": styles[pair.content_style].name,
@@ -156,14 +171,14 @@ def _picture_rows(found: Found) -> Iterator[dict[str, object]]:
                 "colour_distance": verdict.colour_distance,
                 "edge_distance": verdict.edge_distance,
                 "content_colour_distance": verdict.content_colour_distance,
-                "base": found.base,
-                "base_revision": found.base_revision,
-                "judge_version": found.result.judge,
+                "base": measurement.base,
+                "base_revision": measurement.base_revision,
+                "judge_version": measurement.result.judge,
             }
 
 
-def _rate_rows(found: Found) -> Iterator[dict[str, object]]:
-    for rate in found.rates:
-        drawn = found.result.drawn[rate.row]
+def _rate_rows(measurement: Measurement) -> Iterator[dict[str, object]]:
+    for rate in measurement.rates:
+        drawn = measurement.result.drawn[rate.row]
         cost = {name: getattr(drawn, name) for name in ("train_seconds", "draw_seconds", "adapter_bytes")}
-        yield {**asdict(rate), "pairs": len(found.result.pairs), **cost}
+        yield {**asdict(rate), "pairs": len(measurement.result.pairs), **cost}

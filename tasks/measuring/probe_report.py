@@ -1,12 +1,13 @@
-"""The bar chart of a block probe: a bar a block with its 95 % interval, one panel a kind."""
+"""A block probe in words and in bars: a table and a panel a kind, and the proposal with its doubts."""
 
 from __future__ import annotations
 
-import io
-
 from PIL import Image, ImageDraw, ImageFont
 
+from blora.blocks import BLOCKS
 from blora.proposal import Interval, KindSummary, Summary
+from tasks.figures.grid import INK, PAPER, RULE
+from tasks.pictures import encoded
 
 WIDTH_PX = 900
 LABEL_PX = 250
@@ -14,8 +15,51 @@ VALUE_PX = 190
 ROW_PX = 26
 HEAD_PX = 44
 GAP_PX = 16
-INK, PAPER, RULE, DIM = (32, 32, 36), (255, 255, 255), (214, 214, 220), (110, 110, 120)
-BAR, CHOSEN, WHOLE = (150, 170, 205), (40, 90, 180), (196, 196, 202)
+DIM, BAR, CHOSEN, WHOLE = (110, 110, 120), (150, 170, 205), (40, 90, 180), (196, 196, 202)
+
+_DIFFER = {"content": "pairs that differ in the object", "style": "pairs that differ in the colour or look"}
+
+
+def report(probe_id: str, base: str, scorer: str, summary: Summary) -> str:
+    """Return the report as markdown."""
+    lines = [
+        f"# Block probe {probe_id}",
+        "",
+        f"Base `{base}`, scorer `{scorer}`. A gain is the CLIP cosine with q of the picture for which one block is "
+        "told q and the others p, less that of the picture for which all are told p, from the same noise. In "
+        "brackets: 95 % bootstrap intervals over pairs.",
+        "",
+    ]
+    for kind, found in summary.kinds.items():
+        lines += [
+            f"## {kind.capitalize()}: {found.pairs} {_DIFFER[kind]}",
+            "",
+            "| block | gain | of the whole | best in | score with q |",
+            "|---|---|---|---|---|",
+        ]
+        lines += [
+            f"| {one.block} | {one.gain} | {_percent(one.share)} | {one.best_in:.0%} | {_plain(one.score)} |"
+            for one in found.blocks
+        ]
+        lines.append(f"| *all blocks and pooled* | {found.gain_q} | 100% | | {_plain(found.score_q)} |")
+        lines += [f"| *none (p everywhere)* | | | | {_plain(found.score_p)} |", ""]
+    return "\n".join([*lines, "## Proposal", "", *(f"- {line}" for line in proposal_lines(summary)), ""])
+
+
+def proposal_lines(summary: Summary) -> list[str]:
+    """Return the proposal in one line a kind, and how it stands to the blocks that are trained."""
+    lines = [f"**{kind}**: {choice}" for kind, choice in summary.proposal.items()]
+    same = all(choice.block == BLOCKS[kind] for kind, choice in summary.proposal.items())
+    trained = ", ".join(f"{block} ({half})" for half, block in BLOCKS.items())
+    return [*lines, f"B-LoRA trains {trained}: {'the same' if same else 'not the same'}."]
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.0%}"
+
+
+def _plain(interval: Interval) -> str:
+    return f"{interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
 
 
 def bar_chart(summary: Summary, title: str) -> bytes:
@@ -39,9 +83,7 @@ def bar_chart(summary: Summary, title: str) -> bytes:
         draw.text((GAP_PX, top + 12), head, fill=INK, font=ImageFont.load_default(size=14))
         _panel(draw, top + HEAD_PX, found, chosen.block)
         top += HEAD_PX + ROW_PX * (len(found.blocks) + 1) + GAP_PX
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return buffer.getvalue()
+    return encoded(image)
 
 
 def _panel(draw: ImageDraw.ImageDraw, top: int, found: KindSummary, chosen: str) -> None:

@@ -117,10 +117,3 @@ def print_table(head: tuple[str, ...], rows: Any) -> None:
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     out.print(table)
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as a person says it."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

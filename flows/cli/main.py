@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from blora.errors import SettingsError
-from flows import cli_measure, cli_operate, cli_review
-from flows.console import (
+from flows.cli import measure, operate, review
+from flows.cli.console import (
     FAULTS,
     OK,
     AllowRoot,
@@ -27,8 +27,6 @@ from flows.console import (
     Set,
     Shards,
     Verbose,
-    duration,
-    err,
     errors_shown,
     open_store,
     out,
@@ -39,7 +37,6 @@ from flows.console import (
 from flows.params import RunOptions
 from manifests.errors import counted
 from tasks import environment
-from tasks.faults import EndedWithFaults, TaskError
 
 if TYPE_CHECKING:
     from manifests.store import Store
@@ -104,6 +101,7 @@ def plan(
     from manifests.schema import load_manifest
     from tasks.cost import estimate
     from tasks.plan import make_plan
+    from tasks.words import seconds_in_words
 
     with errors_shown():
         store = open_store(root)
@@ -112,6 +110,7 @@ def plan(
         draft = make_plan(store, loaded, preset=preset, overrides=parse_overrides(set_), elsewhere=elsewhere)
         cost = estimate(store, draft)
     show_faults(draft.plan.run.faults)
+    training, drawing = seconds_in_words(cost.train_seconds), seconds_in_words(cost.sample_seconds)
     print_pairs(
         {
             "run": draft.plan.run.run_id,
@@ -119,7 +118,7 @@ def plan(
             "adapters": f"{cost.adapters}, of which {cost.adapters_missing} to train in {_missing_packs(draft)} packs",
             "packs": _packs_said(draft, elsewhere),
             "pictures": f"{cost.samples}, of which {cost.samples_missing} to draw",
-            "time": f"{duration(cost.train_seconds)} training + {duration(cost.sample_seconds)} drawing on one slot",
+            "time": f"{training} training + {drawing} drawing on one slot",
             "gpu hours": f"{(cost.train_seconds + cost.sample_seconds) / 3600:.3f} slot hours",
             "bytes": f"{cost.bytes / 1e6:.1f} MB to be written",
             "basis": cost.basis,
@@ -175,9 +174,9 @@ def rerun(
     _run_flow("rerun", run_id, options, verbose)
 
 
-app.add_typer(cli_operate.app)
-app.add_typer(cli_measure.app)
-app.add_typer(cli_review.app)
+app.add_typer(operate.app)
+app.add_typer(measure.app)
+app.add_typer(review.app)
 
 
 def main() -> None:
@@ -189,32 +188,22 @@ def _run_flow(name: str, subject: str, options: dict[str, Any], verbose: bool) -
     """Run one of the two flows in this process with progress bars, then print its scores; ends the command."""
     environment.quiet_prefect(verbose)
     from flows import stylize as flows
-    from flows.terminal import Bars
-    from tasks import progress
+    from flows.cli.bars import run_with_bars
 
     with errors_shown():
         chosen = RunOptions.model_validate(options)
         store = open_store(chosen.root)
         environment.devices(chosen.devices)
-        bars = Bars(err)
-        with progress.watching(bars), bars:
-            flow = flows.stylize if name == "stylize" else flows.rerun
-            state = flow(subject, chosen, return_state=True)
-        ended = state.result(raise_on_failure=False)
         # A run with faults has ended all the same; what it says of itself is read from the store.
-        error = ended if isinstance(ended, Exception) and not isinstance(ended, EndedWithFaults) else None
-        if error is None and not bars.run_id:
-            error = TaskError(state.message or "the flow did not start")
-        if error is not None:
-            raise error
-    _report(store, bars.run_id)
+        _, run_id = run_with_bars(flows.stylize if name == "stylize" else flows.rerun, subject, chosen)
+    _report(store, run_id)
 
 
 def _report(store: Store, run_id: str) -> None:
     """What a run leaves on the terminal: scores, faults, where everything lies; ends the command."""
     from tasks.clips import clip_lines, load_measures
+    from tasks.review.score_table import render, score_table
     from tasks.runs import load_run
-    from tasks.score_table import render, score_table
     from tasks.status import last_end
 
     stand = last_end(store, run_id)

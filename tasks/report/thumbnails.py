@@ -13,7 +13,6 @@ read again only for what is missing.
 from __future__ import annotations
 
 import base64
-import io
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from PIL import Image
 from manifests import ids, layout
 from manifests.store import Missing, Store
 from tasks.parallel import in_parallel
+from tasks.pictures import THUMBNAIL_QUALITY, decoded, thumbnail
 from tasks.runs import PlannedSample
 
 PAGE_SIZE = 64
@@ -38,7 +38,6 @@ ThumbnailPage: TypeAlias = "tuple[str, int]"
 Keys: TypeAlias = "Sequence[str | None]"
 """The pictures of a page in order; None where there is none (yet)."""
 
-_QUALITY = 80
 _OURS = re.compile(rf"([0-9a-f]{{{ids.ID_LENGTH}}})\.js")  # a copy may lie in a folder with other files
 _FORMAT = 1  # raise it when thumbnails are made otherwise
 
@@ -93,7 +92,7 @@ def write_shard_thumbnails(
 
 
 def _name(keys: Keys) -> str:
-    return ids.digest("thumbnails", _FORMAT, [SIDE_PX, _QUALITY], list(keys))
+    return ids.digest("thumbnails", _FORMAT, [SIDE_PX, THUMBNAIL_QUALITY], list(keys))
 
 
 def _script(name: str, pictures: Sequence[str]) -> bytes:
@@ -103,16 +102,11 @@ def _script(name: str, pictures: Sequence[str]) -> bytes:
 def _read(source: Store, key: str) -> str:
     """The thumbnail of a picture; empty for one that is not there or cannot be read."""
     try:
-        with Image.open(io.BytesIO(source.read(key))) as picture:
-            return _encode(picture)
+        return _encode(decoded(source.read(key)))
     except (Missing, OSError):  # a page is for looking; what is missing stands among the faults
         return ""
 
 
 def _encode(picture: Image.Image) -> str:
-    """A small WebP in base64."""
-    small = picture.convert("RGB")
-    small.thumbnail((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    small.save(buffer, format="WEBP", quality=_QUALITY)
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
+    """A thumbnail in base64."""
+    return base64.b64encode(thumbnail(picture, SIDE_PX)).decode("ascii")

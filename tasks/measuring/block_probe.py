@@ -12,8 +12,8 @@ Imports no torch: planning and reporting need no model.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,10 +27,10 @@ from manifests.parquet import from_parquet_bytes, to_parquet_bytes, to_table
 from manifests.prompts import load_prompts
 from manifests.store import Missing, Store
 from manifests.tables import PROBES
-from tasks.bar_chart import bar_chart
-from tasks.bases import located_base, revision_of
+from tasks.bases import is_plain, located_base, revision_of
 from tasks.faults import RunNotFound, RunRefused, TaskError
-from tasks.probe_report import report
+from tasks.measuring.probe_report import bar_chart, report
+from tasks.parallel import in_parallel
 
 PART_PAIRS = 8
 """Pairs measured by one task run."""
@@ -68,25 +68,11 @@ class Probe:
         return layout.probe_key(self.probe_id, f"parts/part-{part:04d}.parquet")
 
 
-def is_plain(base: str) -> bool:
-    """Whether a base is a folder with a single text encoder, as Stable Diffusion 1.5's is."""
-    folder = Path(base)
-    return bool(base) and (folder / "text_encoder").is_dir() and not (folder / "text_encoder_2").is_dir()
+@dataclass(frozen=True)
+class ProbeRequest:
+    """What a probe is asked for.
 
-
-def make_probe(
-    base: str,
-    *,
-    preset: str | None = None,
-    overrides: dict[str, Any] | None = None,
-    pairs: int = 20,
-    seeds: int = 1,
-    seed: int = 0,
-    prompts: str = "",
-) -> Probe:
-    """Work out what a probe measures. Writes nothing.
-
-    Args:
+    Attributes:
         base: ``embedded``, ``org/model@<revision>``, a folder (also of SD 1.5's shape), or ``s3://bucket/folder``.
         preset: without one, the demo's for the embedded model, else the paper's at the size the model was made for.
         overrides: nested settings laid over the preset's.
@@ -94,26 +80,39 @@ def make_probe(
         seeds: pictures a pair and block.
         seed: of everything that is drawn by lot.
         prompts: address of a file of prompts.
+    """
+
+    base: str
+    preset: str | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    pairs: int = 20
+    seeds: int = 1
+    seed: int = 0
+    prompts: str = ""
+
+
+def make_probe(request: ProbeRequest) -> Probe:
+    """Work out what a probe measures. Writes nothing.
 
     Raises:
         RunRefused: the file of prompts has faults.
         BaseModelError: no such base, or it cannot be used.
         SettingsError: settings that cannot be accepted.
     """
+    base, given = request.base, dict(request.overrides)
     revision = revision_of(base)
-    given = overrides or {}
-    own: dict[str, Any] = {} if preset else _own_size(base)
+    own: dict[str, Any] = {} if request.preset else _own_size(base)
     if base != "embedded" and not _names_clip(given):
         own |= _CLIP_FOR_WORDS  # the embedded CLIP knows the embedded model's words alone
-    settings = resolve(preset or ("demo" if base == "embedded" else "paper"), own | given)
+    settings = resolve(request.preset or ("demo" if base == "embedded" else "paper"), own | given)
     chosen = tuple(
-        ProbePair(kind, p, q, noise_seeds(seed, number, seeds))
-        for number, (kind, p, q) in enumerate(_prompts(base, pairs, seed, prompts))
+        ProbePair(kind, p, q, noise_seeds(request.seed, number, request.seeds))
+        for number, (kind, p, q) in enumerate(_prompts(base, request.pairs, request.seed, request.prompts))
     )
     measured = {"sample": settings.sample.identity(), "score": settings.score.identity()}
-    content: list[ids.Json] = [revision, measured, seed, [asdict(pair) for pair in chosen]]
+    content: list[ids.Json] = [revision, measured, request.seed, [asdict(pair) for pair in chosen]]
     name = f"probe {base if base == 'embedded' else Path(base.partition('@')[0]).name}"
-    return Probe(ids.run_id(name, content), base, revision, settings, seed, chosen)
+    return Probe(ids.run_id(name, content), base, revision, settings, request.seed, chosen)
 
 
 def _prompts(base: str, pairs: int, seed: int, address: str) -> list[tuple[Kind, str, str]]:
@@ -168,7 +167,8 @@ def load_probe(store: Store, probe_id: str) -> Probe:
 
 def missing_parts(store: Store, probe: Probe) -> list[int]:
     """Parts that the store lacks."""
-    return [part for part in probe.parts if not store.exists(probe.part_key(part))]
+    there = store.list(probe.part_key(0).rpartition("/")[0])
+    return [part for part in probe.parts if probe.part_key(part) not in there]
 
 
 def rows_of(probe: Probe, readings: Sequence[Reading], scorer: tuple[str, str]) -> list[dict[str, object]]:
@@ -205,9 +205,8 @@ def gather(store: Store, probe: Probe) -> list[dict[str, Any]]:
     missing = missing_parts(store, probe)
     if missing:
         raise TaskError(f"{probe.probe_id}: {len(missing)} of {len(probe.parts)} parts are missing; run it again")
-    return [
-        row for part in probe.parts for row in from_parquet_bytes(store.read(probe.part_key(part)), PROBES).to_pylist()
-    ]
+    parts = in_parallel(store, store.read, [probe.part_key(part) for part in probe.parts])
+    return [row for data in parts for row in from_parquet_bytes(data, PROBES).to_pylist()]
 
 
 def summary_of(probe: Probe, rows: Sequence[dict[str, Any]]) -> Summary:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
+
+from tasks.figures.grid import Grid, Spacing
+from tasks.pictures import encoded
 
 if TYPE_CHECKING:
     from blora.bench import BenchResult, Rate
     from blora.paired import PairedSet
 
-CELL_PX, GAP_PX, HEAD_PX, SIDE_PX = 96, 4, 18, 190
+SPACING = Spacing(cell=96, gap=4, under=8, left=190, top=18, font=11)
+"""Of the picture sheet: names stand to the left of it, titles above, a judge's dots under each picture."""
+
 WORDS = {
     "blora": "B-LoRA",
     "swapped": "halves swapped",
@@ -84,29 +88,26 @@ def sheet(paired: PairedSet, result: BenchResult, shown: Sequence[int]) -> bytes
     """
     rivals = [row for row in result.drawn if row not in ("content", "style", "real")]
     titles = ["content", "style", "real drawing", *(title_of(row) for row in rivals)]
-    pitch, font = CELL_PX + GAP_PX, ImageFont.load_default(size=11)
-    page = Image.new("RGB", (SIDE_PX + len(titles) * pitch, HEAD_PX + len(shown) * (pitch + 8)), "white")
-    draw = ImageDraw.Draw(page)
+    grid = Grid(len(titles), len(shown), SPACING)
     for column, title in enumerate(titles):
-        draw.text((SIDE_PX + column * pitch, 2), title, fill="black", font=font)
+        grid.draw.text((grid.corner(column, 0)[0], 2), title, fill="black", font=grid.font)
     for line, number in enumerate(shown):
-        pair, top = result.pairs[number], HEAD_PX + line * (pitch + 8)
+        pair = result.pairs[number]
         label = f"{paired.things[pair.thing].name[:28]}\n{paired.styles[pair.content_style].name} to "
         label += paired.styles[pair.style].name
-        draw.text((4, top + 30), label, fill="black", font=font)
+        grid.draw.text((4, grid.corner(0, line)[1] + 30), label, fill="black", font=grid.font)
         cells = [paired.pictures[place] for place in (pair.content, pair.reference, pair.truth)]
         cells += [result.drawn[row].pictures[number] for row in rivals]
         for column, picture in enumerate(cells):
-            scaled = Image.fromarray(picture).resize((CELL_PX, CELL_PX), Image.Resampling.NEAREST)
-            page.paste(scaled, (SIDE_PX + column * pitch, top))
+            scaled = Image.fromarray(picture).resize((SPACING.cell, SPACING.cell), Image.Resampling.NEAREST)
+            grid.image.paste(scaled, grid.corner(column, line))
         for column, row in enumerate(["real", *rivals], start=2):
-            verdict, left = result.verdicts[row][number], SIDE_PX + column * pitch
+            verdict = result.verdicts[row][number]
+            left, top = grid.corner(column, line)
             for offset, right in ((38, verdict.style_right), (52, verdict.thing_right)):
-                box = (left + offset, top + CELL_PX + 1, left + offset + 6, top + CELL_PX + 7)
-                draw.ellipse(box, fill="black" if right else None, outline="black")
-    buffer = io.BytesIO()
-    page.save(buffer, format="PNG")
-    return buffer.getvalue()
+                box = (left + offset, top + SPACING.cell + 1, left + offset + 6, top + SPACING.cell + 7)
+                grid.draw.ellipse(box, fill="black" if right else None, outline="black")
+    return encoded(grid.image)
 
 
 def _with_interval(rate: Rate) -> str:

@@ -17,8 +17,8 @@ from manifests.store import Store
 from tasks.compaction import RunScores, read_scores
 from tasks.faults import RunRefused
 from tasks.review.crossed import crossed_interval
+from tasks.review.score_order import lower_is_better
 from tasks.runs import Plan, PlannedSample, load_plan
-from tasks.score_table import lower_is_better
 
 Side: TypeAlias = "tuple[str, ...]"
 Key: TypeAlias = "tuple[Side, Side, int]"

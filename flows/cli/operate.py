@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.console import (
+from flows.cli.console import (
     FAULTS,
     OK,
     AllowRoot,
@@ -106,7 +106,7 @@ def deploy(
     with errors_shown():
         if gpu_pool not in ("process", "kubernetes"):
             raise ValueError(f"--gpu-pool: received {gpu_pool!r}; accepted: process, kubernetes")
-        steps = work.deploy(
+        request = work.DeployRequest(
             file,
             root=open_store(root).root,
             cron=cron or environment.night_cron(),
@@ -115,7 +115,7 @@ def deploy(
             job_template=template,
             zombie_seconds=zombie_seconds,
         )
-        for step in steps:
+        for step in work.deploy(request):
             out.print(f"{step.what:<11}  {step.name:<48}  {step.outcome}", markup=False, highlight=False)
     raise typer.Exit(OK)
 

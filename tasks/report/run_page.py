@@ -6,7 +6,8 @@ It is written when a run ends, and again by `blora report`; what it says is what
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,13 @@ from manifests import layout
 from manifests.parquet import find_table, from_parquet_bytes
 from manifests.store import Store
 from manifests.tables import ADAPTERS, FAULTS
-from tasks.choice import Choice, choose_of
 from tasks.faults import fault_row
 from tasks.parallel import in_parallel
+from tasks.report.html import write_page
+from tasks.report.run_data import run_columns
+from tasks.report.thumbnails import in_pages, write_thumbnails
+from tasks.review.best import Choice, choose_of
 from tasks.review.decisions import load_marks
-from tasks.review.gather import run_columns
-from tasks.review.pages import write_page
-from tasks.review.thumbnails import in_pages, write_thumbnails
 from tasks.runs import Plan, load_plan
 from tasks.stock import Stock, take_stock
 
@@ -31,6 +32,30 @@ TABLES = ("plan", "samples", "best", "scores", "adapters", "faults", "slots", "c
 SHEETS = ("contact_sheet.png", "strips.png", "clips.gif")
 _IN_STORE = "../../../"  # from the page's folder to the store's root
 _COPIED = "store/"
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a page is written, and what it may link to.
+
+    Attributes:
+        target: the store, or a folder opened as one.
+        prefix: the page's folder within it.
+        root: from there to what the page shows.
+        adapters: whether adapters lie there.
+        pictures: whether pictures in full size lie there.
+    """
+
+    target: Store
+    prefix: str
+    root: str
+    adapters: bool
+    pictures: bool
+
+    @property
+    def links(self) -> dict[str, Any]:
+        """What templates and scripts are told."""
+        return {"root": self.root, "adapters": self.adapters, "pictures": self.pictures}
 
 
 def write_report(store: Store, plan: Plan, stock: Stock | None = None, choices: Sequence[Choice] | None = None) -> str:
@@ -48,7 +73,7 @@ def write_report(store: Store, plan: Plan, stock: Stock | None = None, choices: 
     prefix = layout.report_prefix(plan.run.run_id)
     stock = stock or take_stock(store, plan)
     choices = choose_of(store, plan, stock) if choices is None else choices
-    _write(store, plan, stock, choices, store, prefix, _IN_STORE, with_adapters=True)
+    _write(store, plan, stock, choices, _Place(store, prefix, _IN_STORE, adapters=True, pictures=True))
     return f"{prefix}index.html"
 
 
@@ -86,38 +111,29 @@ def copy_report(store: Store, run_id: str, folder: str, *, pictures: bool = True
 
     in_parallel(store, copy, list(places))
     choices = choose_of(store, plan, stock)
-    _write(store, plan, stock, choices, target, "", _COPIED, with_adapters=False, with_pictures=pictures)
+    _write(store, plan, stock, choices, _Place(target, "", _COPIED, adapters=False, pictures=pictures))
     return Path(folder) / "index.html"
 
 
-def _write(
-    store: Store,
-    plan: Plan,
-    stock: Stock,
-    choices: Sequence[Choice],
-    target: Store,
-    prefix: str,
-    root: str,
-    *,
-    with_adapters: bool,
-    with_pictures: bool = True,
-) -> None:
+def _write(store: Store, plan: Plan, stock: Stock, choices: Sequence[Choice], place: _Place) -> None:
     run_id = plan.run.run_id
     references = sorted({layout.image_key(image_id) for adapter in plan.adapters for image_id in adapter.image_ids})
     pages = in_pages(references)
     for shard in plan.shards:
         pages += in_pages([sample.key if sample.sample_id in stock.pictures else None for sample in shard.samples])
-    thumbnails = write_thumbnails(store, pages, target, f"{prefix}thumbnails/")
+    thumbnails = write_thumbnails(store, pages, place.target, f"{place.prefix}thumbnails/")
     data = run_columns(plan, stock, choices, load_marks(store, run_id), references, thumbnails)
-    links = {"root": root, "adapters": with_adapters, "pictures": with_pictures}
     faults = _faults(store, plan)
+    body = json.loads(store.read(layout.run_key(run_id, "run.json")))
+    names = _file_names()
+    written = in_parallel(store, store.exists, [layout.run_key(run_id, name) for name in names])
     adapters = _adapters(store, run_id)
     write_page(
-        target,
-        prefix,
+        place.target,
+        place.prefix,
         "run.html.j2",
         SCRIPTS,
-        data | links,
+        data | place.links,
         run=plan.run,
         written_at=datetime.now(UTC),
         counts={
@@ -132,11 +148,11 @@ def _write(
         faults=faults[:FAULTS_SHOWN],
         faults_left=max(0, len(faults) - FAULTS_SHOWN),
         adapters=adapters,
-        cost=_cost(store, run_id, stock, adapters),
-        passed=_passed(store, run_id),
+        cost=_cost(body.get("timings") or {}, stock, adapters),
+        passed=str((body.get("yield") or {}).get("sentence", "")),
         settings=_flat(plan.run.settings.model_dump(mode="json")),
-        files=[name for name in _file_names() if store.exists(layout.run_key(run_id, name))],
-        links=links,
+        files=[name for name, is_there in zip(names, written, strict=True) if is_there],
+        links=place.links,
     )
 
 
@@ -157,12 +173,11 @@ def _adapters(store: Store, run_id: str) -> list[dict[str, Any]]:
 
 
 def _cost(
-    store: Store, run_id: str, stock: Stock, adapters: Sequence[dict[str, Any]]
+    timings: Mapping[str, Any], stock: Stock, adapters: Sequence[Mapping[str, Any]]
 ) -> list[tuple[str, str, float, int]]:
     """What the run cost: (what, of how many, seconds on the device, bytes) for each kind of work."""
-    timings = json.loads(store.read(layout.run_key(run_id, "run.json"))).get("timings") or {}
     bytes_of = {
-        "trained": sum(one["content_bytes"] + one["style_bytes"] for one in adapters),
+        "trained": sum(adapter["content_bytes"] + adapter["style_bytes"] for adapter in adapters),
         "drawn": sum(entry.size for entry in stock.pictures.values()),
         "scored": 0,
     }
@@ -171,12 +186,6 @@ def _cost(
         (done, f"{timings.get(done, 0):.0f} {unit}", float(timings.get(f"{kind}_seconds", 0.0)), bytes_of[done])
         for done, kind, unit in words
     ]
-
-
-def _passed(store: Store, run_id: str) -> str:
-    """What passed when the run last ended, in a line; empty where nothing was judged."""
-    body = json.loads(store.read(layout.run_key(run_id, "run.json")))
-    return str((body.get("yield") or {}).get("sentence", ""))
 
 
 def _flat(nested: dict[str, Any], path: str = "") -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -13,21 +13,17 @@ from rich.table import Table
 
 from manifests import layout
 from manifests.store import Store
-from tasks.choice import DECIDING, read_best
 from tasks.compaction import read_scores
+from tasks.review.best import read_best
+from tasks.review.score_order import default_sort, lower_is_better
 from tasks.runs import RunInfo
 
-LOWER_IS_BETTER = frozenset({"colour_distance"})
-
-
-def lower_is_better(score: str) -> bool:
-    """Whether a small number is the good one: distances and leakage."""
-    return score in LOWER_IS_BETTER or score.startswith("leakage")
+HEAD = ("content", "style", "seed")
 
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One picture and its scores; `chosen` says whether it is the best of its candidates (`tasks.choice`)."""
+    """One picture and its scores; `chosen` says whether it is the best of its candidates (`tasks.review.best`)."""
 
     sample_id: str
     content_name: str
@@ -79,11 +75,6 @@ def score_table(
     return sorted(scored, key=lambda row: (sort not in row.scores, sign * row.scores.get(sort, 0.0)))
 
 
-def default_sort(names: Collection[str]) -> str:
-    """The score that says most about pictures with these scores; pictures with one side have no `transfer`."""
-    return next((name for name in DECIDING if name in names), min(names, default="transfer"))
-
-
 def render(rows: Sequence[ScoreRow], form: str) -> str:
     """The rows as text.
 
@@ -94,30 +85,38 @@ def render(rows: Sequence[ScoreRow], form: str) -> str:
     Raises:
         ValueError: another form.
     """
-    names = sorted({name for row in rows for name in row.scores})
-    if form == "json":
-        records = [{**{k: v for k, v in vars(row).items() if k != "scores"}, **row.scores} for row in rows]
-        return json.dumps(records, indent=2, ensure_ascii=False) + "\n"
-    head = ["content", "style", "seed", *names]
-    if form == "csv":
-        sheet = io.StringIO()
-        writer = csv.writer(sheet, lineterminator="\n")
-        writer.writerow([*head, "chosen", "key"])
-        for row in rows:
-            scores = [repr(row.scores[name]) if name in row.scores else "" for name in names]
-            writer.writerow([row.content_name, row.style_name, row.seed, *scores, row.chosen_word, row.key])
-        return sheet.getvalue()
-    if form != "table":
-        raise ValueError(f"format: received {form!r}; accepted: table, csv, json")
+    forms: dict[str, Callable[[Sequence[ScoreRow], Sequence[str]], str]]
+    forms = {"table": _as_table, "csv": _as_csv, "json": _as_json}
+    if form not in forms:
+        raise ValueError(f"format: received {form!r}; accepted: {', '.join(forms)}")
+    return forms[form](rows, sorted({name for row in rows for name in row.scores}))
+
+
+def _as_json(rows: Sequence[ScoreRow], names: Sequence[str]) -> str:
+    records = [{**{k: v for k, v in vars(row).items() if k != "scores"}, **row.scores} for row in rows]
+    return json.dumps(records, indent=2, ensure_ascii=False) + "\n"
+
+
+def _as_csv(rows: Sequence[ScoreRow], names: Sequence[str]) -> str:
+    sheet = io.StringIO()
+    writer = csv.writer(sheet, lineterminator="\n")
+    writer.writerow([*HEAD, *names, "chosen", "key"])
+    for row in rows:
+        scores = [repr(row.scores[name]) if name in row.scores else "" for name in names]
+        writer.writerow([row.content_name, row.style_name, row.seed, *scores, row.chosen_word, row.key])
+    return sheet.getvalue()
+
+
+def _as_table(rows: Sequence[ScoreRow], names: Sequence[str]) -> str:
+    """Columns for people; which pictures are chosen is told only where some are not."""
     table = Table(box=None, pad_edge=False)
     with_choice = not all(row.chosen for row in rows)
-    for index, name in enumerate([*head, "chosen"] if with_choice else head):
+    for index, name in enumerate([*HEAD, *names, *(["chosen"] if with_choice else [])]):
         table.add_column(name.replace("_", "\n", 1), justify="left" if index < 2 else "right", no_wrap=index > 1)
     for row in rows:
         numbers = [f"{row.scores[name]:.3f}" if name in row.scores else "-" for name in names]
-        table.add_row(
-            row.content_name, row.style_name, str(row.seed), *numbers, *([row.chosen_word] if with_choice else [])
-        )
+        choice = [row.chosen_word] if with_choice else []
+        table.add_row(row.content_name, row.style_name, str(row.seed), *numbers, *choice)
     console = Console(file=io.StringIO(), width=max(100, 14 * len(table.columns)), markup=False)
     with console.capture() as captured:
         console.print(table, markup=False)
@@ -128,8 +127,8 @@ def _meets(row: ScoreRow, condition: str, scores: Sequence[str]) -> bool:
     columns = {"content": row.content_name, "style": row.style_name, "seed": str(row.seed)}
     columns |= {"sample_id": row.sample_id, "chosen": row.chosen_word}
     for sign in ("=", "<", ">"):
-        name, found, value = condition.partition(sign)
-        if not found:
+        name, sign_there, value = condition.partition(sign)
+        if not sign_there:
             continue
         if sign == "=" and name in columns:
             return columns[name] == value

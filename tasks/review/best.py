@@ -4,7 +4,7 @@ The rule, of the candidates of one pair and seed that are in the store:
 
 1. What a person says goes first: those marked *reject* or *redo* are out, and once one is marked *keep*, so are those
    that are not.
-2. Of the rest the one with the highest deciding score: the first of `DECIDING` that any of them has. That is
+2. Of the rest the one with the highest deciding score: the first of `DECIDING` (`score_order`) that any has. That is
    ``transfer`` where there are two pictures to compare with: the harmonic mean of how much nearer the candidate is to
    the content image than the style image is, and to the style image than the content image is (`blora.score`; harmonic
    mean of both sides as in NP-LoRA), by CSD's features where a run was scored with them (``score.scorers``, or later
@@ -30,14 +30,9 @@ from manifests.parquet import from_parquet_bytes, to_parquet_bytes, to_table
 from manifests.store import Store
 from manifests.tables import BEST
 from tasks.review.decisions import Mark, load_marks
+from tasks.review.score_order import DECIDING, TIES
 from tasks.runs import Plan, PlannedSample
 from tasks.stock import Stock
-
-DECIDING = ("transfer_csd", "transfer", "text_clip", "style_lite0", "content_lite0", "style_clip", "content_clip")
-"""What pictures are told apart by where nothing is said: the first of these scores that any of them has."""
-
-TIES = {"transfer_csd": "harmonic_mean_csd", "transfer": "harmonic_mean"}
-"""What pictures with equal numbers of a score are told apart by."""
 
 SCORE_COLUMNS = ("sample_id", "score", "value", "scorer", "scorer_version")
 """What of the score table a choice is made by."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from flows.console import (
+from flows.cli.console import (
     OK,
     AllowRoot,
     Devices,
@@ -67,20 +67,14 @@ def probe(
     }
     environment.quiet_prefect(verbose)
     from flows.analyze import analyze
+    from flows.cli.bars import run_with_bars
     from flows.params import ProbeOptions
-    from flows.terminal import ProbeBar
-    from tasks import progress
 
     with errors_shown():
         chosen = ProbeOptions.model_validate(options)
         store = open_store(chosen.root)
-        bar = ProbeBar(err)
-        with progress.watching(bar), bar:
-            state = analyze(base, chosen, return_state=True)
-        ended = state.result(raise_on_failure=False)
-        if isinstance(ended, Exception):
-            raise ended
-    _report_probe(store, bar.probe_id)
+        _, probe_id = run_with_bars(analyze, base, chosen)
+    _report_probe(store, probe_id)
 
 
 @app.command()
@@ -101,17 +95,19 @@ def bench(
     Examples: `blora bench out --pairs 16 --rows blora,style` · `blora bench out --split test --set
     sample.guidance_scale=2`
     """
-    from flows.terminal import Steps
-    from tasks.bench import measure, write_report, write_tables
+    from flows.cli.bars import Bars
+    from tasks.measuring.benchmark import BenchRequest, measure, write_report, write_tables
 
-    with errors_shown(), Steps(err) as steps:
+    with errors_shown(), Bars(err) as bars:
         if split not in ("validation", "test"):
             raise ValueError(f"--split: received {split!r}; accepted: validation, test")
         asked = [row.strip() for row in rows.split(",") if row.strip()]
+        part: Literal["validation", "test"] = "test" if split == "test" else "validation"
+        request = BenchRequest(part, pairs, asked, base, preset, parse_overrides(set_), device)
         place = Path(folder)
-        found = measure(place, split, pairs, asked, base, preset, parse_overrides(set_), device, steps)
-        write_tables(place, found)
-        written = write_report(place, found)
+        measurement = measure(place, request, bars.step)
+        write_tables(place, measurement)
+        written = write_report(place, measurement)
     out.print(written, markup=False, highlight=False)
     raise typer.Exit(OK)
 
@@ -134,8 +130,8 @@ def scores(
     --format csv`
     """
     from tasks.clips import clip_lines, load_measures
+    from tasks.review.score_table import render, score_table
     from tasks.runs import load_run
-    from tasks.score_table import render, score_table
 
     with errors_shown():
         store = open_store(root)
@@ -172,20 +168,14 @@ def rescore(
     csd=s3://bucket/models/csd.safetensors --devices cuda:0`
     """
     environment.quiet_prefect(verbose)
-    from flows.params import RescoreOptions
+    from flows.cli.bars import run_with_bars
+    from flows.params import SlotOptions
     from flows.rescore import rescore as flow
-    from flows.terminal import RescoreBar
-    from tasks import progress
 
     with errors_shown():
-        chosen = RescoreOptions.model_validate({"root": root, "devices": devices})
+        chosen = SlotOptions.model_validate({"root": root, "devices": devices})
         store = open_store(chosen.root)
-        bar = RescoreBar(err)
-        with progress.watching(bar), bar:
-            state = flow(run_id, tuple(scorer), chosen, return_state=True)
-        ended: Any = state.result(raise_on_failure=False)
-        if isinstance(ended, Exception):
-            raise ended
+        ended, _ = run_with_bars(flow, run_id, tuple(scorer), chosen)
     lines = {
         kind: f"{count} pictures judged, version {ended['versions'][kind]}" for kind, count in ended["judged"].items()
     }
@@ -215,11 +205,10 @@ def compare_methods(
     --methods all_attention --preset paper --devices cuda:0`
     """
     environment.quiet_prefect(verbose)
+    from flows.cli.bars import run_with_bars
     from flows.methods import compare_methods as flow
     from flows.params import MethodOptions
-    from flows.terminal import MethodBars
-    from tasks import progress
-    from tasks.methods_report import gather_methods, table_rows
+    from tasks.measuring.methods_report import gather_methods, table_rows
     from tasks.runs import load_plan
 
     with errors_shown():
@@ -227,31 +216,28 @@ def compare_methods(
         options = {"root": root, "preset": preset, "overrides": parse_overrides(set_), "devices": devices}
         chosen = MethodOptions.model_validate(options | {"methods": asked, "allowed_roots": tuple(allow_root or ())})
         store = open_store(chosen.root)
-        bars = MethodBars(err)
-        with progress.watching(bars), bars:
-            state = flow(manifest, chosen, return_state=True)
-        ended: Any = state.result(raise_on_failure=False)
-        if isinstance(ended, Exception):
-            raise ended
-        found = gather_methods(store, load_plan(store, ended["run_id"]), ended["methods"], ended["left_out"])
-        print_aligned(table_rows(found))
-    for name, reason in found.left_out.items():
+        ended, _ = run_with_bars(flow, manifest, chosen)
+        comparison = gather_methods(store, load_plan(store, ended["run_id"]), ended["methods"], ended["left_out"])
+        print_aligned(table_rows(comparison))
+    for name, reason in comparison.left_out.items():
         err.print(f"{name} is left out: {reason}", style="yellow", markup=False, highlight=False)
     folder = f"{store.root}/runs/{ended['run_id']}/methods"
-    print_pairs({"pictures": f"{len(found.pictures)} of each method", "sheet": f"{folder}/sheet.png", "tables": folder})
+    print_pairs(
+        {"pictures": f"{len(comparison.pictures)} of each method", "sheet": f"{folder}/sheet.png", "tables": folder}
+    )
     raise typer.Exit(OK)
 
 
 def _report_probe(store: Store, probe_id: str) -> None:
     """What a probe leaves on the terminal: gains, the proposal, where everything lies; ends the command."""
-    from tasks.probe_report import proposal_lines
-    from tasks.probes import gather, load_probe, summary_of
+    from tasks.measuring.block_probe import gather, load_probe, summary_of
+    from tasks.measuring.probe_report import proposal_lines
 
     probe = load_probe(store, probe_id)
     summary = summary_of(probe, gather(store, probe))
-    for kind, found in summary.kinds.items():
-        rows = [(one.block, str(one.gain), f"{one.best_in:.0%}") for one in found.blocks]
-        print_table((f"{kind}: {found.pairs} pairs", "gain, 95 % interval", "best in"), rows)
+    for kind, measured in summary.kinds.items():
+        rows = [(block.block, str(block.gain), f"{block.best_in:.0%}") for block in measured.blocks]
+        print_table((f"{kind}: {measured.pairs} pairs", "gain, 95 % interval", "best in"), rows)
     for line in proposal_lines(summary):
         out.print(line.replace("**", ""), markup=False, highlight=False)
     print_pairs({"probe": probe_id, "chart": f"{store.root}/probes/{probe_id}/blocks.png"})

@@ -8,12 +8,12 @@ from typing import Any
 
 from blora.blocks import Half
 from manifests import layout
-from tasks.choice import Choice
 from tasks.compaction import RunScores
+from tasks.report.thumbnails import ThumbnailPage
+from tasks.review.best import Choice
 from tasks.review.decisions import Mark
-from tasks.review.thumbnails import ThumbnailPage
+from tasks.review.score_order import lower_is_better
 from tasks.runs import Plan, PlannedSample
-from tasks.score_table import lower_is_better
 from tasks.stock import Stock
 
 DIGITS = 5

@@ -24,7 +24,7 @@ from manifests.parquet import from_parquet_bytes
 from manifests.store import Missing, Store
 from manifests.tables import FAULTS, SAMPLES, SCORES
 from tasks.review.decisions import load_marks
-from tasks.score_table import lower_is_better
+from tasks.review.score_order import lower_is_better
 
 WIDTH: Final = 5.0
 LEAST_SPREAD: Final = 0.01
@@ -37,7 +37,7 @@ ScoreName: TypeAlias = "tuple[str, str]"  # name, scorer version
 
 
 @dataclass
-class Night:
+class NightSummary:
     """What came of the runs that were planned on one day.
 
     Attributes:
@@ -66,7 +66,7 @@ class Night:
 
 
 @dataclass(frozen=True)
-class Reading:
+class TrendPoint:
     """A night's value of a score against the nights before.
 
     Attributes:
@@ -86,7 +86,7 @@ class Reading:
     alarm: Alarm
 
 
-def load_nights(store: Store, last: int) -> list[Night]:
+def load_nights(store: Store, last: int) -> list[NightSummary]:
     """Read the last nights of a store, oldest first.
 
     Args:
@@ -100,7 +100,7 @@ def load_nights(store: Store, last: int) -> list[Night]:
             runs.setdefault(body["created_at"][:10], []).append(body)
     nights = []
     for date in sorted(runs)[-last:]:
-        night = Night(date)
+        night = NightSummary(date)
         for body in sorted(runs[date], key=lambda body: str(body["created_at"])):
             _add_run(store, night, body)
         _add_scores(store, night)
@@ -108,7 +108,7 @@ def load_nights(store: Store, last: int) -> list[Night]:
     return nights
 
 
-def _add_run(store: Store, night: Night, body: Mapping[str, Any]) -> None:
+def _add_run(store: Store, night: NightSummary, body: Mapping[str, Any]) -> None:
     run_id = body["run_id"]
     night.runs.append((run_id, body["state"]))
     timings = body.get("timings") or {}
@@ -127,7 +127,7 @@ def _add_run(store: Store, night: Night, body: Mapping[str, Any]) -> None:
     night.decided += len(decisions)
 
 
-def _add_scores(store: Store, night: Night) -> None:
+def _add_scores(store: Store, night: NightSummary) -> None:
     for key in store.list(f"{layout.SCORES_PREFIX}date={night.date}/"):
         table = from_parquet_bytes(store.read(key), SCORES)
         columns = (table[name].to_pylist() for name in ("score", "scorer_version", "value"))
@@ -135,21 +135,21 @@ def _add_scores(store: Store, night: Night) -> None:
             night.scores.setdefault((name, version), []).append(value)
 
 
-def readings(nights: Sequence[Night], score: ScoreName) -> list[Reading]:
+def trend(nights: Sequence[NightSummary], score: ScoreName) -> list[TrendPoint]:
     """Hold every night's value of a score against the nights before it."""
     before: list[float] = []
-    found: list[Reading] = []
+    found: list[TrendPoint] = []
     for night in nights:
         values = night.scores.get(score, [])
         if len(values) < LEAST_PICTURES:
-            found.append(Reading(night.date, None, None, None, len(values), ""))
+            found.append(TrendPoint(night.date, None, None, None, len(values), ""))
             continue
         value, band = median(values), band_of(before[-BAND_NIGHTS:])
         alarm: Alarm = ""
         if band is not None and not band[0] <= value <= band[1]:
             alarm = "worse" if (value > band[1]) is lower_is_better(score[0]) else "better"
         low, high = band or (None, None)
-        found.append(Reading(night.date, value, low, high, len(values), alarm))
+        found.append(TrendPoint(night.date, value, low, high, len(values), alarm))
         before.append(value)
     return found
 
@@ -163,7 +163,7 @@ def band_of(values: Sequence[float]) -> tuple[float, float] | None:
     return middle - WIDTH * spread, middle + WIDTH * spread
 
 
-def all_readings(nights: Sequence[Night]) -> dict[ScoreName, list[Reading]]:
-    """The readings of every score, by name and scorer version."""
+def all_trends(nights: Sequence[NightSummary]) -> dict[ScoreName, list[TrendPoint]]:
+    """The trend of every score, by name and scorer version."""
     names = sorted({name for night in nights for name in night.scores})
-    return {name: readings(nights, name) for name in names}
+    return {name: trend(nights, name) for name in names}

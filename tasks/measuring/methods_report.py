@@ -17,13 +17,13 @@ from manifests.parquet import from_parquet_bytes, to_parquet_bytes, to_table
 from manifests.store import Store
 from manifests.tables import ADAPTERS, METHOD_SCORES, METHODS
 from tasks.compaction import read_scores
-from tasks.contact_sheet import contact_sheet
 from tasks.faults import RunRefused
-from tasks.method_names import comparable, method_key, methods_key, sample_key_of
+from tasks.figures.contact_sheet import contact_sheet
+from tasks.measuring.compared_methods import comparable, method_key, methods_key, sample_key_of
 from tasks.parallel import in_parallel
 from tasks.review.crossed import crossed_interval
+from tasks.review.score_order import lower_is_better
 from tasks.runs import Plan, PlannedSample
-from tasks.score_table import lower_is_better
 
 Rows = list[dict[str, Any]]
 
@@ -41,7 +41,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Found:
+class MethodComparison:
     """Methods on the pairs of a run.
 
     Attributes:
@@ -67,7 +67,7 @@ class Found:
     other: int
 
 
-def gather_methods(store: Store, plan: Plan, asked: Sequence[str], left_out: Mapping[str, str]) -> Found:
+def gather_methods(store: Store, plan: Plan, asked: Sequence[str], left_out: Mapping[str, str]) -> MethodComparison:
     """Read what methods have drawn and how it was judged.
 
     Raises:
@@ -77,18 +77,18 @@ def gather_methods(store: Store, plan: Plan, asked: Sequence[str], left_out: Map
     scores = {
         name: _blora_rows(store, plan) if name == "blora" else _method_rows(store, plan, name) for name in methods
     }
-    have = {name: {row["blora_sample_id"] for row in rows} for name, rows in scores.items()}
-    shared = frozenset.intersection(*(frozenset(some) for some in have.values()))
-    some = [sample for sample in plan.samples if comparable(sample)]
-    pictures = tuple(sample for sample in some if sample.sample_id in shared)
+    have = {name: frozenset(row["blora_sample_id"] for row in rows) for name, rows in scores.items()}
+    shared = frozenset.intersection(*have.values())
+    candidates = [sample for sample in plan.samples if comparable(sample)]
+    pictures = tuple(sample for sample in candidates if sample.sample_id in shared)
     if not pictures:
         raise RunRefused(
             f"compare-methods: {plan.run.run_id} has no picture of one content and one style that every method has; "
-            f"they have {', '.join(f'{name} {len(have[name])}' for name in methods)} of {len(some)}"
+            f"they have {', '.join(f'{name} {len(have[name])}' for name in methods)} of {len(candidates)}"
         )
     rows = [row for name in methods for row in scores[name] if row["blora_sample_id"] in shared]
     costs = {name: _cost(store, plan, name) for name in methods}
-    return Found(
+    return MethodComparison(
         plan,
         methods,
         rows,
@@ -96,46 +96,46 @@ def gather_methods(store: Store, plan: Plan, asked: Sequence[str], left_out: Map
         costs,
         left_out,
         pictures,
-        len(some) - len(pictures),
-        len(plan.samples) - len(some),
+        len(candidates) - len(pictures),
+        len(plan.samples) - len(candidates),
     )
 
 
-def write_methods(store: Store, found: Found) -> str:
+def write_methods(store: Store, comparison: MethodComparison) -> str:
     """Write tables, report and sheet; returns the key of the report."""
-    plan = found.plan
-    tables = {"scores.parquet": (found.rows, METHOD_SCORES), "methods.parquet": (found.summary, METHODS)}
+    plan = comparison.plan
+    tables = {"scores.parquet": (comparison.rows, METHOD_SCORES), "methods.parquet": (comparison.summary, METHODS)}
     for name, (rows, schema) in tables.items():
         store.replace(methods_key(plan, name), to_parquet_bytes(to_table(rows, schema)))
-    store.replace(methods_key(plan, "sheet.png"), _sheet(store, found))
+    store.replace(methods_key(plan, "sheet.png"), _sheet(store, comparison))
     key = methods_key(plan, "report.md")
-    store.replace(key, report_text(found).encode())
+    store.replace(key, report_text(comparison).encode())
     return key
 
 
-def table_rows(found: Found) -> list[tuple[str, ...]]:
+def table_rows(comparison: MethodComparison) -> list[tuple[str, ...]]:
     """The comparison as a table for people: a row a measure, a column a method."""
-    cells = {(row["score"], row["method"]): row for row in found.summary}
-    scores = list(dict.fromkeys(row["score"] for row in found.summary))
-    lines = [("", *found.methods)]
+    cells = {(row["score"], row["method"]): row for row in comparison.summary}
+    scores = list(dict.fromkeys(row["score"] for row in comparison.summary))
+    lines = [("", *comparison.methods)]
     for score in scores:
         name = score + (" (low is good)" if lower_is_better(score) else "")
-        lines.append((name, *(_interval(cells.get((score, method))) for method in found.methods)))
-    costs = [found.costs[name] for name in found.methods]
-    lines.append(("training an adapter, s", *(_number(one.train_seconds) for one in costs)))
-    lines.append(("drawing a picture, s", *(_number(one.draw_seconds) for one in costs)))
-    lines.append(("an adapter in fp16, MB", *(f"{one.adapter_bytes / 1e6:.3g}" for one in costs)))
+        lines.append((name, *(_interval(cells.get((score, method))) for method in comparison.methods)))
+    costs = [comparison.costs[name] for name in comparison.methods]
+    lines.append(("training an adapter, s", *(_number(cost.train_seconds) for cost in costs)))
+    lines.append(("drawing a picture, s", *(_number(cost.draw_seconds) for cost in costs)))
+    lines.append(("an adapter in fp16, MB", *(f"{cost.adapter_bytes / 1e6:.3g}" for cost in costs)))
     return lines
 
 
-def report_text(found: Found) -> str:
+def report_text(comparison: MethodComparison) -> str:
     """The report in Markdown."""
-    head, *lines = table_rows(found)
-    run = found.plan.run
+    head, *lines = table_rows(comparison)
+    run = comparison.plan.run
     text = [
         f"# Methods on the pairs of {run.run_id}",
         "",
-        f"{len(found.pictures)} pictures of each method: the same pairs, seeds and settings, base {run.base}. "
+        f"{len(comparison.pictures)} pictures of each method: the same pairs, seeds and settings, base {run.base}. "
         "Means with 95 % intervals (contents and styles resampled apart). Seconds are wall time on one slot: of a "
         "training its share of the pack, of a picture loading and writing included.",
         "",
@@ -144,11 +144,11 @@ def report_text(found: Found) -> str:
         *(f"| {' | '.join(line)} |" for line in lines),
         "",
     ]
-    text += [f"{name} is left out: {reason}" for name, reason in found.left_out.items()]
-    if found.alone or found.other:
+    text += [f"{name} is left out: {reason}" for name, reason in comparison.left_out.items()]
+    if comparison.alone or comparison.other:
         text.append(
-            f"Not compared: {found.alone} pictures that some method lacks, {found.other} with a mix, a prompt for a "
-            "side or changed colours."
+            f"Not compared: {comparison.alone} pictures that some method lacks, {comparison.other} with a mix, a "
+            "prompt for a side or changed colours."
         )
     return "\n".join(text) + "\n"
 
@@ -160,9 +160,11 @@ def _summary(
     pictures: Sequence[PlannedSample],
     costs: Mapping[str, Cost],
 ) -> Rows:
-    contents = list(dict.fromkeys(one.content_id for one in pictures))
-    styles = list(dict.fromkeys(one.style_id for one in pictures))
-    place = {one.sample_id: (contents.index(one.content_id), styles.index(one.style_id)) for one in pictures}
+    contents = list(dict.fromkeys(sample.content_id for sample in pictures))
+    styles = list(dict.fromkeys(sample.style_id for sample in pictures))
+    place = {
+        sample.sample_id: (contents.index(sample.content_id), styles.index(sample.style_id)) for sample in pictures
+    }
     values: dict[str, dict[str, dict[str, float]]] = {}
     scorers: dict[str, tuple[str, str]] = {}
     for row in rows:
@@ -170,13 +172,13 @@ def _summary(
         scorers[row["score"]] = row["scorer"], row["scorer_version"]
     summary: Rows = []
     for score, by_method in values.items():
-        known = [one.sample_id for one in pictures if all(one.sample_id in by_method.get(name, {}) for name in methods)]
+        known = [sample_id for sample_id in place if all(sample_id in by_method.get(name, {}) for name in methods)]
         if not known:
             continue  # a text score of pictures without words, say
-        where = [place[one][0] for one in known], [place[one][1] for one in known]
+        where = [place[sample_id][0] for sample_id in known], [place[sample_id][1] for sample_id in known]
         for name in methods:
-            mine = [by_method[name][one] for one in known]
-            gaps = [by_method[name][one] - by_method["blora"][one] for one in known]
+            mine = [by_method[name][sample_id] for sample_id in known]
+            gaps = [by_method[name][sample_id] - by_method["blora"][sample_id] for sample_id in known]
             interval = crossed_interval(mine, *where) or (None, None)
             apart = (None, None) if name == "blora" else crossed_interval(gaps, *where) or (None, None)
             cost = costs[name]
@@ -205,7 +207,7 @@ def _summary(
 
 def _blora_rows(store: Store, plan: Plan) -> Rows:
     """The run's own scores of its comparable pictures by the scorers of its settings."""
-    wanted = {one.sample_id for one in plan.samples if comparable(one)}
+    wanted = {sample.sample_id for sample in plan.samples if comparable(sample)}
     rows = [row for row in read_scores(store, plan.run).table.to_pylist() if row["sample_id"] in wanted]
     return [row | {"method": "blora", "blora_sample_id": row["sample_id"]} for row in rows]
 
@@ -227,41 +229,49 @@ def _cost(store: Store, plan: Plan, method: str) -> Cost:
         timings = json.loads(store.read(layout.run_key(plan.run.run_id, "run.json"))).get("timings") or {}
         drawn, seconds = timings.get("drawn"), timings.get("sample_seconds")
         return Cost(
-            fmean(one["train_seconds"] for one in adapters) if adapters else None,
+            fmean(adapter["train_seconds"] for adapter in adapters) if adapters else None,
             seconds / drawn if drawn and seconds else None,
-            round(fmean(one["content_bytes"] + one["style_bytes"] for one in adapters)) if adapters else 0,
+            round(fmean(adapter["content_bytes"] + adapter["style_bytes"] for adapter in adapters)) if adapters else 0,
         )
-    trained = [cost for pack in plan.packs for cost in _told(store, plan, method, pack.pack_id).values()]
-    drawn = [told for shard in plan.shards if (told := _told(store, plan, method, shard.shard_id))]
-    pictures = sum(one["drawn"] for one in drawn)
+    packs = _records(store, plan, method, [pack.pack_id for pack in plan.packs])
+    trained = [adapter for pack in packs for adapter in pack.values()]
+    drawn = _records(store, plan, method, [shard.shard_id for shard in plan.shards])
+    pictures = sum(shard["drawn"] for shard in drawn)
     return Cost(
-        fmean(one["seconds"] for one in trained) if trained else 0.0,
-        sum(one["seconds"] for one in drawn) / pictures if pictures else None,
-        round(fmean(one["bytes"] for one in trained)) if trained else 0,
+        fmean(adapter["seconds"] for adapter in trained) if trained else 0.0,
+        sum(shard["seconds"] for shard in drawn) / pictures if pictures else None,
+        round(fmean(adapter["bytes"] for adapter in trained)) if trained else 0,
     )
 
 
-def _told(store: Store, plan: Plan, method: str, item: str) -> dict[str, Any]:
-    return dict(json.loads(store.find(method_key(plan, method, f"{item}.json")) or "{}"))
+def _records(store: Store, plan: Plan, method: str, items: Sequence[str]) -> list[dict[str, Any]]:
+    """What a method's packs or shards say of themselves, as far as they have ended."""
+    bodies = in_parallel(store, store.find, [method_key(plan, method, f"{item}.json") for item in items])
+    return [record for body in bodies if body and (record := json.loads(body))]
 
 
-def _sheet(store: Store, found: Found) -> bytes:
+def _sheet(store: Store, comparison: MethodComparison) -> bytes:
     """A row a pair: the content picture at its head, then the style picture and what each method drew."""
-    plan = found.plan
-    first = list({(one.content_id, one.style_id): one for one in reversed(found.pictures)}.values())[::-1]
-    step = max(1, len(first) // SHEET_MOST)
-    rows = first[::step][:SHEET_MOST]
-    names = [f"{one.content_name} x {one.style_name}" for one in rows]
-
-    def picture(side: str) -> bytes:
-        return store.read(layout.image_key(plan.adapter(side).image_ids[0]))
-
+    plan, methods = comparison.plan, comparison.methods
+    first = {(sample.content_id, sample.style_id): sample for sample in reversed(comparison.pictures)}
+    pairs = list(first.values())[::-1]
+    rows = pairs[:: max(1, len(pairs) // SHEET_MOST)][:SHEET_MOST]
+    inputs = {side: _input_key(plan, side) for sample in rows for side in (sample.content_id, sample.style_id)}
+    drawn = {(sample, method): sample_key_of(plan, method, sample) for sample in rows for method in methods}
+    keys = list(dict.fromkeys([*inputs.values(), *drawn.values()]))
+    picture = dict(zip(keys, in_parallel(store, store.read, keys), strict=True))
+    heads: list[tuple[str, bytes | None]] = []
     cells: dict[tuple[str, str], bytes | None] = {}
-    for name, one in zip(names, rows, strict=True):
-        cells[name, "style"] = picture(one.style_id)
-        cells |= {(name, method): store.read(sample_key_of(plan, method, one)) for method in found.methods}
-    heads = [(name, picture(one.content_id)) for name, one in zip(names, rows, strict=True)]
-    return contact_sheet(heads, [("style", None), *((name, None) for name in found.methods)], cells)
+    for sample in rows:
+        name = f"{sample.content_name} x {sample.style_name}"
+        heads.append((name, picture[inputs[sample.content_id]]))
+        cells[name, "style"] = picture[inputs[sample.style_id]]
+        cells |= {(name, method): picture[drawn[sample, method]] for method in methods}
+    return contact_sheet(heads, [("style", None), *((name, None) for name in methods)], cells)
+
+
+def _input_key(plan: Plan, adapter_id: str) -> str:
+    return layout.image_key(plan.adapter(adapter_id).image_ids[0])
 
 
 def _interval(row: Mapping[str, Any] | None) -> str:

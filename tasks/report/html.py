@@ -16,6 +16,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from manifests.store import Store
+from tasks.words import seconds_in_words, size_in_words
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self' file:; style-src 'self' file:; img-src 'self' file: data:; "
@@ -58,7 +59,7 @@ def script_data(data: dict[str, Any]) -> bytes:
 
 @functools.cache
 def _environment() -> Environment:
-    loader = PackageLoader("tasks.review", "page")
+    loader = PackageLoader("tasks.report", "page")
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -69,21 +70,4 @@ def _environment() -> Environment:
 
 @functools.cache
 def _file(name: str) -> bytes:
-    return (resources.files("tasks.review") / "page" / name).read_bytes()
-
-
-def size_in_words(count: float) -> str:
-    """Return bytes as a person says them, in powers of ten."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def seconds_in_words(seconds: float) -> str:
-    """Return a duration as a person says it."""
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+    return (resources.files("tasks.report") / "page" / name).read_bytes()

@@ -10,11 +10,11 @@ from manifests import layout
 from manifests.parquet import to_parquet_bytes, to_table
 from manifests.store import Store
 from manifests.tables import COMPARISON, COMPARISON_PAIRS
-from tasks.review.charts import interval_bar
-from tasks.review.compare import Comparison
-from tasks.review.gather import DIGITS
-from tasks.review.pages import write_page
-from tasks.review.thumbnails import ThumbnailPage, in_pages, write_thumbnails
+from tasks.report.charts import interval_bar
+from tasks.report.comparison import Comparison
+from tasks.report.html import write_page
+from tasks.report.run_data import DIGITS
+from tasks.report.thumbnails import ThumbnailPage, in_pages, write_thumbnails
 from tasks.runs import Plan, PlannedSample
 from tasks.stock import take_stock
 

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.console import FAULTS, OK, Root, RunArgument, err, errors_shown, open_store, out, print_aligned, print_pairs
+from flows.cli.console import (
+    FAULTS,
+    OK,
+    Root,
+    RunArgument,
+    err,
+    errors_shown,
+    open_store,
+    out,
+    print_aligned,
+    print_pairs,
+)
 from manifests.errors import counted
 
 if TYPE_CHECKING:
@@ -67,9 +78,9 @@ def review(
     Examples: `blora review RUN RUN.decisions.json` · `blora review RUN ./ada.json --root s3://bucket/art`
     """
     from tasks.collect import write_choice
+    from tasks.report.run_page import write_report
     from tasks.review.decisions import load_marks, read_marks
     from tasks.review.redo import record_review
-    from tasks.review.report import write_report
     from tasks.runs import load_plan
     from tasks.stock import take_stock
 
@@ -144,8 +155,8 @@ def compare(
 
     Examples: `blora compare RUN_A RUN_B` · `blora compare RUN_A RUN_B --open --root s3://bucket/art`
     """
-    from tasks.review.compare import compare as compare_runs
-    from tasks.review.compare_report import write_comparison
+    from tasks.report.comparison import compare as compare_runs
+    from tasks.report.comparison_page import write_comparison
 
     with errors_shown():
         store = open_store(root)
@@ -176,7 +187,7 @@ def compare(
 
 def _report_nights(store: Store, last: int, open_: bool) -> int:
     """Write the report about nights; returns how many alarms the last one has."""
-    from tasks.review.nights_report import write_nights
+    from tasks.report.trends_page import write_nights
 
     key, alarms = write_nights(store, last)
     page = f"{store.root}/{key}"
@@ -195,7 +206,7 @@ def _report_nights(store: Store, last: int, open_: bool) -> int:
 
 
 def _report_run(store: Store, run_id: str, folder: str, open_: bool, pictures: bool) -> None:
-    from tasks.review.report import copy_report, write_report
+    from tasks.report.run_page import copy_report, write_report
     from tasks.runs import load_plan
 
     page = f"{store.root}/{write_report(store, load_plan(store, run_id))}"
