@@ -60,11 +60,11 @@ def compare_methods(manifest: str, options: MethodOptions | None = None) -> Stat
         for method in methods:
             if method != "blora" and method not in left_out:
                 _work_off(plan, method)
-    found = gather_methods(store, plan, methods, left_out)
-    key = write_methods(store, found)
-    create_markdown_artifact(report_text(found), key="methods", description=run_id)
+    comparison = gather_methods(store, plan, methods, left_out)
+    key = write_methods(store, comparison)
+    create_markdown_artifact(report_text(comparison), key="methods", description=run_id)
     return Completed(
-        message=f"{len(found.pictures)} pictures of {len(found.methods)} methods",
+        message=f"{len(comparison.pictures)} pictures of {len(comparison.methods)} methods",
         data={"run_id": run_id, "report": key, "methods": methods, "left_out": left_out},
     )
 

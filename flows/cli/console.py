@@ -70,8 +70,8 @@ def parse_overrides(pairs: list[str] | None) -> dict[str, Any]:
     """``train.steps=200`` -> {"train": {"steps": 200}}; values are read as YAML."""
     nested: dict[str, Any] = {}
     for pair in pairs or []:
-        path, found, value = pair.partition("=")
-        if not found or not path:
+        path, equals, value = pair.partition("=")
+        if not equals or not path:
             raise typer.BadParameter(f"--set: received {pair!r}; accepted: NAME=VALUE, e.g. train.steps=200")
         *groups, name = path.split(".")
         level: Any = nested

@@ -142,14 +142,16 @@ def gc(
     with errors_shown():
         store = open_store(root)
         retention = None if runs_older_than is None else timedelta(days=runs_older_than)
-        found = find_waste(store, timedelta(days=older_than), retention)
-        rows = [(waste.kind, len(waste.names), len(waste.keys), f"{waste.bytes / 1e6:.1f} MB") for waste in found.waste]
+        findings = find_waste(store, timedelta(days=older_than), retention)
+        rows = [
+            (waste.kind, len(waste.names), len(waste.keys), f"{waste.bytes / 1e6:.1f} MB") for waste in findings.waste
+        ]
         if rows:
             print_table(("kind", "items", "objects", "size"), rows)
         if not delete:
             out.print("nothing deleted; --delete does it" if rows else "nothing to delete", highlight=False)
             raise typer.Exit(OK)
-        gone = sum(number for _, number in delete_waste(store, found))
+        gone = sum(number for _, number in delete_waste(store, findings))
     out.print(f"{gone} objects deleted", highlight=False)
     raise typer.Exit(OK)
 
@@ -179,8 +181,8 @@ def status(run_id: Annotated[str, typer.Argument(help="Run id; none lists all ru
             "everything": f"{store.root}/runs/{stand.run_id}/",
         }
     )
-    for one in status.at_work:
-        print_pairs({"at work": f"{one.what}: {one.who}"})
+    for holder in status.at_work:
+        print_pairs({"at work": f"{holder.what}: {holder.who}"})
     for fault in stand.faults:
         show_faults([fault])
         if fault.item in status.logs:

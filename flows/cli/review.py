@@ -160,25 +160,29 @@ def compare(
 
     with errors_shown():
         store = open_store(root)
-        found = compare_runs(store, run_a, run_b)
-        page = f"{store.root}/{write_comparison(store, found)}"
+        comparison = compare_runs(store, run_a, run_b)
+        page = f"{store.root}/{write_comparison(store, comparison)}"
         rows = [
             (
-                one.score + (" (low is good)" if one.lower_is_better else ""),
-                f"{one.mean_a:.4g}",
-                f"{one.mean_b:.4g}",
-                f"{one.difference:+.4g}",
-                "-" if one.low is None or one.high is None else f"{one.low:+.4g} to {one.high:+.4g}",
-                str(one.pairs),
-                one.verdict,
+                difference.score + (" (low is good)" if difference.lower_is_better else ""),
+                f"{difference.mean_a:.4g}",
+                f"{difference.mean_b:.4g}",
+                f"{difference.difference:+.4g}",
+                "-"
+                if difference.low is None or difference.high is None
+                else f"{difference.low:+.4g} to {difference.high:+.4g}",
+                str(difference.pairs),
+                difference.verdict,
             )
-            for one in found.differences
+            for difference in comparison.differences
         ]
         print_aligned([("score", "a", "b", "b - a", "95 % interval", "pairs", "verdict"), *rows])
-        for name, reason in found.left_out.items():
+        for name, reason in comparison.left_out.items():
             out.print(f"{name} is not compared: {reason}", markup=False, highlight=False)
-        if found.alone_a or found.alone_b:
-            out.print(f"without counterpart: {found.alone_a} pictures of a, {found.alone_b} of b", highlight=False)
+        if comparison.alone_a or comparison.alone_b:
+            out.print(
+                f"without counterpart: {comparison.alone_a} pictures of a, {comparison.alone_b} of b", highlight=False
+            )
         out.print(page, markup=False, highlight=False)
         if open_:
             _open_of(store, page)
@@ -191,10 +195,10 @@ def _report_nights(store: Store, last: int, open_: bool) -> int:
 
     key, alarms = write_nights(store, last)
     page = f"{store.root}/{key}"
-    for (name, _), one in alarms:
-        band = f"{one.low:.4g} to {one.high:.4g}"
+    for (name, _), point in alarms:
+        band = f"{point.low:.4g} to {point.high:.4g}"
         err.print(
-            f"{one.date}: {name} {one.value:.4g} is {one.alarm} than the nights before ({band})",
+            f"{point.date}: {name} {point.value:.4g} is {point.alarm} than the nights before ({band})",
             style="yellow",
             markup=False,
             highlight=False,

@@ -30,19 +30,19 @@ def report(probe_id: str, base: str, scorer: str, summary: Summary) -> str:
         "brackets: 95 % bootstrap intervals over pairs.",
         "",
     ]
-    for kind, found in summary.kinds.items():
+    for kind, measured in summary.kinds.items():
         lines += [
-            f"## {kind.capitalize()}: {found.pairs} {_DIFFER[kind]}",
+            f"## {kind.capitalize()}: {measured.pairs} {_DIFFER[kind]}",
             "",
             "| block | gain | of the whole | best in | score with q |",
             "|---|---|---|---|---|",
         ]
         lines += [
-            f"| {one.block} | {one.gain} | {_percent(one.share)} | {one.best_in:.0%} | {_plain(one.score)} |"
-            for one in found.blocks
+            f"| {block.block} | {block.gain} | {_percent(block.share)} | {block.best_in:.0%} | {_plain(block.score)} |"
+            for block in measured.blocks
         ]
-        lines.append(f"| *all blocks and pooled* | {found.gain_q} | 100% | | {_plain(found.score_q)} |")
-        lines += [f"| *none (p everywhere)* | | | | {_plain(found.score_p)} |", ""]
+        lines.append(f"| *all blocks and pooled* | {measured.gain_q} | 100% | | {_plain(measured.score_q)} |")
+        lines += [f"| *none (p everywhere)* | | | | {_plain(measured.score_p)} |", ""]
     return "\n".join([*lines, "## Proposal", "", *(f"- {line}" for line in proposal_lines(summary)), ""])
 
 
@@ -70,25 +70,25 @@ def bar_chart(summary: Summary, title: str) -> bytes:
     Returns:
         A PNG.
     """
-    rows = [len(found.blocks) + 1 for found in summary.kinds.values()]
+    rows = [len(measured.blocks) + 1 for measured in summary.kinds.values()]
     height = HEAD_PX + sum(HEAD_PX + ROW_PX * count + GAP_PX for count in rows)
     image = Image.new("RGB", (WIDTH_PX, height), PAPER)
     draw = ImageDraw.Draw(image)
     draw.text((GAP_PX, 14), title, fill=INK, font=ImageFont.load_default(size=16))
     top = HEAD_PX
-    for kind, found in summary.kinds.items():
+    for kind, measured in summary.kinds.items():
         chosen = summary.proposal[kind]
         word = "certain at 95 %" if chosen.certain else "not certain"
-        head = f"{kind}: {found.pairs} pairs; proposed {chosen.block} ({word})"
+        head = f"{kind}: {measured.pairs} pairs; proposed {chosen.block} ({word})"
         draw.text((GAP_PX, top + 12), head, fill=INK, font=ImageFont.load_default(size=14))
-        _panel(draw, top + HEAD_PX, found, chosen.block)
-        top += HEAD_PX + ROW_PX * (len(found.blocks) + 1) + GAP_PX
+        _panel(draw, top + HEAD_PX, measured, chosen.block)
+        top += HEAD_PX + ROW_PX * (len(measured.blocks) + 1) + GAP_PX
     return encoded(image)
 
 
-def _panel(draw: ImageDraw.ImageDraw, top: int, found: KindSummary, chosen: str) -> None:
+def _panel(draw: ImageDraw.ImageDraw, top: int, measured: KindSummary, chosen: str) -> None:
     """One row a block, and a last one for all blocks, cut where it would dwarf the others."""
-    gains = [one.gain for one in found.blocks]
+    gains = [block.gain for block in measured.blocks]
     low = min(0.0, *(gain.low for gain in gains))
     high = max(1e-9, *(gain.high for gain in gains))
     left, right = LABEL_PX, WIDTH_PX - VALUE_PX
@@ -97,8 +97,8 @@ def _panel(draw: ImageDraw.ImageDraw, top: int, found: KindSummary, chosen: str)
     def x(value: float) -> float:
         return left + (min(max(value, low), high) - low) / (high - low) * (right - left)
 
-    rows: list[tuple[str, Interval]] = [(one.block, one.gain) for one in found.blocks]
-    for number, (name, gain) in enumerate([*rows, ("all blocks and pooled", found.gain_q)]):
+    rows: list[tuple[str, Interval]] = [(block.block, block.gain) for block in measured.blocks]
+    for number, (name, gain) in enumerate([*rows, ("all blocks and pooled", measured.gain_q)]):
         y = top + number * ROW_PX
         whole = number == len(rows)
         colour = WHOLE if whole else CHOSEN if name == chosen else BAR

@@ -8,7 +8,7 @@ strengths) their scores are averaged. A score is compared only where one scorer 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TypeAlias
@@ -112,8 +112,7 @@ def compare(store: Store, run_a: str, run_b: str) -> Comparison:
             "images and seeds"
         )
     comparable, left_out = _comparable(*scores)
-    rows, columns = (list(dict.fromkeys(key[side] for key in shared)) for side in (0, 1))
-    numbers = {side: {one: number for number, one in enumerate(found)} for side, found in ((0, rows), (1, columns))}
+    rows, columns = (_numbered(key[side] for key in shared) for side in (0, 1))
     twins = []
     for key in shared:
         ours, theirs = pictures[0][key], pictures[1][key]
@@ -122,27 +121,32 @@ def compare(store: Store, run_a: str, run_b: str) -> Comparison:
             pair = scores[0].mean(name, ours), scores[1].mean(name, theirs)
             if pair[0] is not None and pair[1] is not None:
                 values[name] = (pair[0], pair[1])
-        twins.append(Twin(ours[0], theirs[0], numbers[0][key[0]], numbers[1][key[1]], values))
+        twins.append(Twin(ours[0], theirs[0], rows[key[0]], columns[key[1]], values))
     differences = [_difference(name, comparable[name], twins) for name in comparable]
     return Comparison(
         plans[0],
         plans[1],
         tuple(twins),
-        tuple(one for one in differences if one is not None),
+        tuple(difference for difference in differences if difference is not None),
         left_out,
         sum(len(some) for key, some in pictures[0].items() if key not in pictures[1]),
         sum(len(some) for key, some in pictures[1].items() if key not in pictures[0]),
     )
 
 
+def _numbered(sides: Iterable[Side]) -> dict[Side, int]:
+    """Contents or styles with their numbers, in the order in which they come."""
+    return {side: number for number, side in enumerate(dict.fromkeys(sides))}
+
+
 def _by_key(plan: Plan) -> dict[Key, list[PlannedSample]]:
     images: dict[str, Side] = {adapter.adapter_id: adapter.image_ids for adapter in plan.adapters}
-    found: dict[Key, list[PlannedSample]] = defaultdict(list)
+    by_key: dict[Key, list[PlannedSample]] = defaultdict(list)
     for sample in plan.samples:
         # A side that is no adapter is a prompt, and its id says which.
         content = images.get(sample.content_id, (sample.content_id,))
-        found[content, images.get(sample.style_id, (sample.style_id,)), sample.seed].append(sample)
-    return dict(found)
+        by_key[content, images.get(sample.style_id, (sample.style_id,)), sample.seed].append(sample)
+    return dict(by_key)
 
 
 class _Scores:

@@ -22,29 +22,32 @@ SCRIPTS = ("common.js", "thumbnails.js", "sheet.js", "compare.js")
 _ROOT = "../../../../"  # from the page's folder to the store's root
 
 
-def write_comparison(store: Store, found: Comparison) -> str:
+def write_comparison(store: Store, comparison: Comparison) -> str:
     """Write tables and page; returns the key of index.html."""
-    runs = {"run_a": found.a.run.run_id, "run_b": found.b.run.run_id}
+    runs = {"run_a": comparison.a.run.run_id, "run_b": comparison.b.run.run_id}
     prefix = layout.comparison_prefix(runs["run_a"], runs["run_b"])
-    scores = [runs | vars(one) for one in found.differences]
+    scores = [runs | vars(difference) for difference in comparison.differences]
     store.replace(f"{prefix}comparison.parquet", to_parquet_bytes(to_table(scores, COMPARISON)))
-    store.replace(f"{prefix}pairs.parquet", to_parquet_bytes(to_table(_pair_rows(found, runs), COMPARISON_PAIRS)))
-    there = take_stock(store, found.a).pictures.keys() | take_stock(store, found.b).pictures.keys()
-    keys = [_key(sample, there) for twin in found.twins for sample in (twin.a, twin.b)]
+    store.replace(f"{prefix}pairs.parquet", to_parquet_bytes(to_table(_pair_rows(comparison, runs), COMPARISON_PAIRS)))
+    there = take_stock(store, comparison.a).pictures.keys() | take_stock(store, comparison.b).pictures.keys()
+    keys = [_key(sample, there) for twin in comparison.twins for sample in (twin.a, twin.b)]
     pages = write_thumbnails(store, in_pages(keys), store, f"{prefix}thumbnails/")
     write_page(
         store,
         prefix,
         "compare.html.j2",
         SCRIPTS,
-        _columns(found, keys, pages),
-        a=found.a.run,
-        b=found.b.run,
-        pairs=len(found.twins),
-        alone=(found.alone_a, found.alone_b),
-        differences=[(one, interval_bar(one.difference, one.low, one.high)) for one in found.differences],
-        left_out=found.left_out,
-        changed=changed_settings(found.a, found.b),
+        _columns(comparison, keys, pages),
+        a=comparison.a.run,
+        b=comparison.b.run,
+        pairs=len(comparison.twins),
+        alone=(comparison.alone_a, comparison.alone_b),
+        differences=[
+            (difference, interval_bar(difference.difference, difference.low, difference.high))
+            for difference in comparison.differences
+        ],
+        left_out=comparison.left_out,
+        changed=changed_settings(comparison.a, comparison.b),
         root=_ROOT,
     )
     return f"{prefix}index.html"
@@ -55,9 +58,9 @@ def changed_settings(a: Plan, b: Plan) -> list[tuple[str, Any, Any]]:
     ours, theirs = _identity(a.run.settings), _identity(b.run.settings)
     ours["base"], theirs["base"] = (f"{run.base} @ {run.base_revision[:12]}" for run in (a.run, b.run))
     for column in ("prompt", "content_strength", "style_strength"):
-        for found, plan in ((ours, a), (theirs, b)):
+        for side, plan in ((ours, a), (theirs, b)):
             values = {getattr(sample, column) for sample in plan.samples}
-            found[f"pairs.{column}"] = values.pop() if len(values) == 1 else f"{len(values)} different"
+            side[f"pairs.{column}"] = values.pop() if len(values) == 1 else f"{len(values)} different"
     names = sorted({*ours, *theirs})
     return [(name, ours.get(name), theirs.get(name)) for name in names if ours.get(name) != theirs.get(name)]
 
@@ -75,7 +78,7 @@ def _key(sample: PlannedSample, there: Set[str]) -> str | None:
     return sample.key if sample.sample_id in there else None
 
 
-def _pair_rows(found: Comparison, runs: dict[str, str]) -> list[dict[str, Any]]:
+def _pair_rows(comparison: Comparison, runs: dict[str, str]) -> list[dict[str, Any]]:
     return [
         runs
         | {
@@ -89,33 +92,33 @@ def _pair_rows(found: Comparison, runs: dict[str, str]) -> list[dict[str, Any]]:
             "value_b": b,
             "difference": b - a,
         }
-        for twin in found.twins
+        for twin in comparison.twins
         for name, (a, b) in twin.values.items()
     ]
 
 
-def _columns(found: Comparison, keys: list[str | None], pages: list[ThumbnailPage]) -> dict[str, Any]:
+def _columns(comparison: Comparison, keys: list[str | None], pages: list[ThumbnailPage]) -> dict[str, Any]:
     """The page's data: one list a field, one entry a pair."""
 
     def values(name: str, side: int) -> list[float | None]:
-        pairs = (twin.values.get(name) for twin in found.twins)
+        pairs = (twin.values.get(name) for twin in comparison.twins)
         return [None if pair is None else float(f"{pair[side]:.{DIGITS}g}") for pair in pairs]
 
-    settings = found.a.run.settings.sample
+    settings = comparison.a.run.settings.sample
     return {
         "root": _ROOT,
         "thumbnails": pages,
         "width": settings.width_px,
         "height": settings.height_px,
-        "names": [f"{twin.a.content_name} in {twin.a.style_name}, seed {twin.a.seed}" for twin in found.twins],
+        "names": [f"{twin.a.content_name} in {twin.a.style_name}, seed {twin.a.seed}" for twin in comparison.twins],
         "keys": keys,
         "scores": [
             {
-                "name": one.score,
-                "lower": one.lower_is_better,
-                "a": values(one.score, 0),
-                "b": values(one.score, 1),
+                "name": difference.score,
+                "lower": difference.lower_is_better,
+                "a": values(difference.score, 0),
+                "b": values(difference.score, 1),
             }
-            for one in found.differences
+            for difference in comparison.differences
         ],
     }

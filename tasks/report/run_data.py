@@ -80,22 +80,22 @@ def run_columns(
 def score_columns(samples: Sequence[PlannedSample], scores: RunScores) -> list[dict[str, Any]]:
     """One entry a score: its name, direction, scorer, and one value a picture (None where it has none)."""
     place = {sample.sample_id: number for number, sample in enumerate(samples)}
-    found: dict[str, dict[str, Any]] = {}
+    columns: dict[str, dict[str, Any]] = {}
     for sample_id, name, value, scorer, version in scores.columns(
         "sample_id", "score", "value", "scorer", "scorer_version"
     ):
         if sample_id not in place or not math.isfinite(value):
             continue
-        if name not in found:
-            found[name] = {
+        if name not in columns:
+            columns[name] = {
                 "name": name,
                 "lower": lower_is_better(name),
                 "scorer": f"{scorer} {version}",
                 "values": [None] * len(samples),
             }
-        found[name]["values"][place[sample_id]] = float(f"{value:.{DIGITS}g}")
-    first = next((name for name in FIRST_SORTS if name in found and len({*found[name]["values"]} - {None}) > 1), "")
-    return sorted(found.values(), key=lambda score: (score["name"] != first, score["name"]))
+        columns[name]["values"][place[sample_id]] = float(f"{value:.{DIGITS}g}")
+    first = next((name for name in FIRST_SORTS if name in columns and len({*columns[name]["values"]} - {None}) > 1), "")
+    return sorted(columns.values(), key=lambda score: (score["name"] != first, score["name"]))
 
 
 class _Words:

@@ -59,8 +59,8 @@ def write_thumbnails(source: Store, pages: Sequence[Keys], target: Store, prefix
     Returns:
         The pages, in order.
     """
-    found = (_OURS.fullmatch(key.removeprefix(prefix)) for key in target.list(prefix))
-    there = {match[1] for match in found if match}
+    matches = (_OURS.fullmatch(key.removeprefix(prefix)) for key in target.list(prefix))
+    there = {match[1] for match in matches if match}
     named = [(_name(keys), keys) for keys in pages]
     for name, keys in named:
         if name not in there and any(keys):

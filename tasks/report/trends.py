@@ -138,20 +138,20 @@ def _add_scores(store: Store, night: NightSummary) -> None:
 def trend(nights: Sequence[NightSummary], score: ScoreName) -> list[TrendPoint]:
     """Hold every night's value of a score against the nights before it."""
     before: list[float] = []
-    found: list[TrendPoint] = []
+    points: list[TrendPoint] = []
     for night in nights:
         values = night.scores.get(score, [])
         if len(values) < LEAST_PICTURES:
-            found.append(TrendPoint(night.date, None, None, None, len(values), ""))
+            points.append(TrendPoint(night.date, None, None, None, len(values), ""))
             continue
         value, band = median(values), band_of(before[-BAND_NIGHTS:])
         alarm: Alarm = ""
         if band is not None and not band[0] <= value <= band[1]:
             alarm = "worse" if (value > band[1]) is lower_is_better(score[0]) else "better"
         low, high = band or (None, None)
-        found.append(TrendPoint(night.date, value, low, high, len(values), alarm))
+        points.append(TrendPoint(night.date, value, low, high, len(values), alarm))
         before.append(value)
-    return found
+    return points
 
 
 def band_of(values: Sequence[float]) -> tuple[float, float] | None:

@@ -52,8 +52,8 @@ def write_nights(store: Store, last: int) -> tuple[str, list[tuple[ScoreName, Tr
     """
     known = load_nights(store, 2 * last)
     nights = known[-last:]
-    shown = {name: found[-last:] for name, found in all_trends(known).items()}
-    shown = {name: found for name, found in shown.items() if any(one.value is not None for one in found)}
+    shown = {name: points[-last:] for name, points in all_trends(known).items()}
+    shown = {name: points for name, points in shown.items() if any(point.value is not None for point in points)}
     prefix = layout.nights_report_prefix()
     rows = [*_measure_rows(nights), *_score_rows(shown)]
     store.replace(f"{prefix}nights.parquet", to_parquet_bytes(to_table(rows, NIGHTS)))
@@ -73,13 +73,13 @@ def write_nights(store: Store, last: int) -> tuple[str, list[tuple[ScoreName, Tr
         written_at=datetime.now(UTC),
     )
     newest = nights[-1].date if nights else ""
-    return f"{prefix}index.html", [(name, one) for name, one in _alarms(shown) if one.date == newest]
+    return f"{prefix}index.html", [(name, point) for name, point in _alarms(shown) if point.date == newest]
 
 
 def _alarms(shown: Mapping[ScoreName, Sequence[TrendPoint]]) -> list[tuple[ScoreName, TrendPoint]]:
     """Every reading out of its band, the newest first."""
-    found = [(name, one) for name, some in shown.items() for one in some if one.alarm]
-    return sorted(found, key=lambda alarm: alarm[1].date, reverse=True)
+    alarms = [(name, point) for name, points in shown.items() for point in points if point.alarm]
+    return sorted(alarms, key=lambda alarm: alarm[1].date, reverse=True)
 
 
 def _measure_charts(nights: Sequence[NightSummary]) -> list[tuple[str, str, Markup]]:
@@ -87,8 +87,8 @@ def _measure_charts(nights: Sequence[NightSummary]) -> list[tuple[str, str, Mark
     charts = []
     for title, value, words in MEASURES.values():
         values = [value(night) for night in nights]
-        labels = [NOTHING if one is None else words(one) for one in values]
-        points = [Point(f"{n.date}: {label}", one) for n, label, one in zip(nights, labels, values, strict=True)]
+        labels = [NOTHING if number is None else words(number) for number in values]
+        points = [Point(f"{n.date}: {label}", number) for n, label, number in zip(nights, labels, values, strict=True)]
         charts.append((title, labels[-1] if labels else NOTHING, line_chart(f"{title}, night by night", points)))
     return charts
 
@@ -122,7 +122,7 @@ def _measure_rows(nights: Sequence[NightSummary]) -> list[dict[str, Any]]:
 
 def _score_rows(shown: Mapping[ScoreName, Sequence[TrendPoint]]) -> list[dict[str, Any]]:
     return [
-        vars(one) | {"measure": f"score:{name}", "scorer_version": version}
-        for (name, version), some in shown.items()
-        for one in some
+        vars(point) | {"measure": f"score:{name}", "scorer_version": version}
+        for (name, version), points in shown.items()
+        for point in points
     ]

@@ -96,21 +96,21 @@ def _first(sample: PlannedSample) -> tuple[bool, int]:
 
 def _choose(group: list[PlannedSample], there: Container[str], table: Table, marks: Mapping[str, Mark]) -> Choice:
     candidates = tuple(group)
-    said = {one.sample_id: marks[one.sample_id].decision for one in group if one.sample_id in marks}
-    present = [one for one in group if one.sample_id in there]
-    left = [one for one in present if said.get(one.sample_id) not in ("reject", "redo")]
-    left = [one for one in left if said.get(one.sample_id) == "keep"] or left
+    said = {sample.sample_id: marks[sample.sample_id].decision for sample in group if sample.sample_id in marks}
+    present = [sample for sample in group if sample.sample_id in there]
+    left = [sample for sample in present if said.get(sample.sample_id) not in ("reject", "redo")]
+    left = [sample for sample in left if said.get(sample.sample_id) == "keep"] or left
     if not left:
         return Choice(candidates, None, "review" if len(present) == len(group) else "none")
-    name = next((name for name in DECIDING if any(name in table.get(one.sample_id, {}) for one in left)), "")
+    name = next((name for name in DECIDING if any(name in table.get(sample.sample_id, {}) for sample in left)), "")
     rows = _comparable(
-        {one.sample_id: table[one.sample_id][name] for one in left if name in table.get(one.sample_id, {})}
+        {sample.sample_id: table[sample.sample_id][name] for sample in left if name in table.get(sample.sample_id, {})}
     )
     if len(left) > 1 and not rows:
         return Choice(candidates, None, "none")
-    judged = [one for one in left if one.sample_id in rows] or left
-    ties = {one.sample_id: table.get(one.sample_id, {}).get(TIES.get(name, "")) for one in judged}
-    chosen = max(judged, key=lambda one: (_value(rows, one), _value(ties, one)))  # the first of equals
+    judged = [sample for sample in left if sample.sample_id in rows] or left
+    ties = {sample.sample_id: table.get(sample.sample_id, {}).get(TIES.get(name, "")) for sample in judged}
+    chosen = max(judged, key=lambda sample: (_value(rows, sample), _value(ties, sample)))  # the first of equals
     by: ChosenBy = "score" if len(left) > 1 else "review" if len(present) > 1 else "only"
     asked = rows.get(group[0].asked_id)
     return Choice(candidates, chosen, by, len(rows), rows.get(chosen.sample_id), asked["value"] if asked else None)

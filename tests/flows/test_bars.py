@@ -31,14 +31,15 @@ def read(bars: Bars, console: Console) -> dict[str, str]:
 
 
 def test_a_run_has_a_bar_for_each_kind_of_work_it_has() -> None:
+    total, done = {"train": 0, "sample": 10, "score": 10}, {"train": 0, "sample": 4, "score": 3}
     bars, lines = shown(
         {"kind": "run", "id": "demo-1"},
-        {"kind": "work", "id": "demo-1", "total": {"train": 0, "sample": 10, "score": 10}, "done": {"train": 0, "sample": 4, "score": 3}},
+        {"kind": "work", "id": "demo-1", "total": total, "done": done},
         {"kind": "sample", "id": "a", "done": 2, "total": 5},
         {"kind": "sample", "id": "b", "done": 1, "total": 5},
         {"kind": "sample", "id": "a", "done": 3, "total": 5},
         {"kind": "score", "id": "a", "done": 1, "total": 5},
-    )  # fmt: skip
+    )
     assert bars.subject == "demo-1"
     assert lines == {"pictures": "8/10", "scores": "4/10"}, "an item counts once, beside what was there"
 
