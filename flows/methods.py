@@ -26,7 +26,8 @@ from manifests.store import Store
 from tasks import environment, steps
 from tasks.faults import EndedWithFaults, TaskError
 from tasks.measuring.compared_methods import TRAINED, check_methods
-from tasks.measuring.methods_report import gather_methods, report_text, write_methods
+from tasks.measuring.methods_comparison import gather_methods
+from tasks.measuring.methods_report import report_text, write_methods
 from tasks.plan import make_plan, publish
 from tasks.runs import Plan, load_plan
 

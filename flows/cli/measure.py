@@ -208,7 +208,8 @@ def compare_methods(
     from flows.cli.bars import run_with_bars
     from flows.methods import compare_methods as flow
     from flows.params import MethodOptions
-    from tasks.measuring.methods_report import gather_methods, table_rows
+    from tasks.measuring.methods_comparison import gather_methods
+    from tasks.measuring.methods_report import table_rows
     from tasks.runs import load_plan
 
     with errors_shown():

@@ -24,7 +24,8 @@ from tasks.figures.run_sheet import draw_sheet
 from tasks.figures.strips import draw_strips
 from tasks.measuring.block_probe import PART_PAIRS, Probe, gather
 from tasks.measuring.compared_methods import method_key, sample_key_of
-from tasks.measuring.methods_report import gather_methods, write_methods
+from tasks.measuring.methods_comparison import gather_methods
+from tasks.measuring.methods_report import write_methods
 from tasks.report.run_page import write_report
 from tasks.review.best import choose_of
 from tasks.review.decisions import Mark, load_marks, record_marks

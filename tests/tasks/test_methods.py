@@ -32,7 +32,8 @@ from tasks.measuring.compared_methods import (
     sample_id_of,
     sample_key_of,
 )
-from tasks.measuring.methods_report import gather_methods, report_text, table_rows, write_methods
+from tasks.measuring.methods_comparison import gather_methods
+from tasks.measuring.methods_report import report_text, table_rows, write_methods
 from tasks.methods import draw_method, train_method
 from tasks.plan import make_plan, publish
 from tasks.resident import Resident
