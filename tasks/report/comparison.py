@@ -112,7 +112,7 @@ def compare(store: Store, run_a: str, run_b: str) -> Comparison:
             "images and seeds"
         )
     comparable, left_out = _comparable(*scores)
-    rows, columns = (_numbered(key[side] for key in shared) for side in (0, 1))
+    rows, columns = _numbered(key[0] for key in shared), _numbered(key[1] for key in shared)
     twins = []
     for key in shared:
         ours, theirs = pictures[0][key], pictures[1][key]
