@@ -232,7 +232,3 @@ def _packs_said(draft: Any, elsewhere: bool) -> str:
         return f"of up to {size}, as pack_size says"
     known = "not known for machines of a pool" if elsewhere and size == 1 else "of the machine that planned it"
     return f"of up to {size}, by the memory ({known}); --set pack_size=N says otherwise"
-
-
-if __name__ == "__main__":
-    main()
