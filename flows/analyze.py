@@ -23,8 +23,8 @@ from flows.places import slots
 from manifests import layout
 from manifests.store.store import Store
 from tasks import environment, progress, steps
-from tasks.probe_report import proposal_lines
-from tasks.probes import Probe, finish, make_probe, missing_parts, publish
+from tasks.measuring.block_probe import Probe, ProbeRequest, finish, make_probe, missing_parts, publish
+from tasks.measuring.probe_report import proposal_lines
 
 
 @flow(name="analyze", flow_run_name="analyze {base}", persist_result=False, validate_parameters=True)
@@ -37,15 +37,8 @@ def analyze(base: str = "embedded", options: ProbeOptions | None = None) -> Stat
     """
     options = options or ProbeOptions()
     store = Store.open(options.root or environment.store_root())
-    probe = make_probe(
-        base,
-        preset=options.preset,
-        overrides=options.overrides,
-        pairs=options.pairs,
-        seeds=options.seeds,
-        seed=options.seed,
-        prompts=options.prompts,
-    )
+    asked = {name: getattr(options, name) for name in ("preset", "overrides", "pairs", "seeds", "seed", "prompts")}
+    probe = make_probe(ProbeRequest(base, **asked))
     publish(store, probe)
     parts = missing_parts(store, probe)
     get_run_logger().info(

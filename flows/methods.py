@@ -26,9 +26,10 @@ from manifests.faults import Fault
 from manifests.store.store import Store
 from tasks import environment, steps
 from tasks.faults import EndedWithFaults, TaskError
+from tasks.measuring.compared_methods import TRAINED, check_methods
+from tasks.measuring.methods_comparison import gather_methods
+from tasks.measuring.methods_report import report_text, write_methods
 from tasks.messages import MethodAnswer
-from tasks.method_names import TRAINED, check_methods
-from tasks.methods_report import gather_methods, report_text, write_methods
 from tasks.plan import make_plan, publish, settings_of
 from tasks.runs import Plan, load_plan
 
@@ -61,11 +62,11 @@ def compare_methods(manifest: str, options: MethodOptions | None = None) -> Stat
         for method in methods:
             if method != "blora" and method not in left_out:
                 _work_off(plan, method)
-    found = gather_methods(store, plan, methods, left_out)
-    key = write_methods(store, found)
-    create_markdown_artifact(report_text(found), key="methods", description=run_id)
+    comparison = gather_methods(store, plan, methods, left_out)
+    key = write_methods(store, comparison)
+    create_markdown_artifact(report_text(comparison), key="methods", description=run_id)
     return Completed(
-        message=f"{len(found.pictures)} pictures of {len(found.methods)} methods",
+        message=f"{len(comparison.pictures)} pictures of {len(comparison.methods)} methods",
         data={"run_id": run_id, "report": key, "methods": methods, "left_out": left_out},
     )
 

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from manifests.schema.rows import DocumentRow, ImageRow, PairRow
 
+PresetName = Literal["demo", "draft", "paper"]
+
 INLINE_MOST = 20
 """Contents, styles or pairs of a manifest that is filled in by hand."""
 
@@ -32,25 +34,35 @@ class InlineManifest(DocumentRow):
     )
 
 
-class WorkOptions(BaseModel):
-    """Where and how manifests are worked off; what is drawn stands in them."""
+class SlotOptions(BaseModel):
+    """In which store work is done, and in which slots."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     root: str = Field(
         "", description="The store: a folder or s3://bucket/prefix. Empty: BLORA_ROOT, else ./blora-store."
     )
-    preset: Literal["demo", "draft", "paper"] | None = Field(None, description="Replaces the manifest's preset.")
+    devices: str = Field("auto", description="Slots: auto, cpu, or a list such as cuda:0,cuda:1.")
+
+
+class ManifestOptions(SlotOptions):
+    """What is laid over a manifest, and from where its pictures may come."""
+
+    preset: PresetName | None = Field(None, description="Replaces the manifest's preset.")
     overrides: dict[str, Any] = Field(
         default_factory=dict, description='Settings laid over the manifest\'s own, e.g. {"train": {"steps": 200}}.'
     )
+    allowed_roots: tuple[str, ...] = Field(
+        (), description="Folders or s3:// prefixes, beside the manifest's own, that its pictures may lie under."
+    )
+
+
+class WorkOptions(ManifestOptions):
+    """Where and how manifests are worked off; what is drawn stands in them."""
+
     on_fault: Literal["record", "stop"] | None = Field(
         None,
         description="record: bad rows are recorded, the rest goes on. stop: nothing starts. Empty: as the manifest.",
-    )
-    devices: str = Field("auto", description="Slots: auto, cpu, or a list such as cuda:0,cuda:1.")
-    allowed_roots: tuple[str, ...] = Field(
-        (), description="Folders or s3:// prefixes, beside the manifest's own, that its pictures may lie under."
     )
     shards: Literal["here", "pool"] = Field(
         "here",
@@ -86,85 +98,25 @@ class NightOptions(WorkOptions):
     )
 
 
-class ProbeOptions(BaseModel):
-    """How the blocks of a base are probed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    root: str = Field(
-        "", description="The store: a folder or s3://bucket/prefix. Empty: BLORA_ROOT, else ./blora-store."
-    )
-    pairs: int = Field(20, ge=1, description="Pairs of prompts of each kind, drawn by lot. The paper has 400 in all.")
-    seeds: int = Field(1, ge=1, le=100, description="Pictures for each pair and block.")
-    seed: int = Field(0, ge=0, lt=2**63, description="Of everything that is drawn by lot.")
-    prompts: str = Field("", description="Address of a CSV file with the columns kind, p and q, instead of a lot.")
-    preset: Literal["demo", "draft", "paper"] | None = Field(
-        None, description="Empty: demo for the embedded model, else paper at the size that the model was made for."
-    )
-    overrides: dict[str, Any] = Field(
-        default_factory=dict, description='Settings laid over the preset\'s own, e.g. {"sample": {"steps": 20}}.'
-    )
-    devices: str = Field("auto", description="Slots: auto, cpu, or a list such as cuda:0,cuda:1.")
-
-
-class ShardOptions(BaseModel):
-    """Where a shard is worked off."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    root: str = Field(
-        "", description="The store: a folder or s3://bucket/prefix. Empty: BLORA_ROOT, else ./blora-store."
-    )
-    devices: str = Field("auto", description="Slots: auto, cpu, or a list such as cuda:0,cuda:1.")
-
-
-class RescoreOptions(BaseModel):
-    """Where the pictures of a run are judged by further scorers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    root: str = Field(
-        "", description="The store: a folder or s3://bucket/prefix. Empty: BLORA_ROOT, else ./blora-store."
-    )
-    devices: str = Field("auto", description="Slots: auto, cpu, or a list such as cuda:0,cuda:1.")
-
-
-class MethodOptions(BaseModel):
+class MethodOptions(ManifestOptions):
     """Which methods are compared on a manifest's pairs, and where."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     methods: tuple[str, ...] = Field(
         ("blora", "all_attention", "prompt", "magenta"),
         description="Some of all_attention, prompt and magenta; blora is always among them.",
     )
-    root: str = Field(
-        "", description="The store: a folder or s3://bucket/prefix. Empty: BLORA_ROOT, else ./blora-store."
+
+
+class ProbeOptions(SlotOptions):
+    """How the blocks of a base are probed."""
+
+    pairs: int = Field(20, ge=1, description="Pairs of prompts of each kind, drawn by lot. The paper has 400 in all.")
+    seeds: int = Field(1, ge=1, le=100, description="Pictures for each pair and block.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Of everything that is drawn by lot.")
+    prompts: str = Field("", description="Address of a CSV file with the columns kind, p and q, instead of a lot.")
+    preset: PresetName | None = Field(
+        None, description="Empty: demo for the embedded model, else paper at the size that the model was made for."
     )
-    preset: Literal["demo", "draft", "paper"] | None = Field(None, description="Replaces the manifest's preset.")
     overrides: dict[str, Any] = Field(
-        default_factory=dict, description='Settings laid over the manifest\'s own, e.g. {"train": {"steps": 200}}.'
+        default_factory=dict, description='Settings laid over the preset\'s own, e.g. {"sample": {"steps": 20}}.'
     )
-    devices: str = Field("auto", description="Slots: auto, cpu, or a list such as cuda:0,cuda:1.")
-    allowed_roots: tuple[str, ...] = Field(
-        (), description="Folders or s3:// prefixes, beside the manifest's own, that its pictures may lie under."
-    )
-
-
-class BenchOptions(BaseModel):
-    """How the paired benchmark is measured."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    split: Literal["validation", "test"] = Field(
-        "validation", description="validation to choose settings by, test to report."
-    )
-    pairs: int = Field(200, ge=1, description="At least so many pairs; the grid is completed.")
-    rows: tuple[str, ...] = Field((), description="Some rows only, such as blora and prompt. Empty: all.")
-    base: str = Field("embedded", description="embedded, a folder, or org/model@revision.")
-    preset: Literal["demo", "draft", "paper"] = Field("demo", description="The settings to start from.")
-    overrides: dict[str, Any] = Field(
-        default_factory=dict,
-        description='Settings laid over the preset\'s own, e.g. {"sample": {"guidance_scale": 2}}.',
-    )
-    device: str = Field("cpu", description="cpu or cuda:0.")

@@ -4,7 +4,7 @@
 2. Judge what is missing, in the slots, in parts that no reader looks at.
 3. Publish all rows at once; write tables, page and report again.
 
-Inputs: a run, scorers as `blora.metrics.weights` reads them, and `flows.params.RescoreOptions`. Outputs: rows of the
+Inputs: a run, scorers as `blora.metrics.weights` reads them, and `flows.params.SlotOptions`. Outputs: rows of the
 SCORES table in the run's tables and in the data set. Safe to run again at any time: no picture is judged twice by
 one version.
 """
@@ -19,7 +19,7 @@ from prefect.client.schemas.objects import State
 from prefect.futures import wait
 from prefect.states import Completed
 
-from flows.params import RescoreOptions
+from flows.params import SlotOptions
 from flows.places import slots
 from manifests import layout
 from manifests.store.store import Store
@@ -35,7 +35,7 @@ SHARE_MOST = 16
 
 
 @flow(name="rescore", flow_run_name="rescore {run_id}", persist_result=False, validate_parameters=True)
-def rescore(run_id: str, scorers: tuple[str, ...], options: RescoreOptions | None = None) -> State[Any]:
+def rescore(run_id: str, scorers: tuple[str, ...], options: SlotOptions | None = None) -> State[Any]:
     """Judge the pictures of a run by further scorers.
 
     Args:
@@ -44,12 +44,12 @@ def rescore(run_id: str, scorers: tuple[str, ...], options: RescoreOptions | Non
             such as csd=./csd.safetensors.
         options: Where; every field has a default.
     """
-    options = options or RescoreOptions()
+    options = options or SlotOptions()
     store = Store.open(options.root or environment.store_root())
     plan = load_plan(store, run_id)
     asked = plan_rescoring(store, plan, scorers)
     todo = sum(len(some) for one in asked for some in one.missing.values())
-    progress.publish({"kind": "rescore", "id": run_id, "done": 0, "total": todo})
+    progress.publish({"kind": "work", "id": run_id, "done": {"score": 0}, "total": {"score": todo}})
     with at_work(store, layout.run_lease_key(run_id), run_id):
         if todo:
             _judge(store, run_id, asked, environment.devices(options.devices))

@@ -4,7 +4,7 @@
 2. Work it off in this machine's slots; a lease shows that this goes on.
 3. Keep what failed and why for the parent, which looks into the store for what was made.
 
-Inputs: ids of a kept plan, and `flows.params.ShardOptions`. Outputs: adapters, pictures and scores in the store, and
+Inputs: ids of a kept plan, and `flows.params.SlotOptions`. Outputs: adapters, pictures and scores in the store, and
 ``runs/<run_id>/attempts/<attempt_id>.json``. Safe to run again at any time: what is there is not made again.
 """
 
@@ -18,7 +18,7 @@ from prefect import flow, runtime
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from flows.params import ShardOptions
+from flows.params import SlotOptions
 from flows.places import Slots, slots
 from flows.scheduling import Board
 from manifests import layout
@@ -37,7 +37,7 @@ def shard(
     packs: tuple[str, ...] = (),
     shards: tuple[str, ...] = (),
     only: tuple[str, ...] | None = None,
-    options: ShardOptions | None = None,
+    options: SlotOptions | None = None,
 ) -> State[Any]:
     """Work off some packs or shards of a run that is planned.
 
@@ -48,7 +48,7 @@ def shard(
         only: Ids of the adapters and pictures that are wanted of those. Empty: all.
         options: Where; every field has a default.
     """
-    options = options or ShardOptions()
+    options = options or SlotOptions()
     store = Store.open(options.root or environment.store_root())
     part = load_plan(store, run_id).part(packs, shards)
     wanted = Selection(frozenset(a.adapter_id for a in part.adapters), frozenset(s.sample_id for s in part.samples))

@@ -7,34 +7,41 @@ from __future__ import annotations
 
 import base64
 import html
-import io
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from PIL import Image
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from manifests import layout
+from manifests.store.parallel import in_parallel
 from manifests.store.store import Store
 from tasks import environment
 from tasks.nights import Night
 from tasks.outcome import Outcome
+from tasks.pictures import decoded, thumbnail
+from tasks.review.score_order import default_sort
+from tasks.review.score_table import ScoreRow, score_table
 from tasks.runs import Plan
-from tasks.score_table import ScoreRow, default_sort, score_table
 
 TABLE_ROWS = 500  # the UI's table has no sorting and grows slow; the whole table is in Parquet
-PICTURE_ROWS = 6
+PICTURE_ROWS = 6  # of the report, at each end
+TABLE_PICTURES = 50
+SIDE_PX = 64
 
 
 def publish_artifacts(store: Store, plan: Plan, outcome: Outcome) -> None:
     """Create the table and the markdown artifact of a run."""
     rows = score_table(store, plan.run)
+    inline = _thumbnails(store, [*rows[:TABLE_PICTURES], *rows[-PICTURE_ROWS:]])
     if rows:
-        table = [_table_row(store, row, index < 50) for index, row in enumerate(rows[:TABLE_ROWS])]
+        table = [
+            _table_row(row, inline[row.key] if n < TABLE_PICTURES else "") for n, row in enumerate(rows[:TABLE_ROWS])
+        ]
         create_table_artifact(
             table, key="scores", description=f"{outcome.run_id}: worst {len(table)} of {len(rows)} pictures first"
         )
-    create_markdown_artifact(_markdown(store, plan, outcome, rows), key="report", description=outcome.sentence)
+    create_markdown_artifact(_markdown(store, plan, outcome, rows, inline), key="report", description=outcome.sentence)
 
 
 def publish_night(store: Store, night: Night) -> None:
@@ -81,13 +88,17 @@ def _within(store: Store, text: str) -> str:
     return text.replace(f"{store.root}/", "")
 
 
-def _table_row(store: Store, row: ScoreRow, with_picture: bool) -> dict[str, Any]:
-    cells: dict[str, Any] = {"picture": _inline(store, row.key) if with_picture else ""}
-    cells |= {"content": _plain(row.content_name), "style": _plain(row.style_name), "seed": row.seed}
+def _table_row(row: ScoreRow, picture: str) -> dict[str, Any]:
+    cells: dict[str, Any] = {
+        "picture": picture,
+        "content": _plain(row.content_name),
+        "style": _plain(row.style_name),
+        "seed": row.seed,
+    }
     return cells | {name: f"{value:.3f}" for name, value in row.scores.items()}
 
 
-def _markdown(store: Store, plan: Plan, outcome: Outcome, rows: list[ScoreRow]) -> str:
+def _markdown(store: Store, plan: Plan, outcome: Outcome, rows: Sequence[ScoreRow], inline: Mapping[str, str]) -> str:
     lines = [
         f"# {_plain(plan.run.name)}",
         "",
@@ -110,7 +121,7 @@ def _markdown(store: Store, plan: Plan, outcome: Outcome, rows: list[ScoreRow]) 
             for row in some:
                 value = row.scores.get(by, float("nan"))
                 names = f"{_plain(row.content_name)} | {_plain(row.style_name)}"
-                lines.append(f"| {_inline(store, row.key)} | {names} | {value:.3f} |")
+                lines.append(f"| {inline[row.key]} | {names} | {value:.3f} |")
             lines.append("")
     if outcome.faults:
         lines += ["## Faults", ""] + [f"- {_plain(str(fault))}" for fault in outcome.faults[:100]]
@@ -125,19 +136,16 @@ def page_line(root: str, run_id: str) -> str:
     return f"Pictures and decisions: `{_plain(root)}/{key}`, or `blora report {run_id} --open`."
 
 
-def thumbnail(data: bytes, side_px: int = 64) -> bytes:
-    """A small JPEG of a picture, for inline use."""
-    image = Image.open(io.BytesIO(data)).convert("RGB")
-    image.thumbnail((side_px, side_px))
-    buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=80)
-    return buffer.getvalue()
+def _thumbnails(store: Store, rows: Sequence[ScoreRow]) -> dict[str, str]:
+    """Small pictures as Markdown that holds them, by key."""
+    keys = list(dict.fromkeys(row.key for row in rows))
+    return dict(zip(keys, in_parallel(store, lambda key: _inline(store.find(key)), keys), strict=True))
 
 
-def _inline(store: Store, key: str) -> str:
-    if (picture := store.find(key)) is None:
+def _inline(picture: bytes | None) -> str:
+    if picture is None:
         return "missing"
-    return f"![](data:image/jpeg;base64,{base64.b64encode(thumbnail(picture)).decode()})"
+    return f"![](data:image/webp;base64,{base64.b64encode(thumbnail(decoded(picture), SIDE_PX)).decode()})"
 
 
 def _plain(text: str) -> str:

@@ -63,3 +63,9 @@ def copy_objects(store: Store, keys: Iterable[str], folder: Path) -> None:
         except OSError:
             if not folder.exists():  # anything but a twin that was quicker
                 raise
+
+
+def is_plain(base: str) -> bool:
+    """Whether a base is a folder with a single text encoder, as Stable Diffusion 1.5's is."""
+    folder = Path(base)
+    return bool(base) and (folder / "text_encoder").is_dir() and not (folder / "text_encoder_2").is_dir()

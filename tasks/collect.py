@@ -17,24 +17,23 @@ from manifests.faults import Fault
 from manifests.store.store import Store
 from manifests.tables.parquet import to_parquet_bytes, to_table
 from manifests.tables.run import ADAPTERS, CLIPS, FAULTS, SAMPLES, SLOTS
-from tasks.choice import SCORE_COLUMNS, Choice, choose_of, write_best
-from tasks.clips import draw_clips, measure_clips, read_clips
+from tasks.clips import measure_clips, read_clips
 from tasks.compaction import publish_scores
-from tasks.contact_sheet import contact_sheet, sliced, tiled
 from tasks.faults import fault_row
+from tasks.figures.clip_sheet import draw_clips
+from tasks.figures.run_sheet import draw_sheet
+from tasks.figures.strips import draw_strips
 from tasks.outcome import Outcome, read_record
 from tasks.quality import Markers, check_faults, take_yield
-from tasks.review.report import write_report
+from tasks.report.run_page import write_report
+from tasks.review.best import SCORE_COLUMNS, Choice, choose_of, write_best
 from tasks.rows import adapter_rows, item_faults, item_names, read_markers, sample_rows
-from tasks.runs import Plan, PlannedSample, SidePart
+from tasks.runs import Plan
 from tasks.stock import Stock
-from tasks.strips import draw_strips
 
 log = logging.getLogger(__name__)
 
 TABLES = ("samples.parquet", "scores.parquet", "adapters.parquet", "faults.parquet")
-
-SHEET_MOST = 12  # contents and styles on the contact sheet; larger grids are for the report page
 
 
 def already_closed(store: Store, plan: Plan, stock: Stock) -> bool:
@@ -131,31 +130,3 @@ def write_choice(store: Store, plan: Plan, stock: Stock) -> list[Choice]:
     if stock.pictures:
         store.replace(layout.run_key(plan.run.run_id, "report/contact_sheet.png"), draw_sheet(store, plan, choices))
     return choices
-
-
-def draw_sheet(store: Store, plan: Plan, choices: Sequence[Choice]) -> bytes:
-    """The contact sheet of a run: the chosen picture of one seed of each pair, at most `SHEET_MOST` on a side."""
-    contents = list(dict.fromkeys(sample.content_name for sample in plan.samples))[:SHEET_MOST]
-    styles = list(dict.fromkeys(sample.style_name for sample in plan.samples))[:SHEET_MOST]
-    first: dict[tuple[str, str], PlannedSample] = {}
-    for choice in choices:
-        sample = choice.chosen or choice.candidates[0]
-        first.setdefault((sample.content_name, sample.style_name), sample)
-    cells: dict[tuple[str, str], bytes | None] = {}
-    for pair, sample in first.items():
-        if pair[0] in contents and pair[1] in styles:
-            cells[pair] = store.find(sample.key)  # what is missing is crossed out on the sheet and named in the faults
-    adapters = {adapter.adapter_id: adapter for adapter in plan.adapters}
-    rows = {sample.content_name: sample.parts("content") for sample in plan.samples}
-    columns = {sample.style_name: sample.parts("style") for sample in plan.samples}
-
-    def reference(name: str, parts: tuple[SidePart, ...]) -> tuple[str, bytes | None]:
-        photos = [[store.read(layout.image_key(one)) for one in adapters[part.adapter_id].image_ids] for part in parts]
-        pictures = [tiled(several) if len(several) > 1 else several[0] for several in photos]
-        if len(pictures) > 1:
-            return name, sliced(pictures, [part.weight for part in parts])
-        return name, pictures[0] if pictures else None
-
-    return contact_sheet(
-        [reference(name, rows[name]) for name in contents], [reference(name, columns[name]) for name in styles], cells
-    )

@@ -1,7 +1,7 @@
 """What a Prefect server must hold for the nights: pools, queues, webhook, automations, deployments. Idempotent.
 
     pools        blora-control  flows that plan and gather: stylize, nightly; one worker on any machine
-                 blora-gpu      flows that compute: shard, rescore, compare-methods, probe, bench; ``--limit 1`` a GPU
+                 blora-gpu      flows that compute: shard, rescore, compare-methods, probe; ``--limit 1`` a GPU
     queues       in both: on-demand (priority 1) before nightly (2): a person who waits is served first
     block        blora-webhook  where messages go; the address is a secret of the block, since it may hold a token
     automations  a run with the tag blora-entry that failed or crashed -> webhook
@@ -42,7 +42,7 @@ WEBHOOK_BLOCK = "blora-webhook"
 
 
 @dataclass(frozen=True)
-class Step:
+class DeployStep:
     """One thing that the server now holds.
 
     Attributes:
@@ -56,19 +56,11 @@ class Step:
     outcome: Literal["created", "changed", "as it was"]
 
 
-def deploy(
-    prefect_file: Path,
-    *,
-    root: str,
-    cron: str,
-    timezone: str,
-    gpu_pool: PoolType = "process",
-    job_template: Path | None = None,
-    zombie_seconds: int = 540,
-) -> Iterator[Step]:
-    """Make the server hold everything, step by step; again and again if need be.
+@dataclass(frozen=True)
+class DeployRequest:
+    """What a server shall hold.
 
-    Args:
+    Attributes:
         prefect_file: the deployments.
         root: the store that they work in.
         cron: when the night begins, five fields.
@@ -76,22 +68,36 @@ def deploy(
         gpu_pool: ``process`` for workers on bare machines, ``kubernetes`` for jobs.
         job_template: base job template of a Kubernetes pool.
         zombie_seconds: a run whose last heartbeat is older has crashed; three times PREFECT_FLOWS_HEARTBEAT_FREQUENCY.
+    """
+
+    prefect_file: Path
+    root: str
+    cron: str
+    timezone: str
+    gpu_pool: PoolType = "process"
+    job_template: Path | None = None
+    zombie_seconds: int = 540
+
+
+def deploy(request: DeployRequest) -> Iterator[DeployStep]:
+    """Make the server hold everything, step by step; again and again if need be.
 
     Raises:
         TaskError: there is no server to deploy to, no such file, or Prefect's command refused it.
     """
     if not PREFECT_API_URL.value():
         raise TaskError("deploy: received no PREFECT_API_URL; accepted: the address of a server that stays")
-    if not prefect_file.is_file():
-        raise TaskError(f"deploy: no file {prefect_file}; name the deployments with --file")
+    if not request.prefect_file.is_file():
+        raise TaskError(f"deploy: no file {request.prefect_file}; name the deployments with --file")
     template: dict[str, Any] | None = None
-    if gpu_pool == "kubernetes":
+    if request.gpu_pool == "kubernetes":
+        job_template = request.job_template
         if job_template is None or not job_template.is_file():
             raise TaskError(f"deploy: a Kubernetes pool needs a job template; received {job_template}; give --template")
         template = json.loads(job_template.read_text())
     with get_client(sync_client=True) as client:
         yield _pool(client, CONTROL_POOL, "process", None)
-        yield _pool(client, GPU_POOL, gpu_pool, template)
+        yield _pool(client, GPU_POOL, request.gpu_pool, template)
         for pool in (CONTROL_POOL, GPU_POOL):
             for queue, priority in QUEUES.items():
                 yield _queue(client, pool, queue, priority)
@@ -100,40 +106,41 @@ def deploy(
             yield _block(webhook)
             block_id = client.read_block_document_by_name(WEBHOOK_BLOCK, "custom-webhook").id
             yield _automation(client, alert(block_id))
-        yield _automation(client, zombies(zombie_seconds))
-    yield _deployments(prefect_file, {"BLORA_ROOT": root, "BLORA_NIGHT_CRON": cron, "BLORA_NIGHT_TIMEZONE": timezone})
+        yield _automation(client, zombies(request.zombie_seconds))
+    night = {"BLORA_NIGHT_CRON": request.cron, "BLORA_NIGHT_TIMEZONE": request.timezone}
+    yield _deployments(request.prefect_file, {"BLORA_ROOT": request.root, **night})
 
 
-def _pool(client: SyncPrefectClient, name: str, kind: PoolType, template: dict[str, Any] | None) -> Step:
+def _pool(client: SyncPrefectClient, name: str, kind: PoolType, template: dict[str, Any] | None) -> DeployStep:
     try:
-        found = client.read_work_pool(name)
+        known = client.read_work_pool(name)
     except ObjectNotFound:
         client.create_work_pool(WorkPoolCreate(name=name, type=kind, base_job_template=template or {}))
-        return Step("pool", name, "created")
-    if found.type != kind:
+        return DeployStep("pool", name, "created")
+    if known.type != kind:
         raise TaskError(
-            f"pool {name} is of type {found.type}, not {kind}; a pool cannot change its type: delete it first"
+            f"pool {name} is of type {known.type}, not {kind}; a pool cannot change its type: delete it first"
         )
-    if template is None or found.base_job_template == template:
-        return Step("pool", name, "as it was")
+    if template is None or known.base_job_template == template:
+        return DeployStep("pool", name, "as it was")
     client.update_work_pool(name, WorkPoolUpdate(base_job_template=template))
-    return Step("pool", name, "changed")
+    return DeployStep("pool", name, "changed")
 
 
-def _queue(client: SyncPrefectClient, pool: str, name: str, priority: int) -> Step:
+def _queue(client: SyncPrefectClient, pool: str, name: str, priority: int) -> DeployStep:
     shown = f"{pool}/{name}"
     try:
-        found = client.read_work_queue_by_name(name, work_pool_name=pool)
+        known = client.read_work_queue_by_name(name, work_pool_name=pool)
     except ObjectNotFound:
         client.create_work_queue(name, work_pool_name=pool, priority=priority)
-        return Step("queue", shown, "created")
-    if found.priority == priority:
-        return Step("queue", shown, "as it was")
-    client.update_work_queue(found.id, priority=priority)
-    return Step("queue", shown, "changed")
+        return DeployStep("queue", shown, "created")
+    if known.priority == priority:
+        return DeployStep("queue", shown, "as it was")
+    client.update_work_queue(known.id, priority=priority)
+    return DeployStep("queue", shown, "changed")
 
 
-def _block(url: str) -> Step:
+def _block(url: str) -> DeployStep:
     """Keep the webhook's address as a secret: it is in no list, no log and no message."""
     block = CustomWebhookNotificationBlock(
         name=WEBHOOK_BLOCK,
@@ -150,20 +157,20 @@ def _block(url: str) -> Step:
     same = ("url", "method", "json_data")
     if known is not None and known.secrets.get_secret_value() == block.secrets.get_secret_value():
         if all(getattr(known, name) == getattr(block, name) for name in same):
-            return Step("block", WEBHOOK_BLOCK, "as it was")
+            return DeployStep("block", WEBHOOK_BLOCK, "as it was")
     block.save(WEBHOOK_BLOCK, overwrite=True)
-    return Step("block", WEBHOOK_BLOCK, "created" if known is None else "changed")
+    return DeployStep("block", WEBHOOK_BLOCK, "created" if known is None else "changed")
 
 
-def _automation(client: SyncPrefectClient, wanted: AutomationCore) -> Step:
-    found = client.read_automations_by_name(wanted.name)
-    if not found:
+def _automation(client: SyncPrefectClient, wanted: AutomationCore) -> DeployStep:
+    known = client.read_automations_by_name(wanted.name)
+    if not known:
         client.create_automation(wanted)
-        return Step("automation", wanted.name, "created")
-    if _core(found[0]) == _core(wanted):
-        return Step("automation", wanted.name, "as it was")
-    client.update_automation(found[0].id, wanted)
-    return Step("automation", wanted.name, "changed")
+        return DeployStep("automation", wanted.name, "created")
+    if _core(known[0]) == _core(wanted):
+        return DeployStep("automation", wanted.name, "as it was")
+    client.update_automation(known[0].id, wanted)
+    return DeployStep("automation", wanted.name, "changed")
 
 
 def _core(automation: AutomationCore) -> dict[str, Any]:
@@ -171,7 +178,7 @@ def _core(automation: AutomationCore) -> dict[str, Any]:
     return automation.model_dump(include={"description", "enabled", "trigger", "actions"})
 
 
-def _deployments(prefect_file: Path, variables: dict[str, str]) -> Step:
+def _deployments(prefect_file: Path, variables: dict[str, str]) -> DeployStep:
     """Run Prefect's own command on the file; it replaces what is there."""
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(prefect_file)]
     done = subprocess.run(
@@ -184,4 +191,4 @@ def _deployments(prefect_file: Path, variables: dict[str, str]) -> Step:
     )
     if done.returncode != 0:
         raise TaskError(f"prefect deploy of {prefect_file} failed: {(done.stdout + done.stderr)[-1500:]}")
-    return Step("deployments", prefect_file.name, "changed")
+    return DeployStep("deployments", prefect_file.name, "changed")

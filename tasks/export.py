@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 import subprocess
 from collections.abc import Collection, Mapping, Sequence
@@ -14,9 +13,11 @@ from PIL import Image
 from manifests import ids, layout
 from manifests.store.parallel import in_parallel
 from manifests.store.store import Store
-from tasks.choice import choose_of
-from tasks.clips import Clip, clip_frames, moving, read_clips
+from tasks.clips import PlannedClip, clip_frames, read_clips
 from tasks.faults import TaskError
+from tasks.figures.clip_sheet import moving
+from tasks.pictures import encoded
+from tasks.review.best import choose_of
 from tasks.review.decisions import load_marks
 from tasks.runs import Plan, PlannedSample, load_plan
 from tasks.stock import take_stock
@@ -43,7 +44,7 @@ def export_run(store: Store, run_id: str, folder: str, *, kept: bool = False, be
         run_id: the run.
         folder: where to; made if it is not there. Files of the same names are replaced, others are left alone.
         kept: only the pictures that a review says to keep.
-        best: only the best candidate of each picture asked for, by what the store holds now (`tasks.choice`).
+        best: only the best candidate of each picture asked for, by what the store holds now (`tasks.review.best`).
 
     Returns:
         How many pictures were copied, and how many are missing: not in the store, or with `best` not to be chosen yet.
@@ -154,7 +155,7 @@ class FilmError(TaskError):
     """A clip could not be written as MP4."""
 
 
-def named_clips(clips: Sequence[Clip]) -> list[tuple[Clip, str]]:
+def named_clips(clips: Sequence[PlannedClip]) -> list[tuple[PlannedClip, str]]:
     """``clip__style__seed`` for every clip; a second one of that name gets a tail of its first frame's id."""
     taken: set[str] = set()
     named = []
@@ -169,9 +170,6 @@ def named_clips(clips: Sequence[Clip]) -> list[tuple[Clip, str]]:
 
 def _film(program: str, frames: Sequence[Image.Image], frames_per_second: float, path: Path) -> None:
     """Hand frames to ffmpeg as a row of PNGs; sides are made even, which H.264 in 4:2:0 needs."""
-    pictures = io.BytesIO()
-    for frame in frames:
-        frame.save(pictures, format="PNG")
     even = "scale=trunc(iw/2)*2:trunc(ih/2)*2"
     command = [program, "-y", "-loglevel", "error", "-f", "image2pipe", "-framerate", f"{frames_per_second:.6g}"]
     command += [
@@ -188,6 +186,6 @@ def _film(program: str, frames: Sequence[Image.Image], frames_per_second: float,
         "-movflags",
         "+faststart",
     ]
-    done = subprocess.run([*command, str(path)], input=pictures.getvalue(), capture_output=True, check=False)
+    done = subprocess.run([*command, str(path)], input=b"".join(map(encoded, frames)), capture_output=True, check=False)
     if done.returncode:
         raise FilmError(f"ffmpeg could not write {path}: {done.stderr.decode(errors='replace').strip()[-300:]}")

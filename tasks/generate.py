@@ -8,7 +8,6 @@ without one and thrown away: the layout, and with it every bit of the other rows
 
 from __future__ import annotations
 
-import io
 import json
 import time
 from collections import deque
@@ -30,6 +29,7 @@ from manifests.errors import Missing
 from manifests.faults import Fault
 from manifests.store.store import Store
 from tasks.messages import Advance, GenerateAnswer, GenerateShard
+from tasks.pictures import encoded
 from tasks.resident import Pixels, Resident
 from tasks.runs import PlannedSample, RunInfo, Shard
 
@@ -197,6 +197,4 @@ def png_with(pixels: Pixels, facts: Mapping[str, Any]) -> bytes:
     """A PNG with facts about it as JSON under the key ``blora``."""
     text = PngInfo()
     text.add_itxt("blora", json.dumps(facts, sort_keys=True, ensure_ascii=False))
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG", pnginfo=text)
-    return buffer.getvalue()
+    return encoded(Image.fromarray(pixels), pnginfo=text)

@@ -44,8 +44,15 @@ from manifests.store.run_folder import find_table
 from manifests.tables.measuring import METHOD_SCORES
 from manifests.tables.parquet import to_parquet_bytes, to_table
 from tasks.generate import png_with
+from tasks.measuring.compared_methods import (
+    adapter_id_of,
+    comparable,
+    method_key,
+    methods_key,
+    sample_id_of,
+    sample_key_of,
+)
 from tasks.messages import Advance, DrawMethod, MethodAnswer, TrainMethod
-from tasks.method_names import adapter_id_of, comparable, method_key, methods_key, sample_id_of, sample_key_of
 from tasks.reseed import diverged, training_item
 from tasks.resident import Pixels, Resident
 from tasks.runs import Plan, PlannedSample

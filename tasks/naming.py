@@ -13,7 +13,7 @@ from blora.settings.training import recipe_version
 from manifests import ids
 from manifests.images.normalise import IdentifiedImage
 from manifests.schema.entries import ImageEntry, Manifest, PairEntry, content_parts, style_parts
-from tasks.clips import Clip, clips_of
+from tasks.clips import PlannedClip, clips_of
 from tasks.runs import PlannedAdapter, PlannedSample, SidePart
 from tasks.strips import Strip, strips_of
 
@@ -35,7 +35,7 @@ class Identified:
     adapters: tuple[PlannedAdapter, ...]
     samples: tuple[PlannedSample, ...]
     strips: tuple[Strip, ...]
-    clips: tuple[Clip, ...]
+    clips: tuple[PlannedClip, ...]
 
 
 Entries = Mapping[str, tuple[ImageEntry, PlannedAdapter]]

@@ -32,7 +32,7 @@ from manifests.tables.run import PLAN
 from tasks import environment
 from tasks.bases import revision_of
 from tasks.bulk import uncollected
-from tasks.clips import Clip, write_clips
+from tasks.clips import PlannedClip, write_clips
 from tasks.cost import auto_pack_size
 from tasks.faults import RunNotFound, RunRefused
 from tasks.group import packs_of, plan_rows, shards_of
@@ -64,7 +64,7 @@ class PlanDraft:
     images: Mapping[str, str]
     held: Holdings
     strips: tuple[Strip, ...] = ()
-    clips: tuple[Clip, ...] = ()
+    clips: tuple[PlannedClip, ...] = ()
     is_kept: bool = False
 
 

@@ -9,8 +9,8 @@ from blora.adapters.blocks import inner_blocks
 from blora.probe.measure import measure
 from manifests.tables.measuring import PROBES
 from manifests.tables.parquet import to_parquet_bytes, to_table
+from tasks.measuring.block_probe import PART_PAIRS, load_probe, rows_of
 from tasks.messages import Advance, ProbeAnswer, ProbePart
-from tasks.probes import PART_PAIRS, load_probe, rows_of
 from tasks.resident import Resident
 
 

@@ -11,21 +11,14 @@ from contextlib import contextmanager
 from typing import Any
 
 Event = Mapping[str, Any]
-"""A ``kind``, the ``id`` of what it is about, and mostly ``done`` and ``total``.
+"""Always ``kind`` and ``id``; the others say how far something is. From slots they come as `tasks.messages.Advance`.
 
-============================  ===========================================================================
-kind                          says
-============================  ===========================================================================
-run                           a run's plan is kept; its id alone
-work                          what the run needs: ``done`` and ``total`` are sums for each kind of work
-parts                         a block probe is kept; how many parts are missing
-rescore                       how many pictures further scorers have to judge
-train, sample, score          a slot at a pack (steps, maybe ``loss``) or a shard (pictures)
-method                        a slot at another method's item, whose id is for people
-probe                         a slot at a part of a block probe (pictures)
-============================  ===========================================================================
-
-The last three rows come from slots, where they are `tasks.messages.Advance`."""
+run     a run is planned: its id
+work    how much of a run is done and will have been: ``done`` and ``total`` by kind (train, sample, score)
+parts   a probe is planned: its id, and in ``total`` how many parts are missing
+train, sample, score, probe   ``done`` and ``total`` of a pack, shard or part, in steps or pictures; maybe ``loss``
+method  the same of what another method does, which ``id`` names
+"""
 
 _listeners: list[Callable[[Event], None]] = []
 _lock = threading.Lock()

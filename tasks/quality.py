@@ -13,7 +13,7 @@ from typing import Any
 from blora.checks.defects import style_copy
 from blora.checks.limits import limits_for
 from manifests.faults import Fault
-from tasks.choice import Choice
+from tasks.review.best import Choice
 from tasks.runs import Plan, RunInfo
 
 Markers = Mapping[str, Mapping[str, Any]]

@@ -32,11 +32,10 @@ from blora.settings.sampling import SampleSettings
 from blora.settings.training import TrainSettings
 from manifests import layout
 from manifests.store.store import Store
-from tasks.bases import located_base
+from tasks.bases import is_plain, located_base
 from tasks.cost import memory_model
 from tasks.environment import heartbeat_seconds
 from tasks.messages import Advance
-from tasks.probes import is_plain
 from tasks.runs import Pack, Plan, Shard, load_plan
 from tasks.weights import local_scorer, with_local_weights
 

@@ -22,8 +22,8 @@ from manifests.store.run_folder import find_table
 from manifests.tables.parquet import to_parquet_bytes, to_table
 from manifests.tables.run import SCORES
 from tasks.messages import Advance, ScoreAnswer, ScoreShard
+from tasks.report.thumbnails import write_shard_thumbnails
 from tasks.resident import Pixels, Resident
-from tasks.review.thumbnails import write_shard_thumbnails
 from tasks.runs import Plan, PlannedSample, scores_key
 
 READERS = 4  # pictures read and decoded at once

@@ -46,7 +46,7 @@ from tasks.messages import (
     to_line,
 )
 from tasks.presence import here
-from tasks.review.thumbnails import write_shard_thumbnails
+from tasks.report.thumbnails import write_shard_thumbnails
 from tasks.runs import Pack, Plan, PlannedSample, load_plan, scores_key
 from tasks.stock import is_whole
 

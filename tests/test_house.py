@@ -31,7 +31,7 @@ IN_SLOT = (
     "runs",
     "planned",
     "strips",
-    "contact_sheet",
+    "figures/contact_sheet",
     "stock",
     "bases",
     "cost",
@@ -39,9 +39,9 @@ IN_SLOT = (
     "environment",
     "presence",
     "probe",
-    "probes",
-    "probe_report",
-    "bar_chart",
+    "measuring/block_probe",
+    "measuring/probe_report",
+    "pictures",
 )
 
 
@@ -84,8 +84,7 @@ def test_what_runs_in_a_slot_knows_no_prefect() -> None:
         ("flows.methods", ("torch", "diffusers")),
         ("flows.nightly", ("torch", "diffusers")),
         ("flows.shard", ("torch", "diffusers")),
-        ("flows.bench", ("torch", "diffusers")),
-        ("flows.cli", ("torch", "diffusers", "prefect")),
+        ("flows.cli.main", ("torch", "diffusers", "prefect")),
         ("manifests.loading.load", ("torch", "prefect")),
         ("blora", ("torch", "diffusers", "prefect")),
     ],

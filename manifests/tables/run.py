@@ -122,7 +122,7 @@ BEST = table_schema(
     may("scorer", pa.string(), "model and weights that gave the values"),
     may("scorer_version", pa.string(), "version of the scorer's code and weights"),
 )
-"""One row per picture asked for, with the candidate that was chosen (`tasks.choice` has the rule)."""
+"""One row per picture asked for, with the candidate that was chosen (`tasks.review.best` has the rule)."""
 
 BEST_FILE = TableFile("best.parquet", BEST)
 

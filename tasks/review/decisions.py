@@ -24,6 +24,7 @@ from manifests import ids, layout
 from manifests.errors import counted, printable
 from manifests.faults import Fault
 from manifests.store.files import read_address
+from manifests.store.parallel import in_parallel
 from manifests.store.store import Store
 from manifests.tables.parquet import from_parquet_bytes, to_parquet_bytes, to_table
 from manifests.tables.review import DECISIONS
@@ -72,7 +73,7 @@ def _in_utc(value: datetime) -> datetime:
     return value.astimezone(UTC)
 
 
-class _Row(BaseModel):
+class _MarkRow(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     sample_id: StrictStr = Field(description="the id of a picture of this run")
@@ -82,13 +83,13 @@ class _Row(BaseModel):
     )
 
 
-class _File(BaseModel):
+class _DecisionsFile(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     format: Literal[1] = Field(description="1")
     run_id: StrictStr = Field(description="the run that is reviewed")
     reviewer: Annotated[StrictStr, Field(max_length=200)] = Field("", description="a name of at most 200 characters")
-    decisions: list[_Row] = Field(description="a list of marks")
+    decisions: list[_MarkRow] = Field(description="a list of marks")
 
 
 def read_marks(address: str, plan: Plan) -> list[Mark]:
@@ -110,16 +111,16 @@ def read_marks(address: str, plan: Plan) -> list[Mark]:
         raise RunRefused("the decisions file cannot be read", [fault]) from error
     faults: list[Fault] = []
     try:
-        read = _File.model_validate(body)
+        read = _DecisionsFile.model_validate(body)
     except ValidationError as error:
         faults = [_explain(address, one) for one in error.errors()]
         # What has the right form is checked for its sense as well: all faults at once.
-        rows: list[tuple[int, _Row]] = []
+        rows: list[tuple[int, _MarkRow]] = []
         reviewer = ""
         listed = body.get("decisions") if isinstance(body, dict) else None
         for number, row in enumerate(listed if isinstance(listed, list) else ()):
             try:
-                rows.append((number, _Row.model_validate(row)))
+                rows.append((number, _MarkRow.model_validate(row)))
             except ValidationError:
                 continue
     else:
@@ -130,7 +131,7 @@ def read_marks(address: str, plan: Plan) -> list[Mark]:
     return [Mark(row.sample_id, row.decision, reviewer, row.decided_at) for _, row in rows]
 
 
-def _senseless(address: str, body: object, rows: Sequence[tuple[int, _Row]], plan: Plan) -> list[Fault]:
+def _senseless(address: str, body: object, rows: Sequence[tuple[int, _MarkRow]], plan: Plan) -> list[Fault]:
     """Faults of a file that is well formed: another run, unknown pictures, two marks on one."""
     faults: list[Fault] = []
     run_id = body.get("run_id") if isinstance(body, dict) else None
@@ -155,7 +156,7 @@ def _explain(address: str, error: Mapping[str, object]) -> Fault:
     assert isinstance(location, tuple)
     for part in location:
         path += f"[{part}]" if isinstance(part, int) else f"{'.' if path else ''}{part}"
-    model = _Row if any(isinstance(part, int) for part in location) else _File
+    model = _MarkRow if any(isinstance(part, int) for part in location) else _DecisionsFile
     field = model.model_fields.get(str(location[-1])) if location else None
     accepted = (field.description or "") if field else ", ".join(model.model_fields)
     missing = error["type"] == "missing"
@@ -188,8 +189,8 @@ def record_marks(store: Store, run_id: str, marks: Iterable[Mark]) -> str:
 def load_marks(store: Store, run_id: str) -> dict[str, Mark]:
     """The mark that counts on each picture, by sample_id; `undecided` ones are left out."""
     last: dict[str, tuple[datetime, datetime, Mark]] = {}
-    for key in store.list(layout.decisions_prefix(run_id)):
-        for row in from_parquet_bytes(store.read(key), DECISIONS).to_pylist():
+    for data in in_parallel(store, store.read, list(store.list(layout.decisions_prefix(run_id)))):
+        for row in from_parquet_bytes(data, DECISIONS).to_pylist():
             mark = Mark(**{name: row[name] for name in Mark.__dataclass_fields__})
             candidate = (mark.decided_at, row["recorded_at"], mark)
             if mark.sample_id not in last or candidate[:2] >= last[mark.sample_id][:2]:

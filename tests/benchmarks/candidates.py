@@ -5,7 +5,7 @@ that sees only the two given pictures; judges that know the truth then say wheth
 and shows the thing asked for. Baseline of the ratio: one candidate, from the same drawings.
 
     keep    by what
-    lite0   the product's rule (`tasks.choice`): `transfer`, then `harmonic_mean`, of EfficientNet-Lite0
+    lite0   the product's rule (`tasks.review.best`): `transfer`, then `harmonic_mean`, of EfficientNet-Lite0
     clip    the same two scores of the base's own CLIP
     any     whether any of the n is right: the most that a rule could reach
 
@@ -39,7 +39,7 @@ from blora.metrics.lite0 import load_lite0
 from blora.models.model import load_base
 from blora.settings.resolve import resolve
 from manifests import ids
-from tasks.bench import FolderOfAdapters
+from tasks.measuring.benchmark import FolderOfAdapters
 
 RESAMPLES = 2000
 Truths = NDArray[np.bool_]

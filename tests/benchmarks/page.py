@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from manifests import layout
 from manifests.store.store import Store
-from tasks.review.report import write_report
+from tasks.report.run_page import write_report
 from tests.browser import browsing
 from tests.made_run import finish, plan_run
 

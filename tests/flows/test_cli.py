@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli.main import app
 from tests.flows.conftest import Project
 
 COMMANDS = (
@@ -157,7 +157,7 @@ def test_a_setting_that_cannot_be_read_is_told_and_is_no_traceback(
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_examples_whose_options_exist(command: str) -> None:
     printed = subprocess.run(
-        [sys.executable, "-m", "flows.cli", command, "--help"], capture_output=True, text=True, check=True,
+        [sys.executable, "-m", "flows.cli.main", command, "--help"], capture_output=True, text=True, check=True,
         env={"COLUMNS": "200", "PATH": "", "NO_COLOR": "1", "TERM": "dumb"},
     ).stdout  # fmt: skip
     examples = re.findall(rf"blora ({command}\b[^·\n]*)", printed.split("Usage")[1])
@@ -218,7 +218,7 @@ def test_the_report_in_prefect_leads_to_the_page_and_shows_the_worst_and_the_bes
     assert found is not None
     text = str(found.data)
     assert page_line(str(root), run_id) in text and f"blora report {run_id} --open" in text
-    assert "## Worst by" in text and "## Best by" in text and text.count("](data:image/jpeg;base64,") >= 8
+    assert "## Worst by" in text and "## Best by" in text and text.count("](data:image/webp;base64,") >= 8
     monkeypatch.setenv("BLORA_PAGES_URL", "https://art.example/blo ra)/")
     assert f"](https://art.example/blo%20ra%29/runs/{run_id}/report/index.html)" in page_line("s3://b/x", run_id)
     for bad in ("javascript:alert(1)", "https://user:secret@art.example", "https://art.example/?token=secret", "art"):

@@ -79,7 +79,7 @@ class Fleet:
     def command(self, *arguments: str) -> subprocess.Popen[bytes]:
         with (self.scratch / f"command-{time.monotonic_ns()}.log").open("wb") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "flows.cli", *arguments],
+                [sys.executable, "-m", "flows.cli.main", *arguments],
                 env={**os.environ, **self.environment},
                 stdout=log,
                 stderr=log,

@@ -17,11 +17,20 @@ from blora.errors import BaseModelError, SettingsError
 from manifests.store.store import Store
 from manifests.tables.measuring import PROBES
 from manifests.tables.parquet import from_parquet_bytes
-from tasks.bar_chart import bar_chart
 from tasks.faults import RunNotFound, RunRefused, TaskError
+from tasks.measuring.block_probe import (
+    PART_PAIRS,
+    Probe,
+    ProbeRequest,
+    finish,
+    load_probe,
+    make_probe,
+    missing_parts,
+    publish,
+)
+from tasks.measuring.probe_report import bar_chart
 from tasks.messages import Advance, ProbePart
 from tasks.probe import probe_part
-from tasks.probes import PART_PAIRS, Probe, finish, load_probe, make_probe, missing_parts, publish
 from tasks.resident import Resident
 from tests.flows.test_cli import blora
 from tests.tiny import RESOLUTION_PX
@@ -85,7 +94,7 @@ def test_a_pipeline_folder_of_sd15s_shape_is_probed_and_resumed_by_part(tmp_path
     pairs = [f"{'content' if n % 2 else 'style'},a photo of a car,picture {n}" for n in range(PART_PAIRS + 1)]
     prompts.write_text("\n".join(["kind,p,q", *pairs]))
     base, store = save_plain_base(tmp_path / "sd15"), Store.open(str(tmp_path / "store"))
-    probe = make_probe(str(base), overrides=SETTINGS, prompts=str(prompts))
+    probe = make_probe(ProbeRequest(str(base), overrides=SETTINGS, prompts=str(prompts)))
     publish(store, probe)
     assert load_probe(store, probe.probe_id) == probe
     with pytest.raises(TaskError, match="2 of 2 parts are missing"):
@@ -104,7 +113,7 @@ def test_a_pipeline_folder_of_sd15s_shape_is_probed_and_resumed_by_part(tmp_path
 
 def test_the_chart_is_a_picture_that_shows_the_bars(tmp_path: Path, tiny_base: Path) -> None:
     store = Store.open(str(tmp_path / "store"))
-    probe = make_probe(str(tiny_base), overrides=SETTINGS, pairs=2)
+    probe = make_probe(ProbeRequest(str(tiny_base), overrides=SETTINGS, pairs=2))
     publish(store, probe)
     measured(store, probe)
     summary = finish(store, probe)
@@ -116,28 +125,28 @@ def test_the_chart_is_a_picture_that_shows_the_bars(tmp_path: Path, tiny_base: P
 
 def test_a_probe_is_named_by_what_it_measures(tiny_base: Path) -> None:
     base = str(tiny_base)
-    one = make_probe(base, overrides=SETTINGS)
-    assert one == make_probe(base, overrides=SETTINGS)
+    one = make_probe(ProbeRequest(base, overrides=SETTINGS))
+    assert one == make_probe(ProbeRequest(base, overrides=SETTINGS))
     others = [
-        make_probe(base, overrides=SETTINGS, seed=1),
-        make_probe(base, overrides=SETTINGS, seeds=2),
-        make_probe(base, overrides=SETTINGS, pairs=3),
-        make_probe(base, overrides=SETTINGS | {"sample": SETTINGS["sample"] | {"steps": 2}}),
-        make_probe("embedded"),
+        make_probe(ProbeRequest(base, overrides=SETTINGS, seed=1)),
+        make_probe(ProbeRequest(base, overrides=SETTINGS, seeds=2)),
+        make_probe(ProbeRequest(base, overrides=SETTINGS, pairs=3)),
+        make_probe(ProbeRequest(base, overrides=SETTINGS | {"sample": SETTINGS["sample"] | {"steps": 2}})),
+        make_probe(ProbeRequest("embedded")),
     ]
     assert len({probe.probe_id for probe in [one, *others]}) == 6
     assert others[-1].settings.sample.width_px == 64 and "drawing" in others[-1].pairs[0].p
-    assert make_probe(base).settings.score.clip_pretrained == "openai"
+    assert make_probe(ProbeRequest(base)).settings.score.clip_pretrained == "openai"
     larger = {**SETTINGS, "sample": {**SETTINGS["sample"], "batch_size": 2}}
-    assert make_probe(base, overrides=larger).probe_id == one.probe_id, "the batch size is layout"
+    assert make_probe(ProbeRequest(base, overrides=larger)).probe_id == one.probe_id, "the batch size is layout"
 
 
 def test_what_cannot_be_probed_is_refused(tmp_path: Path, tiny_base: Path) -> None:
     with pytest.raises(BaseModelError):
-        make_probe(str(tmp_path / "nowhere"))
+        make_probe(ProbeRequest(str(tmp_path / "nowhere")))
     with pytest.raises(SettingsError, match=r"sample\.stesp"):
-        make_probe(str(tiny_base), overrides={"sample": {"stesp": 2}})
+        make_probe(ProbeRequest(str(tiny_base), overrides={"sample": {"stesp": 2}}))
     with pytest.raises(RunRefused, match="1 fault in"):
-        make_probe(str(tiny_base), prompts=str(tmp_path / "nowhere.csv"))
+        make_probe(ProbeRequest(str(tiny_base), prompts=str(tmp_path / "nowhere.csv")))
     with pytest.raises(RunNotFound):
         load_probe(Store.open(str(tmp_path)), "probe-none")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flows.params import RescoreOptions
+from flows.params import SlotOptions
 from flows.rescore import rescore
 from flows.stylize import rerun, stylize
 from manifests.store.store import Store
@@ -23,7 +23,7 @@ NEW = {f"{name}_dinov2_small" for name in ("content", "style", "harmonic_mean", 
 
 
 def run_rescore(root: str, run_id: str, *scorers: str) -> Any:
-    return rescore(run_id, scorers, RescoreOptions(root=root, devices="cpu"), return_state=True)
+    return rescore(run_id, scorers, SlotOptions(root=root, devices="cpu"), return_state=True)
 
 
 def kinds(work: Work) -> dict[str, int]:

@@ -26,8 +26,8 @@ from tasks.faults import RunRefused, TaskError
 from tasks.messages import RescoreShard
 from tasks.rescore import rescore_shard
 from tasks.resident import Resident
+from tasks.review.score_table import score_table
 from tasks.runs import Plan, RunInfo, published_scores_key, scores_key
-from tasks.score_table import score_table
 from tasks.stock import take_stock
 from tests.made_run import SCORE_NAMES, finish, plan_run
 from tests.processes import reading

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli.main import app
 from manifests.tables.measuring import BENCH, BENCH_RATES
 from manifests.tables.parquet import from_parquet_bytes
-from tasks.bench import FolderOfAdapters
+from tasks.measuring.benchmark import FolderOfAdapters
 
 FEW = ("train.steps=2", "train.rank=2", "train.batch_size=1", "sample.steps=2")
 

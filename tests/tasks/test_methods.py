@@ -25,10 +25,18 @@ from tasks.collect import close_run
 from tasks.compaction import read_scores
 from tasks.faults import RunRefused
 from tasks.generate import generate_shard
+from tasks.measuring.compared_methods import (
+    check_methods,
+    comparable,
+    method_key,
+    methods_key,
+    sample_id_of,
+    sample_key_of,
+)
+from tasks.measuring.methods_comparison import gather_methods
+from tasks.measuring.methods_report import report_text, table_rows, write_methods
 from tasks.messages import DrawMethod, GenerateShard, ScoreShard, TrainMethod, TrainPack
-from tasks.method_names import check_methods, comparable, method_key, methods_key, sample_id_of, sample_key_of
 from tasks.methods import draw_method, train_method
-from tasks.methods_report import gather_methods, report_text, table_rows, write_methods
 from tasks.plan import make_plan, publish
 from tasks.resident import Resident
 from tasks.runs import Plan, PlannedSample

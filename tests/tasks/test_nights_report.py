@@ -14,31 +14,31 @@ from manifests import layout
 from manifests.store.store import Store
 from manifests.tables.parquet import from_parquet_bytes
 from manifests.tables.review import NIGHTS
-from tasks.review.charts import Point, interval_bar, line_chart
+from tasks.report.charts import Point, interval_bar, line_chart
+from tasks.report.trends import LEAST_NIGHTS, NightSummary, band_of, load_nights, trend
+from tasks.report.trends_page import write_nights
 from tasks.review.decisions import Mark, record_marks
-from tasks.review.nights import LEAST_NIGHTS, Night, band_of, load_nights, readings
-from tasks.review.nights_report import write_nights
 from tests.made_run import finish, plan_run
 
 FIRST = datetime(2026, 10, 1, 2, tzinfo=UTC)
 
 
-def steady_nights(medians: list[float], score: str = "transfer") -> list[Night]:
+def steady_nights(medians: list[float], score: str = "transfer") -> list[NightSummary]:
     """Nights whose pictures have a score around given medians."""
     spread = (np.arange(9) - 4) / 100
     return [
-        Night(f"2026-10-{n + 1:02}", scores={(score, "1"): (middle + spread).tolist()})
+        NightSummary(f"2026-10-{n + 1:02}", scores={(score, "1"): (middle + spread).tolist()})
         for n, middle in enumerate(medians)
     ]
 
 
 def test_the_alarm_waits_for_enough_nights_and_says_which_side() -> None:
     steady = [0.50, 0.51, 0.49, 0.50, 0.52, 0.48, 0.50, 0.51, 0.49, 0.50]
-    found = readings(steady_nights([*steady, 0.51, 0.30, 0.50, 0.70]), ("transfer", "1"))
+    found = trend(steady_nights([*steady, 0.51, 0.30, 0.50, 0.70]), ("transfer", "1"))
     assert [one.alarm for one in found] == [""] * 11 + ["worse", "", "better"]
     assert [one.low is None for one in found[:11]] == [True] * LEAST_NIGHTS + [False]
     assert found[11].low is not None and 0.40 < found[11].low < 0.50
-    worse = readings(steady_nights([*steady, 0.70], "colour_distance"), ("colour_distance", "1"))
+    worse = trend(steady_nights([*steady, 0.70], "colour_distance"), ("colour_distance", "1"))
     assert worse[-1].alarm == "worse"
 
 
@@ -48,12 +48,12 @@ def test_a_bad_night_does_not_move_the_band_and_small_nights_do_not_count() -> N
     assert calm and shaken and calm[0] > 0.4 and shaken[0] > 0.35
     nights = steady_nights([*steady, 0.1])
     nights[-1].scores["transfer", "1"] = [0.1]
-    last = readings(nights, ("transfer", "1"))[-1]
+    last = trend(nights, ("transfer", "1"))[-1]
     assert (last.value, last.alarm, last.pictures) == (None, "", 1)
 
 
 def test_nights_that_repeat_each_other_do_not_alarm_at_a_rounding() -> None:
-    found = readings(steady_nights([0.5] * 12 + [0.5004, 0.6]), ("transfer", "1"))
+    found = trend(steady_nights([0.5] * 12 + [0.5004, 0.6]), ("transfer", "1"))
     assert [one.alarm for one in found[-2:]] == ["", "better"]
 
 

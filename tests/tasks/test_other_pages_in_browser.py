@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks.review.compare import compare
-from tasks.review.compare_report import write_comparison
-from tasks.review.nights_report import write_nights
+from tasks.report.comparison import compare
+from tasks.report.comparison_page import write_comparison
+from tasks.report.trends_page import write_nights
 from tests.browser import Visit, accessibility_faults, browsing
 from tests.made_run import HOSTILE, finish, plan_run
 

@@ -11,9 +11,11 @@ from PIL import Image
 from blora.adapters.blocks import target_layers
 from blora.models.model import load_base
 from tasks.artifacts import _plain
-from tasks.contact_sheet import CELL_PX, contact_sheet
 from tasks.cost import PARAMETERS_PER_RANK, parameters_per_rank
-from tasks.score_table import ScoreRow, lower_is_better, render
+from tasks.figures.contact_sheet import contact_sheet
+from tasks.figures.grid import CELL_PX
+from tasks.review.score_order import lower_is_better
+from tasks.review.score_table import ScoreRow, render
 
 
 def _png(colour: tuple[int, int, int], size: tuple[int, int] = (30, 20)) -> bytes:

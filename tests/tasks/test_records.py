@@ -18,7 +18,7 @@ from tasks.cost import estimate
 from tasks.export import export_run
 from tasks.inbox import look
 from tasks.plan import make_plan
-from tasks.review.nights import load_nights
+from tasks.report.trends import load_nights
 from tasks.runs import Plan
 from tasks.status import list_runs
 from tests.made_run import finish, plan_run

@@ -14,10 +14,10 @@ import pytest
 from manifests import layout
 from manifests.store.store import Store
 from tasks.messages import ScoreShard
+from tasks.report.html import script_data
+from tasks.report.run_page import SCRIPTS, copy_report, write_report
+from tasks.report.thumbnails import in_pages, write_thumbnails
 from tasks.resident import Resident
-from tasks.review.pages import script_data
-from tasks.review.report import SCRIPTS, copy_report, write_report
-from tasks.review.thumbnails import in_pages, write_thumbnails
 from tasks.runs import load_plan
 from tasks.score import score_shard
 from tests.made_run import HOSTILE, finish, plan_run, png, record_reads

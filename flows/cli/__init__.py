@@ -1,0 +1,6 @@
+"""The `blora` command: what a person types, and what the terminal shows of it.
+
+main.py      validate, plan, run, rerun    operate.py  status, nightly, deploy, gc
+measure.py   scores, rescore, compare-methods, probe, bench    review.py  report, review, export, compare
+console.py   options, exit codes, how errors and tables are shown    bars.py  progress
+"""

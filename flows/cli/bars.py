@@ -1,0 +1,134 @@
+"""Progress bars on a terminal for work in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from flows.cli.console import err
+from tasks import progress
+from tasks.faults import EndedWithFaults, TaskError
+from tasks.progress import Event
+
+TITLES = {"train": "training", "sample": "pictures", "score": "scores", "probe": "pictures"}
+"""What a kind of work is called; work of other kinds names itself."""
+
+
+@dataclass
+class _Bar:
+    """One bar: what is done of each item, beside what had been done before.
+
+    Attributes:
+        shown: its number on the terminal.
+        total: of all items; None where it is known of those alone that have begun.
+        already: done before.
+        items: how many items there are.
+        done: by item.
+        totals: by item.
+    """
+
+    shown: TaskID
+    total: int | None = None
+    already: int = 0
+    items: int = 1
+    done: dict[str, int] = field(default_factory=dict)
+    totals: dict[str, int] = field(default_factory=dict)
+
+    def expected(self) -> int:
+        """The total; items that have not begun count as large as the largest that has."""
+        if self.total is not None:
+            return self.total
+        return sum(self.totals.values()) + (self.items - len(self.totals)) * max(self.totals.values())
+
+
+class Bars:
+    """A bar for each kind of work. A listener for `tasks.progress`, and a context manager: shown while it is open.
+
+    Attributes:
+        subject: the run or probe that is being worked off; empty until its plan is kept.
+    """
+
+    def __init__(self, console: Console) -> None:
+        """Show nothing yet."""
+        self.subject = ""
+        self._progress = Progress(
+            TextColumn("{task.description:<9}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+        )
+        self._bars: dict[str, _Bar] = {}
+        self._parts = 1
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Take one event."""
+        match event["kind"]:
+            case "run":
+                self.subject = event["id"]
+            case "parts":
+                self.subject, self._parts = event["id"], event["total"]
+            case "work":
+                self.subject = event["id"]
+                self._announce(event["total"], event["done"])
+            case _:
+                self._advance(event)
+
+    def step(self, what: str, done: int, total: int) -> None:
+        """Show how much is done of one thing after another: a new one hides those before."""
+        if what not in self._bars:
+            for bar in self._bars.values():
+                self._progress.update(bar.shown, visible=False)
+        self._advance({"kind": "step", "id": what, "done": done, "total": total})
+
+    def _announce(self, totals: Mapping[str, int], already: Mapping[str, int]) -> None:
+        for kind, total in totals.items():
+            if total:
+                self._bars[kind] = self._begin(TITLES[kind], already[kind], total)
+
+    def _begin(self, title: str, already: int, total: int | None) -> _Bar:
+        shown = self._progress.add_task(title, total=total, completed=already, note="")
+        return _Bar(shown, total, already, self._parts)
+
+    def _advance(self, event: Event) -> None:
+        item = str(event["id"])
+        name = event["kind"] if event["kind"] in TITLES else item
+        bar = self._bars.get(name) or self._begin(TITLES.get(name, name), 0, None)
+        self._bars[name] = bar
+        bar.done[item], bar.totals[item] = event["done"], event["total"]
+        note = f"loss {event['loss']:.4f}" if "loss" in event else ""
+        done = bar.already + sum(bar.done.values())
+        self._progress.update(bar.shown, completed=done, total=bar.expected(), note=note)
+
+
+def run_with_bars(flow: Callable[..., Any], *arguments: object) -> tuple[Any, str]:
+    """Run a flow in this process with bars on the terminal.
+
+    Returns:
+        Its result, or the `EndedWithFaults` that it ended with; and the run or probe that it was about.
+
+    Raises:
+        Exception: what it failed with.
+        TaskError: it ended before it had begun with anything.
+    """
+    bars = Bars(err)
+    with progress.watching(bars), bars:
+        state = flow(*arguments, return_state=True)
+    ended = state.result(raise_on_failure=False)
+    if isinstance(ended, Exception) and not isinstance(ended, EndedWithFaults):
+        raise ended
+    if not bars.subject:
+        raise TaskError(state.message or "the flow did not start")
+    return ended, bars.subject

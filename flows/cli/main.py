@@ -1,0 +1,234 @@
+"""The `blora` command.
+
+Exit codes: 0 all is well; 1 faults (refused rows, missing pictures); 2 the command could not run (usage, no such run,
+no store). Heavy imports happen inside the commands: `blora --help` and `blora validate` do not wait for Prefect.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from blora.errors import SettingsError
+from flows.cli import measure, operate, review
+from flows.cli.console import (
+    FAULTS,
+    OK,
+    AllowRoot,
+    Devices,
+    ManifestArgument,
+    OnFault,
+    Only,
+    Preset,
+    Root,
+    RunArgument,
+    Set,
+    Shards,
+    Verbose,
+    errors_shown,
+    open_store,
+    out,
+    parse_overrides,
+    print_pairs,
+    show_faults,
+)
+from flows.params import RunOptions
+from manifests.errors import counted
+from tasks import environment
+
+if TYPE_CHECKING:
+    from manifests.store.store import Store
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    help=(
+        "B-LoRA in batches: train one adapter per picture, draw every content in every style, score each picture.\n\n"
+        "**Start with**: `blora validate pairs.csv`, `blora plan pairs.csv`, `blora run pairs.csv`."
+    ),
+)
+
+
+@app.command()
+def validate(manifest: ManifestArgument, allow_root: AllowRoot = None, preset: Preset = None, set_: Set = None) -> None:
+    """Check a manifest and its pictures; report every fault at once. Needs no store.
+
+    Examples: `blora validate pairs.csv` · `blora validate s3://bucket/inbox/night.yaml --allow-root s3://bucket/pictures`
+    """
+    from blora.settings.resolve import merge, resolve
+    from manifests.faults import Fault
+    from manifests.loading.load import load_manifest
+    from manifests.loading.pictures import check_images
+
+    with errors_shown():
+        loaded = load_manifest(manifest, allowed_roots=allow_root or ())
+        faults = list(loaded.faults)
+        if loaded.manifest is not None:
+            try:
+                resolve(preset or loaded.manifest.preset, merge(loaded.manifest.settings, parse_overrides(set_)))
+            except SettingsError as error:
+                faults += [
+                    Fault("settings", one.what, one.received, one.accepted, one.hint, file=manifest, field=one.field)
+                    for one in error.faults
+                ]
+            _, image_faults = check_images(loaded.manifest)
+            faults += image_faults
+    show_faults(faults)
+    if loaded.manifest is not None:
+        good = loaded.manifest
+        counts = {"content": good.contents, "style": good.styles, "pair": good.pairs, "fault": faults}
+        out.print(", ".join(counted(len(some), noun) for noun, some in counts.items()), highlight=False)
+    raise typer.Exit(FAULTS if faults else OK)
+
+
+@app.command()
+def plan(
+    manifest: ManifestArgument,
+    root: Root = "",
+    preset: Preset = None,
+    set_: Set = None,
+    shards: Shards = "here",
+    allow_root: AllowRoot = None,
+) -> None:
+    """Show what a run would do and cost: counts, what the store already has, seconds and bytes. Writes nothing.
+
+    Examples: `blora plan pairs.csv` · `blora plan pairs.csv --preset paper --set train.steps=500 --root s3://bucket/art`
+    """
+    from manifests.loading.load import load_manifest
+    from tasks.cost import estimate
+    from tasks.plan import make_plan, settings_of
+    from tasks.words import seconds_in_words
+
+    with errors_shown():
+        store = open_store(root)
+        loaded = load_manifest(manifest, allowed_roots=allow_root or ())
+        elsewhere = shards == "pool"
+        settings = settings_of(loaded, preset, parse_overrides(set_))
+        draft = make_plan(store, loaded, settings, devices="" if elsewhere else "auto")
+        cost = estimate(store, draft)
+    show_faults(draft.plan.run.faults)
+    training, drawing = seconds_in_words(cost.train_seconds), seconds_in_words(cost.sample_seconds)
+    print_pairs(
+        {
+            "run": draft.plan.run.run_id,
+            "base": f"{draft.plan.run.base} @ {draft.plan.run.base_revision[:12]}",
+            "adapters": f"{cost.adapters}, of which {cost.adapters_missing} to train in {_missing_packs(draft)} packs",
+            "packs": _packs_said(draft, elsewhere),
+            "pictures": f"{cost.samples}, of which {cost.samples_missing} to draw",
+            "time": f"{training} training + {drawing} drawing on one slot",
+            "gpu hours": f"{(cost.train_seconds + cost.sample_seconds) / 3600:.3f} slot hours",
+            "bytes": f"{cost.bytes / 1e6:.1f} MB to be written",
+            "basis": cost.basis,
+        }
+    )
+    raise typer.Exit(FAULTS if draft.plan.run.faults else OK)
+
+
+@app.command()
+def run(
+    manifest: ManifestArgument,
+    root: Root = "",
+    preset: Preset = None,
+    set_: Set = None,
+    on_fault: OnFault = None,
+    devices: Devices = "auto",
+    shards: Shards = "here",
+    allow_root: AllowRoot = None,
+    verbose: Verbose = False,
+) -> None:
+    """Work a manifest off: train, draw, score. What the store already has is not made again.
+
+    Examples: `blora run manifests/examples/demo.yaml --root demo` · `blora run pairs.csv --preset paper --devices
+    cuda:0,cuda:1`
+    """
+    options = {
+        "root": root,
+        "preset": preset,
+        "overrides": parse_overrides(set_),
+        "on_fault": on_fault,
+        "devices": devices,
+        "shards": shards,
+        "allowed_roots": tuple(allow_root or ()),
+    }
+    _run_flow("stylize", manifest, options, verbose)
+
+
+@app.command()
+def rerun(
+    run_id: RunArgument,
+    root: Root = "",
+    only: Only = None,
+    devices: Devices = "auto",
+    shards: Shards = "here",
+    verbose: Verbose = False,
+) -> None:
+    """Do just what a run still lacks: failed trainings, missing or deleted pictures, missing scores.
+
+    Examples: `blora rerun demo-3f2a9c01d4e5` · `blora rerun demo-3f2a9c01d4e5 --only faults` · `blora rerun
+    demo-3f2a9c01d4e5 --only style=wave --only style=ink --root s3://bucket/art`
+    """
+    options = {"root": root, "only": tuple(only or ()), "devices": devices, "shards": shards}
+    _run_flow("rerun", run_id, options, verbose)
+
+
+app.add_typer(operate.app)
+app.add_typer(measure.app)
+app.add_typer(review.app)
+
+
+def main() -> None:
+    """Entry point of the `blora` command."""
+    app()
+
+
+def _run_flow(name: str, subject: str, options: dict[str, Any], verbose: bool) -> None:
+    """Run one of the two flows in this process with progress bars, then print its scores; ends the command."""
+    environment.quiet_prefect(verbose)
+    from flows import stylize as flows
+    from flows.cli.bars import run_with_bars
+
+    with errors_shown():
+        chosen = RunOptions.model_validate(options)
+        store = open_store(chosen.root)
+        environment.devices(chosen.devices)
+        # A run with faults has ended all the same; what it says of itself is read from the store.
+        _, run_id = run_with_bars(flows.stylize if name == "stylize" else flows.rerun, subject, chosen)
+    _report(store, run_id)
+
+
+def _report(store: Store, run_id: str) -> None:
+    """What a run leaves on the terminal: scores, faults, where everything lies; ends the command."""
+    from tasks.clips import clip_lines, load_measures
+    from tasks.outcome import read_record, recorded_faults
+    from tasks.review.score_table import render, score_table
+    from tasks.runs import load_run
+
+    stand = read_record(store, run_id)
+    rows = score_table(store, load_run(store, run_id))
+    if rows:
+        sys.stdout.write(render(rows[:40], "table"))
+    measures = load_measures(store, run_id)
+    for line in clip_lines(measures):
+        out.print(line, markup=False, highlight=False)
+    show_faults(recorded_faults(store, run_id))
+    report = f"{store.root}/runs/{run_id}/report"
+    moving = {"clips": f"{report}/clips.gif"} if measures else {}
+    sheets = {"contact sheet": f"{report}/contact_sheet.png", **moving, "page": f"{report}/index.html"}
+    print_pairs({"run": run_id, "outcome": stand.sentence, **sheets})
+    raise typer.Exit(OK if stand.complete else FAULTS)
+
+
+def _missing_packs(draft: Any) -> int:
+    return sum(any(a.adapter_id not in draft.held.adapters for a in pack.adapters) for pack in draft.plan.packs)
+
+
+def _packs_said(draft: Any, elsewhere: bool) -> str:
+    """How large the packs are, and who said so."""
+    size = max(len(pack.adapters) for pack in draft.plan.packs)
+    if draft.plan.run.settings.pack_size != "auto":
+        return f"of up to {size}, as pack_size says"
+    known = "not known for machines of a pool" if elsewhere and size == 1 else "of the machine that planned it"
+    return f"of up to {size}, by the memory ({known}); --set pack_size=N says otherwise"

@@ -1,0 +1,202 @@
+"""Commands of an operator: how runs stand, their pictures, the night, what a server must hold, housekeeping."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows.cli.console import (
+    FAULTS,
+    OK,
+    AllowRoot,
+    Devices,
+    Preset,
+    Root,
+    Set,
+    Shards,
+    Verbose,
+    err,
+    errors_shown,
+    open_store,
+    out,
+    parse_overrides,
+    print_pairs,
+    print_table,
+    show_faults,
+)
+from tasks import environment
+from tasks.faults import EndedWithFaults
+
+if TYPE_CHECKING:
+    from tasks.nights import Night
+
+app = typer.Typer()
+
+
+@app.command()
+def nightly(
+    root: Root = "",
+    hours: Annotated[float | None, typer.Option(help="Begin no further manifest after so many hours.")] = None,
+    preset: Preset = None,
+    set_: Set = None,
+    devices: Devices = "auto",
+    shards: Shards = "here",
+    allow_root: AllowRoot = None,
+    verbose: Verbose = False,
+    last: Annotated[bool, typer.Option("--last", help="Do nothing; show what the last night did.")] = False,
+) -> None:
+    """Work off every manifest in the store's inbox/ that has no finished run, one run each; then say what became of it.
+
+    Examples: `blora nightly --root s3://bucket/art` · `blora nightly --hours 5 --devices cuda:0,cuda:1` · `blora
+    nightly --last --root s3://bucket/art`
+    """
+    from tasks.nights import load_night
+
+    options = {
+        "root": root,
+        "hours": hours,
+        "preset": preset,
+        "overrides": parse_overrides(set_),
+        "devices": devices,
+        "shards": shards,
+        "allowed_roots": tuple(allow_root or ()),
+    }
+    with errors_shown():
+        store = open_store(root)
+        if last:
+            night = load_night(store)
+        else:
+            environment.quiet_prefect(verbose)
+            from flows.nightly import nightly as flow
+            from flows.params import NightOptions
+
+            chosen = NightOptions.model_validate(options)
+            environment.devices(chosen.devices)
+            ended: Any = flow(chosen, return_state=True).result(raise_on_failure=False)
+            if isinstance(ended, Exception) and not isinstance(ended, EndedWithFaults):
+                raise ended
+            night = load_night(store, ended.subject if isinstance(ended, EndedWithFaults) else ended["night_id"])
+    _show_night(night)
+
+
+@app.command()
+def deploy(
+    root: Root = "",
+    cron: Annotated[str, typer.Option(help="When the night begins: minute hour day month weekday.")] = "",
+    timezone: Annotated[str, typer.Option(help="Of --cron: an IANA name such as Europe/London.")] = "",
+    gpu_pool: Annotated[str, typer.Option(help="process (workers on bare machines) or kubernetes (jobs).")] = "process",
+    template: Annotated[Path | None, typer.Option(help="Base job template of a Kubernetes pool.")] = None,
+    file: Annotated[Path, typer.Option(help="The deployments.")] = Path("prefect.yaml"),
+    zombie_seconds: Annotated[
+        int, typer.Option(min=60, help="A run is taken for crashed so long after its last heartbeat.")
+    ] = 540,
+) -> None:
+    """Make a Prefect server hold all that the nights need: pools, queues, webhook, automations, deployments.
+
+    Goes to PREFECT_API_URL. Safe to run again; what is as it should be is left alone. BLORA_WEBHOOK_URL says where
+    failed and crashed runs are told.
+
+    Examples: `blora deploy --root s3://bucket/art --cron "0 2 * * *" --timezone Europe/London` · `blora deploy
+    --gpu-pool kubernetes --template infra/k8s/gpu-base-job-template.json`
+    """
+    from tasks import deploy as work
+
+    with errors_shown():
+        if gpu_pool not in ("process", "kubernetes"):
+            raise ValueError(f"--gpu-pool: received {gpu_pool!r}; accepted: process, kubernetes")
+        request = work.DeployRequest(
+            file,
+            root=open_store(root).root,
+            cron=cron or environment.night_cron(),
+            timezone=timezone or environment.night_timezone(),
+            gpu_pool="kubernetes" if gpu_pool == "kubernetes" else "process",
+            job_template=template,
+            zombie_seconds=zombie_seconds,
+        )
+        for step in work.deploy(request):
+            out.print(f"{step.what:<11}  {step.name:<48}  {step.outcome}", markup=False, highlight=False)
+    raise typer.Exit(OK)
+
+
+@app.command()
+def gc(
+    root: Root = "",
+    older_than: Annotated[float, typer.Option(min=1, help="Days since what no run refers to was written.")] = 30,
+    runs_older_than: Annotated[
+        float | None, typer.Option(min=1, help="Drop runs in which nothing was written for so many days, too.")
+    ] = None,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Really delete; without it, only say what would go.")
+    ] = False,
+) -> None:
+    """Drop adapters, pictures and inputs that no run refers to any more. Says what it would do; `--delete` does it.
+
+    Examples: `blora gc --root s3://bucket/art` · `blora gc --older-than 60 --runs-older-than 365 --delete`
+    """
+    from datetime import timedelta
+
+    from tasks.gc import delete_waste, find_waste
+
+    with errors_shown():
+        store = open_store(root)
+        retention = None if runs_older_than is None else timedelta(days=runs_older_than)
+        findings = find_waste(store, timedelta(days=older_than), retention)
+        rows = [
+            (waste.kind, len(waste.names), len(waste.keys), f"{waste.bytes / 1e6:.1f} MB") for waste in findings.waste
+        ]
+        if rows:
+            print_table(("kind", "items", "objects", "size"), rows)
+        if not delete:
+            out.print("nothing deleted; --delete does it" if rows else "nothing to delete", highlight=False)
+            raise typer.Exit(OK)
+        gone = sum(number for _, number in delete_waste(store, findings))
+    out.print(f"{gone} objects deleted", highlight=False)
+    raise typer.Exit(OK)
+
+
+@app.command()
+def status(run_id: Annotated[str, typer.Argument(help="Run id; none lists all runs.")] = "", root: Root = "") -> None:
+    """How runs stand, by what the store holds: who is at work where, what is left, what failed and why, and its log.
+
+    Examples: `blora status` · `blora status demo-3f2a9c01d4e5 --root demo`
+    """
+    from tasks.status import full_status, list_runs
+
+    with errors_shown():
+        store = open_store(root)
+        if not run_id:
+            print_table(("run", "state", "created", "outcome"), list_runs(store))
+            raise typer.Exit(OK)
+        status = full_status(store, run_id)
+    stand = status.outcome
+    print_pairs(
+        {
+            "run": stand.run_id,
+            "state": status.state,
+            "outcome": stand.sentence,
+            "left": str(status.left),
+            **({"passed": status.passed} if status.passed else {}),
+            "everything": f"{store.root}/runs/{stand.run_id}/",
+        }
+    )
+    for holder in status.at_work:
+        print_pairs({"at work": f"{holder.what}: {holder.who}"})
+    for fault in stand.faults:
+        show_faults([fault])
+        if fault.item in status.logs:
+            err.print(f"  log: {status.logs[fault.item]}", style="yellow", markup=False, highlight=False)
+    raise typer.Exit(OK if stand.complete else FAULTS)
+
+
+def _show_night(night: Night) -> None:
+    """Print a night: a table, then every fault, then the sentence; ends the command."""
+    rows = [(entry.manifest, entry.state, entry.run_id, entry.sentence) for entry in night.entries]
+    if rows:
+        print_table(("manifest", "state", "run", "outcome"), rows)
+    for entry in night.entries:
+        for fault in entry.faults:
+            err.print(f"{entry.manifest}: {fault}", style="yellow", markup=False, highlight=False)
+    out.print(f"night {night.night_id}: {night.sentence}", markup=False, highlight=False)
+    raise typer.Exit(FAULTS if night.failed else OK)

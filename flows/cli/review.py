@@ -1,0 +1,235 @@
+"""Commands for looking at what was made: pages, decisions, comparisons, nights over time."""
+
+from __future__ import annotations
+
+import webbrowser
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.cli.console import (
+    FAULTS,
+    OK,
+    Root,
+    RunArgument,
+    err,
+    errors_shown,
+    open_store,
+    out,
+    print_aligned,
+    print_pairs,
+)
+from manifests.errors import counted
+
+if TYPE_CHECKING:
+    from manifests.store.store import Store
+
+app = typer.Typer()
+
+Open = Annotated[bool, typer.Option("--open", help="Open the page in the browser; of a bucket, a copy is made.")]
+
+
+@app.command()
+def report(
+    run_id: Annotated[str, typer.Argument(help="Run id, as `blora status` lists it; none with --nights.")] = "",
+    root: Root = "",
+    nights: Annotated[
+        int, typer.Option("--nights", min=0, help="Instead of a run: yield, scores, cost and faults of so many nights.")
+    ] = 0,
+    out_: Annotated[str, typer.Option("--out", help="Write a copy with all that it shows into this folder.")] = "",
+    open_: Open = False,
+    pictures: Annotated[
+        bool, typer.Option("--pictures/--no-pictures", help="Whether a copy holds the pictures in full size.")
+    ] = True,
+) -> None:
+    """Write the page of a run again, or a copy of it to take away; or the page about nights over time.
+
+    With --nights, the exit code is 1 where the last night's scores fall out of the band of the nights before.
+
+    Examples: `blora report RUN --open` · `blora report RUN --out ./for-ada --no-pictures` · `blora report --nights 30
+    --root s3://bucket/art`
+    """
+    with errors_shown():
+        if bool(run_id) == bool(nights):
+            raise ValueError("report: give a run id, or --nights NUMBER, and not both")
+        store = open_store(root)
+        if nights:
+            if out_:
+                raise ValueError("report: --out copies the page of a run, and does not go with --nights")
+            alarms = _report_nights(store, nights, open_)
+            raise typer.Exit(FAULTS if alarms else OK)
+        _report_run(store, run_id, out_, open_, pictures)
+    raise typer.Exit(OK)
+
+
+@app.command()
+def review(
+    run_id: RunArgument,
+    decisions: Annotated[str, typer.Argument(help="The file that the page exported; a path or s3:// address.")],
+    root: Root = "",
+) -> None:
+    """Record what a reviewer marked on the page of a run: keep, reject, redo.
+
+    Of several marks on one picture the last one counts. For each picture to be redone the run gets a further one of the
+    same pair with another seed, which `blora rerun` draws; the old picture stays.
+
+    Examples: `blora review RUN RUN.decisions.json` · `blora review RUN ./ada.json --root s3://bucket/art`
+    """
+    from tasks.collect import write_choice
+    from tasks.report.run_page import write_report
+    from tasks.review.decisions import load_marks, read_marks
+    from tasks.review.redo import record_review
+    from tasks.runs import load_plan
+    from tasks.stock import take_stock
+
+    with errors_shown():
+        store = open_store(root)
+        plan = load_plan(store, run_id)
+        marks = read_marks(decisions, plan)
+        added = record_review(store, plan, marks)
+        plan = load_plan(store, run_id)
+        stock = take_stock(store, plan)
+        write_report(store, plan, stock, write_choice(store, plan, stock))
+        standing = Counter(mark.decision for mark in load_marks(store, run_id).values())
+    lines = {
+        "read": f"{len(marks)} decisions",
+        "standing": f"{standing['keep']} kept, {standing['reject']} rejected, {standing['redo']} redone",
+    }
+    if added:
+        lines["next"] = f"blora rerun {run_id} draws {counted(len(added), 'picture')} with new seeds"
+    print_pairs(lines)
+    raise typer.Exit(OK)
+
+
+@app.command()
+def export(
+    run_id: RunArgument,
+    folder: Annotated[str, typer.Argument(help="Folder to write to.")],
+    root: Root = "",
+    kept: Annotated[bool, typer.Option("--kept", help="Only pictures that a review says to keep.")] = False,
+    best: Annotated[bool, typer.Option("--best", help="Only the best of the candidates of each picture.")] = False,
+    mp4: Annotated[
+        bool, typer.Option("--mp4", help="Clips also as MP4, where the program ffmpeg is installed.")
+    ] = False,
+) -> None:
+    """Copy a run's pictures out under names a person reads (content__style__seed.png), with tables and contact sheet.
+
+    Clips come as animated GIFs beside their frames (clip__style__seed.gif).
+
+    Examples: `blora export demo-3f2a9c01d4e5 ./pictures` · `blora export RUN ./delivery --best --root s3://bucket/art`
+    · `blora export RUN ./film --mp4`
+    """
+    from tasks.export import FilmError, export_clips, export_films, export_run
+
+    with errors_shown():
+        store = open_store(root)
+        count, missing = export_run(store, run_id, folder, kept=kept, best=best)
+        clips = export_clips(store, run_id, folder, kept=kept)
+    try:
+        films = export_films(store, run_id, folder, clips) if mp4 and clips else []
+    except FilmError as error:  # MP4 is an extra: what was asked for besides is there
+        films = []
+        err.print(str(error), style="yellow", markup=False, highlight=False)
+    for path in (*clips, *films):
+        out.print(path, markup=False, highlight=False)
+    out.print(
+        f"{counted(count, 'picture')} in {folder}"
+        + (f"; {missing} are missing: blora rerun {run_id}" if missing else ""),
+        highlight=False,
+    )
+    raise typer.Exit(FAULTS if missing else OK)
+
+
+@app.command()
+def compare(
+    run_a: Annotated[str, typer.Argument(help="The run that is compared with.")],
+    run_b: Annotated[str, typer.Argument(help="The run whose difference is told.")],
+    root: Root = "",
+    open_: Open = False,
+) -> None:
+    """The same pairs under two settings: paired differences of every score with 95 % intervals, tables and a page.
+
+    Pairs have the same content images, style images and seed in both runs.
+
+    Examples: `blora compare RUN_A RUN_B` · `blora compare RUN_A RUN_B --open --root s3://bucket/art`
+    """
+    from tasks.report.comparison import compare as compare_runs
+    from tasks.report.comparison_page import write_comparison
+
+    with errors_shown():
+        store = open_store(root)
+        comparison = compare_runs(store, run_a, run_b)
+        page = f"{store.root}/{write_comparison(store, comparison)}"
+        rows = [
+            (
+                difference.score + (" (low is good)" if difference.lower_is_better else ""),
+                f"{difference.mean_a:.4g}",
+                f"{difference.mean_b:.4g}",
+                f"{difference.difference:+.4g}",
+                "-"
+                if difference.low is None or difference.high is None
+                else f"{difference.low:+.4g} to {difference.high:+.4g}",
+                str(difference.pairs),
+                difference.verdict,
+            )
+            for difference in comparison.differences
+        ]
+        print_aligned([("score", "a", "b", "b - a", "95 % interval", "pairs", "verdict"), *rows])
+        for name, reason in comparison.left_out.items():
+            out.print(f"{name} is not compared: {reason}", markup=False, highlight=False)
+        if comparison.alone_a or comparison.alone_b:
+            out.print(
+                f"without counterpart: {comparison.alone_a} pictures of a, {comparison.alone_b} of b", highlight=False
+            )
+        out.print(page, markup=False, highlight=False)
+        if open_:
+            _open_of(store, page)
+    raise typer.Exit(OK)
+
+
+def _report_nights(store: Store, last: int, open_: bool) -> int:
+    """Write the report about nights; returns how many alarms the last one has."""
+    from tasks.report.trends_page import write_nights
+
+    key, alarms = write_nights(store, last)
+    page = f"{store.root}/{key}"
+    for (name, _), point in alarms:
+        band = f"{point.low:.4g} to {point.high:.4g}"
+        err.print(
+            f"{point.date}: {name} {point.value:.4g} is {point.alarm} than the nights before ({band})",
+            style="yellow",
+            markup=False,
+            highlight=False,
+        )
+    out.print(page, markup=False, highlight=False)
+    if open_:
+        _open_of(store, page)
+    return len(alarms)
+
+
+def _report_run(store: Store, run_id: str, folder: str, open_: bool, pictures: bool) -> None:
+    from tasks.report.run_page import copy_report, write_report
+    from tasks.runs import load_plan
+
+    page = f"{store.root}/{write_report(store, load_plan(store, run_id))}"
+    if not folder and open_ and store.root.startswith("s3://"):
+        folder = f"{run_id}-report"
+    if folder:
+        page = str(copy_report(store, run_id, folder, pictures=pictures))
+    out.print(page, markup=False, highlight=False)
+    if open_:
+        _open(page)
+
+
+def _open_of(store: Store, page: str) -> None:
+    """Open a page of the store, which must lie on this machine."""
+    if store.root.startswith("s3://"):
+        raise ValueError(f"--open: a browser cannot open {page}; open it where the bucket is served")
+    _open(page)
+
+
+def _open(page: str) -> None:
+    if not webbrowser.open(Path(page).resolve().as_uri()):
+        raise ValueError(f"--open: no browser was found on this machine; the page is {page}")

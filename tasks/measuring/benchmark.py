@@ -1,0 +1,184 @@
+"""Files of the paired benchmark: trained adapters kept, tables, report and picture sheet written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from manifests.tables.measuring import BENCH, BENCH_RATES
+from manifests.tables.parquet import to_parquet_bytes, to_table
+from tasks.measuring.benchmark_report import report, sheet
+
+if TYPE_CHECKING:
+    from blora.benchmark.drawings import PairedSet, Split
+    from blora.benchmark.run import BenchResult, Rate
+
+SHEET_PAIRS = 24
+"""Pairs on the picture sheet, evenly taken from all."""
+
+
+class FolderOfAdapters(MutableMapping[str, bytes]):
+    """Adapters by key, each a file that is written whole or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make the folder if it is missing."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+
+    def __getitem__(self, key: str) -> bytes:
+        path = self._path(key)
+        if not path.is_file():
+            raise KeyError(key)
+        return path.read_bytes()
+
+    def __setitem__(self, key: str, value: bytes) -> None:
+        from blora.adapters.safetensors_bytes import write_whole
+
+        write_whole(self._path(key), value)
+
+    def __delitem__(self, key: str) -> None:
+        self._path(key).unlink()
+
+    def __iter__(self) -> Iterator[str]:
+        return (path.stem for path in sorted(self._folder.glob("*.safetensors")))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, key: object) -> bool:
+        return self._path(str(key)).is_file()
+
+    def _path(self, key: str) -> Path:
+        return self._folder / f"{key}.safetensors"
+
+
+@dataclass(frozen=True)
+class BenchRequest:
+    """What is to be measured.
+
+    Attributes:
+        split: validation, to choose settings by, or test, to report.
+        pairs: at least so many; the grid is completed.
+        rows: some rows only; empty: all.
+        base: embedded, a folder, or org/model@revision.
+        preset: the settings to start from.
+        overrides: settings laid over the preset's own.
+        device: cpu or cuda:0.
+    """
+
+    split: Split
+    pairs: int
+    rows: Sequence[str]
+    base: str
+    preset: str
+    overrides: Mapping[str, Any]
+    device: str
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """What was measured, on what, and with which settings."""
+
+    result: BenchResult
+    rates: list[Rate]
+    paired: PairedSet
+    base: str
+    base_revision: str
+    settings: dict[str, Any]
+
+
+def measure(folder: Path, request: BenchRequest, tell: Callable[[str, int, int], None]) -> Measurement:
+    """Run the benchmark; adapters go to, and come from, the folder's ``adapters``.
+
+    Raises:
+        BloraError: What the method refuses: settings, rows, a base that cannot be loaded, a training that diverged.
+    """
+    from blora.benchmark.drawings import load_paired
+    from blora.benchmark.rows import ROWS
+    from blora.benchmark.run import run_bench, summarise
+    from blora.errors import SettingFault, SettingsError
+    from blora.models.model import load_base
+    from blora.settings.resolve import resolve
+
+    settings = resolve(request.preset, request.overrides)
+    if settings.train.precision != settings.sample.precision:
+        fault = SettingFault("sample.precision", "not train.precision", settings.sample.precision, "the same for both")
+        raise SettingsError([fault])
+    loaded, paired = load_base(request.base, request.device, settings.train.precision), load_paired()
+    kept = FolderOfAdapters(folder / "adapters")
+    rows = request.rows or ROWS
+    result = run_bench(loaded, paired, request.split, request.pairs, settings, rows=rows, kept=kept, tell=tell)
+    return Measurement(
+        result, summarise(result), paired, loaded.name, loaded.revision, settings.model_dump(mode="json")
+    )
+
+
+def write_tables(folder: Path, measurement: Measurement) -> None:
+    """Write ``bench.parquet`` (a row per pair and method), ``rates.parquet`` and both with the settings as JSON."""
+    from blora.adapters.safetensors_bytes import write_whole
+
+    pictures, rates = list(_picture_rows(measurement)), list(_rate_rows(measurement))
+    write_whole(folder / "bench.parquet", to_parquet_bytes(to_table(pictures, BENCH)))
+    write_whole(folder / "rates.parquet", to_parquet_bytes(to_table(rates, BENCH_RATES)))
+    about = {
+        "base": measurement.base,
+        "base_revision": measurement.base_revision,
+        "split": measurement.result.split,
+        "judge_version": measurement.result.judge,
+        "judge_choices": measurement.result.chosen,
+        "left_out": measurement.result.left_out,
+        "settings": measurement.settings,
+    }
+    body = json.dumps({**about, "rates": rates, "pictures": pictures}, indent=1)
+    write_whole(folder / "bench.json", body.encode())
+
+
+def write_report(folder: Path, measurement: Measurement) -> str:
+    """Write ``report.md`` and ``sheet.png``; return the report's table with the rows that were left out."""
+    from blora.adapters.safetensors_bytes import write_whole
+
+    result, every = measurement.result, range(len(measurement.result.pairs))
+    shown = list(every)[:: max(1, -(-len(every) // SHEET_PAIRS))]
+    write_whole(folder / "sheet.png", sheet(measurement.paired, result, shown))
+    page, table = report(measurement.rates, result, measurement.base, measurement.base_revision, measurement.settings)
+    write_whole(folder / "report.md", page.encode())
+    return f"{table}\nreport: {folder / 'report.md'}, pictures: {folder / 'sheet.png'}"
+
+
+def _picture_rows(measurement: Measurement) -> Iterator[dict[str, object]]:
+    things, styles = measurement.paired.things, measurement.paired.styles
+    for row, verdicts in measurement.result.verdicts.items():
+        for number, (pair, verdict) in enumerate(zip(measurement.result.pairs, verdicts, strict=True)):
+            yield {
+                "row": row,
+                "pair": number,
+                "split": measurement.result.split,
+                "thing_code": things[pair.thing].code,
+                "thing": things[pair.thing].name,
+                "content_style": styles[pair.content_style].name,
+                "style_thing": things[pair.style_thing].name,
+                "style": styles[pair.style].name,
+                "style_seen": styles[pair.style].seen,
+                "seed": pair.seed,
+                "style_named": styles[verdict.style].name,
+                "style_right": verdict.style_right,
+                "thing_found": things[verdict.thing].name,
+                "thing_right": verdict.thing_right,
+                "perceptual_distance": verdict.perceptual_distance,
+                "colour_distance": verdict.colour_distance,
+                "edge_distance": verdict.edge_distance,
+                "content_colour_distance": verdict.content_colour_distance,
+                "base": measurement.base,
+                "base_revision": measurement.base_revision,
+                "judge_version": measurement.result.judge,
+            }
+
+
+def _rate_rows(measurement: Measurement) -> Iterator[dict[str, object]]:
+    for rate in measurement.rates:
+        drawn = measurement.result.drawn[rate.row]
+        cost = {name: getattr(drawn, name) for name in ("train_seconds", "draw_seconds", "adapter_bytes")}
+        yield {**asdict(rate), "pairs": len(measurement.result.pairs), **cost}

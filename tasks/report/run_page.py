@@ -1,0 +1,200 @@
+"""The page of a run: ``runs/<run_id>/report/index.html``, or a copy of it with all that it shows in a folder.
+
+It is written when a run ends, and again by `blora report`; what it says is what the store holds at that moment.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from manifests import layout
+from manifests.store.parallel import in_parallel
+from manifests.store.run_folder import find_table
+from manifests.store.store import Store
+from manifests.tables.parquet import from_parquet_bytes
+from manifests.tables.run import ADAPTERS, FAULTS
+from tasks.faults import fault_row
+from tasks.report.html import write_page
+from tasks.report.run_data import run_columns
+from tasks.report.thumbnails import in_pages, write_thumbnails
+from tasks.review.best import Choice, choose_of
+from tasks.review.decisions import load_marks
+from tasks.runs import Plan, load_plan
+from tasks.stock import Stock, take_stock
+
+SCRIPTS = ("common.js", "model.js", "marks.js", "thumbnails.js", "sheet.js", "pair.js", "run.js")
+FAULTS_SHOWN = 500
+TABLES = ("plan", "samples", "best", "scores", "adapters", "faults", "slots", "clips")
+SHEETS = ("contact_sheet.png", "strips.png", "clips.gif")
+_IN_STORE = "../../../"  # from the page's folder to the store's root
+_COPIED = "store/"
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a page is written, and what it may link to.
+
+    Attributes:
+        target: the store, or a folder opened as one.
+        prefix: the page's folder within it.
+        root: from there to what the page shows.
+        adapters: whether adapters lie there.
+        pictures: whether pictures in full size lie there.
+    """
+
+    target: Store
+    prefix: str
+    root: str
+    adapters: bool
+    pictures: bool
+
+    @property
+    def links(self) -> dict[str, Any]:
+        """What templates and scripts are told."""
+        return {"root": self.root, "adapters": self.adapters, "pictures": self.pictures}
+
+
+def write_report(store: Store, plan: Plan, stock: Stock | None = None, choices: Sequence[Choice] | None = None) -> str:
+    """Write the page of a run into the store.
+
+    Args:
+        store: the store.
+        plan: the run's plan.
+        stock: what the store has of it, where that is known already.
+        choices: what was chosen of candidates by that stock, where that is known already.
+
+    Returns:
+        The key of index.html.
+    """
+    prefix = layout.report_prefix(plan.run.run_id)
+    stock = stock or take_stock(store, plan)
+    choices = choose_of(store, plan, stock) if choices is None else choices
+    _write(store, plan, stock, choices, _Place(store, prefix, _IN_STORE, adapters=True, pictures=True))
+    return f"{prefix}index.html"
+
+
+def copy_report(store: Store, run_id: str, folder: str, *, pictures: bool = True) -> Path:
+    """Write the page of a run and everything that it shows into a folder, to look at without the store.
+
+    Adapters are left out: they are large, and nobody looks at them.
+
+    Args:
+        store: the store.
+        run_id: the run.
+        folder: where to; made if it is not there.
+        pictures: also copy the pictures in full size; without them the page shows thumbnails alone.
+
+    Returns:
+        The path of index.html.
+
+    Raises:
+        RunNotFound: no such run.
+    """
+    plan = load_plan(store, run_id)
+    stock, target = take_stock(store, plan), Store.open(folder)
+    keys = {layout.image_key(image_id) for adapter in plan.adapters for image_id in adapter.image_ids}
+    keys |= {layout.run_key(run_id, name) for name in _file_names()}
+    if pictures:
+        keys |= {sample.key for sample in plan.samples if sample.sample_id in stock.pictures}
+
+    thumbnails = layout.thumbnails_prefix(run_id)
+    places = {key: _COPIED + key for key in sorted(keys)}
+    places |= {key: f"thumbnails/{key.removeprefix(thumbnails)}" for key in store.list(thumbnails)}
+
+    def copy(key: str) -> None:
+        if (data := store.find(key)) is not None:  # the page names only what is there
+            target.replace(places[key], data)
+
+    in_parallel(store, copy, list(places))
+    choices = choose_of(store, plan, stock)
+    _write(store, plan, stock, choices, _Place(target, "", _COPIED, adapters=False, pictures=pictures))
+    return Path(folder) / "index.html"
+
+
+def _write(store: Store, plan: Plan, stock: Stock, choices: Sequence[Choice], place: _Place) -> None:
+    run_id = plan.run.run_id
+    references = sorted({layout.image_key(image_id) for adapter in plan.adapters for image_id in adapter.image_ids})
+    pages = in_pages(references)
+    for shard in plan.shards:
+        pages += in_pages([sample.key if sample.sample_id in stock.pictures else None for sample in shard.samples])
+    thumbnails = write_thumbnails(store, pages, place.target, f"{place.prefix}thumbnails/")
+    data = run_columns(plan, stock, choices, load_marks(store, run_id), references, thumbnails)
+    faults = _faults(store, plan)
+    body = json.loads(store.read(layout.run_key(run_id, "run.json")))
+    names = _file_names()
+    written = in_parallel(store, store.exists, [layout.run_key(run_id, name) for name in names])
+    adapters = _adapters(store, run_id)
+    write_page(
+        place.target,
+        place.prefix,
+        "run.html.j2",
+        SCRIPTS,
+        data | place.links,
+        run=plan.run,
+        written_at=datetime.now(UTC),
+        counts={
+            "samples": len(plan.samples),
+            "done": len(stock.pictures),
+            "chosen": sum(data["samples"]["best"]),
+            "adapters": len(plan.adapters),
+            "whole": len(stock.adapters),
+            "contents": len(data["contents"]),
+            "styles": len(data["styles"]),
+        },
+        faults=faults[:FAULTS_SHOWN],
+        faults_left=max(0, len(faults) - FAULTS_SHOWN),
+        adapters=adapters,
+        cost=_cost(body.get("timings") or {}, stock, adapters),
+        passed=str((body.get("yield") or {}).get("sentence", "")),
+        settings=_flat(plan.run.settings.model_dump(mode="json")),
+        files=[name for name, is_there in zip(names, written, strict=True) if is_there],
+        links=place.links,
+    )
+
+
+def _file_names() -> list[str]:
+    tables = [f"{name}.parquet" for name in TABLES]
+    return [*(f"report/{name}" for name in SHEETS), *tables, "run.json", "manifest.json"]
+
+
+def _faults(store: Store, plan: Plan) -> list[dict[str, Any]]:
+    """The faults as the run last ended; while it has not ended, those found in its manifest."""
+    if (data := store.find(layout.run_key(plan.run.run_id, "faults.parquet"))) is None:
+        return [fault_row(fault, plan.run.run_id) for fault in plan.run.faults]
+    return from_parquet_bytes(data, FAULTS).to_pylist()
+
+
+def _adapters(store: Store, run_id: str) -> list[dict[str, Any]]:
+    return find_table(store, layout.run_key(run_id, "adapters.parquet"), ADAPTERS).to_pylist()
+
+
+def _cost(
+    timings: Mapping[str, Any], stock: Stock, adapters: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, str, float, int]]:
+    """What the run cost: (what, of how many, seconds on the device, bytes) for each kind of work."""
+    bytes_of = {
+        "trained": sum(adapter["content_bytes"] + adapter["style_bytes"] for adapter in adapters),
+        "drawn": sum(entry.size for entry in stock.pictures.values()),
+        "scored": 0,
+    }
+    words = (("trained", "train", "adapters"), ("drawn", "sample", "pictures"), ("scored", "score", "pictures"))
+    return [
+        (done, f"{timings.get(done, 0):.0f} {unit}", float(timings.get(f"{kind}_seconds", 0.0)), bytes_of[done])
+        for done, kind, unit in words
+    ]
+
+
+def _flat(nested: dict[str, Any], path: str = "") -> list[tuple[str, str]]:
+    """Settings as (dotted name, value)."""
+    rows: list[tuple[str, str]] = []
+    for name, value in nested.items():
+        if isinstance(value, dict):
+            rows += _flat(value, f"{path}{name}.")
+        else:
+            rows.append((path + name, json.dumps(value, ensure_ascii=False)))
+    return rows

@@ -1,0 +1,140 @@
+"""The score table as people read it: one row per picture, one column per score."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.table import Table
+
+from manifests import layout
+from manifests.store.store import Store
+from tasks.compaction import read_scores
+from tasks.review.best import read_best
+from tasks.review.score_order import default_sort, lower_is_better
+from tasks.runs import RunInfo
+
+HEAD = ("content", "style", "seed")
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """One picture and its scores; `chosen` says whether it is the best of its candidates (`tasks.review.best`)."""
+
+    sample_id: str
+    content_name: str
+    style_name: str
+    seed: int
+    key: str
+    scores: dict[str, float] = field(default_factory=dict)
+    chosen: bool = True
+
+    @property
+    def chosen_word(self) -> str:
+        """`chosen` as people read and ask for it."""
+        return "yes" if self.chosen else "no"
+
+
+def score_table(
+    store: Store, run: RunInfo, *, sort: str = "", best_first: bool = False, where: Sequence[str] = ()
+) -> list[ScoreRow]:
+    """The scored pictures of a run.
+
+    Args:
+        store: the store.
+        run: the run.
+        sort: the score to sort by, or `default_sort`; rows without it come last.
+        best_first: worst rows come first unless this is set.
+        where: conditions that a row must meet, each ``column=value``, ``score<number`` or ``score>number``.
+
+    Raises:
+        ValueError: a condition that cannot be read, or an unknown column.
+    """
+    best = read_best(store, run.run_id)
+    rows: dict[str, ScoreRow] = {}
+    names: set[str] = set()
+    for sample_id, content_id, style_id, content, style, seed, name, value in read_scores(store, run).columns(
+        "sample_id", "content_id", "style_id", "content_name", "style_name", "seed", "score", "value"
+    ):
+        if sample_id not in rows:
+            key = layout.sample_key(content_id, style_id, sample_id)
+            rows[sample_id] = ScoreRow(sample_id, content, style, seed, key, chosen=best is None or sample_id in best)
+        rows[sample_id].scores[name] = value
+        names.add(name)
+    scored = list(rows.values())
+    sort = sort or default_sort(names)
+    if sort not in names and scored:
+        raise ValueError(f"sort: received {sort!r}; accepted: {', '.join(sorted(names))}")
+    for condition in where:
+        scored = [row for row in scored if _meets(row, condition, sorted(names))]
+    sign = 1.0 if best_first == lower_is_better(sort) else -1.0
+    return sorted(scored, key=lambda row: (sort not in row.scores, sign * row.scores.get(sort, 0.0)))
+
+
+def render(rows: Sequence[ScoreRow], form: str) -> str:
+    """The rows as text.
+
+    Args:
+        rows: the rows, in order.
+        form: ``table`` (for people), ``csv`` or ``json``.
+
+    Raises:
+        ValueError: another form.
+    """
+    forms: dict[str, Callable[[Sequence[ScoreRow], Sequence[str]], str]]
+    forms = {"table": _as_table, "csv": _as_csv, "json": _as_json}
+    if form not in forms:
+        raise ValueError(f"format: received {form!r}; accepted: {', '.join(forms)}")
+    return forms[form](rows, sorted({name for row in rows for name in row.scores}))
+
+
+def _as_json(rows: Sequence[ScoreRow], names: Sequence[str]) -> str:
+    records = [{**{k: v for k, v in vars(row).items() if k != "scores"}, **row.scores} for row in rows]
+    return json.dumps(records, indent=2, ensure_ascii=False) + "\n"
+
+
+def _as_csv(rows: Sequence[ScoreRow], names: Sequence[str]) -> str:
+    sheet = io.StringIO()
+    writer = csv.writer(sheet, lineterminator="\n")
+    writer.writerow([*HEAD, *names, "chosen", "key"])
+    for row in rows:
+        scores = [repr(row.scores[name]) if name in row.scores else "" for name in names]
+        writer.writerow([row.content_name, row.style_name, row.seed, *scores, row.chosen_word, row.key])
+    return sheet.getvalue()
+
+
+def _as_table(rows: Sequence[ScoreRow], names: Sequence[str]) -> str:
+    """Columns for people; which pictures are chosen is told only where some are not."""
+    table = Table(box=None, pad_edge=False)
+    with_choice = not all(row.chosen for row in rows)
+    for index, name in enumerate([*HEAD, *names, *(["chosen"] if with_choice else [])]):
+        table.add_column(name.replace("_", "\n", 1), justify="left" if index < 2 else "right", no_wrap=index > 1)
+    for row in rows:
+        numbers = [f"{row.scores[name]:.3f}" if name in row.scores else "-" for name in names]
+        choice = [row.chosen_word] if with_choice else []
+        table.add_row(row.content_name, row.style_name, str(row.seed), *numbers, *choice)
+    console = Console(file=io.StringIO(), width=max(100, 14 * len(table.columns)), markup=False)
+    with console.capture() as captured:
+        console.print(table, markup=False)
+    return captured.get()
+
+
+def _meets(row: ScoreRow, condition: str, scores: Sequence[str]) -> bool:
+    columns = {"content": row.content_name, "style": row.style_name, "seed": str(row.seed)}
+    columns |= {"sample_id": row.sample_id, "chosen": row.chosen_word}
+    for sign in ("=", "<", ">"):
+        name, sign_there, value = condition.partition(sign)
+        if not sign_there:
+            continue
+        if sign == "=" and name in columns:
+            return columns[name] == value
+        if sign != "=" and name in scores:
+            number = row.scores.get(name, float("nan"))
+            return number < float(value) if sign == "<" else number > float(value)
+    raise ValueError(
+        f"where: received {condition!r}; accepted: {'=, '.join(columns)}= or a score with < or >: {', '.join(scores)}"
+    )

@@ -1,0 +1,20 @@
+"""Amounts as a person says them."""
+
+from __future__ import annotations
+
+
+def size_in_words(count: float) -> str:
+    """Return bytes as a person says them, in powers of ten."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def seconds_in_words(seconds: float) -> str:
+    """Return a duration as a person says it."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,104 @@
+"""What a terminal shows of the events of a run, a probe, another method and the benchmark."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from flows.cli.bars import Bars, run_with_bars
+from tasks import progress
+from tasks.faults import EndedWithFaults, TaskError
+
+
+def shown(*events: dict[str, Any]) -> tuple[Bars, dict[str, str]]:
+    """The bars after some events, and on each its "M/N", by the title; hidden ones are left out."""
+    console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
+    bars = Bars(console)
+    for event in events:
+        bars(event)
+    return bars, read(bars, console)
+
+
+def read(bars: Bars, console: Console) -> dict[str, str]:
+    with console.capture() as captured:
+        console.print(bars._progress.get_renderable())
+    lines = re.findall(r"^(\S.*?) +[━╸╺ ]+ +(\d+/\d+) \S+ *(.*?) *$", captured.get(), re.MULTILINE)
+    return {title: f"{numbers} {note}".strip() for title, numbers, note in lines}
+
+
+def test_a_run_has_a_bar_for_each_kind_of_work_it_has() -> None:
+    total, done = {"train": 0, "sample": 10, "score": 10}, {"train": 0, "sample": 4, "score": 3}
+    bars, lines = shown(
+        {"kind": "run", "id": "demo-1"},
+        {"kind": "work", "id": "demo-1", "total": total, "done": done},
+        {"kind": "sample", "id": "a", "done": 2, "total": 5},
+        {"kind": "sample", "id": "b", "done": 1, "total": 5},
+        {"kind": "sample", "id": "a", "done": 3, "total": 5},
+        {"kind": "score", "id": "a", "done": 1, "total": 5},
+    )
+    assert bars.subject == "demo-1"
+    assert lines == {"pictures": "8/10", "scores": "4/10"}, "an item counts once, beside what was there"
+
+
+def test_training_tells_its_loss() -> None:
+    work = {"kind": "work", "id": "r", "total": {"train": 20}, "done": {"train": 0}}
+    _, lines = shown(work, {"kind": "train", "id": "p", "done": 7, "total": 20, "loss": 0.12345})
+    assert lines == {"training": "7/20 loss 0.1235"}
+
+
+def test_parts_of_a_probe_that_have_not_begun_count_as_large_as_the_largest() -> None:
+    bars, lines = shown(
+        {"kind": "parts", "id": "probe-1", "done": 0, "total": 3},
+        {"kind": "probe", "id": "0", "done": 8, "total": 64},
+        {"kind": "probe", "id": "1", "done": 4, "total": 16},
+    )
+    assert bars.subject == "probe-1" and lines == {"pictures": "12/144"}
+    bars({"kind": "probe", "id": "2", "done": 0, "total": 16})
+    assert read(bars, Console(file=io.StringIO(), width=100))["pictures"] == "12/96"
+
+
+def test_another_method_has_a_bar_of_its_own() -> None:
+    _, lines = shown(
+        {"kind": "work", "id": "r", "total": {"sample": 4}, "done": {"sample": 4}},
+        {"kind": "method", "id": "prompt: drawing", "done": 1, "total": 4},
+        {"kind": "method", "id": "prompt: drawing", "done": 2, "total": 5},
+    )
+    assert lines == {"pictures": "4/4", "prompt: drawing": "2/5"}
+
+
+def test_steps_hide_those_before() -> None:
+    console = Console(file=io.StringIO(), width=100)
+    bars = Bars(console)
+    bars.step("blora: training", 5, 5)
+    bars.step("blora: drawing", 1, 2)
+    assert read(bars, console) == {"blora: drawing": "1/2"}
+
+
+class State:
+    """What a flow returns."""
+
+    def __init__(self, ended: object, message: str = "") -> None:
+        self.ended, self.message = ended, message
+
+    def result(self, raise_on_failure: bool) -> object:
+        assert not raise_on_failure
+        return self.ended
+
+
+def test_a_flow_under_bars_gives_its_result_its_faults_or_its_error() -> None:
+    def flow(ended: object, subject: str, return_state: bool) -> State:
+        if subject:
+            progress.publish({"kind": "run", "id": subject})
+        return State(ended, "no slot was free")
+
+    assert run_with_bars(flow, {"a": 1}, "r1") == ({"a": 1}, "r1")
+    faults = EndedWithFaults("r2", "1 of 2")
+    assert run_with_bars(flow, faults, "r2") == (faults, "r2")
+    with pytest.raises(ValueError, match="bad"):
+        run_with_bars(flow, ValueError("bad"), "r3")
+    with pytest.raises(TaskError, match="no slot was free"):
+        run_with_bars(flow, None, "")
