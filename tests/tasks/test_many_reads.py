@@ -32,7 +32,7 @@ from tasks.review.decisions import Mark, load_marks, record_marks
 from tasks.review.score_table import score_table
 from tasks.runs import Plan
 from tasks.stock import take_stock
-from tasks.strips import Step, Strip, write_strips
+from tasks.strips import Strip, StripStep, write_strips
 from tests.made_run import finish, plan_run, png
 
 DECIDED = datetime(2026, 11, 22, tzinfo=UTC)
@@ -44,7 +44,7 @@ Work = Callable[[Store, Plan], object]
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Plan]:
     """A closed run of 12 pictures with a strip, decisions in four files, and another method's pictures."""
     store, plan = plan_run(tmp_path_factory.mktemp("many"), ["apple", "owl", "pot"], ["wave", "ink", "sun", "oil"])
-    steps = tuple(Step(str(number), sample.sample_id, sample.key) for number, sample in enumerate(plan.samples))
+    steps = tuple(StripStep(str(number), sample.sample_id, sample.key) for number, sample in enumerate(plan.samples))
     write_strips(store, plan.run.run_id, [Strip("all", steps)])
     finish(store, plan)
     for sample in plan.samples[:4]:
