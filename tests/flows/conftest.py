@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +15,8 @@ import pytest
 from PIL import Image
 
 from manifests.store import Store
+from tests import warm_slot
+from tests.servers import guard
 from tests.tiny import RESOLUTION_PX, picture, save_tiny_base
 
 SETTINGS: dict[str, Any] = {
@@ -33,6 +38,27 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
         with prefect_test_harness(server_startup_timeout=120):
             yield str(PREFECT_API_URL.value())
+
+
+@pytest.fixture(scope="session")
+def warm_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a process that has imported what slots' children import, to be forked."""
+    address = str(tmp_path_factory.mktemp("warm") / "socket")
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    command = [*guard(), sys.executable, "-m", "tests.warm_slot", address]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"warm\n"
+        yield address
+        process.kill()
+
+
+@pytest.fixture(scope="module")
+def warm_slots(warm_process: str) -> Iterator[None]:
+    """Slots of this module start real children that need not import anything (`tests.warm_slot`)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BLORA_SLOT_MODULE", "tests.warm_slot")
+        patch.setenv(warm_slot.ADDRESS, warm_process)
+        yield
 
 
 @pytest.fixture(scope="session")
