@@ -16,7 +16,7 @@ from PIL import Image
 
 from manifests.store import Store
 from tests import warm_slot
-from tests.servers import guard
+from tests.servers import PrefectServer, guard
 from tests.tiny import RESOLUTION_PX, picture, save_tiny_base
 
 SETTINGS: dict[str, Any] = {
@@ -28,16 +28,20 @@ SETTINGS: dict[str, Any] = {
 
 
 @pytest.fixture(scope="session")
-def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real Prefect server with a fresh database; flows of this process use it, too."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
-        patch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-        from prefect.settings import PREFECT_API_URL
-        from prefect.testing.utilities import prefect_test_harness
+def prefect_api(prefect_server: PrefectServer) -> Iterator[str]:
+    """The address of the session's one Prefect server, which flows of this process use, too."""
+    from prefect.context import _temporary_global_settings_context, get_settings_context
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+    from prefect.settings import PREFECT_API_URL, temporary_settings
 
-        with prefect_test_harness(server_startup_timeout=120):
-            yield str(PREFECT_API_URL.value())
+    with (
+        temporary_settings({PREFECT_API_URL: prefect_server.api_url}),
+        _temporary_global_settings_context(get_settings_context()),  # for threads, which begin without a context
+    ):
+        yield prefect_server.api_url
+        APILogWorker.drain_all()  # while there is still somebody to tell
+        EventsWorker.drain_all()
 
 
 @pytest.fixture(scope="session")
