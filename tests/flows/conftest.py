@@ -36,9 +36,11 @@ def prefect_api(prefect_server: PrefectServer) -> Iterator[str]:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     with (
+        pytest.MonkeyPatch.context() as patch,
         temporary_settings({PREFECT_API_URL: prefect_server.api_url}),
         _temporary_global_settings_context(get_settings_context()),  # for threads, which begin without a context
     ):
+        patch.setenv("PREFECT_HOME", str(prefect_server.home))
         yield prefect_server.api_url
         APILogWorker.drain_all()  # while there is still somebody to tell
         EventsWorker.drain_all()
