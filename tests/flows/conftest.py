@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +15,8 @@ import pytest
 from PIL import Image
 
 from manifests.store.store import Store
+from tests import warm_slot
+from tests.servers import PrefectServer, guard
 from tests.tiny import RESOLUTION_PX, picture, save_tiny_base
 
 SETTINGS: dict[str, Any] = {
@@ -23,16 +28,43 @@ SETTINGS: dict[str, Any] = {
 
 
 @pytest.fixture(scope="session")
-def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real Prefect server with a fresh database; flows of this process use it, too."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
-        patch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-        from prefect.settings import PREFECT_API_URL
-        from prefect.testing.utilities import prefect_test_harness
+def prefect_api(prefect_server: PrefectServer) -> Iterator[str]:
+    """The address of the session's one Prefect server, which flows of this process use, too."""
+    from prefect.context import _temporary_global_settings_context, get_settings_context
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+    from prefect.settings import PREFECT_API_URL, temporary_settings
 
-        with prefect_test_harness(server_startup_timeout=120):
-            yield str(PREFECT_API_URL.value())
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        temporary_settings({PREFECT_API_URL: prefect_server.api_url}),
+        _temporary_global_settings_context(get_settings_context()),  # for threads, which begin without a context
+    ):
+        patch.setenv("PREFECT_HOME", str(prefect_server.home))
+        yield prefect_server.api_url
+        APILogWorker.drain_all()  # while there is still somebody to tell
+        EventsWorker.drain_all()
+
+
+@pytest.fixture(scope="session")
+def warm_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a process that has imported what slots' children import, to be forked."""
+    address = str(tmp_path_factory.mktemp("warm") / "socket")
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    command = [*guard(), sys.executable, "-m", "tests.warm_slot", address]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"warm\n"
+        yield address
+        process.kill()
+
+
+@pytest.fixture(scope="module")
+def warm_slots(warm_process: str) -> Iterator[None]:
+    """Slots of this module start real children that need not import anything (`tests.warm_slot`)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BLORA_SLOT_MODULE", "tests.warm_slot")
+        patch.setenv(warm_slot.ADDRESS, warm_process)
+        yield
 
 
 @pytest.fixture(scope="session")

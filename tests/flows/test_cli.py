@@ -31,7 +31,9 @@ def blora(*arguments: str, root: Path | None = None) -> tuple[int, str, str]:
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, prefect_api: str) -> tuple[Project, Path, str]:
+def done(
+    tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, prefect_api: str, warm_slots: None
+) -> tuple[Project, Path, str]:
     """A project, a store in which it has been worked off by the command, and its run id."""
     folder = tmp_path_factory.mktemp("cli")
     project, root = Project(folder / "project", tiny_base), folder / "store"

@@ -56,7 +56,6 @@ class Fleet:
             "BLORA_LEASE_SECONDS": "20",
             **extra,
         }
-        self.command("deploy", "--root", root).wait(timeout=420)
         self.workers = [self._worker(number) for number in range(3)]
 
     def _worker(self, number: int) -> Worker:
@@ -121,14 +120,22 @@ def items(flow_run: FlowRun) -> list[str]:
     return [*flow_run.parameters["packs"], *flow_run.parameters["shards"]]
 
 
+@pytest.fixture(scope="module")
+def deployed(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> PrefectServer:
+    """The server, deployed to once; of a root only the nights know, and each run is told its own."""
+    command = [sys.executable, "-m", "flows.cli.main", "deploy", "--root", str(tmp_path_factory.mktemp("store"))]
+    subprocess.run(command, env={**os.environ, **prefect_server.environment()}, check=True, timeout=420)
+    return prefect_server
+
+
 @pytest.fixture
-def fleet(s3_root: str, tiny_base: Path, prefect_server: PrefectServer, tmp_path: Path) -> Iterator[Fleet]:
+def fleet(s3_root: str, tiny_base: Path, deployed: PrefectServer, tmp_path: Path) -> Iterator[Fleet]:
     project = Project(tmp_path / "project", tiny_base, contents=3, styles=3)
     project.write(settings=SETTINGS | {"pack_size": 2})
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     with open_networks(*(() if missing_networks() else ("far-1", "far-2"))) as networks:
-        one = Fleet(s3_root, project, prefect_server, scratch, networks, BLORA_STUB_SECONDS="10")
+        one = Fleet(s3_root, project, deployed, scratch, networks, BLORA_STUB_SECONDS="10")
         yield one
         for worker in one.workers:
             worker.kill()

@@ -12,7 +12,7 @@ from manifests.tables.parquet import from_parquet_bytes
 from tests.flows.conftest import Project, live_leases
 from tests.flows.test_cli import blora
 
-pytestmark = pytest.mark.usefixtures("prefect_api")
+pytestmark = pytest.mark.usefixtures("prefect_api", "warm_slots")
 
 
 def test_the_command_compares_methods_on_a_manifest(project: Project, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tasks.inbox import look
 from tasks.nights import Night, load_night
 from tests.flows.conftest import Project
 
-pytestmark = [pytest.mark.s3, pytest.mark.slow, pytest.mark.usefixtures("prefect_api")]
+pytestmark = [pytest.mark.s3, pytest.mark.slow, pytest.mark.usefixtures("prefect_api", "warm_slots")]
 
 
 class Inbox:

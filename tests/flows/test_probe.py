@@ -61,7 +61,9 @@ def measured(store: Store, probe: Probe) -> list[Advance]:
     return events
 
 
-def test_the_command_probes_an_sdxl_shaped_base(tiny_base: Path, tmp_path: Path, prefect_api: str) -> None:
+def test_the_command_probes_an_sdxl_shaped_base(
+    tiny_base: Path, tmp_path: Path, prefect_api: str, warm_slots: None
+) -> None:
     options = ("--pairs", "1", "--devices", "cpu", *(word for text in QUICK for word in ("--set", text)))
     code, printed, errors = blora("probe", "--base", str(tiny_base), *options, root=tmp_path / "store")
     assert code == 0, errors

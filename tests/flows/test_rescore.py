@@ -17,7 +17,7 @@ from tests.flows.conftest import Project, live_leases
 from tests.flows.test_cli import blora
 from tests.flows.test_stylize import Work
 
-pytestmark = pytest.mark.usefixtures("prefect_api")
+pytestmark = pytest.mark.usefixtures("prefect_api", "warm_slots")
 
 NEW = {f"{name}_dinov2_small" for name in ("content", "style", "harmonic_mean", "transfer")}
 

@@ -18,7 +18,7 @@ from manifests.tables.run import ADAPTERS, FAULTS, SAMPLES, SCORES, SLOTS
 from tasks import progress
 from tests.flows.conftest import Project, live_leases
 
-pytestmark = pytest.mark.usefixtures("prefect_api")
+pytestmark = pytest.mark.usefixtures("prefect_api", "warm_slots")
 
 
 class Work:
@@ -57,7 +57,9 @@ class Work:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, prefect_api: str) -> tuple[Project, Work]:
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, prefect_api: str, warm_slots: None
+) -> tuple[Project, Work]:
     """A grid of 2 x 2 that has been worked off once; tests look at it, or go on from a copy of it."""
     folder = tmp_path_factory.mktemp("finished")
     project = Project(folder / "project", tiny_base)

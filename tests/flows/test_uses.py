@@ -22,7 +22,7 @@ from tests.flows.conftest import Project
 from tests.flows.test_stylize import Work
 from tests.tiny import picture
 
-pytestmark = pytest.mark.usefixtures("prefect_api")
+pytestmark = pytest.mark.usefixtures("prefect_api", "warm_slots")
 
 
 @pytest.fixture

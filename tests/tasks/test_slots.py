@@ -32,10 +32,10 @@ def wait_for_exit(pid: int, timeout_seconds: float) -> bool:
     return False
 
 
-@pytest.fixture
-def slot(tmp_path: Path) -> Iterator[Slot]:
-    """A slot on the CPU with an empty store."""
-    one = Slot("cpu", str(tmp_path), stall_timeout_seconds=600)
+@pytest.fixture(scope="module")
+def slot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slot]:
+    """A slot on the CPU with an empty store; a child lives until a test kills it, because each start is dear."""
+    one = Slot("cpu", str(tmp_path_factory.mktemp("store")), stall_timeout_seconds=600)
     yield one
     one.stop()
 
@@ -66,18 +66,16 @@ def test_a_killed_child_is_a_transient_failure_and_the_next_job_has_a_new_one(sl
     assert slot.pid not in (None, first)
 
 
-def test_a_silent_child_is_ended(tmp_path: Path) -> None:
-    slot = Slot("cpu", str(tmp_path), stall_timeout_seconds=600)
+def test_a_silent_child_is_ended(slot: Slot, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(JobFailed):
         slot.call(REFUSED)
     pid = slot.pid
     assert pid is not None
-    slot.stall_timeout_seconds = 0.5
+    monkeypatch.setattr(slot, "stall_timeout_seconds", 0.5)
     os.kill(pid, signal.SIGSTOP)
     with pytest.raises(SlotStalled, match=r"silent for 0\.5 s"):
         slot.call(REFUSED)
     assert wait_for_exit(pid, 5)
-    slot.stop()
 
 
 def test_an_answer_whose_caller_went_away_is_not_given_to_the_next(
