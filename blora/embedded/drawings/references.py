@@ -24,10 +24,11 @@ class Triples:
 class TripleSampler:
     """Triples for training: a content reference has another look, a style reference another thing."""
 
-    def __init__(self, pictures: Pictures, rng: np.random.Generator) -> None:
-        """Group the training rows by what they share."""
+    def __init__(self, pictures: Pictures, rng: np.random.Generator, usable: np.ndarray | None = None) -> None:
+        """Group the training rows by what they share; `usable` marks those that may be drawn, if not all may."""
         self.pictures, self.rng = pictures, rng
-        self.rows = pictures.for_training()
+        rows = pictures.for_training()
+        self.rows = rows if usable is None else rows[usable[rows]]
         self.worded = self.rows[np.array([bool(k["words"]) for k in pictures.looks])[pictures.look[self.rows]]]
         self.of_geometry = self._groups(pictures.geometry)
         self.of_thing = self._groups(pictures.thing)

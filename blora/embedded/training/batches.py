@@ -1,7 +1,7 @@
 """Batches of the UNet's training: targets, and what each of the two blocks is told about them.
 
-Each side of each picture is told, independently, a picture (88 %), words (6 %) or nothing (6 %); in 4 % of the batches the
-full caption goes to all blocks, as in SDXL.
+Each side of each picture is told, independently, a picture (88 %), words (6 %) or nothing (6 %); in 4 % of the batches
+the full caption goes to all blocks, as in SDXL.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NEUTRAL = {"": 0.4, "A [v]": 0.35, "A [c] in [s] style": 0.15, "A [c]": 0.1}
 
 
 @dataclass(frozen=True)
-class Batch:
+class ConditionedBatch:
     """One batch, on the training's device.
 
     Attributes:
@@ -55,18 +55,19 @@ class ConditionedBatches:
     def __init__(
         self, pictures: Pictures, text: TextPair, tokens: PlacedTokens, rng: np.random.Generator, device: str
     ) -> None:
-        """Open the files; they are read as they are used. `tokens` puts codes into prompts, and is trained on the way."""
+        """Open the files, which are read as they are used; `tokens` puts codes into prompts, and is trained."""
         names = ("latents", "content", "style")
         self.latents, self.content, self.style = (
             np.load(pictures.folder / f"{name}.npy", mmap_mode="r") for name in names
         )
         self.pictures, self.text, self.tokens, self.rng, self.device = pictures, text, tokens, rng, device
         self.sampler, self.plain = TripleSampler(pictures, rng), pictures.plain()
+
     def take(self, table: np.ndarray, rows: np.ndarray) -> torch.Tensor:
         """Some rows of one of the three tables."""
         return torch.from_numpy(np.stack([table[r] for r in rows])).to(self.device).float()
 
-    def draw(self, size: int) -> Batch:
+    def draw(self, size: int) -> ConditionedBatch:
         """One batch of the training set."""
         p, rng = self.pictures, self.rng
         captioned = rng.random() < CAPTIONS
@@ -78,7 +79,7 @@ class ConditionedBatches:
         if captioned:
             words = [captions.caption(thing, look, rng) for thing, look in zip(things, looks, strict=True)]
             none = torch.zeros(size, dtype=torch.bool, device=self.device)
-            return Batch(latents, plain, *self.text(words), None, None, none, ~none)
+            return ConditionedBatch(latents, plain, *self.text(words), None, None, none, ~none)
         prompt, pooled = self.text([str(rng.choice(list(NEUTRAL), p=list(NEUTRAL.values())))])
         kinds = rng.choice(3, (2, size), p=SHARES)
         kinds[1, [not look for look in looks] & (kinds[1] == WORDS)] = NOTHING
@@ -94,7 +95,7 @@ class ConditionedBatches:
         )
         placed, worded = (torch.from_numpy(kinds[0] == kind).to(self.device) for kind in (PICTURE, WORDS))
         context, pooled = prompt.expand(size, -1, -1), pooled.expand(size, -1)
-        return Batch(latents, plain, context, pooled, content, style, placed, worded)
+        return ConditionedBatch(latents, plain, context, pooled, content, style, placed, worded)
 
     def _codes(self, table: np.ndarray, rows: np.ndarray, told: np.ndarray) -> torch.Tensor:
         """Codes of some rows; zeros for those that are not told."""

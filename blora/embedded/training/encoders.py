@@ -4,8 +4,8 @@
     python -m blora.embedded.training.encoders --data DIR --encode
 
 A small convolutional decoder sees ten times as many pictures in a minute as the UNet and shows sooner what is worth
-saying. `--encode` writes what both encoders say of every picture (content.npy, style.npy, float16): from then on they are
-frozen, and the UNet's training reads codes in place of running them.
+saying. `--encode` writes what both encoders say of every picture (content.npy, style.npy, float16): from then on they
+are frozen, and the UNet's training reads codes in place of running them.
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ class EncoderTraining:
             }
         ).to(args.device)
         self.args, self.steps, self.seen = args, 0, 0
-        self.sampler = TripleSampler(pictures, np.random.default_rng(args.seed))
+        encoded = np.array([bool(z.any()) for z in self.latents[:, :, 0, 0]])  # `vae --encode` may still be at work
+        self.sampler = TripleSampler(pictures, np.random.default_rng(args.seed), encoded)
         self.fixed = {name: fixed_triples(pictures, name == "held_out") for name in ("seen", "held_out")}
         self.optimiser = torch.optim.AdamW(self.nets.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01)
 

@@ -1,4 +1,4 @@
-"""How well a UNet under training uses what its two blocks are told: errors on fixed triples, and a sheet of pictures."""
+"""How well a UNet under training uses what its blocks are told: errors on fixed triples, and a sheet of pictures."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from blora.embedded.training.clip import CONFIG, END, PADS
 
 LENGTH, VOCABULARY, BEGIN = 77, 49408, 49406
 LOUD = 16
-"""How much louder than by their trained size the padding's places are; at 4 their mean cosine is .19, at 16 it is .03."""
+"""How much louder the padding's places are than 5 times the trained ones; at 4 their mean cosine is .19, at 16 .03."""
 NAMES = ("tokenizer", "tokenizer_2")
 Encoder = CLIPTextModel | CLIPTextModelWithProjection
 

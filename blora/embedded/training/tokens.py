@@ -1,8 +1,8 @@
 """How the two blocks are told something of their own while the base is trained, and how their attention is read.
 
-A B-LoRA can only say what cross-attention of its block is able to inject, and only through the hidden states of one fixed
-prompt. So the base learns to take any layout through `up_blocks.0.attentions.0` and any look through
-`up_blocks.0.attentions.1` at the very places of that prompt where its padding stands: a token is the padding's hidden state
+A B-LoRA can only say what cross-attention of its block is able to inject, and only through the hidden states of one
+fixed prompt. So the base learns to take any layout through `up_blocks.0.attentions.0` and any look through
+`up_blocks.0.attentions.1` at the very places where that prompt's padding stands: a token is the padding's hidden state
 plus a code of few numbers, so that a low-rank change of `to_k` and `to_v` can say exactly what tokens say.
 """
 
@@ -35,7 +35,7 @@ class PlacedTokens(nn.Module):
         self.content_out, self.style_out = _project(width), _project(width)
 
     def content(self, prompt: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-        """(N, 77, width) of a prompt (1 or N, 77, width) and codes (N, PLACES, CODE); zeros leave the prompt as it is."""
+        """(N, 77, width) of a prompt (1, 77, width) and codes (N, PLACES, CODE); zeros leave the prompt as it is."""
         return self._add(prompt, self.content_out(codes))
 
     def style(self, prompt: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
@@ -93,7 +93,7 @@ class PlainAttention:
         shared = size > 1 and context.stride(0) == 0
         if shared:
             context = context[:1]
-        q, k, v = (layer(x) for layer, x in zip((attn.to_q, attn.to_k, attn.to_v), (hidden_states, context, context)))
+        q, k, v = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
         q, k, v = (x.unflatten(-1, (attn.heads, -1)) for x in (q, k, v))
         if shared:
             q = q.flatten(0, 1)[None]

@@ -2,10 +2,10 @@
 
     python -m blora.embedded.training.train --data DIR --minutes 1200
 
-Needs latents.npy (`vae`), text/ (`text`), content.npy and style.npy (`encoders`). Can be stopped at any time: SIGTERM saves
-first, a kill loses at most `--save-minutes`. Every `--judge-minutes` it writes how much the content tokens lower the error
-(`judge`) to unet.jsonl, and every second time a sheet of pictures to sheets/. To end early, give fewer minutes: the
-learning rate then falls at once.
+Needs latents.npy (`vae`), text/ (`text`), content.npy and style.npy (`encoders`). Can be stopped at any time: SIGTERM
+saves first, a kill loses at most `--save-minutes`. Every `--judge-minutes` it writes how much the content tokens lower
+the error (`judge`) to unet.jsonl, and every second time a sheet of pictures to sheets/. To end early, give fewer
+minutes: the learning rate then falls at once.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from torch import nn
 
 from blora.embedded.drawings.pictures import Pictures
 from blora.embedded.training import judge, progress, vae
-from blora.embedded.training.batches import Batch, ConditionedBatches
+from blora.embedded.training.batches import ConditionedBatch, ConditionedBatches
 from blora.embedded.training.text import TextPair
 from blora.embedded.training.tokens import BlockContexts, PlacedTokens, lookup, watch_lookup
 from blora.embedded.training.unet import BETAS, CONTEXT, SideTasks, build, start_open
 
 WEIGHTS = {"denoise": 1.0, "deep": 1.0, "layout": 0.5, "lookup": 0.2}
 LOCAL, SETTLED = 0.9, 0.95
-"""Shares of the attention on the right token from which batches are large, and from which the lookup needs no teaching."""
+"""Shares of attention on the right token from which batches are large, and from which the lookup needs no teaching."""
 
 
 class Trainee(nn.Module):
@@ -38,14 +38,14 @@ class Trainee(nn.Module):
     def __init__(self, channels: int, side_px: int, text: TextPair, **sizes: object) -> None:
         """An untrained one; `sizes` are those of `unet.build`."""
         super().__init__()
-        self.unet = build(channels, **sizes)
+        self.sizes, self.unet = sizes, build(channels, **sizes)
         start_open(self.unet)
         self.tokens, self.tasks = PlacedTokens(CONTEXT), SideTasks(self.unet)
         self.contexts, self.seen = BlockContexts(self.unet), watch_lookup(self.unet)
         self.noise, self.text, self.side_px = DDPMScheduler(**BETAS), text, side_px
 
     def predict(self, x: torch.Tensor, t: torch.Tensor, context: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
-        """v at the timesteps `t`; while training, half of the pictures say that they have another size and crop."""
+        """V at the timesteps `t`; while training, half of the pictures say that they have another size and crop."""
         side = self.side_px
         ids = torch.tensor((side, side, 0, 0, side, side), device=x.device, dtype=torch.float32).repeat(len(x), 1)
         if torch.is_grad_enabled():
@@ -68,7 +68,7 @@ class Trainee(nn.Module):
         )
         return context.expand(size, -1, -1), pooled.expand(size, -1)
 
-    def losses(self, batch: Batch, power: float) -> dict[str, torch.Tensor]:
+    def losses(self, batch: ConditionedBatch, power: float) -> dict[str, torch.Tensor]:
         """The parts of the loss, unweighted.
 
         References tell nothing that a picture with little noise does not tell better: so t is drawn from the noisy end,
@@ -80,7 +80,10 @@ class Trainee(nn.Module):
         t = 999 - (1000 * torch.rand(size) ** power).long().clamp(max=999).to(batch.latents.device)
         noisy, goal = self.noise.add_noise(batch.latents, eps, t), self.noise.get_velocity(batch.latents, eps, t)
         found = self.predict(noisy, t, batch.context, batch.pooled)
-        parts = {"denoise": F.mse_loss(found.float(), goal), "deep": F.mse_loss(self.tasks.deep().float(), batch.latents)}
+        parts = {
+            "denoise": F.mse_loss(found.float(), goal),
+            "deep": F.mse_loss(self.tasks.deep().float(), batch.latents),
+        }
         if batch.placed.any():
             told = self.tasks.layout()[batch.placed].float()
             parts["layout"] = F.mse_loss(told, batch.plain[batch.placed])
@@ -131,6 +134,7 @@ class UnetTraining:
     def state(self) -> dict:
         """All that going on needs, the random streams included."""
         return {
+            "sizes": self.trainee.sizes,
             "model": self.trainee.state_dict(),
             "averaged": self.averaged.values,
             "optimiser": self.optimiser.state_dict(),
@@ -195,7 +199,7 @@ def main(given: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=1200, help="of the processor on a CPU, of the clock on a GPU")
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--first-batch", type=int, default=8, help="until the content block finds its tokens")
     parser.add_argument("--lr", type=float, default=1.2e-3)
     parser.add_argument("--ema", type=float, default=0.998)

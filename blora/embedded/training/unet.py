@@ -92,8 +92,8 @@ def _zero(layer: nn.Conv2d | nn.Linear) -> None:
 class SideTasks(nn.Module):
     """Two tasks beside denoising, with heads that are thrown away: they show early on what the inner blocks are for.
 
-    *Layout*: what the content block adds must tell, at each place, how the plain drawing looks there, whatever looks the
-    reference and the target have. *Deep*: after the last layer of `up_blocks.0` the target itself must be readable.
+    *Layout*: what the content block adds must tell, at each place, how the plain drawing looks there, whatever looks
+    the reference and the target have. *Deep*: after the last layer of `up_blocks.0` the target must be readable.
     """
 
     def __init__(self, unet: UNet2DConditionModel) -> None:

@@ -212,7 +212,9 @@ def encode(args: argparse.Namespace) -> None:
         x = to_unit(pixels[rows]).to(args.device, memory_format=torch.channels_last)
         latents[rows] = (vae.encode(x).latent_dist.mode() * vae.config.scaling_factor).cpu().numpy()
         if begin % 800 == 0:
-            print(f"encoded {begin} of {len(order)}, those for training up to {len(pictures.for_training())}", flush=True)
+            print(
+                f"encoded {begin} of {len(order)}, those for training up to {len(pictures.for_training())}", flush=True
+            )
     latents.flush()
 
 

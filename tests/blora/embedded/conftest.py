@@ -21,7 +21,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("built")
     thing, look = (x.ravel() for x in np.mgrid[0:THINGS, 0:LOOKS])
     np.savez(folder / "index.npz", thing=thing, set=np.zeros_like(thing), look=look, geometry=thing)
-    things = [{"code": str(i), "name": f"thing {i}", "category": "", "held_out": i >= THINGS - 2} for i in range(THINGS)]
+    things = [
+        {"code": str(i), "name": f"thing {i}", "category": "", "held_out": i >= THINGS - 2} for i in range(THINGS)
+    ]
     looks = [{"name": f"look {i}", "words": f"hue {i}" if i < 3 else "", "held_out": False} for i in range(LOOKS)]
     (folder / "things.json").write_text(json.dumps(things))
     (folder / "looks.json").write_text(json.dumps(looks))

@@ -6,16 +6,12 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
 from blora.embedded.drawings.pictures import Pictures
-from blora.embedded.training import train, vae
+from blora.embedded.training import vae
 from blora.embedded.training.batches import ConditionedBatches
-from blora.embedded.training.clip import PADS
-from blora.embedded.training.encoders import CODE
 from blora.embedded.training.text import TextPair
-from blora.embedded.training.tokens import PLACES, PlacedTokens
 from blora.embedded.training.train import Trainee, UnetTraining
 
 TINY = {"widths": (8, 8, 128), "heads": (1, 1, 2), "inner": 1}
