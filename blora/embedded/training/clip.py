@@ -12,8 +12,8 @@ once a UNet was trained on the text towers, only with `--visual-only`.
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -134,7 +134,7 @@ class ClipTraining:
     def __init__(self, pictures: Pictures, args: argparse.Namespace) -> None:
         """Begin anew."""
         torch.manual_seed(args.seed)
-        self.args, self.steps, self.seen = args, 0, 0
+        self.args, self.pictures, self.steps, self.seen = args, pictures, 0, 0
         self.batches = CaptionedBatches(pictures, np.random.default_rng(args.seed), args.batch)
         self.pixels, self.tokenizer = pictures.pixels(), open_clip.get_tokenizer("ViT-B-32")
         self.model = build().to(args.device).train()
@@ -159,12 +159,19 @@ class ClipTraining:
         self.steps, self.seen = self.steps + 1, self.seen + len(rows)
         return loss.item()
 
-    def state(self) -> dict:
+    def measure(self) -> dict[str, float]:
+        """Recalls of `retrieval`."""
+        return retrieval(self.model, self.pictures, self.args.device)
+
+    def sheet(self) -> None:
+        """Nothing to see."""
+
+    def state(self) -> dict[str, Any]:
         """All that going on needs."""
         parts = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict()}
         return {**parts, "steps": self.steps, "seen": self.seen, "visual_only": self.args.visual_only}
 
-    def resume(self, state: dict) -> None:
+    def resume(self, state: dict[str, Any]) -> None:
         """Go on from `state`, with another stretch of the random stream."""
         self.model.load_state_dict(state["model"])
         if state["visual_only"] == self.args.visual_only:
@@ -187,20 +194,8 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args(given)
     torch.set_num_threads(args.threads)
-    pictures, path = Pictures.read(args.data), args.data / f"clip{args.seed}.pt"
-    training = ClipTraining(pictures, args)
-    before = progress.load(path, args.device)
-    if before:
-        training.resume(before)
-    budget = progress.Budget(args.minutes, before["spent"] if before else 0, args.device)
-    stop, every, loss = progress.Stop(), progress.Every(args.save_minutes * 60, time.monotonic()), None
-    while budget.done < 1 and not stop:
-        loss = training.step(budget.done)
-        if every.due(time.monotonic()) or budget.done >= 1 or stop:
-            progress.save(path, training.state() | {"spent": budget.spent})
-            found = retrieval(training.model, pictures, args.device)
-            log = args.data / f"clip{args.seed}.jsonl"
-            progress.log(log, seconds=budget.spent, pictures=training.seen, loss=loss, **found)
+    training = ClipTraining(Pictures.read(args.data), args)
+    progress.spend(training, args.data / f"clip{args.seed}.pt", args.minutes, args.save_minutes, args.device)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ are frozen, and the UNet's training reads codes in place of running them.
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from blora.embedded.drawings.pictures import Pictures
-from blora.embedded.drawings.references import Triples, TripleSampler, fixed_triples
+from blora.embedded.drawings.references import TripleSampler, fixed_triples
 from blora.embedded.training import progress, vae
 
 GRID, CODE, STYLES = 8, 32, 8
@@ -126,7 +126,7 @@ class EncoderTraining:
                 "decoder": ThrowawayDecoder(channels, side),
             }
         ).to(args.device)
-        self.args, self.steps, self.seen = args, 0, 0
+        self.args, self.pictures, self.steps, self.seen = args, pictures, 0, 0
         encoded = np.array([bool(z.any()) for z in self.latents[:, :, 0, 0]])  # `vae --encode` may still be at work
         self.sampler = TripleSampler(pictures, np.random.default_rng(args.seed), encoded)
         self.fixed = {name: fixed_triples(pictures, name == "held_out") for name in ("seen", "held_out")}
@@ -164,57 +164,29 @@ class EncoderTraining:
         return out
 
     @torch.no_grad()
-    def drawn(self, rows: Triples) -> torch.Tensor:
-        """Latents that the decoder draws of some triples."""
+    def sheet(self) -> np.ndarray:
+        """Held-out triples, from above: content reference, style reference, target, what the decoder draws."""
+        rows = self.fixed["held_out"]
+        content, style, target = rows.content[:12], rows.style[:12], rows.target[:12]
+        model, pixels = vae.load(self.pictures.folder, self.args.device), self.pictures.pixels()
         self.nets.eval()
-        codes = self.nets["content"](self.take(rows.content)), self.nets["style"](self.take(rows.style))
-        latents = self.nets["decoder"](*codes)
+        codes = self.nets["content"](self.take(content)), self.nets["style"](self.take(style))
+        made = model.decode(self.nets["decoder"](*codes) / model.config.scaling_factor).sample
         self.nets.train()
-        return latents
+        shown = [np.stack([pixels[r] for r in part]) for part in (content, style, target)]
+        return progress.grid([*shown, vae.to_pixels(made)])
 
-    def state(self) -> dict:
+    def state(self) -> dict[str, Any]:
         """All that going on needs."""
         parts = {"nets": self.nets.state_dict(), "optimiser": self.optimiser.state_dict()}
         return {**parts, "steps": self.steps, "seen": self.seen}
 
-    def resume(self, state: dict) -> None:
+    def resume(self, state: dict[str, Any]) -> None:
         """Go on from `state`, with another stretch of the random stream."""
         self.nets.load_state_dict(state["nets"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.steps, self.seen = state["steps"], state["seen"]
         self.sampler.rng = np.random.default_rng((self.args.seed, self.steps))
-
-
-def train(args: argparse.Namespace) -> None:
-    """Spend the budget; a checkpoint, a line of the log and a sheet every few minutes."""
-    pictures, path = Pictures.read(args.data), args.data / "encoders.pt"
-    training = EncoderTraining(pictures, args)
-    before = progress.load(path, args.device)
-    if before:
-        training.resume(before)
-    budget = progress.Budget(args.minutes, before["spent"] if before else 0, args.device)
-    stop, every, mean = progress.Stop(), progress.Every(args.save_minutes * 60, time.monotonic()), None
-    while budget.done < 1 and not stop:
-        loss = training.step(budget.done)
-        mean = loss if mean is None else 0.98 * mean + 0.02 * loss
-        if every.due(time.monotonic()) or budget.done >= 1 or stop:
-            progress.save(path, training.state() | {"spent": budget.spent})
-            found = training.measure()
-            log = args.data / "encoders.jsonl"
-            progress.log(log, seconds=budget.spent, pictures=training.seen, loss=mean, **found)
-            _sheet(training, pictures, args.data / "encoders.png")
-
-
-def _sheet(training: EncoderTraining, pictures: Pictures, path: Path) -> None:
-    """Columns of held-out triples: content reference, style reference, target, what was drawn."""
-    from PIL import Image
-
-    rows = training.fixed["held_out"]
-    rows = Triples(rows.target[:12], rows.content[:12], rows.style[:12])
-    model, pixels = vae.load(pictures.folder, training.args.device), pictures.pixels()
-    made = vae.to_pixels(model.decode(training.drawn(rows) / model.config.scaling_factor).sample)
-    shown = [np.stack([pixels[r] for r in part]) for part in (rows.content, rows.style, rows.target)]
-    Image.fromarray(np.concatenate([np.concatenate(list(line), 1) for line in (*shown, made)], 0)).save(path)
 
 
 @torch.no_grad()
@@ -252,7 +224,11 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args(given)
     torch.set_num_threads(args.threads)
-    encode(args) if args.encode else train(args)
+    if args.encode:
+        encode(args)
+        return
+    training = EncoderTraining(Pictures.read(args.data), args)
+    progress.spend(training, args.data / "encoders.pt", args.minutes, args.save_minutes, args.device)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from PIL import Image
 
 from blora.embedded.drawings.pictures import Pictures
 from blora.embedded.drawings.references import Triples, fixed_triples
-from blora.embedded.training import vae
+from blora.embedded.training import progress, vae
 from blora.embedded.training.batches import ConditionedBatches
 from blora.embedded.training.unet import BETAS
 
@@ -112,8 +112,8 @@ class Judgement:
             trained = place >= len(CONTENTS) - TRAINED_ROWS
             rows = np.flatnonzero((held != trained) & (p.look == look[name]))
             content.append(rows[number % len(rows)])
-        style = [np.flatnonzero(p.look == look[name])[40] for name in STYLES]
-        return np.array(content), np.array(style)
+        columns = [np.flatnonzero(p.look == look[name]) for name in STYLES]
+        return np.array(content), np.array([rows[40 % len(rows)] for rows in columns])
 
     def sheet(self, trainee: Trainee, path: Path) -> None:
         """Rows share a content reference, columns a style reference; the references lie along the edges."""
@@ -124,4 +124,4 @@ class Judgement:
         lines = [np.concatenate([np.full_like(shown[:1], 255), self.pixels(style)])]
         lines += [np.concatenate([shown[n : n + 1], line]) for n, line in enumerate(made)]
         path.parent.mkdir(exist_ok=True)
-        Image.fromarray(np.concatenate([np.concatenate(list(line), 1) for line in lines], 0)).save(path)
+        Image.fromarray(progress.grid(lines)).save(path)

@@ -1,4 +1,4 @@
-"""How a long training spends its time: a budget, checkpoints that survive a kill, averaged weights, a log of lines."""
+"""How a long training spends its time: a budget, checkpoints that survive a kill, averaged weights, a log."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 
@@ -99,6 +101,11 @@ class Averaged:
             own.copy_(value)
 
 
+def grid(lines: Sequence[np.ndarray]) -> np.ndarray:
+    """One picture of lines of pictures (N, side, side, 3), each line from left to right."""
+    return np.concatenate([np.concatenate(list(line), 1) for line in lines], 0)
+
+
 def cosine(done: float, step: int, warmup: int = 50, least: float = 0.02) -> float:
     """Factor of the peak learning rate: a warm-up by step, then half a cosine over the budget."""
     return min(1.0, (step + 1) / warmup) * (least + (1 - least) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
@@ -137,3 +144,56 @@ def log(path: Path, **values: object) -> None:
     with path.open("a") as file:
         file.write(line + "\n")
     print(line, flush=True)
+
+
+class Training(Protocol):
+    """What `spend` needs of a training.
+
+    Attributes:
+        seen: Pictures so far.
+    """
+
+    seen: int
+
+    def step(self, done: float) -> float:
+        """One batch, at the given share of the budget; returns its loss."""
+
+    def measure(self) -> dict[str, float]:
+        """How good it is, on what it is not trained on."""
+
+    def sheet(self) -> np.ndarray | None:
+        """Pictures that show the same, as one; None where there is nothing to see."""
+
+    def state(self) -> dict[str, Any]:
+        """All that going on needs."""
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from such a state."""
+
+
+def spend(training: Training, path: Path, minutes: float, save_minutes: float, device: str) -> None:
+    """Train until the budget or a signal ends it, from the checkpoint at `path` if there is one.
+
+    Every `save_minutes` of the clock, and at the end, the checkpoint is written, and beside it a line of the log and
+    the sheet.
+    """
+    before = load(path, device)
+    if before:
+        training.resume(before)
+    budget = Budget(minutes, before["spent"] if before else 0, device)
+    stop, saves, mean = Stop(), Every(save_minutes * 60, time.monotonic()), None
+
+    def checkpoint() -> None:
+        found = training.measure()
+        save(path, training.state() | {"spent": budget.spent})
+        log(path.with_suffix(".jsonl"), seconds=budget.spent, pictures=training.seen, loss=mean, **found)
+        sheet = training.sheet()
+        if sheet is not None:
+            Image.fromarray(sheet).save(path.with_suffix(".png"))
+
+    while budget.done < 1 and not stop:
+        loss = training.step(budget.done)
+        mean = loss if mean is None else 0.98 * mean + 0.02 * loss
+        if saves.due(time.monotonic()):
+            checkpoint()
+    checkpoint()

@@ -24,8 +24,17 @@ from blora.embedded.drawings.pictures import Pictures
 from blora.embedded.training import judge, progress, vae
 from blora.embedded.training.batches import ConditionedBatch, ConditionedBatches
 from blora.embedded.training.text import TextPair
-from blora.embedded.training.tokens import BlockContexts, PlacedTokens, lookup, watch_lookup
-from blora.embedded.training.unet import BETAS, CONTEXT, SideTasks, build, start_open
+from blora.embedded.training.unet import (
+    BETAS,
+    CONTEXT,
+    BlockContexts,
+    PlacedTokens,
+    SideTasks,
+    build,
+    lookup,
+    start_open,
+    watch_lookup,
+)
 
 WEIGHTS = {"denoise": 1.0, "deep": 1.0, "layout": 0.5, "lookup": 0.2}
 LOCAL, SETTLED = 0.9, 0.95

@@ -2,17 +2,19 @@
 
     python -m blora.embedded.training.vae --data DIR --minutes 14 [--start FOLDER]
     python -m blora.embedded.training.vae --data DIR --encode
+    python -m blora.embedded.training.vae --data DIR --minutes 28 --decoder-only
 
 Trains on crops (it is fully convolutional and has no attention, so crops lose nothing and cost a fifth) and ends on
 whole pictures; goes on from DIR/vae.pt if that exists. `--start` begins with the weights of a diffusers folder.
-`--encode` writes latents.npy (float16, already scaled): what comes after never touches pixels.
+`--encode` writes latents.npy (float16, already scaled): what comes after never touches pixels, and from then on only
+the decoder may be trained further.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -104,21 +106,8 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((10 * torch.log10(4 / error)).mean())
 
 
-@torch.no_grad()
-def measure(vae: AutoencoderKL, pictures: Pictures, device: str, count: int = 64) -> dict[str, float]:
-    """PSNR on held-out things in known looks, also with noise on the latents, and the latents' deviation."""
-    rows = np.flatnonzero(pictures.held_out_thing() & ~pictures.held_out_look())
-    rows = np.sort(np.random.default_rng(0).choice(rows, min(count, len(rows)), replace=False))
-    x = to_unit(pictures.pixels()[rows]).to(device)
-    z = torch.cat([vae.encode(part).latent_dist.mode() for part in x.split(16)])
-    noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(0)).to(device)
-    shaken = z + 0.2 * z.std((0, 2, 3), keepdim=True) * noise
-    clean, rough = (torch.cat([vae.decode(part).sample for part in code.split(16)]) for code in (z, shaken))
-    return {"psnr": psnr(x, clean), "psnr_with_noise": psnr(x, rough), "deviation": float(z.std())}
-
-
 class VaeTraining:
-    """The model, its optimiser and the draws of crops; `step` and `state` are all that `train` needs."""
+    """The model, its optimiser and the draws of crops."""
 
     def __init__(self, pictures: Pictures, args: argparse.Namespace) -> None:
         """Begin anew, or with the weights of `args.start`."""
@@ -128,8 +117,14 @@ class VaeTraining:
         side = self.pixels.shape[1]
         self.vae = AutoencoderKL.from_pretrained(args.start).float() if args.start else build(side)
         self.vae.to(args.device).train()
-        self.args, self.steps, self.seen = args, 0, 0
-        self.optimiser = torch.optim.AdamW(self.vae.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=1e-4)
+        if args.decoder_only:
+            for part in (self.vae.encoder, self.vae.quant_conv):
+                part.requires_grad_(False)
+        self.trained = [q for q in self.vae.parameters() if q.requires_grad]
+        self.args, self.steps, self.seen, self.deviation = args, 0, 0, 1.0
+        self.optimiser = torch.optim.AdamW(self.trained, lr=args.lr, betas=(0.9, 0.99), weight_decay=1e-4)
+        held = np.flatnonzero(pictures.held_out_thing() & ~pictures.held_out_look())
+        self.held = np.sort(np.random.default_rng(0).choice(held, min(64, len(held)), replace=False))
 
     def step(self, done: float) -> float:
         """One batch; returns its loss."""
@@ -145,52 +140,52 @@ class VaeTraining:
         loss = F.l1_loss(y, x) + 2 * F.mse_loss(y, x) + 1e-6 * posterior.kl().mean()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.vae.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
         self.optimiser.step()
         self.steps, self.seen = self.steps + 1, self.seen + batch
         return loss.item()
 
-    def state(self) -> dict:
-        """All that going on needs."""
+    @torch.no_grad()
+    def measure(self) -> dict[str, float]:
+        """PSNR on held-out things in known looks, also with noise on the latents, and the latents' deviation."""
+        x = to_unit(self.pixels[self.held]).to(self.args.device)
+        self.vae.eval()
+        z = torch.cat([self.vae.encode(part).latent_dist.mode() for part in x.split(16)])
+        noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(0)).to(z.device)
+        shaken = z + 0.2 * z.std((0, 2, 3), keepdim=True) * noise
+        clean, rough = (torch.cat([self.vae.decode(q).sample for q in code.split(16)]) for code in (z, shaken))
+        self.vae.train()
+        if not self.args.decoder_only:  # latents on disk were scaled by the first value
+            self.deviation = float(z.std())
+        return {"psnr": psnr(x, clean), "psnr_with_noise": psnr(x, rough), "deviation": float(z.std())}
+
+    @torch.no_grad()
+    def sheet(self) -> np.ndarray:
+        """Held-out pictures above what comes back."""
+        true = self.pixels[self.held[:12]]
+        self.vae.eval()
+        back = self.vae.decode(self.vae.encode(to_unit(true).to(self.args.device)).latent_dist.mode()).sample
+        self.vae.train()
+        return progress.grid([true, to_pixels(back)])
+
+    def state(self) -> dict[str, Any]:
+        """All that going on needs, and the scaling by the last measurement."""
         return {
             "model": self.vae.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "steps": self.steps,
             "seen": self.seen,
+            "scaling_factor": 1 / self.deviation,
         }
 
-    def resume(self, state: dict) -> None:
+    def resume(self, state: dict[str, Any]) -> None:
         """Go on from `state`, with another stretch of the random stream."""
         self.vae.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.steps, self.seen = state["steps"], state["seen"]
+        if len(state["optimiser"]["param_groups"][0]["params"]) == len(self.trained):
+            self.optimiser.load_state_dict(state["optimiser"])
+        self.steps, self.seen, self.deviation = state["steps"], state["seen"], 1 / state["scaling_factor"]
         self.rng = np.random.default_rng((self.args.seed, self.steps))
         torch.manual_seed(self.args.seed + self.steps)
-
-
-def train(args: argparse.Namespace) -> None:
-    """Spend the budget; a checkpoint and a line of the log every few minutes."""
-    pictures, path = Pictures.read(args.data), args.data / "vae.pt"
-    training = VaeTraining(pictures, args)
-    before = progress.load(path, args.device)
-    if before:
-        training.resume(before)
-    budget = progress.Budget(args.minutes, before["spent"] if before else 0, args.device)
-    stop, every, loss = progress.Stop(), progress.Every(args.save_minutes * 60, time.monotonic()), None
-
-    def checkpoint() -> None:
-        training.vae.eval()
-        found = measure(training.vae, pictures, args.device)
-        training.vae.train()
-        extra = {"spent": budget.spent, "scaling_factor": 1 / found["deviation"]}
-        progress.save(path, training.state() | extra)
-        progress.log(args.data / "vae.jsonl", seconds=budget.spent, crops=training.seen, loss=loss, **found)
-
-    while budget.done < 1 and not stop:
-        loss = training.step(budget.done)
-        if every.due(time.monotonic()):
-            checkpoint()
-    checkpoint()
 
 
 @torch.no_grad()
@@ -224,6 +219,7 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--encode", action="store_true")
     parser.add_argument("--start", type=Path, help="folder of a diffusers AutoencoderKL to begin with")
+    parser.add_argument("--decoder-only", action="store_true", help="keep the latents as they are")
     parser.add_argument("--minutes", type=float, default=14)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--crop", type=int, default=48)
@@ -236,7 +232,11 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args(given)
     torch.set_num_threads(args.threads)
-    encode(args) if args.encode else train(args)
+    if args.encode:
+        encode(args)
+        return
+    training = VaeTraining(Pictures.read(args.data), args)
+    progress.spend(training, args.data / "vae.pt", args.minutes, args.save_minutes, args.device)
 
 
 if __name__ == "__main__":
