@@ -174,18 +174,18 @@ class Training(Protocol):
 def spend(training: Training, path: Path, minutes: float, save_minutes: float, device: str) -> None:
     """Train until the budget or a signal ends it, from the checkpoint at `path` if there is one.
 
-    Every `save_minutes` of the clock, and at the end, the checkpoint is written, and beside it a line of the log and
-    the sheet.
+    The checkpoint is written every `save_minutes` of the clock, so that a kill loses no more; the log and the sheet
+    beside it every `save_minutes` of the budget, so that a training which hardly gets a turn does not measure only.
     """
     before = load(path, device)
     if before:
         training.resume(before)
     budget = Budget(minutes, before["spent"] if before else 0, device)
-    stop, saves, mean = Stop(), Every(save_minutes * 60, time.monotonic()), None
+    stop, mean = Stop(), None
+    saves, reports = Every(save_minutes * 60, time.monotonic()), Every(save_minutes * 60, budget.spent)
 
-    def checkpoint() -> None:
+    def report() -> None:
         found = training.measure()
-        save(path, training.state() | {"spent": budget.spent})
         log(path.with_suffix(".jsonl"), seconds=budget.spent, pictures=training.seen, loss=mean, **found)
         sheet = training.sheet()
         if sheet is not None:
@@ -194,6 +194,10 @@ def spend(training: Training, path: Path, minutes: float, save_minutes: float, d
     while budget.done < 1 and not stop:
         loss = training.step(budget.done)
         mean = loss if mean is None else 0.98 * mean + 0.02 * loss
+        if reports.due(budget.spent):
+            report()
         if saves.due(time.monotonic()):
-            checkpoint()
-    checkpoint()
+            save(path, training.state() | {"spent": budget.spent})
+    if not stop:
+        report()
+    save(path, training.state() | {"spent": budget.spent})
