@@ -63,11 +63,12 @@ def build(
 
 @torch.no_grad()
 def start_open(unet: UNet2DConditionModel) -> None:
-    """Begin with a clear way from the two blocks to the output.
+    """Begin with a straight way from the two blocks to the output.
 
-    From the usual beginning, what the content block adds moves the output by 1 % of its size, and it took 130,000
-    pictures until content tokens lowered the loss. Here every other residual branch of the up path starts at zero, and
-    what the two blocks say passes orthogonal layers only.
+    Every other residual branch of the up path starts at zero, and what the two blocks say passes orthogonal layers
+    only, so that gradients reach them undisturbed. (It does not make content louder: at the first step it moves the
+    output by 0.3 % of its size, from the usual beginning by 1.7 %.) Together with the deep head and timesteps from the
+    noisy end it brought the first gain from content several tens of times sooner; alone it was not tried.
     """
     for name, module in unet.named_modules():
         if not name.startswith("up_blocks"):
