@@ -11,13 +11,13 @@ CLIP_DIR = _HERE / "clip"
 _REVISION_FILE = _HERE / "revision.txt"
 
 
-def compute_revision() -> str:
-    """SHA-256 over names and bytes of all files of the model and its CLIP, in sorted order."""
+def compute_revision(root: Path = _HERE) -> str:
+    """SHA-256 over names and bytes of all files of the model and its CLIP under `root`, in sorted order."""
     digest = hashlib.sha256()
-    for folder in (MODEL_DIR, CLIP_DIR):
+    for folder in (root / "model", root / "clip"):
         for path in sorted(folder.rglob("*")):
             if path.is_file():
-                digest.update(path.relative_to(_HERE).as_posix().encode() + b"\0")
+                digest.update(path.relative_to(root).as_posix().encode() + b"\0")
                 digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 

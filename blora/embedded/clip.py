@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blora.embedded import CLIP_DIR, MODEL_DIR
+from blora.embedded import MODEL_DIR
 
 if TYPE_CHECKING:
     import open_clip
@@ -52,16 +53,21 @@ def text_to_open_clip(text: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return out
 
 
-def load_embedded_clip(device: str = "cpu") -> tuple[open_clip.CLIP, Any, Any]:
-    """The scorer as (model, preprocess, tokenizer), as open_clip's own factory would give it; float32, eval mode."""
+def load_embedded_clip(device: str = "cpu", folder: Path = MODEL_DIR.parent) -> tuple[open_clip.CLIP, Any, Any]:
+    """The scorer as (model, preprocess, tokenizer), as open_clip's own factory would give it; float32, eval mode.
+
+    Args:
+        device: Where the model goes.
+        folder: Holds `model/` and `clip/`; the shipped ones if not given.
+    """
     import open_clip
     import torch
     from safetensors.torch import load_file
 
-    config = json.loads((CLIP_DIR / "open_clip_config.json").read_text())
+    config = json.loads((folder / "clip" / "open_clip_config.json").read_text())
     model = open_clip.model.CLIP(**config["model_cfg"])
-    weights = load_file(CLIP_DIR / "visual.safetensors")
-    weights |= text_to_open_clip(load_file(MODEL_DIR / "text_encoder_2" / "model.safetensors"))
+    weights = load_file(folder / "clip" / "visual.safetensors")
+    weights |= text_to_open_clip(load_file(folder / "model" / "text_encoder_2" / "model.safetensors"))
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
     look = config["preprocess_cfg"]
     preprocess = open_clip.image_transform(

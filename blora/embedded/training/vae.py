@@ -1,16 +1,20 @@
-"""Train the small AutoencoderKL (factor 4) and encode every picture with it.
+"""Train the small AutoencoderKL (factor 4), and encode every picture with it.
 
-    python -m blora.embedded.training.vae --data DIR --minutes 14
+    python -m blora.embedded.training.vae --data DIR --minutes 14 [--start FOLDER]
     python -m blora.embedded.training.vae --data DIR --encode
+    python -m blora.embedded.training.vae --data DIR --minutes 28 --decoder-only
 
-Trains on crops (it is fully convolutional and has no attention, so crops lose nothing and cost a quarter) and ends on
-whole pictures. `--encode` writes latents.npy (fp16, already scaled) for the UNet, which then never touches pixels.
+Trains on crops (it is fully convolutional and has no attention, so crops lose nothing and cost a fifth) and ends on
+whole pictures; goes on from DIR/vae.pt if that exists. `--start` begins with the weights of a diffusers folder.
+`--encode` writes latents.npy (float16, already scaled): what comes after never touches pixels, and from then on only
+the decoder may be trained further.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +22,15 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from diffusers.models.resnet import ResnetBlock2D
 
-from blora.embedded.training.common import SIDE_PX, Budget, Pictures, learning_rate, save, to_unit
+from blora.embedded.drawings.pictures import Pictures
+from blora.embedded.drawings.references import fixed_triples
+from blora.embedded.training import progress
+
+CHANNELS, FACTOR = 8, 4
 
 
-def build(channels: int = 4) -> AutoencoderKL:
+def build(side: int = 128, channels: int = CHANNELS) -> AutoencoderKL:
+    """The untrained model, which starts as a nearly linear code."""
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
@@ -29,7 +38,7 @@ def build(channels: int = 4) -> AutoencoderKL:
         layers_per_block=1,
         norm_num_groups=1,
         latent_channels=channels,
-        sample_size=SIDE_PX,
+        sample_size=side,
         mid_block_add_attention=False,
         force_upcast=False,
     )
@@ -73,12 +82,22 @@ def _start_linear(vae: AutoencoderKL, loud: float = 8.0) -> None:
 
 
 def load(data: Path, device: str = "cpu") -> AutoencoderKL:
-    """The trained model, with its scaling and shift set."""
+    """The trained model, with its scaling set, in eval mode."""
     state = torch.load(data / "vae.pt", map_location=device, weights_only=True)
-    vae = build(state["channels"]).to(device)
+    vae = build().to(device)
     vae.load_state_dict(state["model"])
     vae.register_to_config(scaling_factor=state["scaling_factor"])
     return vae.eval().requires_grad_(False)
+
+
+def to_unit(pixels: np.ndarray) -> torch.Tensor:
+    """Pixels uint8 (N, H, W, 3) as float (N, 3, H, W) in -1..1."""
+    return torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_pixels(x: torch.Tensor) -> np.ndarray:
+    """The way back, clipped."""
+    return ((x.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -87,119 +106,137 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((10 * torch.log10(4 / error)).mean())
 
 
-@torch.no_grad()
-def measure(vae: AutoencoderKL, pictures: Pictures, device: str, count: int = 256) -> tuple[float, float]:
-    """PSNR on held-out things in known looks, and standard deviation of the latents."""
-    rows = np.flatnonzero(pictures.held_out_thing() & ~pictures.held_out_look())
-    rows = np.sort(np.random.default_rng(0).choice(rows, count, replace=False))
-    x = to_unit(pictures.pixels()[rows]).to(device)
-    z = torch.cat([vae.encode(part).latent_dist.mode() for part in x.split(64)])
-    y = torch.cat([vae.decode(part).sample for part in z.split(64)])
-    return psnr(x, y), float(z.std())
+class VaeTraining:
+    """The model, its optimiser and the draws of crops."""
 
+    def __init__(self, pictures: Pictures, args: argparse.Namespace) -> None:
+        """Begin anew, or with the weights of `args.start`."""
+        torch.manual_seed(args.seed)
+        self.pixels, self.rows = pictures.pixels(), pictures.for_training()
+        self.rng = np.random.default_rng(args.seed)
+        side = self.pixels.shape[1]
+        self.vae = AutoencoderKL.from_pretrained(args.start).float() if args.start else build(side)
+        self.vae.to(args.device).train()
+        if args.decoder_only:
+            for part in (self.vae.encoder, self.vae.quant_conv):
+                part.requires_grad_(False)
+        self.trained = [q for q in self.vae.parameters() if q.requires_grad]
+        self.args, self.steps, self.seen, self.deviation = args, 0, 0, 1.0
+        self.optimiser = torch.optim.AdamW(self.trained, lr=args.lr, betas=(0.9, 0.99), weight_decay=1e-4)
+        held = np.flatnonzero(pictures.held_out_thing() & ~pictures.held_out_look())
+        self.held = np.sort(np.random.default_rng(0).choice(held, min(64, len(held)), replace=False))
 
-def train(args: argparse.Namespace) -> None:
-    pictures = Pictures.read(args.data)
-    rows, pixels = pictures.for_training(), pictures.pixels()
-    torch.manual_seed(args.seed)
-    rng = np.random.default_rng(args.seed)
-    vae = build(args.channels).to(args.device)
-    if args.decoder_only:
-        for part in (vae.encoder, vae.quant_conv):
-            part.requires_grad_(False)
-    tuned = [q for q in vae.parameters() if q.requires_grad]
-    optimiser = torch.optim.AdamW(tuned, lr=args.lr, betas=(0.9, 0.99), weight_decay=1e-4)
-    path, step, seen, budget = args.data / "vae.pt", 0, 0, Budget(args.minutes)
-    if args.resume and path.exists():
-        state = torch.load(path, map_location=args.device, weights_only=True)
-        vae.load_state_dict(state["model"])
-        step, seen = state["step"], state["seen"]
-        if not args.decoder_only and state["optimiser"]:  # a model that has just grown brings none
-            optimiser.load_state_dict(state["optimiser"])
-            budget = Budget(args.minutes, state["spent"])
-
-    def checkpoint() -> None:
-        score, deviation = measure(vae, pictures, args.device)
-        if args.decoder_only:  # the latents on disk were scaled by the first value
-            deviation = 1 / state["scaling_factor"]
-        save(
-            path,
-            {
-                "model": vae.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "step": step,
-                "seen": seen,
-                "spent": budget.spent,
-                "channels": args.channels,
-                "scaling_factor": 1 / deviation,
-                "psnr": score,
-            },
-        )
-        print(
-            f"step {step} crops {seen} minutes {budget.spent / 60:.1f} psnr {score:.2f} latent std {deviation:.3f}",
-            flush=True,
-        )
-
-    while budget.done < 1:
-        whole = budget.done > 0.9
-        batch = args.batch // 4 if whole else args.batch
-        chosen = np.sort(rng.choice(rows, batch, replace=False))
-        x = to_unit(pixels[chosen]).to(args.device)
-        if not whole:
-            top, left = rng.integers(0, SIDE_PX // 2 + 1, 2)
-            x = x[:, :, top : top + SIDE_PX // 2, left : left + SIDE_PX // 2]
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(args.lr, budget.done, step)
-        with torch.set_grad_enabled(not args.decoder_only):
-            posterior = vae.encode(x).latent_dist
-        y = vae.decode(posterior.sample()).sample
+    def step(self, done: float) -> float:
+        """One batch; returns its loss."""
+        args, side = self.args, self.pixels.shape[1]
+        whole = done > 0.85
+        batch, crop = (max(1, args.batch // 4), side) if whole else (args.batch, args.crop)
+        chosen = np.sort(self.rng.choice(self.rows, batch, replace=False))
+        top, left = self.rng.integers(0, side - crop + 1, 2)
+        x = to_unit(self.pixels[chosen, top : top + crop, left : left + crop]).to(args.device)
+        progress.set_rate(self.optimiser, args.lr * progress.cosine(done, self.steps))
+        posterior = self.vae.encode(x).latent_dist
+        y = self.vae.decode(posterior.sample()).sample
         loss = F.l1_loss(y, x) + 2 * F.mse_loss(y, x) + 1e-6 * posterior.kl().mean()
-        optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(tuned, 1.0)
-        optimiser.step()
-        step, seen = step + 1, seen + batch
-        if step % args.every == 0:
-            checkpoint()
-    checkpoint()
+        torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
+        self.optimiser.step()
+        self.steps, self.seen = self.steps + 1, self.seen + batch
+        return loss.item()
+
+    @torch.no_grad()
+    def measure(self) -> dict[str, float]:
+        """PSNR on held-out things in known looks, also with noise on the latents, and the latents' deviation."""
+        x = to_unit(self.pixels[self.held]).to(self.args.device)
+        self.vae.eval()
+        z = torch.cat([self.vae.encode(part).latent_dist.mode() for part in x.split(16)])
+        noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(0)).to(z.device)
+        shaken = z + 0.2 * z.std((0, 2, 3), keepdim=True) * noise
+        clean, rough = (torch.cat([self.vae.decode(q).sample for q in code.split(16)]) for code in (z, shaken))
+        self.vae.train()
+        if not self.args.decoder_only:  # latents on disk were scaled by the first value
+            self.deviation = float(z.std())
+        return {"psnr": psnr(x, clean), "psnr_with_noise": psnr(x, rough), "deviation": float(z.std())}
+
+    @torch.no_grad()
+    def sheet(self) -> np.ndarray:
+        """Held-out pictures above what comes back."""
+        true = self.pixels[self.held[:12]]
+        self.vae.eval()
+        back = self.vae.decode(self.vae.encode(to_unit(true).to(self.args.device)).latent_dist.mode()).sample
+        self.vae.train()
+        return progress.grid([true, to_pixels(back)])
+
+    def state(self) -> dict[str, Any]:
+        """All that going on needs, and the scaling by the last measurement."""
+        return {
+            "model": self.vae.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "steps": self.steps,
+            "seen": self.seen,
+            "scaling_factor": 1 / self.deviation,
+        }
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from `state`, with another stretch of the random stream."""
+        self.vae.load_state_dict(state["model"])
+        if len(state["optimiser"]["param_groups"][0]["params"]) == len(self.trained):
+            self.optimiser.load_state_dict(state["optimiser"])
+        self.steps, self.seen, self.deviation = state["steps"], state["seen"], 1 / state["scaling_factor"]
+        self.rng = np.random.default_rng((self.args.seed, self.steps))
+        torch.manual_seed(self.args.seed + self.steps)
 
 
 @torch.no_grad()
 def encode(args: argparse.Namespace) -> None:
-    """Latents of all pictures, scaled to unit deviation, in the order of index.npz."""
-    vae, pixels = load(args.data, args.device), Pictures.read(args.data).pixels()
-    parts = range(len(pixels) * args.part // args.parts, len(pixels) * (args.part + 1) // args.parts)
-    path, shape = args.data / "latents.npy", (len(pixels), vae.config.latent_channels, SIDE_PX // 4, SIDE_PX // 4)
+    """Latents of all pictures, scaled to unit deviation, in the order of index.npz; what trainings need comes first."""
+    pictures = Pictures.read(args.data)
+    vae, pixels = load(args.data, args.device).to(memory_format=torch.channels_last), pictures.pixels()
+    side, path = pixels.shape[1] // FACTOR, args.data / "latents.npy"
     if not path.exists():
-        np.lib.format.open_memmap(path, "w+", np.float16, shape).flush()
+        np.lib.format.open_memmap(path, "w+", np.float16, (len(pixels), CHANNELS, side, side)).flush()
     latents = np.lib.format.open_memmap(path, "r+")
-    for begin in range(parts.start, parts.stop, 64):
-        rows = slice(begin, min(begin + 64, parts.stop))
-        x = to_unit(pixels[rows]).to(args.device)
+    judged = [fixed_triples(pictures, held_out) for held_out in (False, True)]
+    first = [*(rows for t in judged for rows in (t.target, t.content, t.style)), pictures.for_training()]
+    order = np.concatenate([*first, np.arange(len(pixels))])
+    order = order[np.sort(np.unique(order, return_index=True)[1])]
+    order = order[args.part :: args.parts]
+    for begin in range(0, len(order), 8):  # small batches stay in a CPU's cache: 1.4 times as fast as 32
+        rows = np.sort(order[begin : begin + 8])
+        x = to_unit(pixels[rows]).to(args.device, memory_format=torch.channels_last)
         latents[rows] = (vae.encode(x).latent_dist.mode() * vae.config.scaling_factor).cpu().numpy()
+        if begin % 800 == 0:
+            print(
+                f"encoded {begin} of {len(order)}, those for training up to {len(pictures.for_training())}", flush=True
+            )
     latents.flush()
-    print(f"encoded {len(parts)} pictures", flush=True)
 
 
-def main() -> None:
+def main(given: list[str] | None = None) -> None:
+    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--encode", action="store_true")
+    parser.add_argument("--start", type=Path, help="folder of a diffusers AutoencoderKL to begin with")
+    parser.add_argument("--decoder-only", action="store_true", help="keep the latents as they are")
     parser.add_argument("--minutes", type=float, default=14)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--channels", type=int, default=8)
+    parser.add_argument("--crop", type=int, default=48)
     parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--every", type=int, default=500, help="steps between checkpoints")
+    parser.add_argument("--save-minutes", type=float, default=2)
     parser.add_argument("--part", type=int, default=0)
     parser.add_argument("--parts", type=int, default=1, help="split --encode over this many processes")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--decoder-only", action="store_true", help="with --resume: keep the latents as they are")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args(given)
     torch.set_num_threads(args.threads)
-    encode(args) if args.encode else train(args)
+    if args.encode:
+        encode(args)
+        return
+    training = VaeTraining(Pictures.read(args.data), args)
+    progress.spend(training, args.data / "vae.pt", args.minutes, args.save_minutes, args.device)
 
 
 if __name__ == "__main__":

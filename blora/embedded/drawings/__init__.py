@@ -1,0 +1,1 @@
+"""The drawings that the embedded model was trained on and is judged by: their sources, their looks, their split."""

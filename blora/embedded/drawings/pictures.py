@@ -1,0 +1,64 @@
+"""The built data set, as trainings read it: pictures, what each shows, and what is held out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What `build` left in a folder; arrays are aligned, one entry a picture.
+
+    Attributes:
+        folder: Where it lies.
+        thing: Index into `things` of each picture.
+        set: Index of the drawn set.
+        look: Index into `looks`; a set's own look has the set's index.
+        geometry: Pictures of one geometry share their layout exactly.
+        things: Code point, name, category and held_out of each thing.
+        looks: Name, words and held_out of each look.
+    """
+
+    folder: Path
+    thing: np.ndarray
+    set: np.ndarray
+    look: np.ndarray
+    geometry: np.ndarray
+    things: list[dict[str, Any]]
+    looks: list[dict[str, Any]]
+
+    @classmethod
+    def read(cls, folder: Path) -> Pictures:
+        """Read all but the pixels."""
+        index = np.load(folder / "index.npz")
+        things, looks = (json.loads((folder / f"{name}.json").read_text()) for name in ("things", "looks"))
+        return cls(folder, index["thing"], index["set"], index["look"], index["geometry"], things, looks)
+
+    def __len__(self) -> int:
+        return len(self.thing)
+
+    def pixels(self) -> np.ndarray:
+        """All pictures, uint8 (N, side, side, 3), read from disk as they are used."""
+        return np.load(self.folder / "pictures.npy", mmap_mode="r")
+
+    def held_out_thing(self) -> np.ndarray:
+        """For each picture, whether its thing is kept out of all training."""
+        return np.array([thing["held_out"] for thing in self.things])[self.thing]
+
+    def held_out_look(self) -> np.ndarray:
+        """For each picture, whether its look is kept out of all training."""
+        return np.array([look["held_out"] for look in self.looks])[self.look]
+
+    def for_training(self) -> np.ndarray:
+        """Rows whose thing and look may both be trained on."""
+        return np.flatnonzero(~self.held_out_thing() & ~self.held_out_look())
+
+    def plain(self) -> dict[int, int]:
+        """For each geometry the row of its drawing as the set has it; of sets that share one, the first."""
+        native = np.flatnonzero(self.look == self.set)[::-1]
+        return {int(g): int(row) for g, row in zip(self.geometry[native], native, strict=True)}

@@ -1,0 +1,226 @@
+"""Train the small UNet, from nothing or from DIR/unet.pt.
+
+    python -m blora.embedded.training.train --data DIR --minutes 1200
+
+Needs latents.npy (`vae`), text/ (`text`), content.npy and style.npy (`encoders`). Can be stopped at any time: SIGTERM
+saves first, a kill loses at most `--save-minutes`. Every `--judge-minutes` it writes how much the content tokens lower
+the error (`judge`) to unet.jsonl, and every second time a sheet of pictures to sheets/. To end early, give fewer
+minutes: the learning rate then falls at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import DDPMScheduler
+from torch import nn
+
+from blora.embedded.drawings.pictures import Pictures
+from blora.embedded.training import judge, progress, vae
+from blora.embedded.training.batches import ConditionedBatch, ConditionedBatches
+from blora.embedded.training.text import TextPair
+from blora.embedded.training.unet import (
+    BETAS,
+    CONTEXT,
+    BlockContexts,
+    PlacedTokens,
+    SideTasks,
+    build,
+    lookup,
+    start_open,
+    watch_lookup,
+)
+
+WEIGHTS = {"denoise": 1.0, "deep": 1.0, "layout": 0.5, "lookup": 0.2}
+LOCAL, SETTLED = 0.9, 0.95
+"""Shares of attention on the right token from which batches are large, and from which the lookup needs no teaching."""
+
+
+class Trainee(nn.Module):
+    """The UNet with all that is trained beside it, and what a pass needs."""
+
+    def __init__(self, channels: int, side_px: int, text: TextPair, **sizes: object) -> None:
+        """An untrained one; `sizes` are those of `unet.build`."""
+        super().__init__()
+        self.sizes, self.unet = sizes, build(channels, **sizes)
+        start_open(self.unet)
+        self.tokens, self.tasks = PlacedTokens(CONTEXT), SideTasks(self.unet)
+        self.contexts, self.seen = BlockContexts(self.unet), watch_lookup(self.unet)
+        self.noise, self.text, self.side_px = DDPMScheduler(**BETAS), text, side_px
+
+    def predict(self, x: torch.Tensor, t: torch.Tensor, context: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
+        """V at the timesteps `t`; while training, half of the pictures say that they have another size and crop."""
+        side = self.side_px
+        ids = torch.tensor((side, side, 0, 0, side, side), device=x.device, dtype=torch.float32).repeat(len(x), 1)
+        if torch.is_grad_enabled():
+            other = torch.rand(len(x), 1) < 0.5
+            sizes, crops = torch.randint(64, 1025, (len(x), 2)), torch.randint(0, 129, (len(x), 2))
+            said = torch.cat([sizes, crops, sizes], 1).float()
+            said[:, 4:] = side
+            ids = torch.where(other.to(x.device), said.to(x.device), ids)
+        self.seen.clear()
+        return self.unet(x, t, context, added_cond_kwargs={"text_embeds": pooled, "time_ids": ids}).sample
+
+    def tell(
+        self, content: torch.Tensor | None, style: torch.Tensor | None, size: int, prompt: str = ""
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give the two blocks codes, or nothing; returns context and pooled embedding of the other blocks."""
+        context, pooled = self.text([prompt])
+        self.contexts.set(
+            None if content is None else self.tokens.content(context, content),
+            None if style is None else self.tokens.style(context, style),
+        )
+        return context.expand(size, -1, -1), pooled.expand(size, -1)
+
+    def losses(self, batch: ConditionedBatch, power: float) -> dict[str, torch.Tensor]:
+        """The parts of the loss, unweighted.
+
+        References tell nothing that a picture with little noise does not tell better: so t is drawn from the noisy end,
+        the more strongly the larger `power`.
+        """
+        self.contexts.set(batch.content, batch.style)
+        size = len(batch.latents)
+        eps = torch.randn(batch.latents.shape).to(batch.latents.device)
+        t = 999 - (1000 * torch.rand(size) ** power).long().clamp(max=999).to(batch.latents.device)
+        noisy, goal = self.noise.add_noise(batch.latents, eps, t), self.noise.get_velocity(batch.latents, eps, t)
+        found = self.predict(noisy, t, batch.context, batch.pooled)
+        parts = {
+            "denoise": F.mse_loss(found.float(), goal),
+            "deep": F.mse_loss(self.tasks.deep().float(), batch.latents),
+        }
+        if batch.placed.any():
+            told = self.tasks.layout()[batch.placed].float()
+            parts["layout"] = F.mse_loss(told, batch.plain[batch.placed])
+        if not batch.worded.all():
+            own = torch.stack([lookup(weights)[~batch.worded] for weights in self.seen]).float()
+            parts["lookup"] = -(own + 1e-6).log().mean()
+            parts["local"] = own.detach().mean()
+        return parts
+
+
+class UnetTraining:
+    """A trainee, its optimiser, its batches and its averaged weights; a state that goes on to the bit."""
+
+    def __init__(self, trainee: Trainee, batches: ConditionedBatches, args: argparse.Namespace) -> None:
+        """Begin anew."""
+        self.trainee, self.batches, self.args = trainee, batches, args
+        self.averaged = progress.Averaged(trainee.parameters(), args.ema)
+        self.optimiser = torch.optim.AdamW(trainee.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01)
+        self.steps = self.seen = 0
+        self.means: dict[str, float] = {}
+
+    @property
+    def batch(self) -> int:
+        """Small until the lookup is learnt, which takes steps and not pictures."""
+        return self.args.batch if self.steps > 100 and self.means.get("local", 0) > LOCAL else self.args.first_batch
+
+    @property
+    def power(self) -> float:
+        """Exponent for the timesteps: 4 for 20,000 pictures, 2.5 after 60,000, 1.5 after 400,000."""
+        return float(np.interp(self.seen, [20_000, 60_000, 400_000], [4.0, 2.5, 1.5]))
+
+    def step(self, done: float) -> None:
+        """One batch, at the given share of the budget."""
+        size = self.batch
+        parts = self.trainee.losses(self.batches.draw(size), self.power)
+        weights = WEIGHTS | ({"lookup": 0.0} if self.means.get("local", 0) > SETTLED else {})
+        loss = sum(weights[name] * value for name, value in parts.items() if weights.get(name))
+        progress.set_rate(self.optimiser, self.args.lr * progress.flat_then_down(done, self.steps))
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.trainee.parameters(), 1.0)
+        self.optimiser.step()
+        self.averaged.update(self.steps)
+        self.steps, self.seen = self.steps + 1, self.seen + size
+        for name, value in parts.items():
+            self.means[name] = 0.97 * self.means.get(name, value.item()) + 0.03 * value.item()
+
+    def state(self) -> dict:
+        """All that going on needs, the random streams included."""
+        return {
+            "sizes": self.trainee.sizes,
+            "model": self.trainee.state_dict(),
+            "averaged": self.averaged.values,
+            "optimiser": self.optimiser.state_dict(),
+            "steps": self.steps,
+            "seen": self.seen,
+            "means": self.means,
+            "torch_random": torch.get_rng_state(),
+            "numpy_random": self.batches.rng.bit_generator.state,
+        }
+
+    def resume(self, state: dict) -> None:
+        """Go on from `state` as if there had been no break."""
+        self.trainee.load_state_dict(state["model"])
+        self.averaged.load(state["averaged"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.steps, self.seen, self.means = state["steps"], state["seen"], state["means"]
+        torch.set_rng_state(state["torch_random"].cpu())
+        self.batches.rng.bit_generator.state = state["numpy_random"]
+
+
+def train(args: argparse.Namespace) -> None:
+    """Spend the budget, with a checkpoint, a line of the log and a sheet every few minutes."""
+    torch.manual_seed(args.seed)
+    pictures, path, log = Pictures.read(args.data), args.data / "unet.pt", args.data / "unet.jsonl"
+    text = TextPair(args.data / "text", args.device)
+    trainee = Trainee(vae.CHANNELS, pictures.pixels().shape[1], text).to(args.device)
+    batches = ConditionedBatches(pictures, text, trainee.tokens, np.random.default_rng(args.seed), args.device)
+    training = UnetTraining(trainee, batches, args)
+    before = progress.load(path, args.device)
+    if before:
+        training.resume(before)
+    budget = progress.Budget(args.minutes, before["spent"] if before else 0, args.device)
+    bench = judge.Judgement(pictures, batches, args.device)
+    stop, saves = progress.Stop(), progress.Every(args.save_minutes * 60, time.monotonic())
+    judged = progress.Every(args.judge_minutes * 60, before["judged"] if before else 0.0)
+    count = before["judgements"] if before else 0
+
+    def checkpoint() -> None:
+        extra = {"spent": budget.spent, "judged": judged.last, "judgements": count}
+        progress.save(path, training.state() | extra)
+
+    while budget.done < 1 and not stop:
+        training.step(budget.done)
+        if training.steps % 50 == 0:
+            now = {"seconds": budget.spent, "steps": training.steps, "pictures": training.seen, "batch": training.batch}
+            progress.log(log, kind="step", **now, **training.means)
+        if judged.due(budget.spent) or budget.done >= 1:
+            training.averaged.swap()
+            found = bench.measure(trainee)
+            progress.log(log, kind="judge", seconds=budget.spent, pictures=training.seen, **found)
+            if count % 2 == 0 or budget.done >= 1:
+                bench.sheet(trainee, args.data / "sheets" / f"{training.seen:08d}.png")
+            training.averaged.swap()
+            count += 1
+        if saves.due(time.monotonic()):
+            checkpoint()
+    checkpoint()
+
+
+def main(given: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=1200, help="of the processor on a CPU, of the clock on a GPU")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--first-batch", type=int, default=8, help="until the content block finds its tokens")
+    parser.add_argument("--lr", type=float, default=1.2e-3)
+    parser.add_argument("--ema", type=float, default=0.998)
+    parser.add_argument("--save-minutes", type=float, default=4, help="of the clock")
+    parser.add_argument("--judge-minutes", type=float, default=10, help="as --minutes")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args(given)
+    torch.set_num_threads(args.threads)
+    train(args)
+
+
+if __name__ == "__main__":
+    main()

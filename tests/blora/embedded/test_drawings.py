@@ -1,0 +1,92 @@
+"""The drawings of the embedded model: looks redraw without moving anything, and nothing held out is ever drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from blora.embedded.drawings import build, captions
+from blora.embedded.drawings.named_looks import HELD_OUT_NAMED, NAMED, random_look
+from blora.embedded.drawings.pictures import Pictures
+from blora.embedded.drawings.references import TripleSampler, fixed_triples
+from blora.embedded.drawings.sets import SETS
+
+
+def _drawing(side: int = 64) -> np.ndarray:
+    """A square, half red and half blue, on nothing."""
+    out = np.zeros((side, side, 4), np.uint8)
+    out[16:40, 20:34], out[16:40, 34:48] = (220, 40, 30, 255), (30, 40, 130, 255)
+    return out
+
+
+@pytest.mark.parametrize(
+    "look", [*NAMED, *HELD_OUT_NAMED, *(random_look(seed) for seed in range(8))], ids=lambda k: k.name
+)
+def test_a_look_keeps_size_and_place_and_is_the_same_each_time(look) -> None:
+    drawing = _drawing()
+    picture = look.draw(drawing)
+    assert picture.shape == (64, 64, 3) and picture.dtype == np.uint8
+    assert np.array_equal(picture, look.draw(drawing))
+    empty = look.draw(np.zeros_like(drawing))
+    changed = np.abs(picture.astype(int) - empty).max(-1) > 20
+    inside = np.zeros((64, 64), bool)
+    inside[10:46, 14:54] = True  # the square and what a line or a blur may add around it
+    assert changed.any() and not changed[~inside].any()
+
+
+def test_one_geometry_always_lands_in_one_place() -> None:
+    drawing = np.zeros((128, 128, 4), np.uint8)
+    drawing[32:96, 32:96] = 255
+    first, again, other = (build.place(drawing, key) for key in ("1 noto", "1 noto", "2 noto"))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+def test_held_out_sets_are_never_redrawn_and_named_held_out_looks_only_of_held_out_things() -> None:
+    things = [{"code": f"{i:X}", "held_out": i == 2} for i in range(4)]
+    rows = build.plan_pictures(things, np.ones((4, len(SETS)), bool), named_each=3, random_each=2)
+    held_looks = {i for i, (_, held) in enumerate(build.all_looks()) if held}
+    for thing, drawn_set, look, _ in rows:
+        if SETS[drawn_set].held_out:
+            assert look == drawn_set
+        if look in held_looks and look >= len(SETS):
+            assert things[thing]["held_out"]
+    assert {int(look) for _, _, look, _ in rows} & held_looks, "nothing held out was planned at all"
+
+
+def test_training_draws_nothing_that_is_held_out(built: Path) -> None:
+    pictures = Pictures.read(built)
+    draw = TripleSampler(pictures, np.random.default_rng(0)).draw(200)
+    forbidden = pictures.held_out_thing() | pictures.held_out_look()
+    assert forbidden.any()
+    for rows in (draw.target, draw.content, draw.style):
+        assert not forbidden[rows].any()
+
+
+def test_a_reference_shares_one_thing_only_with_its_target(built: Path) -> None:
+    pictures = Pictures.read(built)
+    draw = TripleSampler(pictures, np.random.default_rng(0)).draw(100)
+    assert (pictures.look[draw.content] != pictures.look[draw.target]).all()
+    assert (pictures.thing[draw.content] == pictures.thing[draw.target]).all()
+    assert (pictures.look[draw.style] == pictures.look[draw.target]).all()
+    assert (pictures.thing[draw.style] != pictures.thing[draw.target]).mean() > 0.9
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_judged_triples_are_the_same_each_time_and_of_the_right_things(built: Path, held_out: bool) -> None:
+    pictures = Pictures.read(built)
+    first, again = (fixed_triples(pictures, held_out, count=12) for _ in range(2))
+    assert np.array_equal(first.target, again.target) and np.array_equal(first.style, again.style)
+    assert (pictures.held_out_thing()[first.target] == held_out).all()
+
+
+def test_captions_have_their_article() -> None:
+    rng = np.random.default_rng(0)
+    said = {captions.caption("owl", "blueprint", rng) for _ in range(50)}
+    assert said == {
+        "A owl in blueprint style",
+        "an owl in blueprint style",
+        "owl, blueprint",
+        "an owl, blueprint style",
+    }

@@ -1,0 +1,156 @@
+"""The training of the embedded model's UNet: what it is told, how it begins, and that a break leaves no trace."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionXLPipeline
+from diffusers.models import Transformer2DModel
+
+from blora.embedded import MODEL_DIR, compute_revision
+from blora.embedded.drawings.pictures import Pictures
+from blora.embedded.training import export, progress, vae
+from blora.embedded.training.batches import ConditionedBatches
+from blora.embedded.training.clip import PADS
+from blora.embedded.training.encoders import CODE
+from blora.embedded.training.text import TextPair
+from blora.embedded.training.train import Trainee, UnetTraining
+from blora.embedded.training.unet import OWN, PLACES, PlacedTokens, build, start_open, watch_lookup
+
+TINY = {"widths": (8, 8, 128), "heads": (1, 1, 2), "inner": 1}
+ARGS = argparse.Namespace(batch=4, first_batch=2, lr=1e-3, ema=0.9)
+
+
+def _training(folder: Path) -> UnetTraining:
+    torch.manual_seed(0)
+    text = TextPair(folder / "text", "cpu")
+    trainee = Trainee(vae.CHANNELS, 128, text, **TINY)
+    batches = ConditionedBatches(Pictures.read(folder), text, trainee.tokens, np.random.default_rng(0), "cpu")
+    return UnetTraining(trainee, batches, ARGS)
+
+
+def test_a_break_leaves_no_trace(prepared: Path, tmp_path: Path) -> None:
+    whole = _training(prepared)
+    for _ in range(3):
+        whole.step(0.1)
+    torch.save(whole.state(), tmp_path / "state.pt")
+    for _ in range(3):
+        whole.step(0.1)
+    again = _training(prepared)
+    again.resume(torch.load(tmp_path / "state.pt", weights_only=True))
+    for _ in range(3):
+        again.step(0.1)
+    for a, b in zip(whole.averaged.values, again.averaged.values, strict=True):
+        assert torch.equal(a, b)
+    assert whole.means == again.means
+
+
+def test_padding_is_orthogonal_and_captions_keep_their_meaning(prepared: Path) -> None:
+    words = ["an owl, blueprint style", "A [v]", "cactus"]
+    shipped, ours = TextPair(MODEL_DIR, "cpu"), TextPair(prepared / "text", "cpu")
+    (context, pooled), (_, before) = ours(words), shipped(words)
+    padding = torch.nn.functional.normalize(context[1, PADS:], dim=-1)
+    assert len(padding) == PLACES
+    cosines = (padding @ padding.T - torch.eye(PLACES)).abs()
+    assert cosines.mean() < 0.05 and cosines.max() < 0.3
+    assert torch.cosine_similarity(pooled, before).min() > 0.999
+    assert 0.5 < context[1].std() < 2
+
+
+def test_codes_of_zero_leave_the_prompt_as_it_is() -> None:
+    tokens, prompt = PlacedTokens(128), torch.randn(1, 77, 128)
+    assert torch.equal(tokens.content(prompt, torch.zeros(2, PLACES, CODE)), prompt.expand(2, -1, -1))
+    told = tokens.content(prompt, torch.randn(2, PLACES, CODE))
+    assert torch.equal(told[:, :PADS], prompt[:, :PADS].expand(2, -1, -1))
+    assert (told[:, PADS:] - prompt[:, PADS:]).std().item() == pytest.approx(1, abs=0.15)
+
+
+@torch.no_grad()
+def test_plain_attention_is_diffusers_attention(prepared: Path) -> None:
+    torch.manual_seed(0)
+    unet = build(**TINY)
+    x, context = torch.randn(2, 8, 32, 32), torch.randn(1, 77, 128).expand(2, -1, -1)
+    added = {"text_embeds": torch.randn(2, 64), "time_ids": torch.ones(2, 6)}
+    theirs = unet(x, 500, context, added_cond_kwargs=added).sample
+    watch_lookup(unet)
+    torch.testing.assert_close(unet(x, 500, context, added_cond_kwargs=added).sample, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_at_the_start_only_the_two_blocks_speak_on_the_way_up() -> None:
+    torch.manual_seed(0)
+    unet, speaks = build(**TINY), {}
+    start_open(unet)
+    for name, module in unet.named_modules():
+        if name.startswith("up_blocks") and isinstance(module, Transformer2DModel):
+
+            def note(module: torch.nn.Module, args: tuple, output: tuple, name: str = name) -> None:
+                speaks[name] = not torch.equal(output[0], args[0])
+
+            module.register_forward_hook(note)
+    added = {"text_embeds": torch.randn(1, 64), "time_ids": torch.ones(1, 6)}
+    with torch.no_grad():
+        unet(torch.randn(1, 8, 32, 32), 900, torch.randn(1, 77, 128), added_cond_kwargs=added)
+    assert {name for name, does in speaks.items() if does} == set(OWN)
+    assert len(speaks) > len(OWN)
+
+
+def test_the_lookup_is_learnt(prepared: Path) -> None:
+    training = _training(prepared)
+    for _ in range(12):
+        training.step(0.0)
+    early = training.means["local"]
+    for _ in range(60):
+        training.step(0.0)
+    assert training.means["local"] > 1.5 * early
+
+
+def test_a_checkpoint_exports_to_a_pipeline_that_diffusers_loads(prepared: Path, tmp_path: Path) -> None:
+    training = _training(prepared)
+    training.step(0.0)
+    progress.save(prepared / "unet.pt", training.state())
+    export.main(["--data", str(prepared), "--out", str(tmp_path)])
+    pipeline = StableDiffusionXLPipeline.from_pretrained(tmp_path / "model")
+    for own, value in zip(pipeline.unet.parameters(), training.averaged.values, strict=False):
+        torch.testing.assert_close(own.float(), value, atol=1e-2, rtol=1e-2)
+    assert pipeline.vae.config.scaling_factor == pytest.approx(vae.load(prepared).config.scaling_factor)
+    assert (tmp_path / "revision.txt").read_text().strip() == compute_revision(tmp_path)
+
+
+def test_a_term_signal_saves_before_it_ends(prepared: Path) -> None:
+    path = prepared / "encoders.pt"
+    before = torch.load(path, weights_only=True)["steps"]
+    command = [sys.executable, "-m", "blora.embedded.training.encoders", "--data", str(prepared), "--device", "cpu"]
+    child = subprocess.Popen([*command, "--minutes", "60", "--save-minutes", "0.02", "--batch", "4", "--threads", "1"])
+    deadline = time.monotonic() + 300
+    while torch.load(path, weights_only=True)["steps"] == before and time.monotonic() < deadline:
+        time.sleep(0.2)
+    first = torch.load(path, weights_only=True)["steps"]
+    child.terminate()
+    assert child.wait(120) == 0
+    assert before < first <= torch.load(path, weights_only=True)["steps"]
+
+
+def test_the_average_follows_and_swaps() -> None:
+    weight = torch.nn.Parameter(torch.zeros(3))
+    average = progress.Averaged([weight], keep=0.9)
+    with torch.no_grad():
+        weight += 1
+    average.update(step=10_000)
+    average.swap()
+    torch.testing.assert_close(weight.detach(), torch.full((3,), 0.1))
+    average.swap()
+    assert weight.tolist() == [1, 1, 1]
+
+
+def test_rates_warm_up_and_end_at_nothing() -> None:
+    assert progress.flat_then_down(0.0, step=0) == pytest.approx(0.01)
+    assert progress.flat_then_down(0.5, step=1000) == 1
+    assert progress.flat_then_down(1.0, step=1000) == 0
+    assert progress.cosine(1.0, step=1000) == pytest.approx(0.02)
