@@ -306,7 +306,8 @@ def test_published_weights_come_from_the_hub_at_their_commit_and_are_checked(din
     snapshot = tmp_path / "hub" / "models--facebook--dinov2-small" / "snapshots" / published.revision
     shutil.copytree(dino_folder, snapshot)
     code = (
-        "import sys\nfrom blora.metrics.weights import *\nfrom blora.errors import BloraError\n"
+        "import sys\nfrom blora.errors import BloraError\nfrom blora.metrics.weights import locate_weights\n"
+        "from blora.settings.scorer_spec import parse_scorer\n"
         "for line in sys.argv[1:]:\n"
         "    try: print('found', locate_weights(parse_scorer(line)).sha256)\n"
         "    except BloraError as error: print(type(error).__name__, error)\n"
