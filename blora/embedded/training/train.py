@@ -36,7 +36,7 @@ from blora.embedded.training.unet import (
     watch_lookup,
 )
 
-WEIGHTS = {"denoise": 1.0, "deep": 1.0, "layout": 0.5, "lookup": 0.2}
+WEIGHTS = {"denoise": 1.0, "deep": 1.0, "layout": 0.5, "lookup": 0.5}
 LOCAL, SETTLED = 0.9, 0.95
 """Shares of attention on the right token from which batches are large, and from which the lookup needs no teaching."""
 
