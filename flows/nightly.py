@@ -20,16 +20,17 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from flows.params import NightOptions, RunOptions, WorkOptions
-from flows.places import slots
+from flows.scheduling.slots import slots
 from flows.stylize import stylize
 from manifests.store.store import Store
 from tasks import environment, progress
-from tasks.artifacts import publish_night
-from tasks.faults import EndedWithFaults, RunRefused
-from tasks.inbox import Dropped, look, write_receipt
-from tasks.kin import cancel_shards
-from tasks.nights import FAULTS_SHOWN, EntryState, Night, NightEntry, write_night
-from tasks.outcome import read_record, recorded_faults
+from tasks.devices import chosen_devices
+from tasks.dispatch.artifacts import publish_night
+from tasks.dispatch.flow_runs import cancel_shards
+from tasks.errors import EndedWithFaults, RunRefused
+from tasks.operations.inbox import Dropped, look, write_receipt
+from tasks.operations.night_record import FAULTS_SHOWN, EntryState, Night, NightEntry, write_night
+from tasks.run.outcome import read_record, recorded_faults
 
 
 def night_name() -> str:
@@ -49,7 +50,7 @@ def nightly(options: NightOptions | None = None) -> State[Any]:
     night = Night.begin()
     log = get_run_logger()
     deadline = time.monotonic() + options.hours * 3600 if options.hours else float("inf")
-    with slots(store, environment.devices(options.devices)):
+    with slots(store, chosen_devices(options.devices)):
         for dropped in look(store, [options.preset, options.overrides]):
             entry = _work_off(store, dropped, options) if time.monotonic() < deadline else _left(dropped)
             log.info("%s: %s: %s", entry.manifest, entry.state, entry.sentence)

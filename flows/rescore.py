@@ -20,15 +20,17 @@ from prefect.futures import wait
 from prefect.states import Completed
 
 from flows.params import SlotOptions
-from flows.places import slots
+from flows.scheduling.slots import slots
 from manifests import layout
 from manifests.store.store import Store
-from tasks import environment, progress, steps
-from tasks.added_scores import Rescoring, plan_rescoring, publish_added
-from tasks.artifacts import publish_artifacts
-from tasks.faults import TaskError
-from tasks.presence import at_work
-from tasks.runs import load_plan
+from tasks import environment, progress
+from tasks.closing.added_scores import Rescoring, plan_rescoring, publish_added
+from tasks.devices import chosen_devices
+from tasks.dispatch import prefect_tasks
+from tasks.dispatch.artifacts import publish_artifacts
+from tasks.errors import TaskError
+from tasks.run.heartbeat import at_work
+from tasks.run.plan import load_plan
 
 SHARE_MOST = 16
 """Shards that one task is given, where there are so many that records of tasks would be the work."""
@@ -52,7 +54,7 @@ def rescore(run_id: str, scorers: tuple[str, ...], options: SlotOptions | None =
     progress.publish({"kind": "work", "id": run_id, "done": {"score": 0}, "total": {"score": todo}})
     with at_work(store, layout.run_lease_key(run_id), run_id):
         if todo:
-            _judge(store, run_id, asked, environment.devices(options.devices))
+            _judge(store, run_id, asked, chosen_devices(options.devices))
         outcome = publish_added(store, plan, asked)
     publish_artifacts(store, plan, outcome)
     sentence = f"{todo} pictures judged by {', '.join(one.kind for one in asked)}"
@@ -73,7 +75,7 @@ def _judge(store: Store, run_id: str, asked: Sequence[Rescoring], devices: tuple
             shards = list(one.missing)
             size = max(1, min(SHARE_MOST, len(shards) // 250))
             futures = [
-                steps.rescore_shards.submit(
+                prefect_tasks.rescore_shards.submit(
                     run_id,
                     one.asked,
                     {shard: list(one.missing[shard]) for shard in shards[start : start + size]},
@@ -84,7 +86,7 @@ def _judge(store: Store, run_id: str, asked: Sequence[Rescoring], devices: tuple
             wait(futures)
             for future in futures:
                 said: Any = future.state.result(raise_on_failure=False)
-                if not isinstance(said, steps.TaskOutcome):
+                if not isinstance(said, prefect_tasks.TaskOutcome):
                     failed.append(f"{one.kind}: {said}")
                 elif said.failed:
                     failed.append(f"{one.kind}: {next(iter(said.failed.values())).message}")

@@ -19,16 +19,17 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from flows.params import SlotOptions
-from flows.places import Slots, slots
-from flows.scheduling import Board
+from flows.scheduling.board import Board
+from flows.scheduling.slots import Slots, slots
 from manifests import layout
 from manifests.store.store import Store
 from tasks import environment
-from tasks.attempts import write_shard_result
-from tasks.endings import tell_endings
-from tasks.presence import at_work
-from tasks.runs import load_plan
-from tasks.selection import Selection
+from tasks.devices import chosen_devices
+from tasks.dispatch.flow_runs import tell_endings
+from tasks.dispatch.shard_results import write_shard_result
+from tasks.run.heartbeat import at_work
+from tasks.run.plan import load_plan
+from tasks.run.selection import Selection
 
 
 @flow(name="shard", persist_result=False, validate_parameters=True)
@@ -54,7 +55,7 @@ def shard(
     wanted = Selection(frozenset(a.adapter_id for a in part.adapters), frozenset(s.sample_id for s in part.samples))
     if only is not None:
         wanted = Selection(wanted.adapters & set(only), wanted.samples & set(only))
-    devices = environment.devices(options.devices)
+    devices = chosen_devices(options.devices)
     host, attempt_id = socket.gethostname(), str(runtime.flow_run.id)
     with at_work(store, layout.shard_lease_key(attempt_id), run_id), slots(store, devices) as pool:
         place = Slots(run_id, pool)

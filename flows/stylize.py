@@ -21,24 +21,25 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from flows.params import InlineManifest, RunOptions
-from flows.places import Pool, Slots, slots
-from flows.scheduling import Board
+from flows.scheduling.board import Board
+from flows.scheduling.pool import Pool
+from flows.scheduling.slots import Slots, slots
 from manifests import layout
 from manifests.loading.load import Loaded, load_manifest, parse_manifest
 from manifests.store.store import Store
 from tasks import environment, progress
-from tasks.artifacts import publish_artifacts
-from tasks.collect import already_closed, close_run
-from tasks.endings import tell_endings
-from tasks.faults import EndedWithFaults
-from tasks.fleet import Fleet
-from tasks.kin import cancel_shards
-from tasks.outcome import Outcome, recorded_faults
-from tasks.plan import make_plan, publish, settings_of
-from tasks.presence import at_work
-from tasks.runs import Plan, load_plan
-from tasks.selection import Selection, given_up, select
-from tasks.stock import Holdings, take_stock
+from tasks.closing.collect import already_closed, close_run
+from tasks.devices import chosen_devices
+from tasks.dispatch.artifacts import publish_artifacts
+from tasks.dispatch.flow_runs import cancel_shards, tell_endings
+from tasks.dispatch.work_pool import Fleet
+from tasks.errors import EndedWithFaults
+from tasks.planning.make import make_plan, publish, settings_of
+from tasks.run.heartbeat import at_work
+from tasks.run.inventory import Holdings, take_stock
+from tasks.run.outcome import Outcome, recorded_faults
+from tasks.run.plan import Plan, load_plan
+from tasks.run.selection import Selection, given_up, select
 
 
 def run_name() -> str:
@@ -121,7 +122,7 @@ def _work_off(store: Store, plan: Plan, options: RunOptions, held: Holdings | No
 
 def _work_here(store: Store, plan: Plan, selection: Selection, options: RunOptions, held: Holdings | None) -> Board:
     """Do what is wanted in this machine's slots."""
-    devices = environment.devices(options.devices)
+    devices = chosen_devices(options.devices)
     with slots(store, devices) as pool:
         board = Board(store, plan, selection, Slots(plan.run.run_id, pool), held)
         board.run()

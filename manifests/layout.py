@@ -6,7 +6,7 @@
     samples/<content_id>/<style_id>/<sample_id>.png          one atomic put is data and marker
     runs/<run_id>/...                                        plan, tables, report, checkpoints, logs
     runs/<run_id>/scores/<shard_id>.parquet                  scores of one shard, until the run is compacted
-    runs/<run_id>/added_scores/<shard_id>-<scorer>.parquet   the same by a scorer that came later (`tasks.added_scores`)
+    runs/<run_id>/added_scores/<shard_id>-<scorer>.parquet   the same by a scorer that came later
     scores/date=YYYY-MM-DD/run=<run_id>/part-*.parquet       one Parquet data set over all runs that were closed
     runs/<run_id>/report/...                                 the page: index.html, its data, script files, thumbnails
     runs/<run_id>/decisions/*.parquet                        what reviewers said, one file per `blora review`
@@ -183,7 +183,7 @@ def shard_scores_prefix(run_id: str) -> str:
 
 
 def shard_scores_key(run_id: str, shard_id: str) -> str:
-    """Return the key of the scores of one shard, outside the data set: `tasks.compaction` says why."""
+    """Return the key of the scores of one shard, outside the data set: `tasks.run.scores` says why."""
     return f"{shard_scores_prefix(run_id)}{_word('shard_id', shard_id)}.parquet"
 
 

@@ -12,7 +12,7 @@ BLORA_STALL_TIMEOUT_SECONDS     a slot silent for longer is ended and its item r
 BLORA_LEASE_SECONDS             life of a training lease between two renewals            120
 BLORA_STARTING_SECONDS          how long a flow run that a worker has taken may need      900
                                 to start; a killed worker's goes to another after that
-BLORA_SLOT_MODULE               what a slot's child runs; orchestration is tested with   tasks.slot_main
+BLORA_SLOT_MODULE               what a slot's child runs; orchestration is tested with   tasks.worker.main
                                 another one, which makes objects without a model
 BLORA_WEBHOOK_URL               where ``blora deploy`` has failed runs told; kept secret  nothing is told
 BLORA_NIGHT_CRON                when the night begins, for ``blora deploy``               0 2 * * *
@@ -25,15 +25,10 @@ BLORA_PAGES_URL                 where the store is served over http(s); artifact
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 DEFAULT_ROOT = "./blora-store"
-
-NVIDIA_SMI_SECONDS = 30.0
-"""How long the driver's tool may take to answer."""
 
 
 def store_root() -> str:
@@ -63,7 +58,7 @@ def starting_seconds() -> float:
 
 def slot_module() -> str:
     """The module that a slot's child runs."""
-    return os.environ.get("BLORA_SLOT_MODULE", "tasks.slot_main")
+    return os.environ.get("BLORA_SLOT_MODULE", "tasks.worker.main")
 
 
 def webhook_url() -> str:
@@ -107,97 +102,6 @@ def pages_url() -> str:
     return url.rstrip("/")
 
 
-def devices(asked: str = "auto") -> tuple[str, ...]:
-    """The devices to make slots of.
-
-    Args:
-        asked: ``auto``, or a comma-separated list of ``cpu`` and ``cuda:<index>``.
-
-    Raises:
-        ValueError: a word that is neither, a GPU that is not there, or GPUs of which nobody can tell.
-    """
-    wanted = os.environ.get("BLORA_DEVICES", "auto") if asked == "auto" else asked
-    if wanted == "auto":
-        return tuple(f"cuda:{index}" for index in range(len(visible_cuda_devices()))) or ("cpu",)
-    names = tuple(word.strip() for word in wanted.split(",") if word.strip())
-    bad = [name for name in names if name != "cpu" and not (name.startswith("cuda:") and name[5:].isdigit())]
-    if bad or not names:
-        raise ValueError(f"devices: received {wanted!r}; accepted: auto, cpu, or a list such as cuda:0,cuda:1")
-    physical_gpus(names)
-    return names
-
-
-def physical_gpus(devices: Sequence[str]) -> list[str]:
-    """The indices or UUIDs, as the machine counts its GPUs, of those among `devices`, each ``cuda:<index>`` or ``cpu``.
-
-    Raises:
-        ValueError: this process sees no such GPU, or nobody can tell.
-    """
-    asked = [device for device in devices if device != "cpu"]
-    visible = visible_cuda_devices() if asked else []
-    gpus = {f"cuda:{index}": gpu for index, gpu in enumerate(visible)}
-    for device in asked:
-        if device not in gpus:
-            seen = f"this process sees {len(gpus)} GPU{'' if len(gpus) == 1 else 's'}"
-            raise ValueError(f"devices: received {device}, but {seen}; accepted here: {', '.join(['cpu', *gpus])}")
-    return [gpus[device] for device in asked]
-
-
-def visible_cuda_devices() -> list[str]:
-    """GPUs this process may use, by index or UUID, found without importing torch.
-
-    Raises:
-        ValueError: nvidia-smi does not answer. Taking that for a machine without GPUs would have its CPU do their work.
-    """
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        return [word.strip() for word in given.split(",") if word.strip() not in {"", "-1"}]
-    try:
-        listing = _nvidia_smi("--list-gpus")
-    except TimeoutError as error:
-        hint = "mend the driver, or choose with --devices cpu or CUDA_VISIBLE_DEVICES"
-        raise ValueError(f"devices: received no list of GPUs: {error}; {hint}") from error
-    return [str(index) for index, _ in enumerate(line for line in listing.splitlines() if line.startswith("GPU "))]
-
-
-def free_device_bytes(devices: Sequence[str]) -> tuple[float | None, bool]:
-    """Memory that the smallest GPU among `devices` has left, or this machine where none is a GPU; and which of the two.
-
-    None where nobody can tell. Asked without importing torch.
-
-    Raises:
-        ValueError: one of the GPUs is not there.
-    """
-    if not (gpus := physical_gpus(devices)):
-        try:
-            return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")), False
-        except (ValueError, OSError):
-            return None, False
-    try:
-        free_mib = _nvidia_smi(f"--id={','.join(gpus)}", "--query-gpu=memory.free", "--format=csv,noheader,nounits")
-        return min(float(line) * 2**20 for line in free_mib.split()), True
-    except (ValueError, TimeoutError):
-        return None, True
-
-
-def _nvidia_smi(*arguments: str) -> str:
-    """What the driver's tool answers; nothing where there is none, or it fails.
-
-    Raises:
-        TimeoutError: it gives no answer.
-    """
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return ""
-    asked = subprocess.Popen([tool, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    try:
-        answer, _ = asked.communicate(timeout=NVIDIA_SMI_SECONDS)
-    except subprocess.TimeoutExpired:
-        asked.kill()  # and not waited for: what hangs in the driver cannot be killed
-        raise TimeoutError(f"nvidia-smi gave no answer in {NVIDIA_SMI_SECONDS:g} s") from None
-    return answer if asked.returncode == 0 else ""
-
-
 def quiet_prefect(verbose: bool) -> None:
     """Defaults for a command on a terminal: no telemetry, and Prefect's own log lines only when asked for.
 
@@ -223,3 +127,13 @@ def _positive_seconds(name: str, default: float) -> float:
     if not value > 0:
         raise ValueError(f"{name}: received {text!r}; accepted: a positive number of seconds")
     return value
+
+
+def devices() -> str:
+    """Which devices work, where a command does not say: ``auto``, or a list."""
+    return os.environ.get("BLORA_DEVICES", "auto")
+
+
+def visible_gpus() -> str | None:
+    """The GPUs that this process may see, as CUDA is told; None: all."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES")

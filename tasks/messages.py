@@ -193,7 +193,7 @@ class Heartbeat:
 
 @dataclass(frozen=True)
 class JobError:
-    """A job raised: the class and message of the error, and the verdict of `tasks.faults.is_transient`."""
+    """A job raised: the class and message of the error, and the verdict of `tasks.errors.is_transient`."""
 
     error_class: str
     message: str

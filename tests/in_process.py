@@ -12,10 +12,10 @@ from manifests.loading.load import load_manifest
 from manifests.store.store import Store
 from manifests.tables.parquet import from_parquet_bytes
 from tasks.messages import Advance, TrainAnswer, TrainPack
-from tasks.plan import make_plan, publish
-from tasks.resident import Resident
-from tasks.runs import Plan
-from tasks.train import train_pack
+from tasks.planning.make import make_plan, publish
+from tasks.run.plan import Plan
+from tasks.worker.session import Resident
+from tasks.worker.train import train_pack
 from tests.flows.conftest import SETTINGS, Project
 
 

@@ -21,11 +21,11 @@ from manifests.loading.load import parse_manifest
 from manifests.store.store import Store
 from manifests.tables.parquet import to_parquet_bytes, to_table
 from manifests.tables.run import SCORES
-from tasks.collect import close_run
-from tasks.outcome import Outcome
-from tasks.plan import make_plan, publish
-from tasks.runs import Plan, PlannedSample, scores_key
-from tasks.stock import take_stock
+from tasks.closing.collect import close_run
+from tasks.planning.make import make_plan, publish
+from tasks.run.inventory import take_stock
+from tasks.run.outcome import Outcome
+from tasks.run.plan import Plan, PlannedSample, scores_key
 
 SCORE_NAMES = ("transfer", "style_lite0", "content_lite0", "colour_distance")
 HOSTILE = '<img src=x onerror="window.hacked=1"></script><script>window.hacked=2</script>\'"&\u2028`${1}'

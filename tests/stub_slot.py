@@ -1,6 +1,6 @@
 """A slot's child without a model: ``python -m tests.stub_slot DEVICE STORE_ROOT ANSWER_FD``.
 
-In place of the GPU where orchestration is what is tested: it speaks the protocol of `tasks.slot_main`, keeps the
+In place of the GPU where orchestration is what is tested: it speaks the protocol of `tasks.worker.main`, keeps the
 store's contract (leases, data first, marker last, one put a picture) and makes objects whose bytes follow from their
 ids, so that what any order of accidents leaves can be compared byte for byte. `BLORA_STUB_SECONDS` is what an adapter
 and a batch of pictures take. `BLORA_STUB_LOG` names a file that each slot appends to when it begins and ends something:
@@ -30,7 +30,7 @@ from manifests.store.store import Store
 from manifests.tables.parquet import to_parquet_bytes, to_table
 from manifests.tables.run import SCORES
 from tasks.environment import lease_seconds
-from tasks.faults import is_transient
+from tasks.errors import is_transient
 from tasks.messages import (
     GenerateAnswer,
     GenerateShard,
@@ -45,10 +45,10 @@ from tasks.messages import (
     from_line,
     to_line,
 )
-from tasks.presence import here
 from tasks.report.thumbnails import write_shard_thumbnails
-from tasks.runs import Pack, Plan, PlannedSample, load_plan, scores_key
-from tasks.stock import is_whole
+from tasks.run.heartbeat import here
+from tasks.run.inventory import is_whole
+from tasks.run.plan import Pack, Plan, PlannedSample, load_plan, scores_key
 
 SECONDS = float(os.environ.get("BLORA_STUB_SECONDS", "0"))
 """What an adapter, and a batch of pictures, takes."""

@@ -83,7 +83,7 @@ def test_python_that_is_shown_imports_what_is_there(path: Path) -> None:
 
 
 def test_every_manifest_shown_can_be_read(tmp_path: Path) -> None:
-    from manifests.schema.load import load_manifest
+    from manifests.loading.load import load_manifest
 
     shutil.copytree(ROOT / "manifests" / "examples" / "pictures" / "object", tmp_path / "walk")
     shutil.copy(ROOT / "manifests" / "examples" / "pictures" / "balloon.gif", tmp_path)

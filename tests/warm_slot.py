@@ -2,9 +2,9 @@
 
 A child computes for one or two seconds in most tests of flows, and takes ten to import what it computes with. So one
 warm process a session imports that (`python -m tests.warm_slot ADDRESS`), and `BLORA_SLOT_MODULE` names this module in
-place of `tasks.slot_main`: what a flow then starts as a child hands its pipes and environment to the warm process; that
-forks, and the fork runs `tasks.slot_main.main` with them. Nothing but modules is loaded before the fork, no model and
-nothing of a test. The flow's child ends as the fork ends, and the fork is killed when that child is.
+place of `tasks.worker.main`: what a flow then starts as a child hands its pipes and environment to the warm process;
+that forks, and the fork runs `tasks.worker.main.main` with them. Nothing but modules is loaded before the fork, no
+model and nothing of a test. The flow's child ends as the fork ends, and the fork is killed when that child is.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _IMPORTED_LATE = (
     "diffusers.schedulers",
     "pandas",
 )
-"""What the jobs import inside their functions, and pyarrow where it is there; `tasks.slot_main` imports the rest."""
+"""What the jobs import inside their functions, and pyarrow where it is there; `tasks.worker.main` imports the rest."""
 
 
 def hand_over(device: str, store_root: str, answer_fd: int) -> NoReturn:
@@ -50,7 +50,7 @@ def hand_over(device: str, store_root: str, answer_fd: int) -> NoReturn:
 
 def serve(address: str) -> None:
     """Import everything, say so on standard output, and fork for whoever connects."""
-    slot_main = importlib.import_module("tasks.slot_main")
+    slot_main = importlib.import_module("tasks.worker.main")
     for name in _IMPORTED_LATE:
         importlib.import_module(name)
     keepers: set[int] = set()

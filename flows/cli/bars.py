@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from flows.cli.console import err
 from tasks import progress
-from tasks.faults import EndedWithFaults, TaskError
+from tasks.errors import EndedWithFaults, TaskError
 from tasks.progress import Event
 
 TITLES = {"train": "training", "sample": "pictures", "score": "scores", "probe": "pictures"}

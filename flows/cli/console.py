@@ -13,7 +13,7 @@ from rich.console import Console
 from blora.errors import BloraError
 from manifests.errors import ManifestsError
 from tasks import environment
-from tasks.faults import RunRefused, TaskError
+from tasks.errors import RunRefused, TaskError
 
 if TYPE_CHECKING:
     from manifests.store.store import Store

@@ -37,6 +37,7 @@ from flows.cli.console import (
 from flows.params import RunOptions
 from manifests.errors import counted
 from tasks import environment
+from tasks.devices import chosen_devices
 
 if TYPE_CHECKING:
     from manifests.store.store import Store
@@ -98,8 +99,8 @@ def plan(
     Examples: `blora plan pairs.csv` · `blora plan pairs.csv --preset paper --set train.steps=500 --root s3://bucket/art`
     """
     from manifests.loading.load import load_manifest
-    from tasks.cost import estimate
-    from tasks.plan import make_plan, settings_of
+    from tasks.planning.cost import estimate
+    from tasks.planning.make import make_plan, settings_of
     from tasks.words import seconds_in_words
 
     with errors_shown():
@@ -108,7 +109,7 @@ def plan(
         elsewhere = shards == "pool"
         settings = settings_of(loaded, preset, parse_overrides(set_))
         draft = make_plan(store, loaded, settings, devices="" if elsewhere else "auto")
-        cost = estimate(store, draft)
+        cost = estimate(store, draft.plan, draft.held)
     show_faults(draft.plan.run.faults)
     training, drawing = seconds_in_words(cost.train_seconds), seconds_in_words(cost.sample_seconds)
     print_pairs(
@@ -193,7 +194,7 @@ def _run_flow(name: str, subject: str, options: dict[str, Any], verbose: bool) -
     with errors_shown():
         chosen = RunOptions.model_validate(options)
         store = open_store(chosen.root)
-        environment.devices(chosen.devices)
+        chosen_devices(chosen.devices)
         # A run with faults has ended all the same; what it says of itself is read from the store.
         _, run_id = run_with_bars(flows.stylize if name == "stylize" else flows.rerun, subject, chosen)
     _report(store, run_id)
@@ -201,10 +202,10 @@ def _run_flow(name: str, subject: str, options: dict[str, Any], verbose: bool) -
 
 def _report(store: Store, run_id: str) -> None:
     """What a run leaves on the terminal: scores, faults, where everything lies; ends the command."""
-    from tasks.clips import clip_lines, load_measures
-    from tasks.outcome import read_record, recorded_faults
+    from tasks.planning.clips import clip_lines, load_measures
     from tasks.review.score_table import render, score_table
-    from tasks.runs import load_run
+    from tasks.run.outcome import read_record, recorded_faults
+    from tasks.run.plan import load_run
 
     stand = read_record(store, run_id)
     rows = score_table(store, load_run(store, run_id))

@@ -66,9 +66,9 @@ def probe(
         "devices": devices,
     }
     environment.quiet_prefect(verbose)
-    from flows.analyze import analyze
     from flows.cli.bars import run_with_bars
     from flows.params import ProbeOptions
+    from flows.probe import analyze
 
     with errors_shown():
         chosen = ProbeOptions.model_validate(options)
@@ -129,9 +129,9 @@ def scores(
     Examples: `blora scores RUN --best --top 10` · `blora scores RUN --where style=wave --where "leakage_lite0>0.6"
     --format csv`
     """
-    from tasks.clips import clip_lines, load_measures
+    from tasks.planning.clips import clip_lines, load_measures
     from tasks.review.score_table import render, score_table
-    from tasks.runs import load_run
+    from tasks.run.plan import load_run
 
     with errors_shown():
         store = open_store(root)
@@ -206,11 +206,11 @@ def compare_methods(
     """
     environment.quiet_prefect(verbose)
     from flows.cli.bars import run_with_bars
-    from flows.methods import compare_methods as flow
+    from flows.compare_methods import compare_methods as flow
     from flows.params import MethodOptions
     from tasks.measuring.methods_comparison import gather_methods
     from tasks.measuring.methods_report import table_rows
-    from tasks.runs import load_plan
+    from tasks.run.plan import load_plan
 
     with errors_shown():
         asked = tuple(name.strip() for name in methods.split(",") if name.strip())

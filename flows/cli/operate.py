@@ -27,10 +27,11 @@ from flows.cli.console import (
     show_faults,
 )
 from tasks import environment
-from tasks.faults import EndedWithFaults
+from tasks.devices import chosen_devices
+from tasks.errors import EndedWithFaults
 
 if TYPE_CHECKING:
-    from tasks.nights import Night
+    from tasks.operations.night_record import Night
 
 app = typer.Typer()
 
@@ -52,7 +53,7 @@ def nightly(
     Examples: `blora nightly --root s3://bucket/art` · `blora nightly --hours 5 --devices cuda:0,cuda:1` · `blora
     nightly --last --root s3://bucket/art`
     """
-    from tasks.nights import load_night
+    from tasks.operations.night_record import load_night
 
     options = {
         "root": root,
@@ -73,7 +74,7 @@ def nightly(
             from flows.params import NightOptions
 
             chosen = NightOptions.model_validate(options)
-            environment.devices(chosen.devices)
+            chosen_devices(chosen.devices)
             ended: Any = flow(chosen, return_state=True).result(raise_on_failure=False)
             if isinstance(ended, Exception) and not isinstance(ended, EndedWithFaults):
                 raise ended
@@ -101,7 +102,7 @@ def deploy(
     Examples: `blora deploy --root s3://bucket/art --cron "0 2 * * *" --timezone Europe/London` · `blora deploy
     --gpu-pool kubernetes --template infra/k8s/gpu-base-job-template.json`
     """
-    from tasks import deploy as work
+    from tasks.operations import deploy as work
 
     with errors_shown():
         if gpu_pool not in ("process", "kubernetes"):
@@ -137,7 +138,7 @@ def gc(
     """
     from datetime import timedelta
 
-    from tasks.gc import delete_waste, find_waste
+    from tasks.operations.gc import delete_waste, find_waste
 
     with errors_shown():
         store = open_store(root)
@@ -162,7 +163,7 @@ def status(run_id: Annotated[str, typer.Argument(help="Run id; none lists all ru
 
     Examples: `blora status` · `blora status demo-3f2a9c01d4e5 --root demo`
     """
-    from tasks.status import full_status, list_runs
+    from tasks.closing.status import full_status, list_runs
 
     with errors_shown():
         store = open_store(root)

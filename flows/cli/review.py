@@ -77,12 +77,12 @@ def review(
 
     Examples: `blora review RUN RUN.decisions.json` · `blora review RUN ./ada.json --root s3://bucket/art`
     """
-    from tasks.collect import write_choice
+    from tasks.closing.collect import write_choice
     from tasks.report.run_page import write_report
     from tasks.review.decisions import load_marks, read_marks
     from tasks.review.redo import record_review
-    from tasks.runs import load_plan
-    from tasks.stock import take_stock
+    from tasks.run.inventory import take_stock
+    from tasks.run.plan import load_plan
 
     with errors_shown():
         store = open_store(root)
@@ -121,7 +121,7 @@ def export(
     Examples: `blora export demo-3f2a9c01d4e5 ./pictures` · `blora export RUN ./delivery --best --root s3://bucket/art`
     · `blora export RUN ./film --mp4`
     """
-    from tasks.export import FilmError, export_clips, export_films, export_run
+    from tasks.closing.export import FilmError, export_clips, export_films, export_run
 
     with errors_shown():
         store = open_store(root)
@@ -211,7 +211,7 @@ def _report_nights(store: Store, last: int, open_: bool) -> int:
 
 def _report_run(store: Store, run_id: str, folder: str, open_: bool, pictures: bool) -> None:
     from tasks.report.run_page import copy_report, write_report
-    from tasks.runs import load_plan
+    from tasks.run.plan import load_plan
 
     page = f"{store.root}/{write_report(store, load_plan(store, run_id))}"
     if not folder and open_ and store.root.startswith("s3://"):

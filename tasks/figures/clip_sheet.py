@@ -8,9 +8,9 @@ from PIL import Image
 
 from manifests.store.parallel import in_parallel
 from manifests.store.store import Store
-from tasks.clips import PlannedClip
 from tasks.figures.grid import Grid
 from tasks.pictures import encoded
+from tasks.planning.clips import PlannedClip
 
 MOST_COLUMNS = 6
 """Styles of one clip on the moving sheet."""

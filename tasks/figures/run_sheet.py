@@ -15,7 +15,7 @@ from tasks.figures.contact_sheet import contact_sheet
 from tasks.figures.grid import CELL_PX, PAPER, fit
 from tasks.pictures import encoded
 from tasks.review.best import Choice
-from tasks.runs import Plan, PlannedSample, SidePart
+from tasks.run.plan import Plan, PlannedSample, SidePart
 
 SHEET_MOST = 12
 """Contents and styles on the sheet; larger grids are for the report page."""

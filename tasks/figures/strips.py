@@ -6,7 +6,7 @@ from manifests.store.parallel import in_parallel
 from manifests.store.store import Store
 from tasks.figures.grid import LINE_PX, Grid, Spacing
 from tasks.pictures import encoded
-from tasks.strips import read_strips
+from tasks.planning.sweeps import read_strips
 
 MOST_STRIPS = 24
 """Strips on the picture, evenly taken from all; the report page has room for more."""

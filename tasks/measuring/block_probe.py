@@ -30,8 +30,8 @@ from manifests.store.parallel import in_parallel
 from manifests.store.store import Store
 from manifests.tables.measuring import PROBES
 from manifests.tables.parquet import from_parquet_bytes, to_parquet_bytes, to_table
-from tasks.bases import is_plain, located_base, revision_of
-from tasks.faults import RunNotFound, RunRefused, TaskError
+from tasks.downloads import is_plain, located_base, revision_of
+from tasks.errors import RunNotFound, RunRefused, TaskError
 from tasks.measuring.probe_report import bar_chart, report
 
 PART_PAIRS = 8

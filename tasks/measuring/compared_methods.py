@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Final
 
 from manifests import ids, layout
-from tasks.runs import Plan, PlannedSample
+from tasks.run.plan import Plan, PlannedSample
 
 METHODS: Final = ("blora", "all_attention", "prompt", "magenta")
-"""In the order in which they are shown; see `tasks.methods`."""
+"""In the order in which they are shown; see `tasks.worker.methods`."""
 
 TRAINED: Final = frozenset({"all_attention"})
 """Those that train adapters of their own."""
 
 _RECIPE: Final = 1
-"""Counts changes of `tasks.methods` that alter a picture."""
+"""Counts changes of `tasks.worker.methods` that alter a picture."""
 
 
 def check_methods(asked: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Methods on the pairs of a run: one score table, means with intervals, seconds and bytes.
 
 Everything is taken over the pairs and seeds that every method has a picture and a score of. Intervals resample contents
-and styles apart (`tasks.review.crossed`), since pictures that share one are not independent.
+and styles apart (`tasks.report.crossed`), since pictures that share one are not independent.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from manifests.store.store import Store
 from manifests.tables.measuring import METHOD_SCORES
 from manifests.tables.parquet import from_parquet_bytes
 from manifests.tables.run import ADAPTERS
-from tasks.compaction import read_scores
-from tasks.faults import RunRefused
+from tasks.errors import RunRefused
 from tasks.measuring.compared_methods import comparable, method_key, methods_key
-from tasks.review.crossed import crossed_interval
+from tasks.report.crossed import crossed_interval
 from tasks.review.score_order import lower_is_better
-from tasks.runs import Plan, PlannedSample
+from tasks.run.plan import Plan, PlannedSample
+from tasks.run.scores import read_scores
 
 Rows = list[dict[str, Any]]
 

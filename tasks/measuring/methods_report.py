@@ -14,7 +14,7 @@ from tasks.figures.contact_sheet import contact_sheet
 from tasks.measuring.compared_methods import methods_key, sample_key_of
 from tasks.measuring.methods_comparison import MethodComparison
 from tasks.review.score_order import lower_is_better
-from tasks.runs import Plan
+from tasks.run.plan import Plan
 
 SHEET_MOST = 16
 """Pairs on the sheet."""

@@ -14,11 +14,11 @@ from statistics import fmean
 from typing import TypeAlias
 
 from manifests.store.store import Store
-from tasks.compaction import RunScores, read_scores
-from tasks.faults import RunRefused
-from tasks.review.crossed import crossed_interval
+from tasks.errors import RunRefused
+from tasks.report.crossed import crossed_interval
 from tasks.review.score_order import lower_is_better
-from tasks.runs import Plan, PlannedSample, load_plan
+from tasks.run.plan import Plan, PlannedSample, load_plan
+from tasks.run.scores import RunScores, read_scores
 
 Side: TypeAlias = "tuple[str, ...]"
 Key: TypeAlias = "tuple[Side, Side, int]"

@@ -15,8 +15,8 @@ from tasks.report.comparison import Comparison
 from tasks.report.html import write_page
 from tasks.report.run_data import DIGITS
 from tasks.report.thumbnails import ThumbnailPage, in_pages, write_thumbnails
-from tasks.runs import Plan, PlannedSample
-from tasks.stock import take_stock
+from tasks.run.inventory import take_stock
+from tasks.run.plan import Plan, PlannedSample
 
 SCRIPTS = ("common.js", "thumbnails.js", "sheet.js", "compare.js")
 _ROOT = "../../../../"  # from the page's folder to the store's root

@@ -8,13 +8,13 @@ from typing import Any
 
 from blora.adapters.blocks import Half
 from manifests import layout
-from tasks.compaction import RunScores
 from tasks.report.thumbnails import ThumbnailPage
 from tasks.review.best import Choice
 from tasks.review.decisions import Mark
 from tasks.review.score_order import lower_is_better
-from tasks.runs import Plan, PlannedSample
-from tasks.stock import Stock
+from tasks.run.inventory import Stock
+from tasks.run.plan import Plan, PlannedSample
+from tasks.run.scores import RunScores
 
 DIGITS = 5
 """Significant digits of a score on a page; the table has them all."""

@@ -18,14 +18,14 @@ from manifests.store.run_folder import find_table
 from manifests.store.store import Store
 from manifests.tables.parquet import from_parquet_bytes
 from manifests.tables.run import ADAPTERS, FAULTS
-from tasks.faults import fault_row
+from tasks.errors import fault_row
 from tasks.report.html import write_page
 from tasks.report.run_data import run_columns
 from tasks.report.thumbnails import in_pages, write_thumbnails
 from tasks.review.best import Choice, choose_of
 from tasks.review.decisions import load_marks
-from tasks.runs import Plan, load_plan
-from tasks.stock import Stock, take_stock
+from tasks.run.inventory import Stock, take_stock
+from tasks.run.plan import Plan, load_plan
 
 SCRIPTS = ("common.js", "model.js", "marks.js", "thumbnails.js", "sheet.js", "pair.js", "run.js")
 FAULTS_SHOWN = 500

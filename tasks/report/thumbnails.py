@@ -25,7 +25,7 @@ from manifests.errors import Missing
 from manifests.store.parallel import in_parallel
 from manifests.store.store import Store
 from tasks.pictures import THUMBNAIL_QUALITY, decoded, thumbnail
-from tasks.runs import PlannedSample
+from tasks.run.plan import PlannedSample
 
 PAGE_SIZE = 64
 """The most pictures of a page."""

@@ -24,9 +24,9 @@ from manifests.store.parallel import in_parallel
 from manifests.store.store import Store
 from manifests.tables.parquet import from_parquet_bytes
 from manifests.tables.run import FAULTS, SAMPLES, SCORES
-from tasks.outcome import RunRecord, read_records
 from tasks.review.decisions import load_marks
 from tasks.review.score_order import lower_is_better
+from tasks.run.outcome import RunRecord, read_records
 
 WIDTH: Final = 5.0
 LEAST_SPREAD: Final = 0.01

@@ -31,8 +31,8 @@ from manifests.tables.parquet import from_parquet_bytes, to_parquet_bytes, to_ta
 from manifests.tables.run import BEST
 from tasks.review.decisions import Mark, load_marks
 from tasks.review.score_order import DECIDING, TIES
-from tasks.runs import Plan, PlannedSample
-from tasks.stock import Stock
+from tasks.run.inventory import Stock
+from tasks.run.plan import Plan, PlannedSample
 
 SCORE_COLUMNS = ("sample_id", "score", "value", "scorer", "scorer_version")
 """What of the score table a choice is made by."""

@@ -28,8 +28,8 @@ from manifests.store.parallel import in_parallel
 from manifests.store.store import Store
 from manifests.tables.parquet import from_parquet_bytes, to_parquet_bytes, to_table
 from manifests.tables.review import DECISIONS
-from tasks.faults import RunRefused
-from tasks.runs import Plan
+from tasks.errors import RunRefused
+from tasks.run.plan import Plan
 
 Decision = Literal["keep", "reject", "redo", "undecided"]
 

@@ -21,11 +21,11 @@ from manifests.faults import Fault
 from manifests.store.store import Store
 from manifests.tables.parquet import to_parquet_bytes, to_table
 from manifests.tables.run import PLAN
-from tasks.faults import RunRefused
-from tasks.group import plan_rows, shards_of
+from tasks.errors import RunRefused
+from tasks.planning.group import plan_rows, shards_of
 from tasks.review.decisions import Mark, record_marks, with_redo
-from tasks.runs import Plan, PlannedSample
-from tasks.stock import Holdings
+from tasks.run.inventory import Holdings
+from tasks.run.plan import Plan, PlannedSample
 
 _SEEDS = 2**31  # short enough to be read in a file name
 

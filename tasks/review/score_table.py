@@ -13,10 +13,10 @@ from rich.table import Table
 
 from manifests import layout
 from manifests.store.store import Store
-from tasks.compaction import read_scores
 from tasks.review.best import read_best
 from tasks.review.score_order import default_sort, lower_is_better
-from tasks.runs import RunInfo
+from tasks.run.plan import RunInfo
+from tasks.run.scores import read_scores
 
 HEAD = ("content", "style", "seed")
 

@@ -47,7 +47,7 @@ def bare(manifest: str, overrides: dict[str, Any]) -> int:
     from manifests.loading.load import load_manifest
     from manifests.loading.pictures import NORMALISED, read_images
     from manifests.store.store import Store
-    from tasks.plan import make_plan, settings_of
+    from tasks.planning.make import make_plan, settings_of
 
     loaded = load_manifest(manifest)
     assert loaded.manifest is not None

@@ -68,7 +68,7 @@ def measure(items: int, slots: int) -> dict[str, float]:
     from flows.stylize import stylize
     from manifests.loading.load import load_manifest
     from manifests.store.store import Store
-    from tasks.plan import make_plan
+    from tasks.planning.make import make_plan
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "project"

@@ -48,7 +48,7 @@ def embedded() -> Base:
 
 
 def test_the_counts_of_full_size_are_those_of_the_facts(sdxl: FullSize) -> None:
-    """What the product's cost is reckoned by: tasks/cost.py and the README."""
+    """What the product's cost is reckoned by: tasks/planning/cost.py and the README."""
     assert forward_flop(sdxl, 1024) == pytest.approx(6.80e12, rel=0.01)
     assert front_flop(sdxl, 1024) == pytest.approx(2.93e12, rel=0.01)
     assert needed_training_flop(sdxl, 1024, rank=64) == pytest.approx(11.0e12, rel=0.03)

@@ -238,7 +238,7 @@ def slots_of(process_id: int) -> list[psutil.Process]:
     try:
         for child in psutil.Process(process_id).children(recursive=True):
             try:
-                if {"tests.stub_slot", "tasks.slot_main"} & set(
+                if {"tests.stub_slot", "tasks.worker.main"} & set(
                     child.cmdline()
                 ) and child.status() != psutil.STATUS_ZOMBIE:
                     found.append(child)

@@ -114,7 +114,7 @@ def test_a_partial_or_strange_object_is_noticed(watch: Watch, key: str, data: by
 
 
 def test_a_lease_counts_against_the_living_alone(watch: Watch) -> None:
-    from tasks.presence import here
+    from tasks.run.heartbeat import here
 
     assert watch.store.acquire_lease(layout.lease_key("a"), f"run: {here()}", 60) is not None
     assert watch.store.acquire_lease(layout.lease_key("b"), "run: host, process 99999999, since", 60) is not None

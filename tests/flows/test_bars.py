@@ -11,7 +11,7 @@ from rich.console import Console
 
 from flows.cli.bars import Bars, run_with_bars
 from tasks import progress
-from tasks.faults import EndedWithFaults, TaskError
+from tasks.errors import EndedWithFaults, TaskError
 
 
 def shown(*events: dict[str, Any]) -> tuple[Bars, dict[str, str]]:

@@ -213,7 +213,7 @@ def test_the_report_in_prefect_leads_to_the_page_and_shows_the_worst_and_the_bes
 ) -> None:
     from prefect.artifacts import Artifact
 
-    from tasks.artifacts import page_line
+    from tasks.dispatch.artifacts import page_line
 
     _, root, run_id = done
     found = Artifact.get("report")

@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import StateType, TaskRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Failed, Pending, Running
 
-from tasks.endings import LOST, tell_endings
+from tasks.dispatch.flow_runs import LOST, tell_endings
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -64,7 +64,7 @@ def test_news_that_come_late_are_waited_for(client: SyncPrefectClient, monkeypat
     def news(seconds: float) -> None:
         client.set_task_run_state(late.pop(), Completed(message="news"), force=True)
 
-    monkeypatch.setattr("tasks.endings.time.sleep", news)
+    monkeypatch.setattr("tasks.dispatch.flow_runs.time.sleep", news)
     assert tell_endings(flow_run_id, {}, patience_seconds=5) == 0
     assert late == []
 

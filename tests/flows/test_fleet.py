@@ -23,9 +23,9 @@ from manifests import layout
 from manifests.store.store import Store
 from manifests.tables.parquet import from_parquet_bytes
 from manifests.tables.run import SLOTS
-from tasks.kin import run_tag, shards_of
-from tasks.runs import load_plan
-from tasks.status import full_status
+from tasks.closing.status import full_status
+from tasks.dispatch.flow_runs import run_tag, shards_of
+from tasks.run.plan import load_plan
 from tests.flows.conftest import SETTINGS, Project, live_leases
 from tests.networks import Network, missing_networks, open_networks
 from tests.processes import wait_for

@@ -13,8 +13,8 @@ import pytest
 from flows.nightly import nightly
 from flows.params import NightOptions
 from manifests.store.store import Store
-from tasks.inbox import look
-from tasks.nights import Night, load_night
+from tasks.operations.inbox import look
+from tasks.operations.night_record import Night, load_night
 from tests.flows.conftest import Project
 
 pytestmark = [pytest.mark.s3, pytest.mark.slow, pytest.mark.usefixtures("prefect_api", "warm_slots")]

@@ -17,7 +17,7 @@ from blora.errors import BaseModelError, SettingsError
 from manifests.store.store import Store
 from manifests.tables.measuring import PROBES
 from manifests.tables.parquet import from_parquet_bytes
-from tasks.faults import RunNotFound, RunRefused, TaskError
+from tasks.errors import RunNotFound, RunRefused, TaskError
 from tasks.measuring.block_probe import (
     PART_PAIRS,
     Probe,
@@ -30,8 +30,8 @@ from tasks.measuring.block_probe import (
 )
 from tasks.measuring.probe_report import bar_chart
 from tasks.messages import Advance, ProbePart
-from tasks.probe import probe_part
-from tasks.resident import Resident
+from tasks.worker.probe import probe_part
+from tasks.worker.session import Resident
 from tests.flows.test_cli import blora
 from tests.tiny import RESOLUTION_PX
 from tests.tiny_plain import save_plain_base

@@ -91,7 +91,7 @@ def command(undisturbed: tuple[Project, dict[str, bytes]], s3_root: str, prefect
 
 
 def slots_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    return [child for child in psutil.Process(process.pid).children() if "tasks.slot_main" in child.cmdline()]
+    return [child for child in psutil.Process(process.pid).children() if "tasks.worker.main" in child.cmdline()]
 
 
 def test_a_killed_slot_is_an_ordinary_failure(command: Command, undisturbed: tuple[Project, dict[str, bytes]]) -> None:

@@ -19,8 +19,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import AwaitingRetry, Cancelling
 
 from manifests.store.store import Store
-from tasks.kin import run_tag, shards_of
-from tasks.runs import load_plan
+from tasks.dispatch.flow_runs import run_tag, shards_of
+from tasks.run.plan import load_plan
 from tests.flows.conftest import SETTINGS, Project, live_leases
 from tests.processes import wait_for
 from tests.servers import PrefectServer, Worker

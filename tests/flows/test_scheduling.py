@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from flows.places import Answer, Batch, Finish, Job
-from flows.scheduling import Board
+from flows.scheduling.board import Board
+from flows.scheduling.place import Answer, Batch, Finish, Job
 from manifests.loading.load import load_manifest
 from manifests.store.store import Store
 from tasks import progress
-from tasks.plan import make_plan
-from tasks.selection import select
+from tasks.planning.make import make_plan
+from tasks.run.selection import select
 from tests.flows.conftest import SETTINGS, Project
 
 

@@ -16,8 +16,8 @@ from blora.metrics.lite0 import load_lite0
 from blora.metrics.steadiness import steadiness
 from flows.stylize import rerun, stylize
 from manifests.tables.run import ADAPTERS, BEST, CLIPS, FAULTS, SAMPLES, SCORES
-from tasks.export import human_names
-from tasks.runs import load_plan
+from tasks.closing.export import human_names
+from tasks.run.plan import load_plan
 from tests.flows.conftest import Project
 from tests.flows.test_stylize import Work
 from tests.tiny import picture

@@ -12,14 +12,14 @@ from prefect import flow
 from manifests import layout
 from manifests.errors import PermanentStoreError
 from manifests.store.store import Store
-from tasks import fleet
-from tasks.fleet import Fleet, FlowRunEnd
+from tasks.dispatch import work_pool
+from tasks.dispatch.work_pool import Fleet, FlowRunEnd
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
 
 def test_a_lease_that_cannot_be_deleted_costs_no_run_its_news(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet, "POLL_SECONDS", 0.1)
+    monkeypatch.setattr(work_pool, "POLL_SECONDS", 0.1)
     store, deleted = Store.open(str(tmp_path)), [str(uuid4()) for _ in range(2)]
     (tmp_path / "leases").symlink_to("leases")  # leads nowhere
     with pytest.raises(PermanentStoreError):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from manifests.store.store import Store
-from tasks import gc
+from tasks.operations import gc
 
 DAY = timedelta(days=1)
 

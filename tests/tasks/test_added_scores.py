@@ -18,17 +18,17 @@ from manifests import layout
 from manifests.store.store import Store
 from manifests.tables.parquet import from_parquet_bytes, to_parquet_bytes
 from manifests.tables.run import SCORES
-from tasks import added_scores
-from tasks.added_scores import plan_rescoring, publish_added
-from tasks.collect import close_run
-from tasks.compaction import RunScores, publish_scores, read_scores
-from tasks.faults import RunRefused, TaskError
+from tasks.closing import added_scores
+from tasks.closing.added_scores import plan_rescoring, publish_added
+from tasks.closing.collect import close_run
+from tasks.errors import RunRefused, TaskError
 from tasks.messages import RescoreShard
-from tasks.rescore import rescore_shard
-from tasks.resident import Resident
 from tasks.review.score_table import score_table
-from tasks.runs import Plan, RunInfo, published_scores_key, scores_key
-from tasks.stock import take_stock
+from tasks.run.inventory import take_stock
+from tasks.run.plan import Plan, RunInfo, published_scores_key, scores_key
+from tasks.run.scores import RunScores, publish_scores, read_scores
+from tasks.worker.rescore import rescore_shard
+from tasks.worker.session import Resident
 from tests.made_run import SCORE_NAMES, finish, plan_run
 from tests.processes import reading
 from tests.tasks.conftest import compact
@@ -211,8 +211,8 @@ def test_an_object_that_names_no_scorers_keeps_their_rows(run: tuple[Store, Plan
 READER = """
 import json, select, sys, duckdb
 from manifests.store.store import Store
-from tasks.runs import load_plan
-from tasks.compaction import read_scores
+from tasks.run.plan import load_plan
+from tasks.run.scores import read_scores
 root, run_id = sys.argv[1:]
 store, seen = Store.open(root), []
 plan = load_plan(store, run_id)

@@ -9,7 +9,7 @@ import pytest
 from blora.errors import TopologyError
 from blora.models.model import Base
 from manifests.store.store import Store
-from tasks import bases
+from tasks import downloads
 from tests.tiny import save_tiny_base
 
 pytestmark = pytest.mark.s3
@@ -18,30 +18,30 @@ pytestmark = pytest.mark.s3
 def test_a_base_in_a_bucket_is_copied_once_and_changes_its_revision_with_its_files(
     s3_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bases, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(downloads, "CACHE", tmp_path / "cache")
     folder = save_tiny_base(tmp_path / "tiny")
     store = Store.open(s3_root)
     for path in folder.rglob("*"):
         if path.is_file():
             store.replace(path.relative_to(folder).as_posix(), path.read_bytes())
-    located = bases.located_base(s3_root)
-    assert located.spec == s3_root and located.revision == bases.revision_of(s3_root)
+    located = downloads.located_base(s3_root)
+    assert located.spec == s3_root and located.revision == downloads.revision_of(s3_root)
     marker = located.folder / "unet" / "config.json"
     first = marker.stat().st_mtime_ns
-    assert bases.located_base(s3_root) == located
+    assert downloads.located_base(s3_root) == located
     assert marker.stat().st_mtime_ns == first, "copied again"
     assert Base(located).revision == located.revision
     configuration = store.read("scheduler/scheduler_config.json")
     store.replace("scheduler/scheduler_config.json", configuration)
-    assert bases.revision_of(s3_root) == located.revision, "the same file uploaded anew is the same base"
+    assert downloads.revision_of(s3_root) == located.revision, "the same file uploaded anew is the same base"
     store.replace("scheduler/scheduler_config.json", configuration + b" ")
-    assert bases.revision_of(s3_root) != located.revision
+    assert downloads.revision_of(s3_root) != located.revision
 
 
 def test_a_bucket_without_a_model_is_refused_by_name(
     s3_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bases, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(downloads, "CACHE", tmp_path / "cache")
     Store.open(s3_root).replace("readme.txt", b"nothing here")
     with pytest.raises(TopologyError, match="unet/"):
-        bases.located_base(s3_root)
+        downloads.located_base(s3_root)

@@ -16,15 +16,15 @@ from manifests import ids, layout
 from manifests.store.store import Store
 from manifests.tables.parquet import from_parquet_bytes, to_parquet_bytes
 from manifests.tables.run import BEST, PLAN
-from tasks.collect import write_choice
-from tasks.export import export_run
-from tasks.generate import encode_png
+from tasks.closing.collect import write_choice
+from tasks.closing.export import export_run
 from tasks.review.best import Choice, choose
 from tasks.review.decisions import Mark, record_marks
 from tasks.review.redo import record_review
 from tasks.review.score_table import render, score_table
-from tasks.runs import Plan, PlannedSample, load_plan
-from tasks.stock import take_stock
+from tasks.run.inventory import take_stock
+from tasks.run.plan import Plan, PlannedSample, load_plan
+from tasks.worker.generate import encode_png
 from tests.made_run import finish, plan_run
 from tests.tasks.test_report import page_data
 from tests.tasks.test_uses import samples

@@ -15,11 +15,11 @@ from flows.cli.main import app
 from manifests.loading.load import parse_manifest
 from manifests.store.store import Store
 from manifests.tables.run import CLIPS
-from tasks.clips import clip_lines, clips_of, load_measures, read_clips
-from tasks.export import FilmError, export_clips, export_films
+from tasks.closing.export import FilmError, export_clips, export_films
 from tasks.figures.clip_sheet import moving
-from tasks.plan import make_plan, publish
-from tasks.runs import Plan
+from tasks.planning.clips import clip_lines, clips_of, load_measures, read_clips
+from tasks.planning.make import make_plan, publish
+from tasks.run.plan import Plan
 from tests.made_run import finish, png
 
 COUNT = 4

@@ -14,11 +14,11 @@ from manifests import layout
 from manifests.store.store import Store
 from manifests.tables.parquet import to_parquet_bytes, to_table
 from manifests.tables.run import PLAN, SCORES
-from tasks.collect import close_run
-from tasks.compaction import publish_scores, read_scores
-from tasks.group import plan_rows
-from tasks.runs import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard, published_scores_key, scores_key
-from tasks.stock import take_stock
+from tasks.closing.collect import close_run
+from tasks.planning.group import plan_rows
+from tasks.run.inventory import take_stock
+from tasks.run.plan import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard, published_scores_key, scores_key
+from tasks.run.scores import publish_scores, read_scores
 from tests.made_run import record_reads
 from tests.processes import reading
 from tests.tasks.conftest import compact
@@ -148,8 +148,8 @@ def test_closing_a_run_publishes_its_scores(store: Store) -> None:
 READER = """
 import json, select, sys, duckdb
 from manifests.store.store import Store
-from tasks.runs import load_plan
-from tasks.compaction import read_scores
+from tasks.run.plan import load_plan
+from tasks.run.scores import read_scores
 pattern, root, run_id = sys.argv[1:]
 store, seen = Store.open(root), []
 plan = load_plan(store, run_id)

@@ -10,11 +10,11 @@ import pytest
 from manifests.store.store import Store
 from manifests.tables.parquet import from_parquet_bytes
 from manifests.tables.review import COMPARISON, COMPARISON_PAIRS
-from tasks.faults import RunRefused
+from tasks.errors import RunRefused
 from tasks.report.comparison import compare
 from tasks.report.comparison_page import changed_settings, write_comparison
-from tasks.review.crossed import crossed_interval
-from tasks.runs import Plan, PlannedSample
+from tasks.report.crossed import crossed_interval
+from tasks.run.plan import Plan, PlannedSample
 from tests.made_run import finish, made_scores, plan_run
 
 CONTENTS, STYLES = ["apple", "owl", "pot"], ["wave", "ink", "sun", "oil"]

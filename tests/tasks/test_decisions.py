@@ -12,11 +12,11 @@ import pytest
 
 from manifests import ids, layout
 from manifests.store.store import Store
-from tasks.export import export_run
-from tasks.faults import RunRefused, TaskError
+from tasks.closing.export import export_run
+from tasks.errors import RunRefused, TaskError
 from tasks.review.decisions import Mark, load_marks, read_marks, record_marks
 from tasks.review.redo import record_review
-from tasks.runs import Plan, load_plan
+from tasks.run.plan import Plan, load_plan
 from tests.made_run import finish, plan_run
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)

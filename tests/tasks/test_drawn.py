@@ -15,13 +15,13 @@ from blora.metrics.palette_distance import colour_distance
 from manifests import layout
 from manifests.loading.load import load_manifest
 from manifests.store.store import Store
-from tasks.generate import generate_shard
 from tasks.messages import GenerateShard, ScoreShard, TrainPack
-from tasks.plan import make_plan, publish
-from tasks.resident import Resident
-from tasks.runs import Plan
-from tasks.score import score_shard
-from tasks.train import train_pack
+from tasks.planning.make import make_plan, publish
+from tasks.run.plan import Plan
+from tasks.worker.generate import generate_shard
+from tasks.worker.score import score_shard
+from tasks.worker.session import Resident
+from tasks.worker.train import train_pack
 from tests.flows.conftest import Project
 from tests.tiny import save_tiny_base
 

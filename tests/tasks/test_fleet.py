@@ -14,7 +14,7 @@ import pytest
 from prefect.client.schemas.objects import StateType
 
 from manifests.store.store import Store
-from tasks import fleet
+from tasks.dispatch import work_pool
 
 
 @contextmanager
@@ -42,29 +42,29 @@ def answering(*codes: int) -> Iterator[tuple[str, list[int]]]:
 
 def test_a_busy_server_is_asked_until_it_answers() -> None:
     with answering(503, 500) as (address, given):
-        assert fleet.patiently(lambda: httpx.get(address).raise_for_status()).status_code == 200
+        assert work_pool.patiently(lambda: httpx.get(address).raise_for_status()).status_code == 200
     assert given == [503, 500, 200]
 
 
 def test_a_refusal_is_final() -> None:
     with answering(422, 200) as (address, given), pytest.raises(httpx.HTTPStatusError):
-        fleet.patiently(lambda: httpx.get(address).raise_for_status())
+        work_pool.patiently(lambda: httpx.get(address).raise_for_status())
     assert given == [422]
 
 
 def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     with answering() as (address, _):
         pass  # nobody listens there any more
-    monkeypatch.setattr(fleet, "PATIENCE_SECONDS", 2.0)
+    monkeypatch.setattr(work_pool, "PATIENCE_SECONDS", 2.0)
     with pytest.raises(httpx.ConnectError):
-        fleet.patiently(lambda: httpx.get(address).raise_for_status())
+        work_pool.patiently(lambda: httpx.get(address).raise_for_status())
 
 
 def test_what_a_worker_took_and_never_started_is_given_up_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = fleet.Fleet(Store.open(str(tmp_path)), "run", "on-demand")
-    taken = fleet._Watched(lambda outcome: None, StateType.PENDING, since=time.monotonic() - 100)
+    one = work_pool.Fleet(Store.open(str(tmp_path)), "run", "on-demand")
+    taken = work_pool._Watched(lambda outcome: None, StateType.PENDING, since=time.monotonic() - 100)
     assert one._silent("flow-run", taken) == "", "an image may still be being pulled"
     monkeypatch.setenv("BLORA_STARTING_SECONDS", "60")
     assert one._silent("flow-run", taken) == "taken by a worker, but not started in 100 s"

@@ -12,9 +12,9 @@ from manifests import layout
 from manifests.store.store import Store
 from manifests.tables.parquet import to_parquet_bytes, to_table
 from manifests.tables.run import PLAN
-from tasks import gc
-from tasks.group import plan_rows
-from tasks.runs import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard
+from tasks.operations import gc
+from tasks.planning.group import plan_rows
+from tasks.run.plan import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard
 
 DAY = timedelta(days=1)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from manifests import layout
 from manifests.store.store import Store
-from tasks.inbox import Dropped, look, write_receipt
+from tasks.operations.inbox import Dropped, look, write_receipt
 from tasks.review.decisions import Mark
 from tasks.review.redo import record_review
-from tasks.runs import load_plan
+from tasks.run.plan import load_plan
 from tests.made_run import finish, plan_run
 
 

@@ -17,8 +17,7 @@ from manifests import layout
 from manifests.store.store import Store
 from manifests.tables.measuring import METHOD_SCORES, PROBES
 from manifests.tables.parquet import to_parquet_bytes, to_table
-from tasks.artifacts import _thumbnails
-from tasks.clips import PlannedClip, PlannedFrame, measure_clips
+from tasks.dispatch.artifacts import _thumbnails
 from tasks.figures.clip_sheet import draw_clips
 from tasks.figures.run_sheet import draw_sheet
 from tasks.figures.strips import draw_strips
@@ -26,13 +25,14 @@ from tasks.measuring.block_probe import PART_PAIRS, Probe, gather
 from tasks.measuring.compared_methods import method_key, sample_key_of
 from tasks.measuring.methods_comparison import gather_methods
 from tasks.measuring.methods_report import write_methods
+from tasks.planning.clips import PlannedClip, PlannedFrame, measure_clips
+from tasks.planning.sweeps import Strip, StripStep, write_strips
 from tasks.report.run_page import write_report
 from tasks.review.best import choose_of
 from tasks.review.decisions import Mark, load_marks, record_marks
 from tasks.review.score_table import score_table
-from tasks.runs import Plan
-from tasks.stock import take_stock
-from tasks.strips import Strip, StripStep, write_strips
+from tasks.run.inventory import take_stock
+from tasks.run.plan import Plan
 from tests.made_run import finish, plan_run, png
 
 DECIDED = datetime(2026, 11, 22, tzinfo=UTC)

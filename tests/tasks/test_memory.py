@@ -13,9 +13,9 @@ from blora.settings.resolve import resolve
 from blora.settings.sampling import SampleSettings
 from blora.settings.training import TrainSettings
 from manifests.store.store import Store
-from tasks import environment
-from tasks.cost import auto_pack_size, memory_model
-from tasks.resident import Resident
+from tasks.devices import chosen_devices, free_device_bytes
+from tasks.planning.cost import auto_pack_size, memory_model
+from tasks.worker.session import Resident
 
 GB = 10**9
 SDXL = "org/sdxl@" + "0" * 40
@@ -55,18 +55,18 @@ def test_auto_asks_the_smallest_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     fake_nvidia_smi(tmp_path, 81000, 23000)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-    both = environment.devices("auto")
-    assert environment.free_device_bytes(both) == (23000 * 2**20, True)
+    both = chosen_devices("auto")
+    assert free_device_bytes(both) == (23000 * 2**20, True)
     train = resolve("paper", {"pack_size": "auto"}).train
     assert auto_pack_size(SDXL, train, both) == memory.plan_training(23000 * 2**20, train).size == 4
-    free_bytes, on_gpu = environment.free_device_bytes(("cpu",))
+    free_bytes, on_gpu = free_device_bytes(("cpu",))
     assert not on_gpu and free_bytes not in (None, 23000 * 2**20), "of the GPUs, which are not to be used"
 
 
 def test_without_a_gpu_it_is_this_machines_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    devices = environment.devices("auto")
-    free_bytes, on_gpu = environment.free_device_bytes(devices)
+    devices = chosen_devices("auto")
+    free_bytes, on_gpu = free_device_bytes(devices)
     assert not on_gpu and free_bytes is not None and free_bytes > 0
     assert 1 <= auto_pack_size("embedded", resolve("demo").train, devices) <= 8
 

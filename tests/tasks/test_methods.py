@@ -21,10 +21,8 @@ from manifests.loading.load import load_manifest
 from manifests.store.store import Store
 from manifests.tables.measuring import METHOD_SCORES, METHODS
 from manifests.tables.parquet import from_parquet_bytes
-from tasks.collect import close_run
-from tasks.compaction import read_scores
-from tasks.faults import RunRefused
-from tasks.generate import generate_shard
+from tasks.closing.collect import close_run
+from tasks.errors import RunRefused
 from tasks.measuring.compared_methods import (
     check_methods,
     comparable,
@@ -36,13 +34,15 @@ from tasks.measuring.compared_methods import (
 from tasks.measuring.methods_comparison import gather_methods
 from tasks.measuring.methods_report import report_text, table_rows, write_methods
 from tasks.messages import DrawMethod, GenerateShard, ScoreShard, TrainMethod, TrainPack
-from tasks.methods import draw_method, train_method
-from tasks.plan import make_plan, publish
-from tasks.resident import Resident
-from tasks.runs import Plan, PlannedSample
-from tasks.score import score_shard
-from tasks.stock import take_stock
-from tasks.train import train_pack
+from tasks.planning.make import make_plan, publish
+from tasks.run.inventory import take_stock
+from tasks.run.plan import Plan, PlannedSample
+from tasks.run.scores import read_scores
+from tasks.worker.generate import generate_shard
+from tasks.worker.methods import draw_method, train_method
+from tasks.worker.score import score_shard
+from tasks.worker.session import Resident
+from tasks.worker.train import train_pack
 from tests.flows.conftest import SETTINGS, Project
 from tests.tiny import save_tiny_base
 

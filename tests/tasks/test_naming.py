@@ -10,8 +10,8 @@ import pytest
 from blora.settings.resolve import resolve
 from manifests.loading.load import load_manifest
 from manifests.loading.pictures import check_images
-from tasks.naming import identify
-from tasks.runs import PlannedSample
+from tasks.planning.identify import identify
+from tasks.run.plan import PlannedSample
 
 DEMO = Path(__file__).parents[2] / "manifests" / "examples" / "demo.yaml"
 

@@ -13,9 +13,9 @@ from manifests import ids
 from manifests.loading.load import load_manifest, parse_manifest
 from manifests.loading.pictures import check_images
 from manifests.store.store import Store
-from tasks.naming import Identified, identify
-from tasks.plan import make_plan, publish
-from tasks.planned import PlannedAdapter
+from tasks.planning.identify import Identified, identify
+from tasks.planning.make import make_plan, publish
+from tasks.run.items import PlannedAdapter
 
 EXAMPLES = Path(__file__).parents[2] / "manifests" / "examples"
 PHOTOS = [str(EXAMPLES / "pictures" / "object" / f"owl-{number}.png") for number in range(1, 5)]

@@ -13,7 +13,7 @@ from manifests import layout
 from manifests.store.store import Store
 from tasks.report.run_page import copy_report, write_report
 from tasks.review.decisions import read_marks
-from tasks.runs import Plan, load_plan
+from tasks.run.plan import Plan, load_plan
 from tests.browser import Visit, accessibility_faults, browsing, served
 from tests.made_run import HOSTILE, finish, plan_run
 

@@ -13,10 +13,10 @@ from manifests.images import animation, normalise
 from manifests.loading.load import Loaded, parse_manifest
 from manifests.loading.pictures import Turn
 from manifests.store.store import Store
-from tasks import plan
-from tasks.faults import RunRefused
-from tasks.plan import make_plan, publish
-from tasks.runs import load_plan, published_scores_key
+from tasks.errors import RunRefused
+from tasks.planning import make
+from tasks.planning.make import make_plan, publish
+from tasks.run.plan import load_plan, published_scores_key
 from tests.made_run import png
 
 
@@ -64,7 +64,7 @@ def test_pictures_that_the_store_has_are_not_made_again(tmp_path: Path, monkeypa
         made.append(data)
         return normalise.normalise(data)
 
-    monkeypatch.setattr(plan, "NORMALISED", Turn(counted, animation.normalise_frames))
+    monkeypatch.setattr(make, "NORMALISED", Turn(counted, animation.normalise_frames))
     publish(store, make_plan(store, loaded))
     assert len(made) == len(store.list(layout.IMAGES_PREFIX)) == 6
     publish(store, make_plan(store, loaded))

@@ -10,10 +10,10 @@ from blora.checks.limits import calibrated, limits_for
 from blora.settings.judging import CheckSettings
 from manifests import layout
 from manifests.store.store import Store
-from tasks.collect import close_run
-from tasks.runs import Plan, PlannedSample
-from tasks.status import full_status
-from tasks.stock import take_stock
+from tasks.closing.collect import close_run
+from tasks.closing.status import full_status
+from tasks.run.inventory import take_stock
+from tasks.run.plan import Plan, PlannedSample
 from tests.made_run import finish, plan_run
 
 

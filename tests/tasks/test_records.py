@@ -13,14 +13,14 @@ from manifests import layout
 from manifests.loading.load import parse_manifest
 from manifests.store.backend import Entry
 from manifests.store.store import Store
-from tasks import gc
-from tasks.cost import estimate
-from tasks.export import export_run
-from tasks.inbox import look
-from tasks.plan import make_plan
+from tasks.closing.export import export_run
+from tasks.closing.status import list_runs
+from tasks.operations import gc
+from tasks.operations.inbox import look
+from tasks.planning.cost import estimate
+from tasks.planning.make import make_plan
 from tasks.report.trends import load_nights
-from tasks.runs import Plan
-from tasks.status import list_runs
+from tasks.run.plan import Plan
 from tests.made_run import finish, plan_run
 
 
@@ -53,7 +53,8 @@ def price(store: Store, folder: Path) -> str:
     """What the price of another manifest with the same settings stands on."""
     sides = {side: [{"image": f"{side}0.png", "name": side, "word": "thing"}] for side in ("contents", "styles")}
     body: dict[str, object] = {"version": 1, "name": "next", "grid": True, **sides}
-    return estimate(store, make_plan(store, parse_manifest(body, "json", "inline", (str(folder),)))).basis
+    draft = make_plan(store, parse_manifest(body, "json", "inline", (str(folder),)))
+    return estimate(store, draft.plan, draft.held).basis
 
 
 @pytest.mark.parametrize("look", [list_runs, lambda store: load_nights(store, 30)], ids=["runs", "nights"])

@@ -17,9 +17,9 @@ from tasks.messages import ScoreShard
 from tasks.report.html import script_data
 from tasks.report.run_page import SCRIPTS, copy_report, write_report
 from tasks.report.thumbnails import in_pages, write_thumbnails
-from tasks.resident import Resident
-from tasks.runs import load_plan
-from tasks.score import score_shard
+from tasks.run.plan import load_plan
+from tasks.worker.score import score_shard
+from tasks.worker.session import Resident
 from tests.made_run import HOSTILE, finish, plan_run, png, record_reads
 
 

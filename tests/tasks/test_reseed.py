@@ -10,11 +10,11 @@ import pytest
 from blora.checks.adapter_check import Verdict, best_attempt
 from blora.errors import SettingsError
 from manifests.tables.run import ADAPTERS, FAULTS
-from tasks import reseed
-from tasks.collect import close_run
+from tasks.closing.collect import close_run
+from tasks.closing.status import full_status
 from tasks.messages import Advance
-from tasks.status import full_status
-from tasks.stock import take_stock
+from tasks.run.inventory import take_stock
+from tasks.worker import attempts
 from tests.in_process import InProcessSlot
 from tests.tiny import save_tiny_base
 
@@ -61,14 +61,14 @@ def test_several_attempts_need_something_to_judge_by(tmp_path: Path, base: Path)
 
 def test_what_never_passes_is_kept_at_its_best_and_is_a_fault(tmp_path: Path, base: Path, monkeypatch: Any) -> None:
     seen: list[list[float]] = []
-    check = reseed.check_adapters
+    check = attempts.check_adapters
 
     def watched(*args: Any, **options: Any) -> list[Verdict]:
         verdicts = check(*args, **options)
         seen.append([verdict.measures["reconstruction_distance"] for verdict in verdicts])
         return verdicts
 
-    monkeypatch.setattr(reseed, "check_adapters", watched)
+    monkeypatch.setattr(attempts, "check_adapters", watched)
     slot = InProcessSlot(tmp_path, base, UNREACHABLE)
     assert slot.train().faults == ()
     assert [len(row) for row in seen] == [2, 2, 2] and len({value for row in seen for value in row}) == 6
@@ -90,7 +90,7 @@ def test_what_never_passes_is_kept_at_its_best_and_is_a_fault(tmp_path: Path, ba
 def test_only_what_failed_is_trained_again_until_it_passes(tmp_path: Path, base: Path, monkeypatch: Any) -> None:
     first = InProcessSlot(tmp_path / "first", base, UNREACHABLE | {"attempts": 2, "reconstruction_distance": 0.001})
     passes: list[list[str]] = []
-    check = reseed.check_adapters
+    check = attempts.check_adapters
 
     def judged(base_: Any, trained: Any, settings: Any, **options: Any) -> list[Verdict]:
         """The real check, but for c0's first training, which passes."""
@@ -104,7 +104,7 @@ def test_only_what_failed_is_trained_again_until_it_passes(tmp_path: Path, base:
             for verdict, (adapter, _) in zip(verdicts, trained, strict=True)
         ]
 
-    monkeypatch.setattr(reseed, "check_adapters", judged)
+    monkeypatch.setattr(attempts, "check_adapters", judged)
     first.train()
     content, style = (adapter.adapter_id for adapter in first.plan.adapters)
     assert passes == [[content, style], [f"{style} attempt 2"]]

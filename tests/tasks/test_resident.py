@@ -13,13 +13,14 @@ import torch
 
 from blora.models.locate import Located
 from manifests import layout
-from tasks import bases, environment, resident
-from tasks.generate import generate_shard
+from tasks import downloads, environment
+from tasks.dispatch.slots import Slot
 from tasks.messages import GenerateShard, TrainAnswer, TrainPack
 from tasks.review.decisions import Mark
 from tasks.review.redo import record_review
-from tasks.runs import load_plan
-from tasks.slots import Slot
+from tasks.run.plan import load_plan
+from tasks.worker import session
+from tasks.worker.generate import generate_shard
 from tests.in_process import InProcessSlot
 from tests.processes import wait_for
 from tests.tiny import save_tiny_base
@@ -66,9 +67,9 @@ def test_a_base_that_takes_long_to_come_is_said_to_come(
 
     def slowly(spec: str) -> Located:
         time.sleep(1)
-        return bases.located_base(spec)
+        return downloads.located_base(spec)
 
-    monkeypatch.setattr(resident, "located_base", slowly)
+    monkeypatch.setattr(session, "located_base", slowly)
     slot.resident.base(str(base), "fp32")
     beats = len(slot.beats)
     assert beats >= 4 and set(slot.beats) == {f"brings {base} to this machine"}
@@ -94,4 +95,4 @@ def test_what_torch_keeps_of_a_model_that_went_is_free_for_the_next(monkeypatch:
     kept = [6 * 10**9]
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10 * 10**9 - sum(kept), 10 * 10**9))
     monkeypatch.setattr(torch.cuda, "empty_cache", kept.clear)
-    assert resident._free_bytes("cuda:0") == 10 * 10**9
+    assert session._free_bytes("cuda:0") == 10 * 10**9

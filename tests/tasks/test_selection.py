@@ -13,11 +13,11 @@ from manifests.faults import Fault
 from manifests.store.store import Store
 from manifests.tables.parquet import to_parquet_bytes, to_table
 from manifests.tables.run import FAULTS, PLAN
-from tasks.faults import fault_row
-from tasks.group import plan_rows
-from tasks.runs import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard
-from tasks.selection import given_up, select
-from tasks.status import full_status
+from tasks.closing.status import full_status
+from tasks.errors import fault_row
+from tasks.planning.group import plan_rows
+from tasks.run.plan import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard
+from tasks.run.selection import given_up, select
 
 
 def sample(content: str, style: str, seed: int) -> PlannedSample:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.faults import JobFailed, SlotDied, SlotStalled, is_transient, may_pass
+from tasks.dispatch.slots import Slot, SlotPool, slot_figures
+from tasks.errors import JobFailed, SlotDied, SlotStalled, is_transient, may_pass
 from tasks.messages import ScoreShard, TrainAnswer, TrainPack
 from tasks.progress import Event
-from tasks.slots import Slot, SlotPool, slot_figures
 
 REFUSED = ScoreShard("none", "s")
 """A job that fails at once: there is no such run."""

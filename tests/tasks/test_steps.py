@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tasks.faults import SlotDied
+from tasks.dispatch.prefect_tasks import POOL, RETRIES, _in_slot
+from tasks.dispatch.slots import SlotPool
+from tasks.errors import SlotDied
 from tasks.messages import TrainAnswer, TrainPack
-from tasks.slots import SlotPool
-from tasks.steps import POOL, RETRIES, _in_slot
 
 
 def test_a_retried_task_counts_what_it_made_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

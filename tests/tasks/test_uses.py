@@ -14,8 +14,8 @@ from manifests.loading.load import load_manifest
 from manifests.loading.pictures import check_images
 from manifests.tables.parquet import from_parquet_bytes, to_parquet_bytes, to_table
 from manifests.tables.run import PLAN
-from tasks.naming import Identified, identify
-from tasks.runs import PlannedSample
+from tasks.planning.identify import Identified, identify
+from tasks.run.plan import PlannedSample
 
 EXAMPLES = Path(__file__).parents[2] / "manifests" / "examples"
 PICTURES = EXAMPLES / "pictures"

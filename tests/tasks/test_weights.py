@@ -17,8 +17,8 @@ from blora.metrics.feature_scorer import ScoreItem
 from blora.metrics.score import score_samples
 from blora.settings.judging import ScoreSettings
 from manifests.store.store import Store
-from tasks import weights
-from tasks.resident import Resident
+from tasks import downloads
+from tasks.worker.session import Resident
 
 pytestmark = pytest.mark.s3
 
@@ -28,7 +28,7 @@ SMALL = {"dinov2-small": {"hidden_size": 48, "num_hidden_layers": 2, "num_attent
 @pytest.fixture
 def uploaded(s3_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, bytes]:
     """A small DINOv2 with random weights in a bucket: the folder's address, and the file."""
-    monkeypatch.setattr(weights, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(downloads, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(vision_transformers, "DINOV2", SMALL)
     torch.manual_seed(0)
     model = Dinov2Model(Dinov2Config(image_size=518, patch_size=14, **SMALL["dinov2-small"]))
@@ -69,7 +69,7 @@ def test_wrong_weights_in_a_bucket_are_refused(uploaded: tuple[str, bytes], tmp_
     with pytest.raises(ScorerError, match="no weights there"):
         score(tmp_path, f"dinov2-small={address}-elsewhere")
     with pytest.raises(ScorerError, match="not safetensors"):
-        weights.local_scorer(f"dinov2-small={address}/pytorch_model.bin")
+        downloads.local_scorer(f"dinov2-small={address}/pytorch_model.bin")
     Store.open(address).replace("model.safetensors", data[:-4])
     with pytest.raises(ScorerError, match="unreadable weights"):
         score(tmp_path, f"dinov2-small={address}")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import EulerDiscreteScheduler
+from diffusers import DDPMScheduler, EulerDiscreteScheduler
 from PIL import Image
 
 from blora.embedded.drawings.pictures import Pictures
@@ -16,9 +16,6 @@ from blora.embedded.drawings.references import Triples, fixed_triples
 from blora.embedded.training import progress, vae
 from blora.embedded.training.batches import ConditionedBatches
 from blora.embedded.training.unet import BETAS
-
-if TYPE_CHECKING:
-    from blora.embedded.training.train import Trainee
 
 TIMESTEP, SEEN_PX, PART = 985, 64, 16
 CONTENTS = ((17, "noto"), (38, "twemoji"), (40, "fluent-flat"), (5, "noto"), (60, "twemoji"), (90, "noto"))
@@ -28,7 +25,21 @@ STYLES = ("noto", "blueprint", "sunset", "openmoji-line", "autumn", "coral", "go
 """Looks of a sheet's columns; openmoji-line, autumn and coral were never trained on."""
 
 
-class Judgement:
+class Told(Protocol):
+    """A model that can be told a content and a style."""
+
+    noise: DDPMScheduler
+
+    def tell(
+        self, content: torch.Tensor | None, style: torch.Tensor | None, size: int, prompt: str = ""
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give the two blocks codes, or nothing; returns context and pooled embedding of the other blocks."""
+
+    def predict(self, x: torch.Tensor, t: torch.Tensor, context: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
+        """V at the timesteps `t`."""
+
+
+class GainJudge:
     """Fixed triples of things seen and held out, and the VAE that shows what is predicted."""
 
     def __init__(self, pictures: Pictures, batches: ConditionedBatches, device: str) -> None:
@@ -43,7 +54,7 @@ class Judgement:
         return np.stack([pixels[r] for r in rows])
 
     @torch.no_grad()
-    def measure(self, trainee: Trainee) -> dict[str, float]:
+    def measure(self, trainee: Told) -> dict[str, float]:
         """x0_*: squared error (of -1..1, at 64 px) of the picture predicted in one step from almost pure noise.
 
         *_both: content and style told by pictures; *_style: style alone. gain_*: the share of the error that content
@@ -56,7 +67,7 @@ class Judgement:
             out[f"gain_{name}"] = 1 - out[f"x0_{name}_both"] / out[f"x0_{name}_style"]
         return out
 
-    def _error(self, trainee: Trainee, rows: Triples, kind: str) -> float:
+    def _error(self, trainee: Told, rows: Triples, kind: str) -> float:
         b, errors = self.batches, []
         content = np.roll(rows.content, 1) if kind == "wrong" else rows.content
         noise = torch.randn(len(content), *b.latents.shape[1:], generator=torch.Generator().manual_seed(5))
@@ -81,7 +92,7 @@ class Judgement:
 
     @torch.no_grad()
     def draw(
-        self, trainee: Trainee, content: np.ndarray, style: np.ndarray, guidance: float = 2.0, steps: int = 12
+        self, trainee: Told, content: np.ndarray, style: np.ndarray, guidance: float = 2.0, steps: int = 12
     ) -> torch.Tensor:
         """Latents of all combinations of content rows and style rows, content-major."""
         b, many, scheduler = self.batches, len(content) * len(style), EulerDiscreteScheduler(**BETAS)
@@ -115,7 +126,7 @@ class Judgement:
         columns = [np.flatnonzero(p.look == look[name]) for name in STYLES]
         return np.array(content), np.array([rows[40 % len(rows)] for rows in columns])
 
-    def sheet(self, trainee: Trainee, path: Path) -> None:
+    def sheet(self, trainee: Told, path: Path) -> None:
         """Rows share a content reference, columns a style reference; the references lie along the edges."""
         content, style = self.sheet_rows()
         made = vae.to_pixels(self.decode(self.draw(trainee, content, style)))

@@ -176,7 +176,7 @@ def train(args: argparse.Namespace) -> None:
     if before:
         training.resume(before)
     budget = progress.Budget(args.minutes, before["spent"] if before else 0, args.device)
-    bench = judge.Judgement(pictures, batches, args.device)
+    bench = judge.GainJudge(pictures, batches, args.device)
     stop, saves = progress.Stop(), progress.Every(args.save_minutes * 60, time.monotonic())
     judged = progress.Every(args.judge_minutes * 60, before["judged"] if before else 0.0)
     count = before["judgements"] if before else 0

@@ -1,0 +1,235 @@
+"""Which item next: trainings, shards and scores handed over as they become possible, here or to a work pool.
+
+Scores go before pictures and pictures before trainings: what is paid for becomes visible first.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import InitVar, dataclass, field
+from typing import Any
+
+from flows.scheduling.place import Answer, Batch, Finish, Job, Place, item_id
+from manifests.faults import Fault
+from manifests.store.store import Store
+from tasks import progress
+from tasks.dispatch.slots import slot_figures
+from tasks.run.inventory import Holdings, Stock, take_stock
+from tasks.run.plan import Pack, Plan, Shard
+from tasks.run.selection import Selection
+
+ATTEMPTS = 4
+"""How often an item is handed over whose holder goes missing."""
+
+
+@dataclass
+class Board:
+    """What is ready, what waits for adapters, and what came back.
+
+    Attributes:
+        store: the store.
+        plan: the run's plan, or a part of it.
+        selection: the items of the plan that are wanted.
+        place: where they are handed over.
+        held: what the store has of the plan, where planning has just listed it.
+        stock: what there was when the work began.
+        failures: the failures of items, in the end.
+        idle: whether nothing had to be done, in the end.
+        spent: by slot, its seconds (``wall_seconds``: at the disposal of this work) and items made, in the end.
+    """
+
+    store: Store
+    plan: Plan
+    selection: Selection
+    place: Place
+    held: InitVar[Holdings | None] = None
+    stock: Stock = field(init=False)
+    failures: list[Fault] = field(default_factory=list)
+    idle: bool = field(default=True, init=False)
+    spent: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def __post_init__(self, held: Holdings | None) -> None:
+        stock = self.stock = take_stock(self.store, self.plan, held)
+        coming = self.selection.adapters - stock.adapters
+        self._packs = deque(pack for pack in self.plan.packs if any(a.adapter_id in coming for a in pack.adapters))
+        self._ready: deque[Shard] = deque()
+        self._to_score: deque[Shard] = deque()
+        self._awaited: dict[str, set[str]] = {}
+        """Adapters that a shard waits for, by the shard's id."""
+        self._waiting_for: dict[str, list[Shard]] = {}
+        """Shards that wait for an adapter, by the adapter's id."""
+        self._attempts: Counter[str] = Counter()
+        possible = stock.adapters | coming
+        unscored = stock.pictures.keys() - stock.scored
+        for shard in self.plan.shards:
+            wanted = [sample for sample in shard.samples if sample.sample_id in self.selection.samples]
+            to_draw = [
+                sample for sample in wanted if sample.sample_id not in stock.pictures and sample.adapter_ids <= possible
+            ]
+            awaited = {adapter_id for sample in to_draw for adapter_id in sample.adapter_ids} & coming
+            if awaited:
+                self._awaited[shard.shard_id] = awaited
+                for adapter_id in awaited:
+                    self._waiting_for.setdefault(adapter_id, []).append(shard)
+            elif to_draw:
+                self._ready.append(shard)
+            elif any(sample.sample_id in unscored for sample in wanted):
+                self._to_score.append(shard)
+
+    def run(self) -> None:
+        """Hand over and settle until nothing is left."""
+        in_flight: Counter[Job] = Counter()
+        started = time.monotonic()
+        self._announce()
+        ended: queue.SimpleQueue[tuple[Batch, Finish]] = queue.SimpleQueue()
+
+        def tell(batch: Batch) -> Callable[[Finish], None]:
+            return lambda finish: ended.put((batch, finish))
+
+        for name, ids in self.place.going_on().items():
+            batch = self._take(ids)
+            if batch is not None:
+                self.place.watch(name, tell(batch))
+                in_flight[batch.job] += 1
+                self.idle = False
+        while True:
+            while next_batch := self._next(in_flight):
+                self.place.submit(next_batch, tell(next_batch))
+                in_flight[next_batch.job] += 1
+                self.idle = False
+            if not in_flight.total():
+                break
+            batch, finish = ended.get()
+            in_flight[batch.job] -= 1
+            self._settle(batch, finish())
+        wall_seconds = time.monotonic() - started
+        for spent in self.spent.values():
+            spent.setdefault("wall_seconds", wall_seconds)
+
+    @property
+    def timings(self) -> dict[str, Any]:
+        """For run.json, once the work has ended: the sums over all slots, and ``slots``, the figures of each."""
+        sums: dict[str, float] = {}
+        for spent in self.spent.values():
+            _add(sums, {name: value for name, value in spent.items() if name != "wall_seconds"})
+        rows = [slot_figures(name, spent, spent["wall_seconds"]) for name, spent in self.spent.items()]
+        return {**sums, "slots": rows} if rows else {}
+
+    def _announce(self) -> None:
+        """Tell whoever watches how much of the run is done and how much will have been in the end."""
+        pictures, to_draw = len(self.plan.samples), [*self._ready, *map(self.plan.shard, self._awaited)]
+        undrawn = sum(len(shard.samples) for shard in to_draw)
+        unscored = undrawn + sum(len(shard.samples) for shard in self._to_score)
+        steps = len(self._packs) * self.plan.run.settings.train.steps
+        done = {"train": 0, "sample": pictures - undrawn, "score": pictures - unscored}
+        total = {"train": steps, "sample": pictures, "score": pictures}
+        progress.publish({"kind": "work", "id": self.plan.run.run_id, "done": done, "total": total})
+
+    def _next(self, in_flight: Counter[Job]) -> Batch | None:
+        """What comes first and finds room; None where nothing does."""
+        queues: tuple[tuple[Job, deque[Pack] | deque[Shard]], ...] = (
+            ("score", self._to_score),
+            ("generate", self._ready),
+            ("train", self._packs),
+        )
+        for job, waiting in queues:
+            if waiting and self.place.has_room(job, in_flight):
+                return self._batch(job, [waiting.popleft() for _ in range(self.place.size(len(waiting)))])
+        return None
+
+    def _batch(self, job: Job, items: Sequence[Pack | Shard]) -> Batch:
+        """The items with the ids of what is wanted of them, unless that is all."""
+        members = [member for item in items for member in _members(item)]
+        wanted = self.selection.adapters if job == "train" else self.selection.samples
+        only = tuple(member for member in members if member in wanted)
+        return Batch(job, tuple(items), None if len(only) == len(members) else only)
+
+    def _take(self, ids: frozenset[str]) -> Batch | None:
+        """Take items out of what is to be done because somebody is at them; None where nothing of theirs is."""
+        packs = [pack for pack in self._packs if pack.pack_id in ids]
+        shards = [shard for shard in (*self._ready, *self._to_score) if shard.shard_id in ids]
+        self._packs = deque(pack for pack in self._packs if pack.pack_id not in ids)
+        self._ready = deque(shard for shard in self._ready if shard.shard_id not in ids)
+        self._to_score = deque(shard for shard in self._to_score if shard.shard_id not in ids)
+        return self._batch("train", packs) if packs else self._batch("generate", shards) if shards else None
+
+    def _settle(self, batch: Batch, answer: Answer) -> None:
+        """Take an answer and see what it makes possible."""
+        if answer.lost and self._hand_back(batch):
+            return
+        for slot, figures in answer.spent.items():
+            _add(self.spent.setdefault(slot, {}), figures)
+        self.failures += answer.faults
+        for item in batch.items:
+            if answer.failed:
+                self._fail(batch.job, item, answer.failed, answer.transient)
+            elif error := answer.failed_items.get(item_id(item)):
+                self._fail(batch.job, item, error.message, error.may_pass)
+        if answer.elsewhere:
+            self._tell(batch)
+        if batch.job == "train":
+            for item in batch.items:
+                self._release(_members(item))
+        elif batch.job == "generate" and not answer.failed and not answer.elsewhere:
+            self._to_score.extend(item for item in batch.items if isinstance(item, Shard))
+
+    def _tell(self, batch: Batch) -> None:
+        """Publish the progress of work elsewhere, whose steps nobody here has seen: all of an item at its end."""
+        for item in batch.items:
+            kinds = ("train",) if isinstance(item, Pack) else ("sample", "score")
+            total = self.plan.run.settings.train.steps if isinstance(item, Pack) else len(item.samples)
+            for kind in kinds:
+                progress.publish({"kind": kind, "id": item_id(item), "done": total, "total": total})
+
+    def _hand_back(self, batch: Batch) -> bool:
+        """Put items whose holder is gone back in front; False once they have been handed over often enough."""
+        self._attempts.update(item_id(item) for item in batch.items)
+        if max(self._attempts[item_id(item)] for item in batch.items) >= ATTEMPTS:
+            return False
+        for item in reversed(batch.items):
+            if isinstance(item, Pack):
+                self._packs.appendleft(item)
+            elif isinstance(item, Shard):
+                self._ready.appendleft(item)
+        return True
+
+    def _release(self, settled: Sequence[str]) -> None:
+        """Shards whose last awaited adapter has come, or will never come, are ready."""
+        for adapter_id in settled:
+            for shard in self._waiting_for.pop(adapter_id, ()):
+                awaited = self._awaited[shard.shard_id]
+                awaited.discard(adapter_id)
+                if not awaited:
+                    del self._awaited[shard.shard_id]
+                    self._ready.append(shard)
+
+    def _fail(self, job: Job, item: Pack | Shard, why: str, transient: bool) -> None:
+        """Give each member of an item that failed a fault; `collect` keeps those of members that are really missing."""
+        kind = "train" if job == "train" else "sample"
+        for member in _members(item):
+            self.failures.append(
+                Fault(
+                    kind=kind,
+                    item=member,
+                    what=f"the {kind} task failed after its retries",
+                    received=why[:2000],
+                    accepted="a finished task",
+                    hint="mend the cause, then: blora rerun",
+                    transient=transient,
+                )
+            )
+
+
+def _add(sums: dict[str, float], figures: Mapping[str, float]) -> None:
+    for name, value in figures.items():
+        sums[name] = sums.get(name, 0.0) + value
+
+
+def _members(item: Pack | Shard) -> list[str]:
+    """Ids of the adapters of a pack, or of the pictures of a shard."""
+    if isinstance(item, Pack):
+        return [adapter.adapter_id for adapter in item.adapters]
+    return [sample.sample_id for sample in item.samples]

@@ -1,0 +1,91 @@
+"""Rows of the tables that a run leaves: what its plan asks for against what the store holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from manifests import layout
+from manifests.faults import Fault
+from manifests.store.parallel import in_parallel
+from manifests.store.store import Store
+from manifests.tables.run import ADAPTERS
+from tasks.closing.yields import Markers, check_columns
+from tasks.run.inventory import Stock
+from tasks.run.plan import Plan
+
+
+def item_faults(plan: Plan, stock: Stock, failures: Sequence[Fault]) -> list[Fault]:
+    """One fault per adapter that is missing, and per sample that is missing though its adapters are there."""
+    reasons = {fault.item: fault for fault in failures}
+    faults: list[Fault] = []
+    for adapter in plan.adapters:
+        if adapter.adapter_id not in stock.adapters:
+            faults.append(reasons.get(adapter.adapter_id) or _unexplained("train", adapter.adapter_id, adapter.name))
+    for sample in plan.samples:
+        name = f"{sample.content_name} x {sample.style_name}, seed {sample.seed}"
+        if not sample.adapter_ids <= stock.adapters:
+            continue  # its adapter's fault says it all
+        if sample.sample_id not in stock.pictures:
+            faults.append(reasons.get(sample.sample_id) or _unexplained("sample", sample.sample_id, name))
+        elif sample.sample_id not in stock.scored:
+            faults.append(reasons.get(sample.sample_id) or _unexplained("score", sample.sample_id, name))
+    return faults
+
+
+def _unexplained(kind: str, item: str, name: str) -> Fault:
+    return Fault(
+        kind=kind,
+        item=item,
+        what=f"{name} is missing in the store",
+        received="nothing",
+        accepted="its object",
+        hint="blora rerun does just what is missing",
+        transient=True,
+    )
+
+
+def item_names(plan: Plan) -> dict[str, str]:
+    """What people call the adapters and pictures of a plan, by their ids."""
+    named = {adapter.adapter_id: adapter.name for adapter in plan.adapters}
+    return named | {s.sample_id: f"{s.content_name} x {s.style_name}" for s in plan.samples}
+
+
+def sample_rows(plan: Plan, stock: Stock) -> Iterator[dict[str, Any]]:
+    """Rows of the table SAMPLES."""
+    width_px, height_px = plan.run.settings.sample.width_px, plan.run.settings.sample.height_px
+    for sample in plan.samples:
+        entry = stock.pictures.get(sample.sample_id)
+        told = sample.columns() | {
+            "run_id": plan.run.run_id,
+            "key": sample.key,
+            "status": "done" if entry else "missing",
+            "width_px": width_px if entry else None,
+            "height_px": height_px if entry else None,
+            "bytes": entry.size if entry else None,
+            "drawn_at": entry.modified if entry else None,
+        }
+        del told["text"]
+        yield told
+
+
+def read_markers(store: Store, plan: Plan, whole: frozenset[str]) -> Markers:
+    """The markers of a plan's adapters, by adapter_id; `whole` names those that are there."""
+    there = [adapter.adapter_id for adapter in plan.adapters if adapter.adapter_id in whole]
+    read = in_parallel(store, store.read, [layout.adapter_marker_key(adapter_id) for adapter_id in there])
+    return {adapter_id: json.loads(data) for adapter_id, data in zip(there, read, strict=True)}
+
+
+def adapter_rows(plan: Plan, markers: Markers) -> list[dict[str, Any]]:
+    """Rows of the table ADAPTERS."""
+    rows: list[dict[str, Any]] = []
+    for adapter in plan.adapters:
+        if (marker := markers.get(adapter.adapter_id)) is None:
+            continue
+        known = {name: marker[name] for name in ADAPTERS.names if name in marker} | check_columns(marker)
+        # Who trained it first is in the marker; this row says which run uses it, under its own name.
+        trained_at = datetime.fromisoformat(marker["trained_at"])
+        rows.append(known | {"run_id": plan.run.run_id, "name": adapter.name, "trained_at": trained_at})
+    return rows

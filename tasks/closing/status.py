@@ -1,0 +1,141 @@
+"""How a run stands, by what the store holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from manifests import layout
+from manifests.errors import counted, listed
+from manifests.faults import Fault
+from manifests.store.parallel import in_parallel
+from manifests.store.store import Store
+from tasks.run.inventory import Stock, take_stock
+from tasks.run.outcome import Outcome, read_record, read_records, recorded_faults
+from tasks.run.plan import Plan, load_plan
+
+RENEWED_WITHIN = timedelta(hours=1)
+"""Leases that were not written for so long are not looked at; they are renewed every minute or so."""
+
+
+def list_runs(store: Store) -> list[tuple[str, str, str, str]]:
+    """Every run: id, state, time of creation, outcome; newest first."""
+    rows = [(one.run_id, one.state, one.created_at[:19], one.sentence) for one in read_records(store)]
+    return sorted(rows, key=lambda row: row[2], reverse=True)
+
+
+@dataclass(frozen=True)
+class Status:
+    """All that is asked at three in the morning.
+
+    Attributes:
+        state: in which the run was last left: planned, finished or faults; ``at work`` while somebody is.
+        outcome: the plan compared with the store now; its faults are those recorded when the run last ended.
+        at_work: who is at it now.
+        left: what it still lacks.
+        logs: where the training log of a failed adapter is, by its id.
+        passed: of how many adapters and pictures how many passed when the run last ended; empty where none were judged.
+    """
+
+    state: str
+    outcome: Outcome
+    at_work: tuple[AtWork, ...]
+    left: Left
+    logs: Mapping[str, str]
+    passed: str = ""
+
+
+def full_status(store: Store, run_id: str) -> Status:
+    """What runs, where, since when, what is left, what failed and why, where its log is.
+
+    Raises:
+        RunNotFound: no such run.
+    """
+    plan = load_plan(store, run_id)
+    stock, faults = take_stock(store, plan), recorded_faults(store, run_id)
+    record, who = read_record(store, run_id), tuple(at_work(store, plan))
+    outcome, left = Outcome.of(plan, stock, faults), what_is_left(plan, stock)
+    state = "at work" if who else record.state
+    return Status(state, outcome, who, left, training_logs(store, plan, faults), record.passed)
+
+
+@dataclass(frozen=True)
+class AtWork:
+    """Somebody at work on a run now.
+
+    Attributes:
+        what: the run as a whole, a shard on another machine, or the training of one adapter.
+        who: machine, process and since when, as the holder of the lease wrote it.
+    """
+
+    what: str
+    who: str
+
+
+def at_work(store: Store, plan: Plan) -> list[AtWork]:
+    """Who is working at a run, by the live leases in the store."""
+    run_id = plan.run.run_id
+    names = {layout.lease_key(adapter.adapter_id): f"training {adapter.name}" for adapter in plan.adapters}
+    names[layout.run_lease_key(run_id)] = "the run"
+    earliest = datetime.now(UTC) - RENEWED_WITHIN  # others lapsed long ago: thousands of them lie there
+    keys = [key for key, entry in store.list(layout.LEASES_PREFIX).items() if entry.modified >= earliest]
+    found: list[AtWork] = []
+    for key, held in zip(keys, in_parallel(store, store.look_at_lease, keys), strict=True):
+        if held is None or not held.is_live:
+            continue
+        run, _, who = held.holder.partition(": ")
+        if key in names:
+            found.append(AtWork(names[key] + ("" if run == run_id else f" (for run {run})"), who))
+        elif run == run_id:
+            found.append(AtWork("a shard", who))
+    return found
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a run still lacks.
+
+    Attributes:
+        adapters: names of adapters to train.
+        pictures: how many are to be drawn.
+        scores: how many pictures that are there have no scores.
+    """
+
+    adapters: tuple[str, ...]
+    pictures: int
+    scores: int
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        if not (self.adapters or self.pictures or self.scores):
+            return "nothing"
+        names = listed(self.adapters, 8)
+        trainings = f"{counted(len(self.adapters), 'adapter')} to train ({names}), " if self.adapters else ""
+        return f"{trainings}{counted(self.pictures, 'picture')} to draw, {self.scores} to score"
+
+
+def what_is_left(plan: Plan, stock: Stock) -> Left:
+    """Compare a plan with what the store holds of it."""
+    return Left(
+        tuple(adapter.name for adapter in plan.adapters if adapter.adapter_id not in stock.adapters),
+        len(plan.samples) - len(stock.pictures),
+        len(stock.pictures.keys() - stock.scored),
+    )
+
+
+def training_logs(store: Store, plan: Plan, faults: Sequence[Fault]) -> dict[str, str]:
+    """Addresses of the training logs of failed adapters, by the adapter's id, as far as there are any."""
+    failed = {fault.item for fault in faults if fault.kind == "train"}
+    keys = {
+        adapter.adapter_id: layout.training_log_key(plan.run.run_id, pack.pack_id)
+        for pack in plan.packs
+        for adapter in pack.adapters
+        if adapter.adapter_id in failed
+    }
+    there = in_parallel(store, store.exists, list(keys.values()))
+    return {
+        adapter_id: f"{store.root}/{key}"
+        for (adapter_id, key), is_there in zip(keys.items(), there, strict=True)
+        if is_there
+    }

@@ -1,0 +1,116 @@
+"""Base models and weights of scorers, wherever they lie.
+
+The method knows folders and the hub; what lies in a bucket is copied to this machine first.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from blora.errors import ScorerError
+from blora.models.locate import Located, base_revision, check_topology, locate_base
+from blora.settings.judging import ScoreSettings
+from blora.settings.scorer_spec import parse_scorer
+from manifests import ids
+from manifests.store.store import Store
+
+BASES_CACHE = Path("~/.cache/blora/bases").expanduser()
+SCORERS_CACHE = Path("~/.cache/blora/scorers").expanduser()
+
+
+def revision_of(spec: str) -> str:
+    """The pinned revision of a base model, wherever it lies.
+
+    A bucket's revision is the digest of its listing, names and ETags: other files make another base, and the same ones
+    uploaded anew, in parts of the same size, do not.
+
+    Raises:
+        BaseModelError: there is no such base, or it has no pinned revision.
+        StoreError: the bucket does not answer.
+    """
+    if not spec.startswith("s3://"):
+        return base_revision(spec)
+    listing = Store.open(spec).list("")
+    return ids.digest("bucket base", [[key, entry.version] for key, entry in listing.items()])
+
+
+def located_base(spec: str) -> Located:
+    """The base on this machine, copied or fetched here if need be.
+
+    Args:
+        spec: ``embedded``, ``org/model@<revision>``, a folder, or ``s3://bucket/folder``.
+    """
+    if not spec.startswith("s3://"):
+        return locate_base(spec)
+    revision = revision_of(spec)
+    folder = BASES_CACHE / revision
+    if not folder.exists():
+        store = Store.open(spec)
+        copy_objects(store, store.list(""), folder)
+    check_topology(folder, spec)
+    return Located(spec, folder, revision)
+
+
+def copy_objects(store: Store, keys: Iterable[str], folder: Path) -> None:
+    """Copy objects of a bucket into a folder that is not there yet; it appears under its name only when it is whole."""
+    if folder.exists():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        whole = Path(scratch) / "base"
+        for key in keys:
+            path = whole / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(store.read(key))
+        try:
+            os.rename(whole, folder)
+        except OSError:
+            if not folder.exists():  # anything but a twin that was quicker
+                raise
+
+
+def is_plain(base: str) -> bool:
+    """Whether a base is a folder with a single text encoder, as Stable Diffusion 1.5's is."""
+    folder = Path(base)
+    return bool(base) and (folder / "text_encoder").is_dir() and not (folder / "text_encoder_2").is_dir()
+
+
+def with_local_weights(settings: ScoreSettings) -> ScoreSettings:
+    """The same settings with every scorer's weights on this machine or on the hub.
+
+    Raises:
+        ScorerError: a bucket's file or folder has no weights.
+        StoreError: the bucket does not answer.
+    """
+    return settings.model_copy(update={"scorers": tuple(local_scorer(line) for line in settings.scorers)})
+
+
+def local_scorer(asked: str) -> str:
+    """The line of a scorer with its weights copied here, if they lie in a bucket.
+
+    The copy is named by the objects' names and ETags: other weights are copied again. What they must hash to, if the
+    line says so, is checked as they are loaded, like any other file.
+
+    Raises:
+        ScorerError: the address has no weights.
+        StoreError: the bucket does not answer.
+    """
+    spec = parse_scorer(asked)
+    if not spec.source.startswith("s3://"):
+        return asked
+    folder, _, name = spec.source.rstrip("/").rpartition("/")
+    if not name.endswith(".safetensors"):
+        folder, name = spec.source, ""
+    store = Store.open(folder)
+    there = {key: entry for key, entry in store.list("").items() if "/" not in key and key.endswith(".safetensors")}
+    wanted = {key: entry for key, entry in there.items() if not name or key == name}
+    if not wanted:
+        accepted = "a .safetensors object, or a folder that holds one"
+        received = f"{spec.source}, beside {', '.join(there)}" if there else spec.source
+        raise ScorerError("no weights there", received, accepted, f"scorer {spec.kind}", "correct the address")
+    copy = SCORERS_CACHE / ids.digest("scorer weights", [[key, entry.version] for key, entry in wanted.items()])
+    copy_objects(store, wanted, copy)
+    return f"{spec.kind}={copy / name}" + (f"#sha256:{spec.sha256}" if spec.sha256 else "")

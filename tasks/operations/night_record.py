@@ -1,0 +1,129 @@
+"""The record of a night: what was done, what failed and why, manifest by manifest (``nights/<night_id>/night.json``).
+
+It is written anew after every manifest, so that a night that was killed has left its record as well.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Literal
+
+from manifests import layout
+from manifests.errors import Missing, counted, listed
+from manifests.store.store import Store
+from tasks.errors import RunNotFound
+
+EntryState = Literal["finished", "already finished", "faults", "refused", "left"]
+
+FAULTS_SHOWN = 20
+"""Faults of one manifest that the record repeats; all of them are in the run's faults.parquet."""
+
+
+@dataclass(frozen=True)
+class NightEntry:
+    """What a night did with one manifest.
+
+    Attributes:
+        manifest: its key in the inbox.
+        state: ``finished``; ``already finished`` (before this night); ``faults`` (something is missing or was refused);
+            ``refused`` (nothing could be run); ``left`` (the night's time was over).
+        run_id: the run it became; empty where there is none.
+        sentence: how that stands, in one line.
+        faults: the first faults, a line each, and how many there are beyond.
+        seconds: how long it took.
+    """
+
+    manifest: str
+    state: EntryState
+    run_id: str = ""
+    sentence: str = ""
+    faults: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Night:
+    """A night.
+
+    Attributes:
+        night_id: when it began, and a tail that tells two nights of one second apart.
+        started_at: UTC.
+        ended_at: UTC; None while it goes on, or if it was killed.
+        entries: the manifests of the inbox, in the order in which they were dropped.
+    """
+
+    night_id: str
+    started_at: datetime
+    ended_at: datetime | None = None
+    entries: tuple[NightEntry, ...] = field(default=())
+
+    @classmethod
+    def begin(cls) -> Night:
+        """A night that starts now."""
+        now = datetime.now(UTC)
+        return cls(f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}", now)
+
+    def add(self, entry: NightEntry) -> Night:
+        """The night with one more manifest."""
+        return replace(self, entries=(*self.entries, entry))
+
+    def end(self) -> Night:
+        """The night, over."""
+        return replace(self, ended_at=datetime.now(UTC))
+
+    def count(self, *states: EntryState) -> int:
+        """How many manifests stand like that."""
+        return sum(entry.state in states for entry in self.entries)
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything needs a person."""
+        return self.count("faults", "refused") > 0
+
+    @property
+    def sentence(self) -> str:
+        """The night in one line, for states, lists and alerts."""
+        parts = [f"{counted(self.count('finished'), 'manifest')} finished"]
+        named: dict[EntryState, str] = {
+            "faults": "with faults",
+            "refused": "refused",
+            "left": "left for the next night",
+        }
+        for state, words in named.items():
+            keys = [entry.manifest.removeprefix(layout.INBOX_PREFIX) for entry in self.entries if entry.state == state]
+            if keys:
+                parts.append(f"{len(keys)} {words} ({listed(keys, 5)})")
+        if before := self.count("already finished"):
+            parts.append(f"{before} finished before")
+        return ", ".join(parts)
+
+
+def write_night(store: Store, night: Night) -> None:
+    """Keep the record of a night as it stands."""
+    body = asdict(night) | {"started_at": night.started_at.isoformat(), "sentence": night.sentence}
+    body["ended_at"] = night.ended_at.isoformat() if night.ended_at else None
+    store.replace(layout.night_key(night.night_id), json.dumps(body, indent=2, ensure_ascii=False).encode())
+
+
+def load_night(store: Store, night_id: str = "") -> Night:
+    """Read the record of a night; the last one where none is named.
+
+    Raises:
+        RunNotFound: the store has no such night.
+    """
+    known = [key.split("/")[1] for key in store.list(layout.NIGHTS_PREFIX)]
+    if not night_id and not known:
+        raise RunNotFound(f"no night has been worked off in {store.root}")
+    try:
+        body = json.loads(store.read(layout.night_key(night_id or known[-1])))
+    except Missing as error:
+        raise RunNotFound(f"night: received {night_id!r}; the store holds: {', '.join(known[-10:])}") from error
+    return Night(
+        body["night_id"],
+        datetime.fromisoformat(body["started_at"]),
+        datetime.fromisoformat(body["ended_at"]) if body["ended_at"] else None,
+        tuple(NightEntry(**entry | {"faults": tuple(entry["faults"])}) for entry in body["entries"]),
+    )

@@ -1,0 +1,239 @@
+"""What a manifest asks for, named by content: adapters by their pictures, samples by all that shapes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from blora.checks.limits import training_identity
+from blora.settings.presets import Settings
+from blora.settings.training import recipe_version
+from manifests import ids
+from manifests.images.normalise import IdentifiedImage
+from manifests.schema.entries import ImageEntry, Manifest, PairEntry, content_parts, style_parts
+from tasks.planning.clips import PlannedClip, clips_of
+from tasks.planning.sweeps import Strip, strips_of
+from tasks.run.plan import PlannedAdapter, PlannedSample, SidePart
+
+
+@dataclass(frozen=True)
+class Identified:
+    """What a manifest asks for.
+
+    Attributes:
+        run_id: of what is drawn, its names and how it is scored; not of how it is batched.
+        adapters: every adapter that a good pair uses, in the manifest's order, each once.
+        samples: every picture of every good pair, each once: first those that are asked for by pair and seed, then
+            their further candidates.
+        strips: the sweeps among them, each a row of pictures.
+        clips: the clips among them, each in one style with one seed.
+    """
+
+    run_id: str
+    adapters: tuple[PlannedAdapter, ...]
+    samples: tuple[PlannedSample, ...]
+    strips: tuple[Strip, ...]
+    clips: tuple[PlannedClip, ...]
+
+
+Entries = Mapping[str, tuple[ImageEntry, PlannedAdapter]]
+"""Contents or styles, and the adapter of each, by the entry's name."""
+
+
+def identify(
+    manifest: Manifest, pictures: Mapping[str, IdentifiedImage], settings: Settings, revision: str
+) -> Identified:
+    """Name everything that a manifest asks for.
+
+    Args:
+        manifest: the good rows.
+        pictures: normalised picture by address; an entry with a picture that is not there is left out.
+        settings: the resolved settings.
+        revision: pinned revision of the base model.
+    """
+    known: dict[str, PlannedAdapter] = {}
+    contents, styles = (
+        _named_entries(entries, pictures, settings, revision, known) for entries in (manifest.contents, manifest.styles)
+    )
+    namer = _SampleNamer(contents, styles, settings, revision, manifest.strength_reading)
+    drawn = [(pair, namer.sample(pair, seed)) for pair in manifest.pairs if namer.knows(pair) for seed in pair.seeds]
+    asked: dict[str, PlannedSample] = {}
+    for _, sample in drawn:  # of two names for one picture, the first: a clip that comes back has names 1, 2, 3
+        asked.setdefault(sample.sample_id, sample)
+    further = {one.sample_id: one for pair, sample in drawn for one in namer.candidates(pair, sample)}
+    # A seed that is both asked for and made of another one stands for itself.
+    samples = (*asked.values(), *(one for sample_id, one in further.items() if sample_id not in asked))
+    used = {adapter_id for sample in samples for adapter_id in sample.adapter_ids}
+    adapters = tuple(adapter for adapter_id, adapter in known.items() if adapter_id in used)
+    content_entries = {name: entry for name, (entry, _) in contents.items()}
+    frames = {name: adapter.image_ids[0] for name, (entry, adapter) in contents.items() if entry.frame}
+    content: dict[str, Any] = {
+        "base": [manifest.base, revision],
+        "adapters": [[a.adapter_id, a.name] for a in adapters],
+        "samples": [[s.sample_id, s.content_name, s.style_name, s.text] for s in samples],
+        "score": settings.score.identity(),
+    }
+    return Identified(
+        ids.run_id(manifest.name, content),
+        adapters,
+        samples,
+        strips_of(drawn),
+        clips_of(drawn, content_entries, frames),
+    )
+
+
+def _named_entries(
+    entries: Iterable[ImageEntry],
+    pictures: Mapping[str, IdentifiedImage],
+    settings: Settings,
+    revision: str,
+    known: dict[str, PlannedAdapter],
+) -> dict[str, tuple[ImageEntry, PlannedAdapter]]:
+    """Entry and adapter by the entry's name; two names of one picture share one adapter, which `known` keeps."""
+    named: dict[str, tuple[ImageEntry, PlannedAdapter]] = {}
+    for entry in entries:
+        if not all(key in pictures for key in entry.keys):
+            continue
+        image_ids = tuple(sorted({pictures[key].image_id for key in entry.keys}))
+        prompt = settings.train.of_class(entry.class_word).prompt if entry.class_word else ""
+        train = training_identity(settings, revision, prompt)
+        adapter_id = ids.adapter_id(image_ids, train, revision, recipe_version(len(image_ids)))
+        adapter = PlannedAdapter(adapter_id, entry.name, _word(entry), image_ids, prompt)
+        named[entry.name] = entry, known.setdefault(adapter_id, adapter)
+    return named
+
+
+class _SampleNamer:
+    """Samples of pairs, named by all that shapes them."""
+
+    def __init__(self, contents: Entries, styles: Entries, settings: Settings, revision: str, reading: str) -> None:
+        self._contents, self._styles, self._settings, self._revision = contents, styles, settings, revision
+        self._reading = reading
+        self._drawing = ids.canonical(settings.sample.identity())
+        self._with_tokens = lru_cache(maxsize=1024)(settings.train.with_tokens)  # most pairs have the same prompt
+
+    def knows(self, pair: PairEntry) -> bool:
+        """Whether every picture that the pair names could be read."""
+        return {part.name for part in content_parts(pair)} <= self._contents.keys() and {
+            part.name for part in style_parts(pair)
+        } <= self._styles.keys()
+
+    def sample(self, pair: PairEntry, seed: int) -> PlannedSample:
+        """The picture of a pair with a seed."""
+        contents = [(*self._contents[part.name], part.weight) for part in content_parts(pair)]
+        styles = [(*self._styles[part.name], part.weight) for part in style_parts(pair)]
+        sample = self._settings.sample
+        classes = [_shared_class([entry for entry, *_ in side]) for side in (contents, styles)]
+        prompts = {
+            "prompt": self._with_tokens(pair.prompt or sample.prompt, *classes),
+            "content_prompt": self._with_tokens(pair.content_prompt or "", *classes) if contents else "",
+            "negative_prompt": sample.negative_prompt if pair.negative_prompt is None else pair.negative_prompt,
+        }
+        if pair.own_style:
+            own = [(entry, adapter, weight * pair.own_style) for entry, adapter, weight in contents]
+        else:
+            own = []
+        content = self._side(contents, pair.content_strength, sample.content_strength)
+        style = self._side([*styles, *own], pair.style_strength, sample.style_strength)
+        drawn = PlannedSample(
+            sample_id="",
+            content_id=content.side_id or ids.text_id(prompts["prompt"]),
+            style_id=style.side_id or ids.text_id(prompts["prompt"]),
+            content_name=pair.content or pair.prompt or "",
+            style_name=(pair.style or pair.prompt or "") + (f" + own {pair.own_style:.3g}" if own else ""),
+            text=_plain_words(pair, [entry for entry, *_ in contents], [entry for entry, *_ in styles]),
+            prompt=prompts["prompt"],
+            content_prompt=prompts["content_prompt"] or None,
+            negative_prompt=prompts["negative_prompt"],
+            content_strength=content.strength,
+            style_strength=style.strength,
+            seed=seed,
+            content_mix=content.mix,
+            style_mix=style.mix,
+            **_colour(pair),
+        )
+        return drawn.named(self._drawing, self._revision)
+
+    def candidates(self, pair: PairEntry, asked: PlannedSample) -> list[PlannedSample]:
+        """The candidates of a picture after the first: the same with other seeds."""
+        seeds = [ids.candidate_seed(asked.seed, number) for number in range(2, pair.candidates + 1)]
+        others = [replace(asked, seed=seed, candidate_of=asked.sample_id) for seed in seeds]
+        return [one.named(self._drawing, self._revision) for one in others]
+
+    def _side(
+        self, parts: list[tuple[ImageEntry, PlannedAdapter, float]], said: float | None, otherwise: float
+    ) -> _Side:
+        """One side of a sample; names of one picture are one adapter, and one adapter is no mix."""
+        if not parts:
+            return _Side(None, None)
+        strength = self._strength(said, otherwise)
+        if len(parts) == 1:
+            ((_, adapter, weight),) = parts
+            return _Side(adapter.adapter_id, strength * weight)
+        merged: dict[str, SidePart] = {}
+        for entry, adapter, weight in parts:
+            before = merged.get(adapter.adapter_id, SidePart(adapter.adapter_id, entry.name, 0.0))
+            merged[adapter.adapter_id] = replace(before, weight=before.weight + weight)
+        if len(merged) == 1:
+            (one,) = merged.values()
+            return _Side(one.adapter_id, strength * one.weight)
+        mix = tuple(merged[adapter_id] for adapter_id in sorted(merged))
+        return _Side(ids.mix_id([(part.adapter_id, part.weight) for part in mix]), strength, mix)
+
+    def _strength(self, said: float | None, otherwise: float) -> float:
+        """The strength of a side, linear: the reference multiplies both LoRA factors, so its 1.1 acts as 1.21."""
+        if said is None:
+            return otherwise
+        return said**2 if self._reading == "reference" else said
+
+
+@dataclass(frozen=True)
+class _Side:
+    """The id and strength of a side, None where the prompt says it, and what it is mixed of."""
+
+    side_id: str | None
+    strength: float | None
+    mix: tuple[SidePart, ...] = ()
+
+
+def _colour(pair: PairEntry) -> dict[str, Any]:
+    """What is done to the colours of a picture, if any field asks for it and the amount is not 0."""
+    told = (pair.colour_of, pair.colour_by, pair.colour_amount)
+    if told == (None, None, None) or pair.colour_amount == 0:
+        return {}
+    amount = 1.0 if pair.colour_amount is None else pair.colour_amount
+    return {
+        "colour_of": pair.colour_of or "content",
+        "colour_by": pair.colour_by or "transfer",
+        "colour_amount": amount,
+    }
+
+
+def _word(entry: ImageEntry) -> str:
+    """What an entry shows, in a word or two; empty where nobody said."""
+    return entry.word or entry.class_word or ""
+
+
+def _shared_class(entries: Sequence[ImageEntry]) -> str:
+    """The class word of a side; of a mix only if all its parts have the same."""
+    words = {entry.class_word or "" for entry in entries}
+    return words.pop() if len(words) == 1 else ""
+
+
+def _plain_words(pair: PairEntry, contents: Sequence[ImageEntry], styles: Sequence[ImageEntry]) -> str:
+    """What a picture should show, for the text score; empty where a word for that is missing, or a side is mixed."""
+    if max(len(contents), len(styles)) > 1:
+        return ""
+    if contents and styles:
+        content, style = _word(contents[0]), _word(styles[0])
+        return f"a {content} in {style} style" if content and style else ""
+    text = pair.prompt or ""
+    for token, side in (("[c]", contents), ("[s]", styles)):
+        if token in text:
+            word = _word(side[0]) if side else ""
+            if not word:
+                return ""
+            text = text.replace(token, word)
+    return text

@@ -1,0 +1,203 @@
+"""From a manifest to a plan: which adapters, which samples, in which packs and shards.
+
+A plan is made once per run and kept (``runs/<run_id>/plan.parquet``): packs and batches keep their membership in
+every rerun, so that a rerun computes in the same layout, and therefore the same bytes, and writes only what is
+missing.
+
+Making a plan reads; only `publish` writes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from blora.settings.presets import Settings
+from blora.settings.resolve import merge, resolve
+from manifests import layout
+from manifests.errors import ManifestsError, counted
+from manifests.faults import Fault
+from manifests.images.normalise import NormalisedImage
+from manifests.loading.load import Loaded
+from manifests.loading.pictures import NORMALISED, check_images, read_images
+from manifests.schema.entries import Manifest
+from manifests.store.parallel import in_parallel
+from manifests.store.store import Store
+from manifests.tables.parquet import to_parquet_bytes, to_table
+from manifests.tables.run import PLAN
+from tasks.devices import chosen_devices
+from tasks.downloads import revision_of
+from tasks.errors import RunNotFound, RunRefused
+from tasks.planning.clips import PlannedClip, write_clips
+from tasks.planning.cost import auto_pack_size
+from tasks.planning.group import packs_of, plan_rows, shards_of
+from tasks.planning.identify import identify
+from tasks.planning.sweeps import Strip, write_strips
+from tasks.run.inventory import Holdings, holdings
+from tasks.run.plan import Plan, RunInfo, load_plan, uncollected
+
+PICTURES_AT_ONCE = 16
+"""Input pictures in memory while they are written to the store."""
+
+
+@dataclass(frozen=True)
+class PlanDraft:
+    """A plan that is not in the store yet, or was not when it was looked for.
+
+    Attributes:
+        manifest: what it was made from.
+        plan: the plan; the kept one, where the store has had it before.
+        images: the key of each of its pictures, by image_id.
+        held: what the store has of it.
+        strips: the sweeps among its samples.
+        clips: the clips among them.
+        is_kept: whether the store has had it before.
+    """
+
+    manifest: Manifest
+    plan: Plan
+    images: Mapping[str, str]
+    held: Holdings
+    strips: tuple[Strip, ...] = ()
+    clips: tuple[PlannedClip, ...] = ()
+    is_kept: bool = False
+
+
+def settings_of(loaded: Loaded, preset: str | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """The settings of a manifest, resolved.
+
+    Args:
+        loaded: the manifest.
+        preset: replaces the manifest's own.
+        overrides: nested settings laid over the manifest's own.
+
+    Raises:
+        RunRefused: nothing usable is left of the manifest.
+        SettingsError: the settings are refused; the message lists every fault.
+    """
+    manifest = _usable(loaded)
+    return resolve(preset or manifest.preset, merge(manifest.settings, dict(overrides or {})))
+
+
+def make_plan(
+    store: Store,
+    loaded: Loaded,
+    settings: Settings | None = None,
+    *,
+    on_fault: str | None = None,
+    devices: str = "auto",
+) -> PlanDraft:
+    """Work out what a manifest asks for. Writes nothing.
+
+    Args:
+        store: asked what it already holds.
+        loaded: the manifest and the faults found in reading it.
+        settings: the resolved settings; None: the manifest's own.
+        on_fault: replaces the manifest's own: ``record`` or ``stop``.
+        devices: those that train, as the user names them: an automatic pack size fits the smallest, and is 1 where
+            none is named, because other machines train.
+
+    Raises:
+        RunRefused: nothing usable is left, or there are faults and the policy is to stop.
+        SettingsError: the manifest's settings are refused; the message lists every fault.
+    """
+    manifest, settings = _usable(loaded), settings or settings_of(loaded)
+    policy = on_fault or manifest.on_fault
+    pictures, image_faults = check_images(manifest)
+    faults = (*loaded.faults, *image_faults)
+    if faults and policy == "stop":
+        raise RunRefused(f"stopped before any work: {counted(len(faults), 'fault')} and on_fault is stop", faults)
+    revision = revision_of(manifest.base)
+    with uncollected():
+        asked = identify(manifest, pictures, settings, revision)
+    if not asked.samples:
+        raise RunRefused(f"no pair of the manifest can be drawn: {counted(len(faults), 'fault')}", faults)
+    held = holdings(store, [a.adapter_id for a in asked.adapters], [s.content_id for s in asked.samples])
+    try:
+        kept = load_plan(store, asked.run_id)
+        plan = replace(kept, run=replace(kept.run, faults=faults))
+    except RunNotFound:
+        kept = None
+        run = RunInfo(
+            run_id=asked.run_id,
+            name=manifest.name,
+            source=manifest.source,
+            base=manifest.base,
+            base_revision=revision,
+            settings=settings,
+            strength_reading=manifest.strength_reading,
+            on_fault=policy,
+            created_at=datetime.now(UTC),
+            faults=faults,
+        )
+        packs = packs_of(asked.adapters, held, _pack_size(settings, manifest.base, devices))
+        plan = Plan(run, packs, shards_of(asked.samples, held, settings))
+    images = {picture.image_id: key for key, picture in pictures.items()}
+    return PlanDraft(manifest, plan, images, held, asked.strips, asked.clips, kept is not None)
+
+
+def _usable(loaded: Loaded) -> Manifest:
+    if loaded.manifest is None:
+        raise RunRefused(f"the manifest was refused: {counted(len(loaded.faults), 'fault')}", loaded.faults)
+    return loaded.manifest
+
+
+def publish(store: Store, draft: PlanDraft) -> Plan:
+    """Write a plan and its input pictures; the plan that is in the store afterwards wins, also over a racing twin.
+
+    Order: pictures, manifest, run.json, and the plan last, because the plan is the marker.
+
+    Raises:
+        RunRefused: a picture has changed since the plan was made.
+    """
+    plan = draft.plan
+    run_id = plan.run.run_id
+    _write_pictures(store, draft.images)
+    if draft.is_kept:
+        return plan
+    store.write_once(layout.run_key(run_id, "manifest.json"), draft.manifest.model_dump_json(indent=2).encode())
+    write_strips(store, run_id, draft.strips)
+    write_clips(store, run_id, draft.clips)
+    store.write_once(layout.run_key(run_id, "run.json"), plan.run.to_json(state="planned"))
+    store.write_once(layout.run_key(run_id, "plan.parquet"), to_parquet_bytes(to_table(plan_rows(plan), PLAN)))
+    kept = load_plan(store, run_id)
+    return replace(kept, run=replace(kept.run, faults=plan.run.faults))
+
+
+def _write_pictures(store: Store, images: Mapping[str, str]) -> None:
+    """Normalise and write those that the store lacks, a few at a time: thousands of them do not fit into memory."""
+    there = store.list(layout.IMAGES_PREFIX)
+    wanted = {key: image_id for image_id, key in images.items() if layout.image_key(image_id) not in there}
+    changed: list[Fault] = []
+    read = read_images(wanted, NORMALISED)
+    while some := list(itertools.islice(read, PICTURES_AT_ONCE)):
+        good: dict[str, NormalisedImage] = {}
+        for key, found in some:
+            if isinstance(found, ManifestsError) or found.image_id != wanted[key]:
+                changed.append(_changed(key, found))
+            else:
+                good[found.image_id] = found
+        in_parallel(store, partial(_write_picture, store, good), list(good))
+    if changed:
+        raise RunRefused(f"{counted(len(changed), 'picture')} changed while the run was being planned", changed)
+
+
+def _write_picture(store: Store, pictures: Mapping[str, NormalisedImage], image_id: str) -> None:
+    store.write_once(layout.image_key(image_id), pictures[image_id].png)
+
+
+def _changed(key: str, found: NormalisedImage | ManifestsError) -> Fault:
+    received = str(found) if isinstance(found, ManifestsError) else "another picture"
+    hint = "run the manifest again once nobody writes to its pictures"
+    what = f"{' '.join(key.splitlines())} changed while the run was being planned"
+    return Fault("image", what, received, "the picture as it was", hint)
+
+
+def _pack_size(settings: Settings, base: str, devices: str) -> int:
+    if settings.pack_size != "auto":
+        return settings.pack_size
+    return auto_pack_size(base, settings.train, chosen_devices(devices)) if devices else 1

@@ -1,0 +1,138 @@
+"""How runs stand: counted against the store now (`Outcome`), or as it was recorded when they last ended (`RunRecord`).
+
+What was recorded lies in ``runs/<run_id>/run.json`` and ``faults.parquet``; this is their one reader.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from manifests import layout
+from manifests.errors import Missing, counted
+from manifests.faults import Fault
+from manifests.store.parallel import in_parallel
+from manifests.store.run_folder import find_table
+from manifests.store.store import Store
+from manifests.tables.run import FAULTS
+from tasks.errors import RunNotFound
+from tasks.run.inventory import Stock
+from tasks.run.plan import Plan
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run stands, by what the store holds.
+
+    Attributes:
+        run_id: the run.
+        adapters_done: adapters whose marker and halves are there.
+        adapters: adapters planned.
+        samples_done: pictures that are there.
+        samples: pictures planned.
+        scored: pictures with scores.
+        faults: everything refused or failed, with its reason.
+    """
+
+    run_id: str
+    adapters_done: int
+    adapters: int
+    samples_done: int
+    samples: int
+    scored: int
+    faults: tuple[Fault, ...]
+
+    @classmethod
+    def of(cls, plan: Plan, stock: Stock, faults: Sequence[Fault]) -> Outcome:
+        """Count what is there of what was planned."""
+        return cls(
+            plan.run.run_id,
+            len(stock.adapters),
+            len(plan.adapters),
+            len(stock.pictures),
+            len(plan.samples),
+            len(stock.scored & stock.pictures.keys()),
+            tuple(faults),
+        )
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that was asked for is there, refused rows included."""
+        return self.samples_done == self.samples and self.scored == self.samples and not self.faults
+
+    @property
+    def sentence(self) -> str:
+        """The outcome in one line, for states, lists and alerts."""
+        text = f"{self.samples_done} of {self.samples} pictures, {self.adapters_done} of {self.adapters} adapters"
+        return text + (f", {counted(len(self.faults), 'fault')}" if self.faults else "")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What run.json says of a run, of any version: how it was planned, and how it last ended.
+
+    Attributes:
+        run_id: the run.
+        state: ``planned`` until it has ended; then ``finished``, where all that was asked for was there, or ``faults``.
+        created_at: when it was first planned, ISO, UTC.
+        base_revision: of its base model.
+        settings: its resolved settings, as JSON has them.
+        sentence: its outcome in a line; empty until it has ended.
+        passed: of how many adapters and pictures how many passed, in a line; empty where none were judged.
+        timings: seconds and numbers of items by kind of work, of the last time that something was done.
+    """
+
+    run_id: str
+    state: str
+    created_at: str
+    base_revision: str
+    settings: Mapping[str, Any]
+    sentence: str
+    passed: str
+    timings: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, data: bytes) -> RunRecord:
+        """Read a run.json."""
+        body = json.loads(data)
+        return cls(
+            run_id=body["run_id"],
+            state=body["state"],
+            created_at=body["created_at"],
+            base_revision=body["base_revision"],
+            settings=body["settings"],
+            sentence=body.get("sentence", ""),
+            passed=(body.get("yield") or {}).get("sentence", ""),
+            timings=body.get("timings") or {},
+        )
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that was asked for was there when it last ended."""
+        return self.state == "finished"
+
+
+def read_record(store: Store, run_id: str) -> RunRecord:
+    """How a run stood when it last ended, as it was recorded then; nothing is counted again.
+
+    Raises:
+        RunNotFound: no such run.
+    """
+    try:
+        return RunRecord.of(store.read(layout.run_key(run_id, "run.json")))
+    except Missing as error:
+        raise RunNotFound(f"run: received {run_id!r}; the store {store.root} has no such run") from error
+
+
+def read_records(store: Store) -> list[RunRecord]:
+    """Every run of the store, less those that are deleted at this moment; in the order of their ids."""
+    keys = [key for key in store.list(layout.RUNS_PREFIX) if key.endswith("/run.json") and key.count("/") == 2]
+    return [RunRecord.of(data) for data in in_parallel(store, store.find, keys) if data is not None]
+
+
+def recorded_faults(store: Store, run_id: str) -> tuple[Fault, ...]:
+    """The faults of a run as it last ended; none if it has not ended yet."""
+    table = find_table(store, layout.run_key(run_id, "faults.parquet"), FAULTS)
+    return tuple(Fault(**row) for row in table.select(list(Fault.__dataclass_fields__)).to_pylist())

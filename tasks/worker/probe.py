@@ -1,0 +1,43 @@
+"""Measure one part of a block probe in a slot and write its readings."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from blora.adapters.blocks import inner_blocks
+from blora.probe.measure import measure
+from manifests.tables.measuring import PROBES
+from manifests.tables.parquet import to_parquet_bytes, to_table
+from tasks.measuring.block_probe import PART_PAIRS, load_probe, rows_of
+from tasks.messages import Advance, ProbeAnswer, ProbePart
+from tasks.worker.session import Resident
+
+
+def probe_part(resident: Resident, job: ProbePart) -> ProbeAnswer:
+    """Make the readings of a part exist."""
+    probe = load_probe(resident.store, job.probe_id)
+    key = probe.part_key(job.part)
+    if resident.store.exists(key):
+        return ProbeAnswer()
+    started = time.monotonic()
+    settings = probe.settings
+    model = resident.model(probe.base, settings.sample.precision)
+    clip = resident.clip(settings.score.clip_model, settings.score.clip_pretrained)
+    first = job.part * PART_PAIRS
+
+    def tell(done: int, total: int) -> None:
+        resident.emit(Advance("probe", str(job.part), done, total))
+
+    readings = measure(
+        model,
+        clip,
+        probe.pairs[first : first + PART_PAIRS],
+        settings.sample,
+        inner_blocks(model.unet),
+        on_step=tell,
+    )
+    numbered = [replace(reading, pair=first + reading.pair) for reading in readings]
+    rows = rows_of(probe, numbered, (clip.name, clip.version))
+    resident.store.write_once(key, to_parquet_bytes(to_table(rows, PROBES)))
+    return ProbeAnswer(len(rows), time.monotonic() - started)

@@ -1,0 +1,206 @@
+"""What a slot keeps in memory between jobs: the base model, plans, pictures, adapters and scorers.
+
+Everything here can be had again from the store; a slot that dies loses time and nothing else.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from blora.adapters.adapter import Adapter
+from blora.adapters.blocks import Half
+from blora.adapters.load import load_adapter
+from blora.metrics.clip import ClipEncoder, load_clip
+from blora.metrics.score import Scorer, load_scorer, load_scorers
+from blora.models import memory
+from blora.models.model import Base
+from blora.probe.plain_unets import PlainBase
+from blora.settings.fields import Precision
+from blora.settings.judging import ScoreSettings
+from blora.settings.sampling import SampleSettings
+from blora.settings.training import TrainSettings
+from manifests import layout
+from manifests.store.store import Store
+from tasks.downloads import is_plain, local_scorer, located_base, with_local_weights
+from tasks.environment import heartbeat_seconds
+from tasks.messages import Advance
+from tasks.planning.cost import memory_model
+from tasks.run.plan import Pack, Plan, Shard, load_plan
+
+Pixels = NDArray[np.uint8]
+
+Item = TypeVar("Item", Pack, Shard)
+
+
+class Resident:
+    """One device's working set.
+
+    Attributes:
+        device: where tensors live, e.g. ``cpu`` or ``cuda:0``.
+        store: the store.
+        emit: tells whoever watches the slot how far a job is.
+        beat: tells the parent that the slot lives, and what it does that has no steps to tell of.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        store: Store,
+        emit: Callable[[Advance], None],
+        beat: Callable[[str], None] = lambda doing: None,
+    ) -> None:
+        """Hold nothing yet; everything is loaded on first use."""
+        self.device = device
+        self.store = store
+        self.emit = emit
+        self.beat = beat
+        self._base: tuple[tuple[str, str], Base] | None = None
+        self._free_bytes: float | None = None  # of a GPU, before the base model came
+        self._plain: tuple[tuple[str, str], PlainBase] | None = None
+        self._scorers: tuple[ScoreSettings, list[Scorer]] | None = None
+        self._further: tuple[str, Scorer] | None = None
+        self.clip = lru_cache(maxsize=1)(self._load_clip)
+        self.plan = lru_cache(maxsize=4)(partial(load_plan, store))
+        self.picture = lru_cache(maxsize=256)(self._read_picture)
+        # A batch of a grid shares one content and runs over its styles, so halves come back row after row.
+        self.half = lru_cache(maxsize=64)(self._read_half)
+
+    def pack(self, run_id: str, pack_id: str) -> tuple[Plan, Pack]:
+        """A pack and its plan.
+
+        Raises:
+            RunNotFound: the store has no such run.
+            LookupError: its plan has no such pack.
+        """
+        return self._of_plan(run_id, pack_id, Plan.pack)
+
+    def shard(self, run_id: str, shard_id: str) -> tuple[Plan, Shard]:
+        """A shard and its plan.
+
+        Raises:
+            RunNotFound: the store has no such run.
+            LookupError: its plan has no such shard.
+        """
+        return self._of_plan(run_id, shard_id, Plan.shard)
+
+    def _of_plan(self, run_id: str, item_id: str, get: Callable[[Plan, str], Item]) -> tuple[Plan, Item]:
+        """An item of a plan, which is read anew where the one in memory lacks it: reviews add shards to a plan."""
+        try:
+            return self.plan(run_id), get(self.plan(run_id), item_id)
+        except KeyError:
+            self.plan.cache_clear()
+        try:
+            return self.plan(run_id), get(self.plan(run_id), item_id)
+        except KeyError as error:
+            raise LookupError(f"run {run_id}: received {item_id!r}; accepted: a pack or shard of its plan") from error
+
+    def base(self, spec: str, precision: Precision) -> Base:
+        """The base model, loaded once; another one takes its place."""
+        wanted = (spec, precision)
+        if self._base is None or self._base[0] != wanted:
+            self._base = None  # the old one goes before the new one comes: memory holds one, not two
+            self._free_bytes = _free_bytes(self.device)
+            with self._beating(f"brings {spec} to this machine"):
+                located = located_base(spec)
+            self._base = (wanted, Base(located, self.device, precision))
+            if self._free_bytes is not None:
+                self._base[1].save_memory(**memory.room(self._free_bytes, precision, memory_model(spec)))
+        return self._base[1]
+
+    def drawing(self, spec: str, settings: SampleSettings) -> SampleSettings:
+        """The same settings with no more pictures at once than a GPU's memory holds; the base must be loaded.
+
+        Raises:
+            OutOfMemoryError: One picture does not fit; the message names the floor.
+        """
+        if self._free_bytes is None:
+            return settings
+        size = memory.plan_sampling(self._free_bytes, settings, memory_model(spec)).size
+        return settings.model_copy(update={"batch_size": size})
+
+    def training(self, spec: str, settings: TrainSettings, adapters: int) -> TrainSettings:
+        """The same settings, recomputing activations from the start where a GPU's memory would not hold them."""
+        if self._free_bytes is None or settings.checkpointing != "auto":
+            return settings
+        needed = memory.training_bytes(settings, adapters, checkpointing=False, model=memory_model(spec))
+        return settings.model_copy(update={"checkpointing": "on"}) if needed > self._free_bytes else settings
+
+    def model(self, spec: str, precision: Precision) -> Base | PlainBase:
+        """The base model, or one with a single text encoder, which the block probe can use and nothing else."""
+        if not is_plain(spec):
+            return self.base(spec, precision)
+        wanted = (spec, precision)
+        if self._plain is None or self._plain[0] != wanted:
+            self._base = self._plain = None
+            self._plain = (wanted, PlainBase(Path(spec), self.device, precision))
+        return self._plain[1]
+
+    def scorers(self, settings: ScoreSettings) -> list[Scorer]:
+        """The scorers of these settings, loaded once."""
+        if self._scorers is None or self._scorers[0] != settings:
+            self._scorers = None
+            with self._beating("loads scorers"):
+                self._scorers = (settings, load_scorers(with_local_weights(settings), self.device))
+        return self._scorers[1]
+
+    def further_scorer(self, asked: str) -> Scorer:
+        """A scorer beside those of a run's settings, by its line; another one takes its place."""
+        if self._further is None or self._further[0] != asked:
+            self._further = None
+            with self._beating(f"loads {asked}"):
+                self._further = (asked, load_scorer(local_scorer(asked), self.device))
+        return self._further[1]
+
+    @contextmanager
+    def _beating(self, doing: str) -> Iterator[None]:
+        """Say again and again that the slot lives, while many bytes are downloaded or hashed.
+
+        For nothing else: work on a device tells of its steps, so that a device that hangs is found by its silence. What
+        is brought over a network has time limits of its own.
+        """
+        over = threading.Event()
+
+        def beat() -> None:
+            self.beat(doing)
+            while not over.wait(heartbeat_seconds()):
+                self.beat(doing)
+
+        thread = threading.Thread(target=beat, name=f"slot {doing}", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _load_clip(self, architecture: str, pretrained: str) -> ClipEncoder:
+        with self._beating(f"loads {architecture}"):
+            return load_clip(architecture, pretrained, self.device)
+
+    def _read_picture(self, key: str) -> Pixels:
+        return np.asarray(Image.open(io.BytesIO(self.store.read(key))).convert("RGB"))
+
+    def _read_half(self, adapter_id: str, half: Half) -> Adapter:
+        return load_adapter(self.store.read(layout.adapter_key(adapter_id, half)))
+
+
+def _free_bytes(device: str) -> float | None:
+    """What a GPU has left for this process; None for a CPU, which pages out before it fails."""
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()  # what torch keeps of a model that went is free for the next
+    return float(torch.cuda.mem_get_info(device)[0])

@@ -1,0 +1,243 @@
+"""Train one pack in a slot: lease, train or resume, write halves, then the marker.
+
+Nothing is trained twice: an adapter whose marker and halves are in the store is left alone, and one that another run
+is training is waited for. A half that has gone missing is computed again in the pack's own layout, which gives the
+same bytes on the same kind of processor; should it give others, both halves are written anew, so that a pair of
+halves always comes from one training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import Any
+
+from blora.adapters.adapter import Adapter
+from blora.checks.limits import training_identity
+from blora.errors import CheckpointError, OutOfMemoryError
+from blora.models.memory import training_bytes
+from blora.models.model import Base
+from blora.settings.training import TrainSettings, recipe_version
+from blora.training.items import StepReport, TrainItem, TrainResult
+from blora.training.train import train
+from manifests import layout
+from manifests.errors import Missing, counted
+from manifests.faults import Fault
+from manifests.store.store import Store
+from tasks.environment import lease_seconds
+from tasks.messages import Advance, TrainAnswer, TrainPack
+from tasks.planning.cost import memory_model
+from tasks.run.heartbeat import here
+from tasks.run.inventory import is_whole
+from tasks.run.plan import Pack, PlannedAdapter, RunInfo
+from tasks.worker.attempts import Attempt, checkpoint_key, checkpoint_keys, diverged, train_until_good
+from tasks.worker.session import Resident
+
+WRITERS = 4  # adapters written at once: the device waits for the slowest, not for all in turn
+POLL_SECONDS = 1.0  # between two looks at an adapter that another run is training
+
+
+def train_pack(resident: Resident, job: TrainPack) -> TrainAnswer:
+    """Make every adapter of a pack exist."""
+    plan, pack = resident.pack(job.run_id, job.pack_id)
+    wanted = [adapter for adapter in pack.adapters if job.only is None or adapter.adapter_id in job.only]
+    holder = f"{plan.run.run_id}: {here()}"
+    trained: list[str] = []
+    faults: list[Fault] = []
+    started, busy_seconds = time.monotonic(), 0.0
+    while True:
+        settled = {*trained, *(fault.item for fault in faults)}
+        missing = [a for a in wanted if a.adapter_id not in settled and not is_whole(resident.store, a.adapter_id)]
+        if not missing:
+            break
+        with ExitStack() as stack:
+            mine = _lease(resident.store, missing, holder, stack)
+            if not mine:
+                # Their end is awaited, or that of their leases.
+                resident.beat(f"waits for {counted(len(missing), 'adapter')} that another run trains")
+                time.sleep(POLL_SECONDS)
+                continue
+            done, failed, seconds = _train(resident, plan.run, pack, mine)
+            busy_seconds += seconds
+            trained += done
+            faults += failed
+    for key in checkpoint_keys(plan.run, pack):
+        resident.store.delete(key)
+    return TrainAnswer(
+        trained=tuple(trained),
+        faults=tuple(faults),
+        train_seconds=time.monotonic() - started if trained else 0.0,
+        busy_seconds=busy_seconds,
+    )
+
+
+def _lease(store: Store, missing: Sequence[PlannedAdapter], holder: str, stack: ExitStack) -> set[str]:
+    """Lease what can be leased, in the order of ids so that two runs never wait for each other crosswise."""
+    mine: set[str] = set()
+    for adapter_id in sorted(adapter.adapter_id for adapter in missing):
+        lease = store.acquire_lease(layout.lease_key(adapter_id), holder, lease_seconds())
+        if lease is None:
+            continue
+        stack.callback(lease.release)
+        stack.enter_context(lease.keep_alive())
+        if not is_whole(store, adapter_id):  # its last holder may have finished between the look and the lease
+            mine.add(adapter_id)
+    return mine
+
+
+def _train(resident: Resident, run: RunInfo, pack: Pack, mine: set[str]) -> tuple[list[str], list[Fault], float]:
+    """Train the whole layout of the pack and write what is `mine` and missing; also return the device's seconds."""
+    watch = _Watch(resident, run, pack)
+    started = time.monotonic()
+    kept = train_until_good(
+        resident, run, pack.adapters, lambda items, number: _pass(resident, run, pack, items, number, watch)
+    )
+    busy_seconds = time.monotonic() - started
+    seconds = busy_seconds / len(pack.adapters)
+    watch.write_log()
+    trained: list[str] = []
+    faults: list[Fault] = []
+    with ThreadPoolExecutor(WRITERS) as threads:
+        writes = []
+        for adapter, attempt in zip(pack.adapters, kept, strict=True):
+            if adapter.adapter_id not in mine:
+                continue
+            if attempt.result.adapter is None:
+                faults.append(diverged(adapter, attempt.result))
+                continue
+            marker = _marker(run, pack, adapter, attempt, seconds, resident.device)
+            writes.append(threads.submit(_write, resident.store, attempt.result.adapter, marker))
+            trained.append(adapter.adapter_id)
+        for write in writes:
+            write.result()
+    return trained, faults, busy_seconds
+
+
+def _pass(
+    resident: Resident, run: RunInfo, pack: Pack, items: list[TrainItem], number: int, watch: _Watch
+) -> list[TrainResult]:
+    """Train some adapters of a pack once, from the attempt's own checkpoint if there is one."""
+    base = resident.base(run.base, run.settings.train.precision)
+    settings = resident.training(run.base, run.settings.train, len(items))
+    key, watch.attempt = checkpoint_key(run, pack, number), number
+    try:
+        return train(
+            base,
+            items,
+            settings,
+            checkpoint=resident.store.find(key),
+            on_step=watch,
+            on_checkpoint=lambda data: resident.store.replace(key, data),
+        )
+    except OutOfMemoryError:
+        floor_bytes = training_bytes(settings, 1, checkpointing=True, model=memory_model(run.base))
+        return _train_in_halves(base, items, settings, watch, floor_bytes)
+    except CheckpointError:
+        # Of another version of the code, say: worth less than an honest start.
+        resident.store.delete(key)
+        return train(base, items, settings, on_step=watch)
+
+
+def _train_in_halves(
+    base: Base,
+    items: Sequence[TrainItem],
+    settings: TrainSettings,
+    watch: Callable[[StepReport], None],
+    floor_bytes: int,
+) -> list[TrainResult]:
+    """Half a pack at a time, down to one adapter; from there on, out of memory is final and the floor is named."""
+    if len(items) == 1:
+        raise OutOfMemoryError(
+            "one adapter alone does not fit on the device",
+            received=f"rank {settings.rank} at {settings.resolution_px} px",
+            accepted=f"about {floor_bytes / 1e9:.1f} GB free for this process, or a smaller rank or resolution",
+            where="train",
+            hint="lower train.rank or train.resolution_px, or set train.checkpointing: on",
+        )
+    results: list[TrainResult] = []
+    for part in (items[: len(items) // 2], items[len(items) // 2 :]):
+        try:
+            results += train(base, part, settings, on_step=watch)
+        except OutOfMemoryError:
+            results += _train_in_halves(base, part, settings, watch, floor_bytes)
+    return results
+
+
+def _write(store: Store, adapter: Adapter, marker: dict[str, Any]) -> None:
+    """Write halves, then the marker; never leave halves of two trainings under one marker."""
+    adapter_id = marker["adapter_id"]
+    halves = {
+        layout.adapter_key(adapter_id, "content"): adapter.content.save_half(),
+        layout.adapter_key(adapter_id, "style"): adapter.style.save_half(),
+    }
+    marker["content_bytes"], marker["style_bytes"] = (len(data) for data in halves.values())
+    marker["sha256"] = [hashlib.sha256(data).hexdigest() for data in halves.values()]
+    marker_key = layout.adapter_marker_key(adapter_id)
+    try:
+        same = json.loads(store.read(marker_key))["sha256"] == marker["sha256"]
+    except Missing:
+        same = False
+    if not same:
+        store.delete(marker_key)
+    for key, data in halves.items():
+        if same:
+            store.write_once(key, data)
+        else:
+            store.replace(key, data)
+    store.write_once(marker_key, json.dumps(marker, indent=2).encode())
+
+
+def _marker(
+    run: RunInfo, pack: Pack, adapter: PlannedAdapter, attempt: Attempt, seconds: float, device: str
+) -> dict[str, Any]:
+    """The content of adapter.json: the row of the ADAPTERS table, the check's verdict, and the settings."""
+    return {
+        "run_id": run.run_id,
+        "adapter_id": adapter.adapter_id,
+        "name": adapter.name,
+        "image_ids": list(adapter.image_ids),
+        "base": run.base,
+        "base_revision": run.base_revision,
+        "rank": run.settings.train.rank,
+        "steps": run.settings.train.steps,
+        "final_loss": attempt.result.final_loss,
+        "skipped_steps": attempt.result.skipped_steps,
+        "train_seconds": seconds,
+        "pack_id": pack.pack_id,
+        "pack_size": len(pack.adapters),
+        "device": device,
+        "trained_at": datetime.now(UTC).isoformat(),
+        "settings": training_identity(run.settings, run.base_revision, adapter.prompt),
+        "check": attempt.to_json(run.settings.check.attempts),
+        "recipe_version": recipe_version(len(adapter.image_ids)),
+    }
+
+
+class _Watch:
+    """Turns step reports into events, a few a second, and into the training log, one line every few steps."""
+
+    def __init__(self, resident: Resident, run: RunInfo, pack: Pack) -> None:
+        self.resident, self.run, self.pack = resident, run, pack
+        self.lines: list[str] = []
+        self.last_event = 0.0
+        self.attempt = 1
+
+    def __call__(self, report: StepReport) -> None:
+        last = report.step == report.steps
+        if last or time.monotonic() - self.last_event > 0.5:
+            self.last_event = time.monotonic()
+            loss = sum(report.losses) / len(report.losses)
+            self.resident.emit(Advance("train", self.pack.pack_id, report.step, report.steps, loss))
+        if last or report.step % 10 == 0:
+            again = {"attempt": self.attempt} if self.attempt > 1 else {}
+            self.lines.append(json.dumps(again | {"step": report.step, "losses": list(report.losses)}))
+
+    def write_log(self) -> None:
+        """Per-step logs belong in the store, not in Prefect's database."""
+        key = layout.training_log_key(self.run.run_id, self.pack.pack_id)
+        self.resident.store.replace(key, "\n".join(self.lines).encode())

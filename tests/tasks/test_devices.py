@@ -1,0 +1,55 @@
+"""Which devices there are: asked of the driver's tool, which may be missing, may fail and may hang."""
+
+from __future__ import annotations
+
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from tasks import devices
+from tasks.devices import chosen_devices, free_device_bytes
+from tasks.dispatch.slots import Slot
+from tasks.messages import ScoreShard
+
+
+def nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Have this process find a tool of that name, and nothing said of GPUs."""
+    tool = folder / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\n{script}\n")
+    tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", f"{folder}:/bin:/usr/bin")
+
+
+def test_a_gpu_that_is_not_there_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvidia_smi(tmp_path, monkeypatch, "echo 'GPU 0: some'; echo 'GPU 1: some'")
+    assert chosen_devices("cuda:1,cpu") == ("cuda:1", "cpu")
+    with pytest.raises(ValueError, match=r"received cuda:9, but this process sees 2 GPUs; .*: cpu, cuda:0, cuda:1"):
+        chosen_devices("cuda:0,cuda:9")
+    slot = Slot("cuda:9", str(tmp_path), stall_timeout_seconds=60)
+    with pytest.raises(ValueError, match="received cuda:9, but this process sees 2 GPUs"):
+        slot.call(ScoreShard("none", "s"))
+
+
+def test_where_there_is_no_gpu_only_the_cpu_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvidia_smi(tmp_path, monkeypatch, "echo 'no driver' >&2; exit 9")
+    assert chosen_devices("auto") == ("cpu",)
+    with pytest.raises(ValueError, match=r"received cuda:0, but this process sees 0 GPUs; accepted here: cpu$"):
+        chosen_devices("cuda:0")
+
+
+def test_a_driver_that_hangs_is_said_and_waited_for_no_longer_than_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tool's own child keeps its output open after the tool was killed, as a tool does that cannot be killed."""
+    nvidia_smi(tmp_path, monkeypatch, "sleep 20; exit 0")
+    monkeypatch.setattr(devices, "NVIDIA_SMI_SECONDS", 0.3, raising=False)
+    started = time.monotonic()
+    with pytest.raises(ValueError, match=r"no list of GPUs: nvidia-smi gave no answer in 0\.3 s; mend the driver"):
+        chosen_devices("auto")
+    assert chosen_devices("cpu") == ("cpu",)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert free_device_bytes(("cuda:0",)) == (None, True)
+    assert time.monotonic() - started < 10
