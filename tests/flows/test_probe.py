@@ -32,7 +32,7 @@ from tasks.measuring.probe_report import bar_chart
 from tasks.messages import Advance, ProbePart
 from tasks.worker.probe import probe_part
 from tasks.worker.session import Resident
-from tests.flows.test_cli import blora
+from tests.flows.cli.test_main import blora
 from tests.tiny import RESOLUTION_PX
 from tests.tiny_plain import save_plain_base
 

@@ -13,8 +13,8 @@ from flows.rescore import rescore
 from flows.stylize import rerun, stylize
 from manifests.store.store import Store
 from manifests.tables.run import SCORES
+from tests.flows.cli.test_main import blora
 from tests.flows.conftest import Project, live_leases
-from tests.flows.test_cli import blora
 from tests.flows.test_stylize import Work
 
 pytestmark = pytest.mark.usefixtures("prefect_api", "warm_slots")

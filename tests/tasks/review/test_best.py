@@ -26,7 +26,7 @@ from tasks.run.inventory import take_stock
 from tasks.run.plan import Plan, PlannedSample, load_plan
 from tasks.worker.generate import encode_png
 from tests.made_run import finish, plan_run
-from tests.tasks.test_report import page_data
+from tests.tasks.report.test_run_page import page_data
 from tests.tasks.test_uses import samples
 
 PAIR = {"content": "owl", "style": "night", "seeds": [0, 7]}

@@ -13,7 +13,7 @@ from manifests.loading.pictures import check_images
 from tasks.planning.identify import identify
 from tasks.run.plan import PlannedSample
 
-DEMO = Path(__file__).parents[2] / "manifests" / "examples" / "demo.yaml"
+DEMO = Path(__file__).parents[3] / "manifests" / "examples" / "demo.yaml"
 
 
 def _samples(text: str, preset: str, **overrides: float) -> tuple[PlannedSample, ...]:

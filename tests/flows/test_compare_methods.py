@@ -9,8 +9,8 @@ import pytest
 from manifests.store.store import Store
 from manifests.tables.measuring import METHODS
 from manifests.tables.parquet import from_parquet_bytes
+from tests.flows.cli.test_main import blora
 from tests.flows.conftest import Project, live_leases
-from tests.flows.test_cli import blora
 
 pytestmark = pytest.mark.usefixtures("prefect_api", "warm_slots")
 
