@@ -81,7 +81,7 @@ def render(data: Path, pool: Executor, least_sets: int) -> None:
     things, names = list_things(data)
     jobs = [pool.submit(render_set, data, drawn, things, names) for drawn in SETS]
     renders = np.stack([job.result() for job in jobs], 1)
-    have = renders[..., 3].reshape(len(things), len(SETS), -1).any(-1)
+    have = np.asarray(renders[..., 3].reshape(len(things), len(SETS), -1).any(-1))
     keep = np.flatnonzero(have.sum(1) >= least_sets)
     np.save(data / "renders.npy", renders[keep])
     np.save(data / "have.npy", have[keep])

@@ -90,29 +90,32 @@ def _recolour(look: Look, rgb: np.ndarray) -> np.ndarray:
 
 
 def _paper(look: Look, size: tuple[int, int]) -> np.ndarray:
-    high, wide = size
+    first, second = np.array(look.paper, np.float32), np.array(look.paper2 or look.paper, np.float32)
+    part = _second_colour(look, *size)[..., None]
+    return first * (1 - part) + second * part
+
+
+def _second_colour(look: Look, high: int, wide: int) -> np.ndarray:
+    """How much of the paper's second colour is where, 0..1."""
     y, x = np.mgrid[0:high, 0:wide].astype(np.float32)
-    second = np.array(look.paper2 or look.paper, np.float32)
     unit = high / 128
     if look.paper_kind == "plain":
-        part = np.zeros(size, np.float32)
-    elif look.paper_kind == "down":
-        part = y / high
-    elif look.paper_kind == "radial":
-        part = np.clip(np.hypot(x - wide / 2, y - high / 2) / (0.7 * high), 0, 1)
-    elif look.paper_kind == "stripes":
-        part = ((x + y) // (8 * unit) % 2).astype(np.float32)
-    elif look.paper_kind == "dots":
-        part = (np.hypot(x % (16 * unit) - 8 * unit, y % (16 * unit) - 8 * unit) < 4 * unit).astype(np.float32)
-    elif look.paper_kind == "checks":
-        part = ((x // (16 * unit) + y // (16 * unit)) % 2).astype(np.float32)
-    elif look.paper_kind == "clouds":
+        return np.zeros((high, wide), np.float32)
+    if look.paper_kind == "down":
+        return y / high
+    if look.paper_kind == "radial":
+        return np.clip(np.hypot(x - wide / 2, y - high / 2) / (0.7 * high), 0, 1)
+    if look.paper_kind == "stripes":
+        return ((x + y) // (8 * unit) % 2).astype(np.float32)
+    if look.paper_kind == "dots":
+        return (np.hypot(x % (16 * unit) - 8 * unit, y % (16 * unit) - 8 * unit) < 4 * unit).astype(np.float32)
+    if look.paper_kind == "checks":
+        return ((x // (16 * unit) + y // (16 * unit)) % 2).astype(np.float32)
+    if look.paper_kind == "clouds":
         coarse = np.random.default_rng(zlib.crc32(look.name.encode())).random((7, 7)) * 255
         cloud = Image.fromarray(coarse.astype(np.uint8)).resize((wide, high), Image.Resampling.BICUBIC)
-        part = np.asarray(cloud, np.float32) / 255
-    else:
-        raise ValueError(f"unknown paper {look.paper_kind!r}")
-    return np.array(look.paper, np.float32) * (1 - part[..., None]) + second * part[..., None]
+        return np.asarray(cloud, np.float32) / 255
+    raise ValueError(f"unknown paper {look.paper_kind!r}")
 
 
 def _filtered(plane: np.ndarray, filters: list[ImageFilter.Filter]) -> np.ndarray:
@@ -148,7 +151,7 @@ def _blur(look: Look, picture: np.ndarray) -> np.ndarray:
     if look.blur == "soft":
         return _filtered(picture, [ImageFilter.GaussianBlur(look.blur_size)])
     if look.blur == "oil":
-        return _filtered(picture, [ImageFilter.ModeFilter(2 * look.blur_size + 1), ImageFilter.SMOOTH])
+        return _filtered(picture, [ImageFilter.ModeFilter(2 * look.blur_size + 1), ImageFilter.SMOOTH()])
     if look.blur == "pixels":
         small = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
         small = small.resize((wide // look.blur_size, high // look.blur_size), Image.Resampling.BOX)
