@@ -8,10 +8,11 @@ from typing import TypeVar
 
 from manifests.store.store import Store
 
+Subject = TypeVar("Subject")
 Answer = TypeVar("Answer")
 
 
-def in_parallel(store: Store, ask: Callable[[str], Answer], subjects: Sequence[str]) -> list[Answer]:
+def in_parallel(store: Store, ask: Callable[[Subject], Answer], subjects: Sequence[Subject]) -> list[Answer]:
     """Ask the store about many things, as many at a time as it answers fastest.
 
     Raises:

@@ -149,17 +149,6 @@ class RunFolder:
         return self.store.write_once(self.key(name), _json_bytes(value))
 
 
-def find_table(store: Store, key: str, schema: pa.Schema) -> pa.Table:
-    """Read a table from a store; one without rows if there is no such object.
-
-    Raises:
-        TableError: See `from_parquet_bytes`.
-        StoreError: The store cannot be asked.
-    """
-    data = store.find(key)
-    return schema.empty_table() if data is None else from_parquet_bytes(data, schema)
-
-
 def _json_bytes(value: Json) -> bytes:
     """JSON that a person can read."""
     return json.dumps(value, indent=2, ensure_ascii=False).encode()

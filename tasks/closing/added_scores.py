@@ -24,7 +24,9 @@ from dataclasses import dataclass
 from blora.metrics.weights import Weights, locate_weights
 from blora.settings.scorer_spec import parse_scorer
 from manifests import layout
+from manifests.store.run_folder import RunFolder
 from manifests.store.store import Store
+from manifests.tables.run import SCORES_FILE
 from tasks.closing.collect import close_run
 from tasks.downloads import local_scorer
 from tasks.errors import RunRefused, TaskError
@@ -123,5 +125,5 @@ def _refuse_unless_at_rest(store: Store, plan: Plan) -> None:
     held = store.look_at_lease(layout.run_lease_key(run_id))
     if held is not None and held.is_live:
         raise RunRefused(f"{run_id} is being worked on by {held.holder}: rescore it when that has ended")
-    if not store.exists(layout.run_key(run_id, "scores.parquet")):
+    if not store.exists(RunFolder(store, run_id).key(SCORES_FILE.name)):
         raise RunRefused(f"{run_id} has not ended: blora rerun {run_id} does what is missing, then rescore it")

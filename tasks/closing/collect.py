@@ -11,12 +11,19 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from manifests import layout
 from manifests.errors import StoreError
 from manifests.faults import Fault
+from manifests.store.run_folder import RunFolder
 from manifests.store.store import Store
-from manifests.tables.parquet import to_parquet_bytes, to_table
-from manifests.tables.run import ADAPTERS, CLIPS, FAULTS, SAMPLES, SLOTS
+from manifests.tables.run import (
+    ADAPTERS_FILE,
+    BEST_FILE,
+    CLIPS_FILE,
+    FAULTS_FILE,
+    SAMPLES_FILE,
+    SCORES_FILE,
+    SLOTS_FILE,
+)
 from tasks.closing.rows import adapter_rows, item_faults, item_names, read_markers, sample_rows
 from tasks.closing.yields import Markers, check_faults, take_yield
 from tasks.errors import fault_row
@@ -33,7 +40,8 @@ from tasks.run.scores import publish_scores
 
 log = logging.getLogger(__name__)
 
-TABLES = ("samples.parquet", "scores.parquet", "adapters.parquet", "faults.parquet")
+TABLES = (SAMPLES_FILE, SCORES_FILE, ADAPTERS_FILE, FAULTS_FILE, BEST_FILE)
+"""Those that every run that was closed has."""
 
 
 def already_closed(store: Store, plan: Plan, stock: Stock) -> bool:
@@ -46,8 +54,9 @@ def already_closed(store: Store, plan: Plan, stock: Stock) -> bool:
     """
     if plan.run.faults or not Outcome.of(plan, stock, ()).complete:
         return False
-    names = (*TABLES, "best.parquet", "report/index.html")
-    written = all(store.exists(layout.run_key(plan.run.run_id, name)) for name in names)
+    run = RunFolder(store, plan.run.run_id)
+    names = (*(table.name for table in TABLES), "report/index.html")
+    written = all(store.exists(run.key(name)) for name in names)
     return written and read_record(store, plan.run.run_id).complete
 
 
@@ -69,15 +78,15 @@ def close_run(
             Where nothing was done those of the last time stay.
     """
     run_id = plan.run.run_id
+    run = RunFolder(store, run_id)
     markers = read_markers(store, plan, stock.adapters)
     faults = (*plan.run.faults, *item_faults(plan, stock, failures), *check_faults(plan, markers))
-    _write_tables(store, plan, stock, markers, faults)
+    _write_tables(run, plan, stock, markers, faults)
     if slots := (timings or {}).get("slots"):
-        table = to_table([{**row, "run_id": run_id} for row in slots], SLOTS)
-        store.replace(layout.run_key(run_id, "slots.parquet"), to_parquet_bytes(table))
+        run.write(SLOTS_FILE, [{**row, "run_id": run_id} for row in slots])
     publish_scores(store, plan.run, stock.scores)
     choices = write_choice(store, plan, stock)
-    _draw_figures(store, run_id)
+    _draw_figures(run)
     outcome = Outcome.of(plan, stock, faults)
     ended = {
         "state": "finished" if outcome.complete else "faults",
@@ -86,7 +95,7 @@ def close_run(
         "ended_at": datetime.now(UTC).isoformat(),
         "timings": dict(timings or read_record(store, run_id).timings),
     }
-    store.replace(layout.run_key(run_id, "run.json"), plan.run.to_json(**ended))
+    store.replace(run.key("run.json"), plan.run.to_json(**ended))
     try:
         write_report(store, plan, stock, choices)
     except StoreError as error:  # a page is for looking, and no reason for a run to be taken as not ended
@@ -94,33 +103,23 @@ def close_run(
     return outcome
 
 
-def _write_tables(
-    store: Store,
-    plan: Plan,
-    stock: Stock,
-    markers: Markers,
-    faults: Sequence[Fault],
-) -> None:
-    run_id, names = plan.run.run_id, item_names(plan)
-    rows = (
-        to_table(sample_rows(plan, stock), SAMPLES),
-        stock.scores.table,
-        to_table(adapter_rows(plan, markers), ADAPTERS),
-        to_table([fault_row(fault, run_id, names.get(fault.item, "")) for fault in faults], FAULTS),
-    )
-    tables = dict(zip(TABLES, rows, strict=True))
-    if clips := read_clips(store, run_id):
-        tables["clips.parquet"] = to_table(measure_clips(store, run_id, clips), CLIPS)
-    for name, table in tables.items():
-        store.replace(layout.run_key(run_id, name), to_parquet_bytes(table))
+def _write_tables(run: RunFolder, plan: Plan, stock: Stock, markers: Markers, faults: Sequence[Fault]) -> None:
+    if clips := read_clips(run.store, run.run_id):  # first, as the others say that the run has ended
+        run.write(CLIPS_FILE, measure_clips(run.store, run.run_id, clips))
+    names = item_names(plan)
+    run.write(SAMPLES_FILE, sample_rows(plan, stock))
+    run.write_table(SCORES_FILE, stock.scores.table)
+    run.write(ADAPTERS_FILE, adapter_rows(plan, markers))
+    run.write(FAULTS_FILE, [fault_row(fault, run.run_id, names.get(fault.item, "")) for fault in faults])
 
 
-def _draw_figures(store: Store, run_id: str) -> None:
+def _draw_figures(run: RunFolder) -> None:
     """The strips of a run's sweeps and the moving sheet of its clips, where it has such."""
+    store, run_id = run.store, run.run_id
     if strips := draw_strips(store, run_id):
-        store.replace(layout.run_key(run_id, "report/strips.png"), strips)
+        store.replace(run.key("report/strips.png"), strips)
     if clips := read_clips(store, run_id):
-        store.replace(layout.run_key(run_id, "report/clips.gif"), draw_clips(store, clips))
+        store.replace(run.key("report/clips.gif"), draw_clips(store, clips))
 
 
 def write_choice(store: Store, plan: Plan, stock: Stock) -> list[Choice]:
@@ -128,5 +127,6 @@ def write_choice(store: Store, plan: Plan, stock: Stock) -> list[Choice]:
     choices = choose_of(store, plan, stock)
     write_best(store, plan, choices)
     if stock.pictures:
-        store.replace(layout.run_key(plan.run.run_id, "report/contact_sheet.png"), draw_sheet(store, plan, choices))
+        key = RunFolder(store, plan.run.run_id).key("report/contact_sheet.png")
+        store.replace(key, draw_sheet(store, plan, choices))
     return choices

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from manifests import ids, layout
+from manifests import ids
 from manifests.store.parallel import in_parallel
+from manifests.store.run_folder import RunFolder
 from manifests.store.store import Store
 from tasks.errors import TaskError
 from tasks.figures.clip_sheet import moving
@@ -68,7 +69,8 @@ def export_run(store: Store, run_id: str, folder: str, *, kept: bool = False, be
         named = [(sample, name) for sample, name in named if sample.sample_id in wanted]
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    places = {layout.run_key(run_id, name): target / Path(name).name for name in TABLES}
+    run = RunFolder(store, run_id)
+    places = {run.key(name): target / Path(name).name for name in TABLES}
     in_parallel(store, partial(_copy, store, places), list(places))  # a run that has not ended yet has none
     pictures = {sample.key: target / name for sample, name in named}
     copied = sum(in_parallel(store, partial(_copy, store, pictures), list(pictures)))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from manifests import ids, layout
+from manifests.tables.columns import TableFolder
+from manifests.tables.measuring import METHOD_SCORES
 from tasks.run.plan import Plan, PlannedSample
 
 METHODS: Final = ("blora", "all_attention", "prompt", "magenta")
@@ -54,9 +56,19 @@ def methods_key(plan: Plan, name: str) -> str:
     return layout.run_key(plan.run.run_id, f"methods/{name}")
 
 
+def method_file(method: str, name: str) -> str:
+    """Name a method's file within the run's folder."""
+    return f"methods/{method}/{name}"
+
+
 def method_key(plan: Plan, method: str, name: str) -> str:
     """Where a method's file lies."""
-    return methods_key(plan, f"{method}/{name}")
+    return layout.run_key(plan.run.run_id, method_file(method, name))
+
+
+def method_scores_files(method: str) -> TableFolder:
+    """Name the scores of a method's pictures, by shard."""
+    return TableFolder(f"methods/{method}", METHOD_SCORES)
 
 
 def sample_key_of(plan: Plan, method: str, sample: PlannedSample) -> str:

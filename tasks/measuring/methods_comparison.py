@@ -6,22 +6,20 @@ and styles apart (`tasks.report.crossed`), since pictures that share one are not
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from manifests import layout
 from manifests.store.parallel import in_parallel
+from manifests.store.run_folder import RunFolder
 from manifests.store.store import Store
-from manifests.tables.measuring import METHOD_SCORES
-from manifests.tables.parquet import from_parquet_bytes
-from manifests.tables.run import ADAPTERS
+from manifests.tables.run import ADAPTERS_FILE
 from tasks.errors import RunRefused
-from tasks.measuring.compared_methods import comparable, method_key, methods_key
+from tasks.measuring.compared_methods import comparable, method_file, method_scores_files
 from tasks.report.crossed import crossed_interval
 from tasks.review.score_order import lower_is_better
+from tasks.run.outcome import read_record
 from tasks.run.plan import Plan, PlannedSample
 from tasks.run.scores import read_scores
 
@@ -158,20 +156,15 @@ def _blora_rows(store: Store, plan: Plan) -> Rows:
 
 
 def _method_rows(store: Store, plan: Plan, method: str) -> Rows:
-    keys = [method_key(plan, method, f"{shard.shard_id}.parquet") for shard in plan.shards]
-    there = store.list(methods_key(plan, method))
-    tables = in_parallel(
-        store, lambda key: from_parquet_bytes(store.read(key), METHOD_SCORES), [key for key in keys if key in there]
-    )
-    return [row for table in tables for row in table.to_pylist()]
+    run, folder = RunFolder(store, plan.run.run_id), method_scores_files(method)
+    parts = in_parallel(store, run.rows, [folder.file(shard.shard_id) for shard in plan.shards])
+    return [row for rows in parts for row in rows]
 
 
 def _cost(store: Store, plan: Plan, method: str) -> Cost:
     if method == "blora":
-        adapters = from_parquet_bytes(
-            store.read(layout.run_key(plan.run.run_id, "adapters.parquet")), ADAPTERS
-        ).to_pylist()
-        timings = json.loads(store.read(layout.run_key(plan.run.run_id, "run.json"))).get("timings") or {}
+        adapters = RunFolder(store, plan.run.run_id).read(ADAPTERS_FILE).to_pylist()
+        timings = read_record(store, plan.run.run_id).timings
         drawn, seconds = timings.get("drawn"), timings.get("sample_seconds")
         return Cost(
             fmean(adapter["train_seconds"] for adapter in adapters) if adapters else None,
@@ -191,5 +184,6 @@ def _cost(store: Store, plan: Plan, method: str) -> Cost:
 
 def _records(store: Store, plan: Plan, method: str, items: Sequence[str]) -> list[dict[str, Any]]:
     """What a method's packs or shards say of themselves, as far as they have ended."""
-    bodies = in_parallel(store, store.find, [method_key(plan, method, f"{item}.json") for item in items])
-    return [record for body in bodies if body and (record := json.loads(body))]
+    run = RunFolder(store, plan.run.run_id)
+    records = in_parallel(store, run.find_json, [method_file(method, f"{item}.json") for item in items])
+    return [record for record in records if record]

@@ -7,9 +7,9 @@ from typing import Any
 
 from manifests import layout
 from manifests.store.parallel import in_parallel
+from manifests.store.run_folder import RunFolder
 from manifests.store.store import Store
-from manifests.tables.measuring import METHOD_SCORES, METHODS
-from manifests.tables.parquet import to_parquet_bytes, to_table
+from manifests.tables.measuring import METHOD_SCORES_FILE, METHODS_FILE
 from tasks.figures.contact_sheet import contact_sheet
 from tasks.measuring.compared_methods import methods_key, sample_key_of
 from tasks.measuring.methods_comparison import MethodComparison
@@ -23,9 +23,9 @@ SHEET_MOST = 16
 def write_methods(store: Store, comparison: MethodComparison) -> str:
     """Write tables, report and sheet; returns the key of the report."""
     plan = comparison.plan
-    tables = {"scores.parquet": (comparison.rows, METHOD_SCORES), "methods.parquet": (comparison.summary, METHODS)}
-    for name, (rows, schema) in tables.items():
-        store.replace(methods_key(plan, name), to_parquet_bytes(to_table(rows, schema)))
+    run = RunFolder(store, plan.run.run_id)
+    run.write(METHOD_SCORES_FILE, comparison.rows)
+    run.write(METHODS_FILE, comparison.summary)
     store.replace(methods_key(plan, "sheet.png"), _sheet(store, comparison))
     key = methods_key(plan, "report.md")
     store.replace(key, report_text(comparison).encode())

@@ -5,7 +5,6 @@ Which pictures belong to which clip is written beside the plan (``clips.json``):
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,9 +16,9 @@ from blora.metrics.steadiness import VERSION, steadiness
 from manifests import layout
 from manifests.schema.entries import ImageEntry, PairEntry, content_parts
 from manifests.store.parallel import in_parallel
-from manifests.store.run_folder import find_table
+from manifests.store.run_folder import RunFolder
 from manifests.store.store import Store
-from manifests.tables.run import CLIPS
+from manifests.tables.run import CLIPS_FILE
 from tasks.pictures import decoded
 from tasks.run.plan import PlannedSample
 
@@ -103,13 +102,12 @@ def clips_of(
 def write_clips(store: Store, run_id: str, clips: Sequence[PlannedClip]) -> None:
     """Keep a run's clips beside its plan; nothing where it has none."""
     if clips:
-        body = json.dumps([asdict(clip) for clip in clips], indent=1, ensure_ascii=False)
-        store.write_once(layout.run_key(run_id, "clips.json"), body.encode())
+        RunFolder(store, run_id).write_json_once("clips.json", [asdict(clip) for clip in clips])
 
 
 def read_clips(store: Store, run_id: str) -> tuple[PlannedClip, ...]:
     """Read back what `write_clips` wrote; nothing where a run has no clips."""
-    rows = json.loads(store.find(layout.run_key(run_id, "clips.json")) or "[]")
+    rows = RunFolder(store, run_id).find_json("clips.json") or []
     return tuple(
         PlannedClip(**row | {"frames": tuple(PlannedFrame(**frame) for frame in row["frames"])}) for row in rows
     )
@@ -142,7 +140,7 @@ def _measured(store: Store, run_id: str, clip: PlannedClip) -> dict[str, Any]:
 
 def load_measures(store: Store, run_id: str) -> list[dict[str, Any]]:
     """The table ``clips`` of a run; nothing where it has none."""
-    return list(find_table(store, layout.run_key(run_id, "clips.parquet"), CLIPS).to_pylist())
+    return RunFolder(store, run_id).rows(CLIPS_FILE)
 
 
 def clip_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:

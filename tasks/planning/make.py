@@ -26,9 +26,9 @@ from manifests.loading.load import Loaded
 from manifests.loading.pictures import NORMALISED, check_images, read_images
 from manifests.schema.entries import Manifest
 from manifests.store.parallel import in_parallel
+from manifests.store.run_folder import RunFolder
 from manifests.store.store import Store
-from manifests.tables.parquet import to_parquet_bytes, to_table
-from manifests.tables.run import PLAN
+from manifests.tables.run import PLAN_FILE
 from tasks.devices import chosen_devices
 from tasks.downloads import revision_of
 from tasks.errors import RunNotFound, RunRefused
@@ -156,14 +156,15 @@ def publish(store: Store, draft: PlanDraft) -> Plan:
     """
     plan = draft.plan
     run_id = plan.run.run_id
+    run = RunFolder(store, run_id)
     _write_pictures(store, draft.images)
     if draft.is_kept:
         return plan
-    store.write_once(layout.run_key(run_id, "manifest.json"), draft.manifest.model_dump_json(indent=2).encode())
+    store.write_once(run.key("manifest.json"), draft.manifest.model_dump_json(indent=2).encode())
     write_strips(store, run_id, draft.strips)
     write_clips(store, run_id, draft.clips)
-    store.write_once(layout.run_key(run_id, "run.json"), plan.run.to_json(state="planned"))
-    store.write_once(layout.run_key(run_id, "plan.parquet"), to_parquet_bytes(to_table(plan_rows(plan), PLAN)))
+    store.write_once(run.key("run.json"), plan.run.to_json(state="planned"))
+    run.write_once(PLAN_FILE, plan_rows(plan))
     kept = load_plan(store, run_id)
     return replace(kept, run=replace(kept.run, faults=plan.run.faults))
 

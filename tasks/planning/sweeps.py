@@ -5,12 +5,11 @@ Which pictures belong to which sweep is written beside the plan (``sweeps.json``
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from manifests import layout
 from manifests.schema.entries import PairEntry
+from manifests.store.run_folder import RunFolder
 from manifests.store.store import Store
 from tasks.run.plan import PlannedSample
 
@@ -51,11 +50,10 @@ def strips_of(drawn: Sequence[tuple[PairEntry, PlannedSample]]) -> tuple[Strip, 
 def write_strips(store: Store, run_id: str, strips: Sequence[Strip]) -> None:
     """Keep a run's sweeps beside its plan; nothing where it has none."""
     if strips:
-        body = json.dumps([asdict(strip) for strip in strips], indent=1, ensure_ascii=False)
-        store.write_once(layout.run_key(run_id, "sweeps.json"), body.encode())
+        RunFolder(store, run_id).write_json_once("sweeps.json", [asdict(strip) for strip in strips])
 
 
 def read_strips(store: Store, run_id: str) -> tuple[Strip, ...]:
     """Read back what `write_strips` wrote; nothing where a run has no sweeps."""
-    rows = json.loads(store.find(layout.run_key(run_id, "sweeps.json")) or "[]")
+    rows = RunFolder(store, run_id).find_json("sweeps.json") or []
     return tuple(Strip(row["label"], tuple(StripStep(**step) for step in row["steps"])) for row in rows)

@@ -14,10 +14,18 @@ from typing import Any
 
 from manifests import layout
 from manifests.store.parallel import in_parallel
-from manifests.store.run_folder import find_table
+from manifests.store.run_folder import RunFolder
 from manifests.store.store import Store
-from manifests.tables.parquet import from_parquet_bytes
-from manifests.tables.run import ADAPTERS, FAULTS
+from manifests.tables.run import (
+    ADAPTERS_FILE,
+    BEST_FILE,
+    CLIPS_FILE,
+    FAULTS_FILE,
+    PLAN_FILE,
+    SAMPLES_FILE,
+    SCORES_FILE,
+    SLOTS_FILE,
+)
 from tasks.errors import fault_row
 from tasks.report.html import write_page
 from tasks.report.run_data import run_columns
@@ -25,12 +33,15 @@ from tasks.report.thumbnails import in_pages, write_thumbnails
 from tasks.review.best import Choice, choose_of
 from tasks.review.decisions import load_marks
 from tasks.run.inventory import Stock, take_stock
+from tasks.run.outcome import read_record
 from tasks.run.plan import Plan, load_plan
 
 SCRIPTS = ("common.js", "model.js", "marks.js", "thumbnails.js", "sheet.js", "pair.js", "run.js")
 FAULTS_SHOWN = 500
-TABLES = ("plan", "samples", "best", "scores", "adapters", "faults", "slots", "clips")
-SHEETS = ("contact_sheet.png", "strips.png", "clips.gif")
+SHEETS = ("report/contact_sheet.png", "report/strips.png", "report/clips.gif")
+TABLES = (PLAN_FILE, SAMPLES_FILE, BEST_FILE, SCORES_FILE, ADAPTERS_FILE, FAULTS_FILE, SLOTS_FILE, CLIPS_FILE)
+LINKED = (*SHEETS, *(table.name for table in TABLES), "run.json", "manifest.json")
+"""Files of a run that its page links to, those that are there."""
 _IN_STORE = "../../../"  # from the page's folder to the store's root
 _COPIED = "store/"
 
@@ -98,7 +109,7 @@ def copy_report(store: Store, run_id: str, folder: str, *, pictures: bool = True
     plan = load_plan(store, run_id)
     stock, target = take_stock(store, plan), Store.open(folder)
     keys = {layout.image_key(image_id) for adapter in plan.adapters for image_id in adapter.image_ids}
-    keys |= {layout.run_key(run_id, name) for name in _file_names()}
+    keys |= {layout.run_key(run_id, name) for name in LINKED}
     if pictures:
         keys |= {sample.key for sample in plan.samples if sample.sample_id in stock.pictures}
 
@@ -118,17 +129,17 @@ def copy_report(store: Store, run_id: str, folder: str, *, pictures: bool = True
 
 def _write(store: Store, plan: Plan, stock: Stock, choices: Sequence[Choice], place: _Place) -> None:
     run_id = plan.run.run_id
+    run = RunFolder(store, run_id)
     references = sorted({layout.image_key(image_id) for adapter in plan.adapters for image_id in adapter.image_ids})
     pages = in_pages(references)
     for shard in plan.shards:
         pages += in_pages([sample.key if sample.sample_id in stock.pictures else None for sample in shard.samples])
     thumbnails = write_thumbnails(store, pages, place.target, f"{place.prefix}thumbnails/")
     data = run_columns(plan, stock, choices, load_marks(store, run_id), references, thumbnails)
-    faults = _faults(store, plan)
-    body = json.loads(store.read(layout.run_key(run_id, "run.json")))
-    names = _file_names()
-    written = in_parallel(store, store.exists, [layout.run_key(run_id, name) for name in names])
-    adapters = _adapters(store, run_id)
+    faults = _faults(run, plan)
+    record = read_record(store, run_id)
+    written = in_parallel(store, store.exists, [run.key(name) for name in LINKED])
+    adapters = run.rows(ADAPTERS_FILE)
     write_page(
         place.target,
         place.prefix,
@@ -149,28 +160,19 @@ def _write(store: Store, plan: Plan, stock: Stock, choices: Sequence[Choice], pl
         faults=faults[:FAULTS_SHOWN],
         faults_left=max(0, len(faults) - FAULTS_SHOWN),
         adapters=adapters,
-        cost=_cost(body.get("timings") or {}, stock, adapters),
-        passed=str((body.get("yield") or {}).get("sentence", "")),
+        cost=_cost(record.timings, stock, adapters),
+        passed=record.passed,
         settings=_flat(plan.run.settings.model_dump(mode="json")),
-        files=[name for name, is_there in zip(names, written, strict=True) if is_there],
+        files=[name for name, is_there in zip(LINKED, written, strict=True) if is_there],
         links=place.links,
     )
 
 
-def _file_names() -> list[str]:
-    tables = [f"{name}.parquet" for name in TABLES]
-    return [*(f"report/{name}" for name in SHEETS), *tables, "run.json", "manifest.json"]
-
-
-def _faults(store: Store, plan: Plan) -> list[dict[str, Any]]:
+def _faults(run: RunFolder, plan: Plan) -> list[dict[str, Any]]:
     """The faults as the run last ended; while it has not ended, those found in its manifest."""
-    if (data := store.find(layout.run_key(plan.run.run_id, "faults.parquet"))) is None:
+    if (table := run.find(FAULTS_FILE)) is None:
         return [fault_row(fault, plan.run.run_id) for fault in plan.run.faults]
-    return from_parquet_bytes(data, FAULTS).to_pylist()
-
-
-def _adapters(store: Store, run_id: str) -> list[dict[str, Any]]:
-    return find_table(store, layout.run_key(run_id, "adapters.parquet"), ADAPTERS).to_pylist()
+    return table.to_pylist()
 
 
 def _cost(

@@ -21,9 +21,10 @@ from typing import Final, Literal, TypeAlias
 from manifests import layout
 from manifests.errors import Missing
 from manifests.store.parallel import in_parallel
+from manifests.store.run_folder import RunFolder
 from manifests.store.store import Store
 from manifests.tables.parquet import from_parquet_bytes
-from manifests.tables.run import FAULTS, SAMPLES, SCORES
+from manifests.tables.run import FAULTS_FILE, SAMPLES_FILE, SCORES
 from tasks.review.decisions import load_marks
 from tasks.review.score_order import lower_is_better
 from tasks.run.outcome import RunRecord, read_records
@@ -110,11 +111,11 @@ def load_nights(store: Store, last: int) -> list[NightSummary]:
 
 def _add_run(store: Store, night: NightSummary, record: RunRecord) -> None:
     run_id = record.run_id
+    run = RunFolder(store, run_id)
     night.runs.append((run_id, record.state))
     night.device_seconds += sum(record.timings.get(f"{kind}_seconds") or 0.0 for kind in ("train", "sample", "score"))
     try:
-        samples = from_parquet_bytes(store.read(layout.run_key(run_id, "samples.parquet")), SAMPLES)
-        faults = from_parquet_bytes(store.read(layout.run_key(run_id, "faults.parquet")), FAULTS)
+        samples, faults = run.read(SAMPLES_FILE), run.read(FAULTS_FILE)
     except Missing:
         return  # it has not ended yet
     night.planned += samples.num_rows

@@ -25,10 +25,9 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from manifests import layout
+from manifests.store.run_folder import RunFolder
 from manifests.store.store import Store
-from manifests.tables.parquet import from_parquet_bytes, to_parquet_bytes, to_table
-from manifests.tables.run import BEST
+from manifests.tables.run import BEST_FILE
 from tasks.review.decisions import Mark, load_marks
 from tasks.review.score_order import DECIDING, TIES
 from tasks.run.inventory import Stock
@@ -138,14 +137,14 @@ def choose_of(store: Store, plan: Plan, stock: Stock) -> list[Choice]:
 
 def write_best(store: Store, plan: Plan, choices: Sequence[Choice]) -> None:
     """Keep what was chosen as the table ``runs/<run_id>/best.parquet``; it follows from plan, scores and decisions."""
-    rows = [_row(plan.run.run_id, choice) for choice in choices]
-    store.replace(layout.run_key(plan.run.run_id, "best.parquet"), to_parquet_bytes(to_table(rows, BEST)))
+    run_id = plan.run.run_id
+    RunFolder(store, run_id).write(BEST_FILE, [_row(run_id, choice) for choice in choices])
 
 
 def read_best(store: Store, run_id: str) -> frozenset[str] | None:
     """The pictures that were chosen when the run was last closed or reviewed; None where that has not been yet."""
-    data = store.find(layout.run_key(run_id, "best.parquet"))
-    return None if data is None else frozenset(from_parquet_bytes(data, BEST)["sample_id"].drop_null().to_pylist())
+    table = RunFolder(store, run_id).find(BEST_FILE)
+    return None if table is None else frozenset(table["sample_id"].drop_null().to_pylist())
 
 
 def _row(run_id: str, choice: Choice) -> dict[str, Any]:

@@ -20,14 +20,14 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictStr, ValidationError
 
-from manifests import ids, layout
+from manifests import ids
 from manifests.errors import counted, printable
 from manifests.faults import Fault
 from manifests.store.files import read_address
 from manifests.store.parallel import in_parallel
+from manifests.store.run_folder import RunFolder
 from manifests.store.store import Store
-from manifests.tables.parquet import from_parquet_bytes, to_parquet_bytes, to_table
-from manifests.tables.review import DECISIONS
+from manifests.tables.review import DECISIONS_FILES
 from tasks.errors import RunRefused
 from tasks.run.plan import Plan
 
@@ -178,19 +178,20 @@ def record_marks(store: Store, run_id: str, marks: Iterable[Mark]) -> str:
     some = list(marks)
     content = [[m.sample_id, m.decision, m.reviewer, m.decided_at.isoformat(), m.redo_sample_id] for m in some]
     newest = max((mark.decided_at for mark in some), default=datetime.now(UTC))
-    name = f"{newest:%Y%m%d-%H%M%S}-{ids.digest('decisions', content)}.parquet"
+    file = DECISIONS_FILES.file(f"{newest:%Y%m%d-%H%M%S}-{ids.digest('decisions', content)}")
     recorded_at = datetime.now(UTC)
     rows = [vars(mark) | {"run_id": run_id, "recorded_at": recorded_at} for mark in some]
-    key = layout.decisions_prefix(run_id) + name
-    store.write_once(key, to_parquet_bytes(to_table(rows, DECISIONS)))
-    return key
+    run = RunFolder(store, run_id)
+    run.write_once(file, rows)
+    return run.key(file.name)
 
 
 def load_marks(store: Store, run_id: str) -> dict[str, Mark]:
     """The mark that counts on each picture, by sample_id; `undecided` ones are left out."""
     last: dict[str, tuple[datetime, datetime, Mark]] = {}
-    for data in in_parallel(store, store.read, list(store.list(layout.decisions_prefix(run_id)))):
-        for row in from_parquet_bytes(data, DECISIONS).to_pylist():
+    run = RunFolder(store, run_id)
+    for table in in_parallel(store, run.read, run.files(DECISIONS_FILES)):
+        for row in table.to_pylist():
             mark = Mark(**{name: row[name] for name in Mark.__dataclass_fields__})
             candidate = (mark.decided_at, row["recorded_at"], mark)
             if mark.sample_id not in last or candidate[:2] >= last[mark.sample_id][:2]:

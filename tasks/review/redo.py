@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from manifests import ids, layout
+from manifests import ids
 from manifests.errors import counted
 from manifests.faults import Fault
+from manifests.store.run_folder import RunFolder
 from manifests.store.store import Store
-from manifests.tables.parquet import to_parquet_bytes, to_table
-from manifests.tables.run import PLAN
+from manifests.tables.run import REDO_FILES
 from tasks.errors import RunRefused
 from tasks.planning.group import plan_rows, shards_of
 from tasks.review.decisions import Mark, record_marks, with_redo
@@ -71,8 +71,8 @@ def _extend(store: Store, plan: Plan, samples: Sequence[PlannedSample]) -> None:
     shards = shards_of(samples, Holdings(), plan.run.settings)
     shards = tuple(replace(shard, index=len(plan.shards) + shard.index) for shard in shards)
     rows = plan_rows(Plan(plan.run, (), shards))
-    name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{ids.digest('redo', [s.sample_id for s in samples])}.parquet"
-    store.write_once(layout.redo_prefix(plan.run.run_id) + name, to_parquet_bytes(to_table(rows, PLAN)))
+    part = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{ids.digest('redo', [s.sample_id for s in samples])}"
+    RunFolder(store, plan.run.run_id).write_once(REDO_FILES.file(part), rows)
 
 
 def _named(plan: Plan, sample: PlannedSample) -> PlannedSample:

@@ -14,9 +14,9 @@ from manifests import layout
 from manifests.errors import Missing, counted
 from manifests.faults import Fault
 from manifests.store.parallel import in_parallel
-from manifests.store.run_folder import find_table
+from manifests.store.run_folder import RunFolder
 from manifests.store.store import Store
-from manifests.tables.run import FAULTS
+from manifests.tables.run import FAULTS_FILE
 from tasks.errors import RunNotFound
 from tasks.run.inventory import Stock
 from tasks.run.plan import Plan
@@ -94,9 +94,8 @@ class RunRecord:
     timings: Mapping[str, Any]
 
     @classmethod
-    def of(cls, data: bytes) -> RunRecord:
-        """Read a run.json."""
-        body = json.loads(data)
+    def of(cls, body: Mapping[str, Any]) -> RunRecord:
+        """Take it from what a run.json says."""
         return cls(
             run_id=body["run_id"],
             state=body["state"],
@@ -121,7 +120,7 @@ def read_record(store: Store, run_id: str) -> RunRecord:
         RunNotFound: no such run.
     """
     try:
-        return RunRecord.of(store.read(layout.run_key(run_id, "run.json")))
+        return RunRecord.of(RunFolder(store, run_id).read_json("run.json"))
     except Missing as error:
         raise RunNotFound(f"run: received {run_id!r}; the store {store.root} has no such run") from error
 
@@ -129,10 +128,10 @@ def read_record(store: Store, run_id: str) -> RunRecord:
 def read_records(store: Store) -> list[RunRecord]:
     """Every run of the store, less those that are deleted at this moment; in the order of their ids."""
     keys = [key for key in store.list(layout.RUNS_PREFIX) if key.endswith("/run.json") and key.count("/") == 2]
-    return [RunRecord.of(data) for data in in_parallel(store, store.find, keys) if data is not None]
+    return [RunRecord.of(json.loads(data)) for data in in_parallel(store, store.find, keys) if data is not None]
 
 
 def recorded_faults(store: Store, run_id: str) -> tuple[Fault, ...]:
     """The faults of a run as it last ended; none if it has not ended yet."""
-    table = find_table(store, layout.run_key(run_id, "faults.parquet"), FAULTS)
-    return tuple(Fault(**row) for row in table.select(list(Fault.__dataclass_fields__)).to_pylist())
+    rows = RunFolder(store, run_id).rows(FAULTS_FILE)
+    return tuple(Fault(**{name: row[name] for name in Fault.__dataclass_fields__}) for row in rows)

@@ -19,9 +19,10 @@ from blora.settings.presets import Settings
 from manifests import layout
 from manifests.errors import Missing
 from manifests.faults import Fault
+from manifests.store.run_folder import RunFolder
 from manifests.store.store import Store
-from manifests.tables.parquet import from_parquet_bytes, read_rows
-from manifests.tables.run import PLAN
+from manifests.tables.parquet import read_rows
+from manifests.tables.run import PLAN_FILE, REDO_FILES
 from tasks.errors import RunNotFound
 from tasks.run.items import PlannedAdapter, PlannedSample, SidePart
 
@@ -206,7 +207,7 @@ def load_run(store: Store, run_id: str) -> RunInfo:
         RunNotFound: the store has no such run.
     """
     try:
-        return RunInfo.from_json(store.read(layout.run_key(run_id, "run.json")))
+        return RunInfo.from_json(store.read(RunFolder(store, run_id).key("run.json")))
     except Missing as error:
         known = sorted({key.split("/")[1] for key in store.list(layout.RUNS_PREFIX)})
         raise RunNotFound(
@@ -221,14 +222,14 @@ def load_plan(store: Store, run_id: str) -> Plan:
     Raises:
         RunNotFound: the store has no such run, or its planning did not end.
     """
-    run = load_run(store, run_id)
+    run, folder = load_run(store, run_id), RunFolder(store, run_id)
     try:
-        table = from_parquet_bytes(store.read(layout.run_key(run_id, "plan.parquet")), PLAN)
+        table = folder.read(PLAN_FILE)
     except Missing as error:
         raise RunNotFound(f"run {run_id}: its planning did not end; run the manifest {run.source} again") from error
     packs: dict[str, list[PlannedAdapter]] = {}
     shards: dict[str, dict[int, list[PlannedSample]]] = {}
-    redone = [from_parquet_bytes(store.read(key), PLAN) for key in store.list(layout.redo_prefix(run_id))]
+    redone = map(folder.read, folder.files(REDO_FILES))
     seen: set[str] = set()
     for row in itertools.chain.from_iterable(map(read_rows, (table, *redone))):
         if row["kind"] == "adapter":

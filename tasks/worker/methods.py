@@ -20,7 +20,6 @@ is there is not made again. Two comparisons of one run at once may train an adap
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
@@ -40,13 +39,13 @@ from blora.training.train import train
 from manifests import layout
 from manifests.errors import Missing
 from manifests.faults import Fault
-from manifests.store.run_folder import find_table
-from manifests.tables.measuring import METHOD_SCORES
-from manifests.tables.parquet import to_parquet_bytes, to_table
+from manifests.store.run_folder import RunFolder
 from tasks.measuring.compared_methods import (
     adapter_id_of,
     comparable,
+    method_file,
     method_key,
+    method_scores_files,
     methods_key,
     sample_id_of,
     sample_key_of,
@@ -100,7 +99,7 @@ def train_method(resident: Resident, job: TrainMethod) -> MethodAnswer:
         if adapter in missing:
             resident.store.write_once(keys[adapter.adapter_id], pack_whole(result.adapter, {}))
             trained.append(adapter.adapter_id)
-    resident.store.write_once(method_key(plan, method, f"{pack.pack_id}.json"), json.dumps(costs).encode())
+    RunFolder(resident.store, run.run_id).write_json_once(method_file(method, f"{pack.pack_id}.json"), costs)
     return MethodAnswer(trained=tuple(trained), faults=tuple(faults))
 
 
@@ -128,7 +127,7 @@ def draw_method(resident: Resident, job: DrawMethod) -> MethodAnswer:
         resident.emit(Advance("method", label, number + 1, len(shard.batches)))
     if drawn:
         told = {"drawn": len(drawn), "seconds": seconds}
-        resident.store.replace(method_key(plan, method, f"{shard.shard_id}.json"), json.dumps(told).encode())
+        RunFolder(resident.store, job.run_id).write_json(method_file(method, f"{shard.shard_id}.json"), told)
     scored = _score(resident, plan, method, shard.shard_id, shard.samples)
     return MethodAnswer(drawn=tuple(drawn), scored=tuple(scored))
 
@@ -210,8 +209,8 @@ def _stylised(resident: Resident, plan: Plan, planned: PlannedSample) -> Pixels:
 
 def _score(resident: Resident, plan: Plan, method: str, shard_id: str, samples: Sequence[PlannedSample]) -> list[str]:
     """Judge the pictures of a shard that have no scores yet."""
-    key = method_key(plan, method, f"{shard_id}.parquet")
-    rows = find_table(resident.store, key, METHOD_SCORES).to_pylist()
+    run, part = RunFolder(resident.store, plan.run.run_id), method_scores_files(method).file(shard_id)
+    rows = run.rows(part)
     known = {row["blora_sample_id"] for row in rows}
     unscored = [planned for planned in samples if comparable(planned) and planned.sample_id not in known]
     judged = judge(
@@ -224,7 +223,7 @@ def _score(resident: Resident, plan: Plan, method: str, shard_id: str, samples: 
     if judged.ids:
         counterparts = {planned.sample_id: sample_id_of(method, planned) for planned in unscored}
         rows += [row | method_columns(method, row["sample_id"], counterparts[row["sample_id"]]) for row in judged.rows]
-        resident.store.replace(key, to_parquet_bytes(to_table(rows, METHOD_SCORES)))
+        run.write(part, rows)
     return judged.ids
 
 

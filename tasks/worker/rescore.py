@@ -6,10 +6,8 @@ import time
 
 from blora.errors import ScorerError
 from blora.settings.scorer_spec import parse_scorer
-from manifests import layout
-from manifests.store.run_folder import find_table
-from manifests.tables.parquet import to_parquet_bytes, to_table
-from manifests.tables.run import SCORES
+from manifests.store.run_folder import RunFolder
+from manifests.tables.run import ADDED_SCORES_FILES
 from tasks.messages import Advance, RescoreShard, ScoreAnswer
 from tasks.worker.score import judge
 from tasks.worker.session import Resident
@@ -25,15 +23,14 @@ def rescore_shard(resident: Resident, job: RescoreShard) -> ScoreAnswer:
     """
     plan, shard = resident.shard(job.run_id, job.shard_id)
     kind, only = parse_scorer(job.scorer).kind, frozenset(job.only)
-    key = layout.added_scores_key(plan.run.run_id, shard.shard_id, kind)
+    run, part = RunFolder(resident.store, job.run_id), ADDED_SCORES_FILES.file(f"{shard.shard_id}-{kind}")
     started = time.monotonic()
     wanted = [sample for sample in shard.samples if sample.sample_id in only]
     judged = judge(resident, plan, wanted, lambda: [resident.further_scorer(job.scorer)])
     if judged.ids:
         versions = {row["scorer_version"] for row in judged.rows}
-        old = find_table(resident.store, key, SCORES).to_pylist()
-        kept = [row for row in old if row["scorer_version"] in versions and row["sample_id"] not in only]
-        resident.store.replace(key, to_parquet_bytes(to_table([*kept, *judged.rows], SCORES)))
+        kept = [row for row in run.rows(part) if row["scorer_version"] in versions and row["sample_id"] not in only]
+        run.write(part, [*kept, *judged.rows])
     resident.emit(Advance("score", f"{shard.shard_id}-{kind}", len(wanted), len(wanted)))
     if judged.faults:  # what was judged is kept, but all of a scorer's scores are published together, or none
         raise ScorerError(f"{len(judged.faults)} pictures could not be judged", str(judged.faults[0]))

@@ -18,12 +18,11 @@ from blora.metrics.score import Scored, Scorer, score_each
 from manifests import layout
 from manifests.errors import Missing
 from manifests.faults import Fault
-from manifests.store.run_folder import find_table
-from manifests.tables.parquet import to_parquet_bytes, to_table
-from manifests.tables.run import SCORES
+from manifests.store.run_folder import RunFolder
+from manifests.tables.run import SHARD_SCORES_FILES
 from tasks.messages import Advance, ScoreAnswer, ScoreShard
 from tasks.report.thumbnails import write_shard_thumbnails
-from tasks.run.plan import Plan, PlannedSample, scores_key
+from tasks.run.plan import Plan, PlannedSample
 from tasks.worker.session import Pixels, Resident
 
 READERS = 4  # pictures read and decoded at once
@@ -35,14 +34,14 @@ def score_shard(resident: Resident, job: ScoreShard) -> ScoreAnswer:
     Rows that are there are kept; pictures that came later are added to the same part.
     """
     plan, shard = resident.shard(job.run_id, job.shard_id)
-    key = scores_key(plan.run, shard)
-    rows = find_table(resident.store, key, SCORES).to_pylist()
+    run, part = RunFolder(resident.store, job.run_id), SHARD_SCORES_FILES.file(shard.shard_id)
+    rows = run.rows(part)
     known = {row["sample_id"] for row in rows}
     started = time.monotonic()
     unscored = [sample for sample in shard.samples if sample.sample_id not in known]
     judged = judge(resident, plan, unscored, lambda: resident.scorers(plan.run.settings.score))
     if judged.ids:
-        resident.store.replace(key, to_parquet_bytes(to_table([*rows, *judged.rows], SCORES)))
+        run.write(part, [*rows, *judged.rows])
         at_hand = {s.sample_id: Image.fromarray(resident.picture(s.key)) for s in unscored if s.sample_id in judged.ids}
         write_shard_thumbnails(resident.store, job.run_id, shard.samples, dict.fromkeys(known) | at_hand)
     resident.emit(Advance("score", shard.shard_id, len(shard.samples), len(shard.samples)))
