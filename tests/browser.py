@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,3 +118,15 @@ def served(folder: Path) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}"
         server.shutdown()
+
+
+def wait_until(page: Page, expression: str, timeout_seconds: float = 30) -> None:
+    """Wait until an expression is true in the page.
+
+    Not `page.wait_for_function`: where its first look finds a false value, it evaluates text in the page from then on,
+    which the policy of our pages forbids.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    while not page.evaluate(expression):
+        assert time.monotonic() < deadline, f"not true after {timeout_seconds} s: {expression}"
+        page.wait_for_timeout(50)

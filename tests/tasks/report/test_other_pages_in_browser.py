@@ -11,7 +11,7 @@ import pytest
 from tasks.report.comparison import compare
 from tasks.report.comparison_page import write_comparison
 from tasks.report.trends_page import write_nights
-from tests.browser import Visit, accessibility_faults, browsing
+from tests.browser import Visit, accessibility_faults, browsing, wait_until
 from tests.made_run import HOSTILE, finish, plan_run
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def test_the_page_of_a_comparison(browser: Browser, pages: tuple[str, str], sche
         page.click("#direction")
     assert accessibility_faults(page) == []
     page.locator("#sheet .cell").first.click()
-    page.wait_for_function("[...document.querySelectorAll('#twin img')].filter((one) => one.naturalWidth).length === 2")
+    wait_until(page, "[...document.querySelectorAll('#twin img')].filter((one) => one.naturalWidth).length === 2")
     assert accessibility_faults(page) == []
     assert page.evaluate("window.hacked") is None and visit.complaints == []
     context.close()

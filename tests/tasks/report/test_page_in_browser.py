@@ -14,7 +14,7 @@ from manifests.store.store import Store
 from tasks.report.run_page import copy_report, write_report
 from tasks.review.decisions import read_marks
 from tasks.run.plan import Plan, load_plan
-from tests.browser import Visit, accessibility_faults, browsing, served
+from tests.browser import Visit, accessibility_faults, browsing, served, wait_until
 from tests.made_run import HOSTILE, finish, plan_run
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def test_it_asks_nothing_of_any_other_place(context: BrowserContext, night: tupl
         visit.page.wait_for_selector("#sheet img[src^='data:image/webp']")
         visit.page.locator("#sheet .cell").first.click()
         visit.page.wait_for_selector("#pair[open] .candidate img")
-        visit.page.wait_for_function("[...document.images].every((image) => image.complete && image.naturalWidth)")
+        wait_until(visit.page, "[...document.images].every((image) => image.complete && image.naturalWidth)")
         assert visit.complaints == []
         assert [one for one in visit.requests if not one.startswith((address, "data:"))] == []
 
@@ -208,7 +208,7 @@ def test_another_tab_of_the_page_follows(context: BrowserContext, night: tuple[S
         ]
         visits[0].page.locator("#sheet .cell").first.focus()
         visits[0].page.keyboard.press("k")
-        visits[1].page.wait_for_function("document.getElementById('tally').textContent.startsWith('1 kept')")
+        wait_until(visits[1].page, "document.getElementById('tally').textContent.startsWith('1 kept')")
 
 
 def test_the_grid_is_walked_by_keys_and_shows_candidates_side_by_side(
@@ -236,7 +236,7 @@ def test_a_copy_works_alone(context: BrowserContext, night: tuple[Store, Plan], 
     index = copy_report(store, plan.run.run_id, str(tmp_path / "copy"), pictures=False)
     visit = Visit(context.new_page(), index.as_uri())
     visit.page.locator("#sheet .cell").first.click()
-    visit.page.wait_for_function("[...document.images].every((image) => image.complete && image.naturalWidth)")
+    wait_until(visit.page, "[...document.images].every((image) => image.complete && image.naturalWidth)")
     assert visit.complaints == []
     assert [one for one in visit.requests if not one.startswith((index.parent.as_uri(), "data:"))] == []
 
@@ -276,7 +276,7 @@ def test_a_large_run_draws_and_asks_for_what_is_on_the_screen_alone(context: Bro
     page.wait_for_selector("#sheet .cell img[src]")
     visit.requests.clear()
     page.reload()  # which keeps the order
-    page.wait_for_function("document.querySelectorAll('#sheet .cell img[src]').length > 20")
+    wait_until(page, "document.querySelectorAll('#sheet .cell img[src]').length > 20")
     assert page.locator("#sheet .cell").count() < 150
     in_all = len(list((Path(store.root) / layout.report_prefix(plan.run.run_id) / "thumbnails").iterdir()))
     assert 0 < pages_asked_for() < in_all / 2
