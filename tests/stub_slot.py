@@ -133,7 +133,8 @@ class Stub:
                     time.sleep(SECONDS)
                     self._draw(missing, drawn, orphans)
                 busy_seconds += SECONDS
-        return GenerateAnswer(tuple(drawn), tuple(orphans), time.monotonic() - started, busy_seconds)
+        seconds = time.monotonic() - started
+        return GenerateAnswer(tuple(drawn), tuple(orphans), sample_seconds=seconds, busy_seconds=busy_seconds)
 
     def score_shard(self, job: ScoreShard) -> ScoreAnswer:
         plan: Plan = self.plan(job.run_id)
