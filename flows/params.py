@@ -6,9 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from manifests.schema.fields import PresetName
 from manifests.schema.rows import DocumentRow, ImageRow, PairRow
-
-PresetName = Literal["demo", "draft", "paper"]
 
 INLINE_MOST = 20
 """Contents, styles or pairs of a manifest that is filled in by hand."""

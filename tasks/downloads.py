@@ -15,6 +15,7 @@ from blora.models.locate import Located, base_revision, check_topology, locate_b
 from blora.settings.judging import ScoreSettings
 from blora.settings.scorer_spec import parse_scorer
 from manifests import ids
+from manifests.store.address import is_bucket
 from manifests.store.store import Store
 
 BASES_CACHE = Path("~/.cache/blora/bases").expanduser()
@@ -31,7 +32,7 @@ def revision_of(spec: str) -> str:
         BaseModelError: there is no such base, or it has no pinned revision.
         StoreError: the bucket does not answer.
     """
-    if not spec.startswith("s3://"):
+    if not is_bucket(spec):
         return base_revision(spec)
     listing = Store.open(spec).list("")
     return ids.digest("bucket base", [[key, entry.version] for key, entry in listing.items()])
@@ -43,7 +44,7 @@ def located_base(spec: str) -> Located:
     Args:
         spec: ``embedded``, ``org/model@<revision>``, a folder, or ``s3://bucket/folder``.
     """
-    if not spec.startswith("s3://"):
+    if not is_bucket(spec):
         return locate_base(spec)
     revision = revision_of(spec)
     folder = BASES_CACHE / revision
@@ -99,7 +100,7 @@ def local_scorer(asked: str) -> str:
         StoreError: the bucket does not answer.
     """
     spec = parse_scorer(asked)
-    if not spec.source.startswith("s3://"):
+    if not is_bucket(spec.source):
         return asked
     folder, _, name = spec.source.rstrip("/").rpartition("/")
     if not name.endswith(".safetensors"):

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blora.adapters.adapter import Adapter
-from blora.checks.defects import ADAPTER_DEFECTS, adapter_defects
-from blora.checks.limits import limits_for, reconstruction_settings
+from blora.checks.defects import adapter_defects
+from blora.checks.limits import adapter_limits, reconstruction_settings
 from blora.errors import BloraError
 from blora.models.model import Base
 from blora.sampling.draw import Draw
@@ -83,9 +83,7 @@ def check_adapters(
         OutOfMemoryError: The pictures do not fit on the device.
     """
     pictures = reconstruct(base, [adapter for adapter, _ in trained], settings, drawing=drawing)
-    limits = {
-        name: limit for name, limit in limits_for(settings.check, base.revision).items() if name in ADAPTER_DEFECTS
-    }
+    limits = adapter_limits(settings.check, base.revision)
     return [Verdict(measure(drawn, image), limits) for drawn, (_, image) in zip(pictures, trained, strict=True)]
 
 

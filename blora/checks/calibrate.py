@@ -33,6 +33,7 @@ from blora.benchmark.drawings import load_paired, make_pairs
 from blora.checks.defects import RECIPE
 from blora.checks.evidence import SEEDS, Drawings, gather_evidence
 from blora.models.model import load_base
+from blora.settings.presets import PRESETS
 from blora.settings.resolve import resolve
 from blora.training.photos import read_pixels
 
@@ -79,7 +80,7 @@ def main() -> None:
         prog="python -m blora.checks.calibrate", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--base", default="embedded", help="embedded, a folder, or org/model@revision")
-    parser.add_argument("--preset", default="demo", help="demo, draft or paper")
+    parser.add_argument("--preset", default="demo", help=" or ".join(PRESETS))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--pictures", type=Path, help="a folder of pictures instead of the paired benchmark's")
     parser.add_argument("--adapters", type=int, default=8, help="how many are trained")

@@ -31,9 +31,11 @@ from blora.metrics.palette_distance import rgb_to_lab
 
 __all__ = [
     "ADAPTER_DEFECTS",
+    "PICTURE_DEFECTS",
     "RECIPE",
     "adapter_defects",
     "grey_collapse",
+    "picture_defects",
     "reconstruction_distance",
     "split_image",
     "style_copy",
@@ -43,7 +45,9 @@ __all__ = [
 RECIPE: Final = 1
 """Counts changes of this file that alter a number."""
 ADAPTER_DEFECTS: Final = ("reconstruction_distance", "split_image", "grey_collapse", "white_background")
-"""What an adapter is checked for; `style_copy` is a defect of a sample."""
+"""What an adapter is checked for, by its reconstruction."""
+PICTURE_DEFECTS: Final = ("style_copy",)
+"""What a picture that was drawn is checked for, by its scores."""
 SIDE_PX: Final = 64
 """Pictures are brought to this square before their pixels are looked at: defects are coarse."""
 
@@ -68,6 +72,16 @@ def adapter_defects(picture: Picture, image: Picture) -> dict[str, float]:
         "grey_collapse": grey_collapse(picture, image),
         "white_background": white_background(picture, image),
     }
+
+
+def picture_defects(scores: Mapping[str, float]) -> dict[str, float]:
+    """All defects of a picture that was drawn by name, less those whose scores it lacks.
+
+    Args:
+        scores: Of the picture, by name (`blora.metrics.score`).
+    """
+    found = {"style_copy": style_copy(scores)}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def reconstruction_distance(picture: Picture, image: Picture) -> float:

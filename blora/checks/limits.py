@@ -16,14 +16,23 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any, Final
 
+from blora.checks.defects import ADAPTER_DEFECTS, PICTURE_DEFECTS, picture_defects
 from blora.errors import SettingFault, SettingsError
 from blora.settings.judging import CheckSettings
 from blora.settings.presets import Settings
 from blora.settings.sampling import SampleSettings
 
-__all__ = ["LIMITS", "calibrated", "limits_for", "reconstruction_settings", "training_identity"]
+__all__ = [
+    "LIMITS",
+    "adapter_limits",
+    "calibrated",
+    "limits_for",
+    "picture_passes",
+    "reconstruction_settings",
+    "training_identity",
+]
 
-LIMITS: Final = ("reconstruction_distance", "split_image", "grey_collapse", "white_background", "style_copy")
+LIMITS: Final = (*ADAPTER_DEFECTS, *PICTURE_DEFECTS)
 """Names of all defects, as `CheckSettings` and the file have them."""
 
 CHECK_RECIPE: Final = 1
@@ -43,6 +52,22 @@ def limits_for(check: CheckSettings, base_revision: str) -> dict[str, float]:
     own = {name: getattr(check, name) for name in LIMITS}
     values = {name: measured.get(name) if value is None else value for name, value in own.items()}
     return {name: float(value) for name, value in values.items() if value is not None}
+
+
+def adapter_limits(check: CheckSettings, base_revision: str) -> dict[str, float]:
+    """The limits that adapters are judged by."""
+    return {name: limit for name, limit in limits_for(check, base_revision).items() if name in ADAPTER_DEFECTS}
+
+
+def picture_passes(scores: Mapping[str, float], limits: Mapping[str, float]) -> bool | None:
+    """Whether a picture has no defect, by its scores; None where they, or the limits, do not suffice to judge it.
+
+    Args:
+        scores: Of the picture, by name.
+        limits: As `limits_for` gives them.
+    """
+    judged = [value <= limits[name] for name, value in picture_defects(scores).items() if name in limits]
+    return all(judged) if judged else None
 
 
 def reconstruction_settings(settings: Settings) -> SampleSettings:
@@ -71,8 +96,7 @@ def training_identity(settings: Settings, base_revision: str, prompt: str = "") 
     identity = train.identity()
     if settings.check.attempts < 2:
         return identity
-    limits = limits_for(settings.check, base_revision)
-    limits.pop("style_copy", None)  # of samples
+    limits = adapter_limits(settings.check, base_revision)
     if not limits:
         received, accepted = f"{settings.check.attempts} attempts on a base without limits", "1, or limits"
         hint = "calibrate this base (python -m blora.checks.calibrate) and put the limits into settings.check"

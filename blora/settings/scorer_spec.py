@@ -10,8 +10,8 @@ A scorer is named in one line, ``KIND`` or ``KIND=SOURCE``, either with a checks
 Only safetensors are read: a pickle can run code when it is opened.
 
 Checksums were taken from public listings of the hub (no file was fetched for it). CSD's authors publish a pickle
-(``tomg-group-umd/CSD-ViT-L``); the safetensors are the half-precision copy of ``yuxi-liu-wired/CSD``. README.md has
-the command that converts the authors' own file.
+(``tomg-group-umd/CSD-ViT-L``); the safetensors are the half-precision copy of ``yuxi-liu-wired/CSD``. blora/README.md
+has the command that converts the authors' own file.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def parse_scorer(text: str) -> ScorerSpec:
 
 def pickled(kind: str, source: str) -> ScorerError:
     """What to say of weights that may hold a pickle."""
-    hint = "convert it once with torch.load(..., weights_only=True) and safetensors, as README.md shows"
+    hint = "convert it once with torch.load(..., weights_only=True) and safetensors, as blora/README.md shows"
     return ScorerError(
         "weights that are not safetensors are not read", source, ACCEPTED_SOURCES, f"scorer {kind}", hint
     )

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from blora.errors import BloraError
 from manifests.errors import ManifestsError
+from manifests.schema.fields import PRESET_NAMES
 from tasks import environment
 from tasks.errors import RunRefused, TaskError
 
@@ -28,7 +29,7 @@ Root = Annotated[
     str,
     typer.Option("--root", help="The store: a folder or s3://bucket/prefix. Default: BLORA_ROOT, else ./blora-store."),
 ]
-Preset = Annotated[str | None, typer.Option("--preset", help="demo, draft or paper; replaces the manifest's.")]
+Preset = Annotated[str | None, typer.Option("--preset", help=f"{PRESET_NAMES}; replaces the manifest's.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="A setting, e.g. train.steps=200. May be repeated.")]
 OnFault = Annotated[str | None, typer.Option("--on-fault", help="record (default) or stop.")]
 Only = Annotated[

@@ -27,6 +27,7 @@ from flows.cli.console import (
     print_pairs,
     print_table,
 )
+from manifests.schema.fields import PRESET_NAMES
 from tasks import environment
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def bench(
     pairs: Annotated[int, typer.Option(min=1, help="At least so many pairs; the grid is completed.")] = 200,
     rows: Annotated[str, typer.Option(help="Some rows only, such as blora,prompt; the real drawings always.")] = "",
     base: Annotated[str, typer.Option(help="embedded, a folder, or org/model@revision.")] = "embedded",
-    preset: Annotated[str, typer.Option("--preset", help="demo, draft or paper.")] = "demo",
+    preset: Annotated[str, typer.Option("--preset", help=f"{PRESET_NAMES}.")] = "demo",
     set_: Set = None,
     device: Annotated[str, typer.Option("--device", help="cpu or cuda:0.")] = "cpu",
 ) -> None:

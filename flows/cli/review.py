@@ -22,6 +22,7 @@ from flows.cli.console import (
     print_pairs,
 )
 from manifests.errors import counted
+from manifests.store.address import is_bucket
 
 if TYPE_CHECKING:
     from manifests.store.store import Store
@@ -214,7 +215,7 @@ def _report_run(store: Store, run_id: str, folder: str, open_: bool, pictures: b
     from tasks.run.plan import load_plan
 
     page = f"{store.root}/{write_report(store, load_plan(store, run_id))}"
-    if not folder and open_ and store.root.startswith("s3://"):
+    if not folder and open_ and is_bucket(store.root):
         folder = f"{run_id}-report"
     if folder:
         page = str(copy_report(store, run_id, folder, pictures=pictures))
@@ -225,7 +226,7 @@ def _report_run(store: Store, run_id: str, folder: str, open_: bool, pictures: b
 
 def _open_of(store: Store, page: str) -> None:
     """Open a page of the store, which must lie on this machine."""
-    if store.root.startswith("s3://"):
+    if is_bucket(store.root):
         raise ValueError(f"--open: a browser cannot open {page}; open it where the bucket is served")
     _open(page)
 

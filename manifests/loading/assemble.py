@@ -13,7 +13,7 @@ from manifests.parsing.nodes import Node
 from manifests.parsing.records import suggest
 from manifests.parsing.row_faults import RowFaults
 from manifests.schema.addresses import Roots
-from manifests.schema.entries import Manifest, PairEntry, Parts, parts_of
+from manifests.schema.entries import CHANGES_NO_PICTURE, Manifest, PairEntry, Parts, parts_of
 from manifests.schema.rows import PairFields
 
 MAX_PAIRS = 300_000
@@ -22,10 +22,9 @@ MAX_PAIRS = 300_000
 MAX_SAMPLES = 1_000_000
 """Samples of one manifest: the candidates of all seeds of all pairs."""
 
-_SAID_ONCE = (
-    *("content_prompt", "negative_prompt", "content_strength", "style_strength"),
-    *("own_style", "colour_of", "colour_by", "colour_amount", "candidates"),
-)
+_EXPANDED = {"prompt", "seeds"}  # written in several ways; each prompt is a pair of its own
+_SAID_ONCE = tuple(name for name in PairFields.model_fields if name in PairEntry.model_fields.keys() - _EXPANDED)
+_DRAWN = tuple(name for name in PairEntry.model_fields if name not in CHANGES_NO_PICTURE)
 
 _MOST_SUGGESTIONS = 1000  # looking for what a name is close to takes time; after so many faults nobody reads them
 
@@ -203,10 +202,7 @@ def _is_whole(pair: PairEntry, faults: RowFaults) -> bool:
 
 def _drawing(pair: PairEntry) -> tuple[object, ...]:
     """All that a picture of a pair depends on, but its seed."""
-    sides = (pair.content, pair.style, pair.content_mix, pair.style_mix)
-    texts = (pair.prompt, pair.content_prompt, pair.negative_prompt)
-    colour = (pair.own_style, pair.colour_of, pair.colour_by, pair.colour_amount)
-    return (*sides, *texts, pair.content_strength, pair.style_strength, *colour)
+    return tuple(getattr(pair, name) for name in _DRAWN)
 
 
 def _merged(fields: PairFields, defaults: PairFields) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from manifests.images.animation import identify_frames, normalise_frames
 from manifests.images.decode import MAX_FILE_BYTES
 from manifests.images.normalise import IdentifiedImage, NormalisedImage, identify, normalise
 from manifests.schema.entries import ImageEntry, Manifest, frame_key, split_key
+from manifests.store.address import is_bucket
 from manifests.store.files import read_address
 
 Picture = TypeVar("Picture", bound=IdentifiedImage)
@@ -59,7 +60,7 @@ def read_images(keys: Iterable[str], turn: Turn[Picture]) -> Iterator[tuple[str,
     with ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="read-images") as readers:
         while batch := list(itertools.islice(addresses, _READ_AHEAD)):
             # From a disk a file comes sooner than a thread wakes up.
-            reading = readers.map if any(address.startswith("s3://") for address in batch) else map
+            reading = readers.map if any(map(is_bucket, batch)) else map
             # Decoding stays in this thread: one picture being decoded may take most of a gigabyte.
             for address, read in zip(batch, reading(_read, batch), strict=True):
                 yield from _turned(address, read, numbers[address], turn)

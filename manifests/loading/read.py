@@ -20,6 +20,7 @@ from manifests.schema.entries import ImageEntry, Manifest, parts_of
 from manifests.schema.fields import MAX_PHOTOS
 from manifests.schema.rows import LISTS, DocumentRow, ImageRow, PairFields, PairRow, TableRow
 from manifests.schema.validate import read_row
+from manifests.store.address import is_bucket
 
 _HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+@\S*", re.ASCII)
 _PINNED = re.compile(r"[^@]+@[0-9a-f]{40}")
@@ -145,7 +146,7 @@ def _base(text: str, roots: Roots, faults: RowFaults) -> str:
     except AddressError as error:
         faults.add(*error.args, at=("base",), field="base")
         return text
-    if not address.startswith("s3://") and not os.path.isdir(address):
+    if not is_bucket(address) and not os.path.isdir(address):
         hint = "correct the folder; a model of the hub needs its revision"
         faults.add("no such base model", shown(text), accepted, hint, at=("base",), field="base")
     return address

@@ -22,12 +22,12 @@ from collections.abc import Sequence
 
 from manifests.errors import ManifestsError
 from manifests.parsing.fault_list import shown
+from manifests.store.address import bucket_and_key, is_bucket
 
 MAX_ADDRESS_CHARS = 1024
 """Characters of one path or address; object keys may have 1024 bytes."""
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/|data:")
-_BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/|$)")
 
 
 class AddressError(ManifestsError):
@@ -36,7 +36,7 @@ class AddressError(ManifestsError):
 
 def shown_address(address: str) -> str:
     """Return an address as people may see it: without credentials and without a signed query."""
-    if not _SCHEME.match(address) or _BUCKET.match(address):
+    if not _SCHEME.match(address) or bucket_and_key(address):
         return address
     scheme, _, rest = address.partition(":")
     visible = rest.partition("?")[0].lstrip("/")
@@ -47,7 +47,7 @@ def shown_address(address: str) -> str:
 
 def folder_of(address: str) -> str:
     """Return the folder that a manifest lies in, by its address as given, absolute."""
-    if address.startswith("s3://"):
+    if is_bucket(address):
         return posixpath.dirname(address)
     return os.path.dirname(os.path.abspath(os.path.expanduser(address)))
 
@@ -90,15 +90,16 @@ class Roots:
         """Return `text` as an absolute address, links and `..` resolved; relative to `base`."""
         _check_characters(text)
         if not _SCHEME.match(text):
-            if text.startswith("/") or not base.startswith("s3://"):
+            if text.startswith("/") or not is_bucket(base):
                 return os.path.realpath(os.path.join(base, text))
             text = f"{base}/{text}"
-        if not _BUCKET.match(text):
+        split = bucket_and_key(text)
+        if split is None:
             received = repr(shown_address(text))
             accepted, hint = "a local path, or s3://bucket/key", "copy the file to a folder or a bucket"
             raise AddressError("no address that can be read", received, accepted, hint)
-        bucket, _, key = text.removeprefix("s3://").partition("/")
-        return f"s3://{bucket}{posixpath.normpath('/' + key)}".rstrip("/")
+        bucket, key = split
+        return f"{bucket}{posixpath.normpath('/' + key)}".rstrip("/")
 
 
 def _check_characters(text: str) -> None:

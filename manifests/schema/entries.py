@@ -7,6 +7,8 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from manifests.schema.fields import PresetName
+
 
 class _EntryModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -89,6 +91,11 @@ class PairEntry(_EntryModel):
     row: int | None = Field(default=None, description="1-based line or record; None for a pair of the grid")
 
 
+CHANGES_NO_PICTURE = frozenset({"seeds", "candidates", "sweep", "step", "file", "row"})
+"""What of a pair says how many pictures there are and where it was written: pairs that differ in these alone draw the
+same. Two that differ in any other field draw differently."""
+
+
 def parts_of(names: str | tuple[str, ...] | Mapping[str, float] | None) -> Parts:
     """Return the parts of a side as a row writes it: none, one, several in equal parts, or by weight."""
     if names is None:
@@ -117,7 +124,7 @@ class Manifest(_EntryModel):
     base: str = Field(
         default="embedded", description="embedded, org/model@revision, an absolute folder, or s3://bucket/folder"
     )
-    preset: Literal["demo", "draft", "paper"] = Field(default="demo", description="the settings to start from")
+    preset: PresetName = Field(default="demo", description="the settings to start from")
     settings: dict[str, Any] = Field(default_factory=dict, description="what differs from the preset, nested")
     strength_reading: Literal["linear", "reference"] = Field(
         default="linear", description="reference squares the strengths"

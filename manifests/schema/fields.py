@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Annotated
+from typing import Annotated, Final, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
@@ -70,6 +70,13 @@ def lines(value: object) -> object:
     """Read "one prompt | another" and a single text as a list."""
     return [part.strip() for part in value.split("|") if part.strip()] if isinstance(value, str) else value
 
+
+PresetName = Literal["demo", "draft", "paper"]
+"""The settings that a run may start from, as `blora.settings.presets` has them; nothing here may import that."""
+
+*_FIRST_PRESETS, _LAST_PRESET = get_args(PresetName)
+PRESET_NAMES: Final = f"{', '.join(_FIRST_PRESETS)} or {_LAST_PRESET}"
+"""The same in words, for messages and helps."""
 
 Text = Annotated[str, AfterValidator(_clean)]
 Name = Annotated[Text, Field(min_length=1, max_length=MAX_NAME_CHARS)]

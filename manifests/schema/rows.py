@@ -16,8 +16,10 @@ from manifests.schema.fields import (
     MAX_SEEDS,
     MAX_STEPS,
     MAX_STRENGTH,
+    PRESET_NAMES,
     Amount,
     Name,
+    PresetName,
     Prompt,
     Seed,
     SideNames,
@@ -237,7 +239,7 @@ class DocumentRow(PairFields):
     base: str = Field(
         default="embedded", description="embedded, org/model@<40-hex revision>, a folder, or s3://bucket/folder"
     )
-    preset: Literal["demo", "draft", "paper"] = Field(default="demo", description="demo, draft or paper")
+    preset: PresetName = Field(default="demo", description=PRESET_NAMES)
     settings: dict[str, Any] = Field(default_factory=dict, description="a mapping such as {train: {steps: 200}}")
     grid: bool | None = Field(default=None, description="true or false")
     sweep: Sweep | None = Field(default=None, description=_A_SWEEP)

@@ -3,44 +3,13 @@
 from __future__ import annotations
 
 import functools
-import re
 from pathlib import Path
 
 from manifests.errors import PermanentStoreError
+from manifests.store.address import split_address
 from manifests.store.bucket import Bucket
 from manifests.store.folder import read_file
 from manifests.store.retries import retrying
-
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/+([^/]*)")
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-ACCEPTED = "a local path, or s3://bucket/prefix"
-"""What an address may be, for messages."""
-
-
-def split_address(address: str, what: str) -> tuple[str, str] | None:
-    """Return (bucket, key) of an s3:// address, None for a local path.
-
-    Raises:
-        PermanentStoreError: It is neither, or has credentials in it. A message never repeats what may be one.
-    """
-    if not address or "\0" in address:
-        raise PermanentStoreError(what, repr(address), ACCEPTED)
-    url = _URL.match(address)
-    if url is None:
-        return None
-    if "@" in url[2] or ":" in url[2]:  # a secret may have a slash in it, and so hide the @ that ends it
-        hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, and AWS_ENDPOINT_URL instead"
-        raise PermanentStoreError(what, f"a {url[1]} address with credentials or a port in it", ACCEPTED, hint)
-    bucket, _, key = address.removeprefix("s3://").partition("/")
-    if not address.startswith("s3://") or not _BUCKET.fullmatch(bucket):
-        shown = address.partition("?")[0] + ("?..." if "?" in address else "")  # signed addresses end with a signature
-        raise PermanentStoreError(what, shown, f"{ACCEPTED}; bucket names have 3 to 63 of a-z 0-9 . -")
-    return bucket, key
-
-
-def parts_are_plain(path: str) -> bool:
-    """Tell whether a path is names joined by /, none of which leads elsewhere."""
-    return all(part not in ("", ".", "..") and part.isprintable() and "\\" not in part for part in path.split("/"))
 
 
 @functools.lru_cache(maxsize=16)

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from manifests.errors import InvalidId, Missing, PermanentStoreError
 from manifests.store import leases
+from manifests.store.address import ACCEPTED, parts_are_plain, split_address
 from manifests.store.backend import Backend, Entry
 from manifests.store.bucket import Bucket
-from manifests.store.files import ACCEPTED, parts_are_plain, split_address
 from manifests.store.folder import Folder
 from manifests.store.leases import Held, Lease
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from manifests import layout
 from manifests.errors import counted, listed
 from manifests.faults import Fault
+from manifests.store.leases import Held
 from manifests.store.parallel import in_parallel
 from manifests.store.store import Store
 from tasks.run.inventory import Stock, take_stock
@@ -18,11 +19,31 @@ from tasks.run.plan import Plan, load_plan
 RENEWED_WITHIN = timedelta(hours=1)
 """Leases that were not written for so long are not looked at; they are renewed every minute or so."""
 
+AT_WORK = "at work"
+"""State of a run that somebody is at; what was recorded of it says how it was left before that."""
+
 
 def list_runs(store: Store) -> list[tuple[str, str, str, str]]:
-    """Every run: id, state, time of creation, outcome; newest first."""
-    rows = [(one.run_id, one.state, one.created_at[:19], one.sentence) for one in read_records(store)]
+    """Every run: id, state (at work while somebody is), time of creation, outcome; newest first."""
+    live = _live_leases(store)
+    rows = [
+        (
+            one.run_id,
+            AT_WORK if layout.run_lease_key(one.run_id) in live else one.state,
+            one.created_at[:19],
+            one.sentence,
+        )
+        for one in read_records(store)
+    ]
     return sorted(rows, key=lambda row: row[2], reverse=True)
+
+
+def _live_leases(store: Store) -> dict[str, Held]:
+    """Who holds which lease now, by its key; leases that lapsed long ago are not read: thousands of them lie there."""
+    earliest = datetime.now(UTC) - RENEWED_WITHIN
+    keys = [key for key, entry in store.list(layout.LEASES_PREFIX).items() if entry.modified >= earliest]
+    looked = zip(keys, in_parallel(store, store.look_at_lease, keys), strict=True)
+    return {key: held for key, held in looked if held is not None and held.is_live}
 
 
 @dataclass(frozen=True)
@@ -56,7 +77,7 @@ def full_status(store: Store, run_id: str) -> Status:
     stock, faults = take_stock(store, plan), recorded_faults(store, run_id)
     record, who = read_record(store, run_id), tuple(at_work(store, plan))
     outcome, left = Outcome.of(plan, stock, faults), what_is_left(plan, stock)
-    state = "at work" if who else record.state
+    state = AT_WORK if who else record.state
     return Status(state, outcome, who, left, training_logs(store, plan, faults), record.passed)
 
 
@@ -78,12 +99,8 @@ def at_work(store: Store, plan: Plan) -> list[AtWork]:
     run_id = plan.run.run_id
     names = {layout.lease_key(adapter.adapter_id): f"training {adapter.name}" for adapter in plan.adapters}
     names[layout.run_lease_key(run_id)] = "the run"
-    earliest = datetime.now(UTC) - RENEWED_WITHIN  # others lapsed long ago: thousands of them lie there
-    keys = [key for key, entry in store.list(layout.LEASES_PREFIX).items() if entry.modified >= earliest]
     found: list[AtWork] = []
-    for key, held in zip(keys, in_parallel(store, store.look_at_lease, keys), strict=True):
-        if held is None or not held.is_live:
-            continue
+    for key, held in _live_leases(store).items():
         run, _, who = held.holder.partition(": ")
         if key in names:
             found.append(AtWork(names[key] + ("" if run == run_id else f" (for run {run})"), who))

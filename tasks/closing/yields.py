@@ -1,4 +1,4 @@
-"""What passed: adapters by the check that their markers keep, pictures by what their scores say of copying the style.
+"""What passed: adapters by the check that their markers keep, pictures by their scores.
 
 An adapter's verdict is that of the run which trained it, and stands in its marker. A picture's follows from its scores
 and the limits of today, so that a calibration is felt without drawing or scoring anything again.
@@ -10,16 +10,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from blora.checks.defects import style_copy
-from blora.checks.limits import limits_for
+from blora.checks.limits import LIMITS, limits_for, picture_passes
 from manifests.faults import Fault
+from manifests.tables.run import ADAPTERS
 from tasks.review.best import Choice
 from tasks.run.plan import Plan, RunInfo
 
 Markers = Mapping[str, Mapping[str, Any]]
 """Contents of adapter.json, by adapter_id."""
 
-CHECK_COLUMNS = ("reconstruction_distance", "split_image", "grey_collapse", "white_background")
+CHECK_COLUMNS = tuple(name for name in ADAPTERS.names if name in LIMITS)
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Yield:
     Attributes:
         adapters_judged: adapters that are there and whose check had limits.
         adapters_passed: of these, those without a defect.
-        pictures_judged: pictures with both scores that `style_copy` needs, on a base that has a limit for it.
-        pictures_passed: of these, those that are nearer to their content than the limit says.
+        pictures_judged: pictures whose scores tell some defect, on a base that has a limit for it.
+        pictures_passed: of these, those without a defect, such as showing the style image's thing.
         chosen_judged: of the pictures judged, those that are chosen of their candidates.
         chosen_passed: of these, those that passed.
     """
@@ -82,15 +82,13 @@ def take_yield(plan: Plan, markers: Markers, scores: Iterable[Mapping[str, Any]]
 
 
 def pictures_passed(run: RunInfo, scores: Iterable[Mapping[str, Any]]) -> dict[str, bool]:
-    """Whether a picture shows its content rather than the style image's, for each that can be judged."""
-    limit = limits_for(run.settings.check, run.base_revision).get("style_copy")
-    if limit is None:
-        return {}
+    """Whether a picture has no defect, for each that can be judged."""
+    limits = limits_for(run.settings.check, run.base_revision)
     told: dict[str, dict[str, float]] = {}
     for row in scores:
         told.setdefault(row["sample_id"], {})[row["score"]] = row["value"]
-    values = {sample_id: style_copy(of) for sample_id, of in told.items()}
-    return {sample_id: value <= limit for sample_id, value in values.items() if value is not None}
+    verdicts = {sample_id: picture_passes(of, limits) for sample_id, of in told.items()}
+    return {sample_id: verdict for sample_id, verdict in verdicts.items() if verdict is not None}
 
 
 def check_faults(plan: Plan, markers: Markers) -> list[Fault]:

@@ -10,12 +10,10 @@ DECIDING = ("transfer_csd", "transfer", "text_clip", "style_lite0", "content_lit
 TIES = {"transfer_csd": "harmonic_mean_csd", "transfer": "harmonic_mean"}
 """What pictures with equal numbers of a score are told apart by."""
 
-LOWER_IS_BETTER = frozenset({"colour_distance"})
-
 
 def lower_is_better(score: str) -> bool:
-    """Whether a small number is the good one: distances and leakage."""
-    return score in LOWER_IS_BETTER or score.startswith("leakage")
+    """Whether a small number is the good one, which a score's name says: distances and leakage."""
+    return score.startswith("leakage") or score.endswith("distance")
 
 
 def default_sort(names: Collection[str]) -> str:

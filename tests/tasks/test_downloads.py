@@ -18,7 +18,7 @@ pytestmark = pytest.mark.s3
 def test_a_base_in_a_bucket_is_copied_once_and_changes_its_revision_with_its_files(
     s3_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downloads, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(downloads, "BASES_CACHE", tmp_path / "cache")
     folder = save_tiny_base(tmp_path / "tiny")
     store = Store.open(s3_root)
     for path in folder.rglob("*"):
@@ -41,7 +41,7 @@ def test_a_base_in_a_bucket_is_copied_once_and_changes_its_revision_with_its_fil
 def test_a_bucket_without_a_model_is_refused_by_name(
     s3_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downloads, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(downloads, "BASES_CACHE", tmp_path / "cache")
     Store.open(s3_root).replace("readme.txt", b"nothing here")
     with pytest.raises(TopologyError, match="unet/"):
         downloads.located_base(s3_root)

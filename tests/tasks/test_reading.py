@@ -57,6 +57,7 @@ def test_the_table_in_its_three_forms() -> None:
 
 def test_which_way_is_better() -> None:
     assert lower_is_better("colour_distance") and lower_is_better("leakage_lite0")
+    assert lower_is_better("texture_distance"), "a new score's name says it"
     assert not lower_is_better("transfer")
 
 

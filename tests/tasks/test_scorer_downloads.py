@@ -28,7 +28,7 @@ SMALL = {"dinov2-small": {"hidden_size": 48, "num_hidden_layers": 2, "num_attent
 @pytest.fixture
 def uploaded(s3_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, bytes]:
     """A small DINOv2 with random weights in a bucket: the folder's address, and the file."""
-    monkeypatch.setattr(downloads, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(downloads, "SCORERS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(vision_transformers, "DINOV2", SMALL)
     torch.manual_seed(0)
     model = Dinov2Model(Dinov2Config(image_size=518, patch_size=14, **SMALL["dinov2-small"]))

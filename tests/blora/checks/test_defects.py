@@ -7,8 +7,20 @@ import pytest
 
 from blora.benchmark.drawings import PairedSet, load_paired
 from blora.checks.broken_pictures import diptych, faded, halves, white_behind
-from blora.checks.defects import grey_collapse, reconstruction_distance, split_image, style_copy, white_background
+from blora.checks.defects import (
+    ADAPTER_DEFECTS,
+    PICTURE_DEFECTS,
+    adapter_defects,
+    grey_collapse,
+    picture_defects,
+    reconstruction_distance,
+    split_image,
+    style_copy,
+    white_background,
+)
 from blora.checks.evidence import choose_limit
+from blora.checks.limits import LIMITS, picture_passes
+from blora.settings.judging import CheckSettings
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +83,29 @@ def test_a_reconstruction_is_as_far_as_its_colours_are_in_their_places(paired: P
 def test_a_sample_that_shows_the_style_images_thing_is_a_copy() -> None:
     assert style_copy({"leakage_lite0": 0.9, "content_lite0": 0.4}) == pytest.approx(0.5)
     assert style_copy({"leakage_lite0": 0.9}) is None and style_copy({"text_clip": 0.3}) is None
+
+
+@pytest.mark.parametrize(
+    ("scores", "limits", "passes"),
+    [
+        ({"leakage_lite0": 0.5, "content_lite0": 0.4}, {"style_copy": 0.2}, True),
+        ({"leakage_lite0": 0.9, "content_lite0": 0.4}, {"style_copy": 0.2, "split_image": 1.0}, False),
+        ({"leakage_lite0": 0.9, "content_lite0": 0.4}, {"split_image": 0.0}, None),
+        ({"text_clip": 0.3}, {"style_copy": 0.2}, None),
+    ],
+)
+def test_a_picture_passes_where_no_defect_that_can_be_judged_is_beyond_its_limit(
+    scores: dict[str, float], limits: dict[str, float], passes: bool | None
+) -> None:
+    assert picture_passes(scores, limits) is passes
+
+
+def test_every_defect_has_a_name_a_function_and_a_setting_for_its_limit() -> None:
+    black = np.zeros((8, 8, 3), np.uint8)
+    scores = dict.fromkeys(("leakage_lite0", "content_lite0"), 0.5)
+    assert tuple(adapter_defects(black, black)) == ADAPTER_DEFECTS
+    assert tuple(picture_defects(scores)) == PICTURE_DEFECTS
+    assert set(LIMITS) == CheckSettings.model_fields.keys() - {"attempts", "pictures", "steps"}
 
 
 def test_a_limit_has_the_fewest_errors_and_stands_in_the_middle_of_such() -> None:

@@ -111,13 +111,61 @@ def test_identity_has_what_changes_the_weights_and_nothing_else() -> None:
     plain = TrainSettings()
     same = TrainSettings(alpha=64, checkpointing="on", checkpoint_every_steps=7, execution="graph")
     assert plain.identity() == same.identity()
-    layout = {"checkpointing", "checkpoint_every_steps", "execution"}
-    assert set(plain.identity()) == set(TrainSettings.model_fields) - layout
     assert plain.identity() != TrainSettings(seed=1).identity()
     assert json.loads(json.dumps(plain.identity())) == plain.identity()
     sample = Settings().sample
     assert sample.identity() == sample.model_copy(update={"batch_size": 3}).identity()
     assert sample.identity() != sample.model_copy(update={"steps": 3}).identity()
+
+
+IDENTITIES = {
+    "train": {
+        "resolution_px": 1024,
+        "crop": "center",
+        "prompt": "A [v]",
+        "rank": 64,
+        "alpha": 64.0,
+        "learning_rate": 5e-05,
+        "steps": 1000,
+        "batch_size": 1,
+        "timestep_power": 1.0,
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "weight_decay": 0.0001,
+        "epsilon": 1e-08,
+        "max_grad_norm": 1.0,
+        "precision": "fp32",
+        "seed": 0,
+        "skips_before_reseed": 5,
+        "reseeds_before_lower_rate": 1,
+        "lower_rate_factor": 0.1,
+        "max_lower_rates": 2,
+    },
+    "sample": {
+        "steps": 50,
+        "guidance_scale": 5.0,
+        "guidance_from": "adapted",
+        "scheduler": "base",
+        "width_px": 1024,
+        "height_px": 1024,
+        "precision": "fp32",
+        "negative_prompt": "",
+    },
+    "score": {
+        "clip_model": "embedded",
+        "clip_pretrained": "",
+        "features": "efficientnet-lite0",
+        "colour": True,
+        "leakage": True,
+    },
+}
+"""What the defaults are named by in ids that lie in stores. A new setting must not appear here: `identity` leaves it
+out while it has its default, or every adapter, picture and run would be made again under another id."""
+
+
+@pytest.mark.parametrize("group", IDENTITIES)
+def test_a_new_setting_with_its_default_changes_no_id(group: str) -> None:
+    assert getattr(Settings(), group).identity() == IDENTITIES[group]
 
 
 def test_every_setting_is_documented() -> None:

@@ -11,6 +11,8 @@ import pytest
 
 from manifests.loading import assemble
 from manifests.loading.load import load_manifest, parse_manifest
+from manifests.schema.entries import CHANGES_NO_PICTURE, PairEntry
+from manifests.schema.rows import PairFields
 from tests.manifests.loading.written import SMALL, good, load, pair_names, places
 
 # Names
@@ -184,6 +186,34 @@ h.png,s.png,,,,1|2,2
         (11, "content"),
     ]
     assert pair_names(loaded) == [("a", "s")]
+
+
+SAID = {
+    "prompt": ("A [c] in [s] style", "A big [c] in [s] style"),
+    "content_prompt": ("a [c]", "one [c]"),
+    "negative_prompt": ("blur", ""),
+    "content_strength": (1.0, 0.5),
+    "style_strength": (1.0, 0.5),
+    "own_style": (0.0, 0.5),
+    "colour_of": ("content", "style"),
+    "colour_by": ("transfer", "subject"),
+    "colour_amount": (0.5, 1.0),
+}
+"""Fields that change a picture: what is said of all pairs, and what one pair says instead."""
+
+
+@pytest.mark.parametrize(
+    "name", sorted(PairFields.model_fields.keys() & PairEntry.model_fields.keys() - CHANGES_NO_PICTURE)
+)
+def test_what_is_said_once_holds_unless_a_pair_says_more_and_makes_it_another_picture(
+    tmp_path: Path, name: str
+) -> None:
+    of_all, own = SAID[name]
+    pairs: list[dict[str, object]] = [{"content": "a", "style": "s"}, {"content": "a", "style": "s", name: own}]
+    manifest = good(load(tmp_path, {**SMALL, name: of_all, "pairs": pairs}, "m.json"))
+    assert [getattr(pair, name) for pair in manifest.pairs] == [of_all, own]
+    again = load(tmp_path, {**SMALL, name: of_all, "pairs": [*pairs, pairs[1]]}, "m.json")
+    assert [fault.what for fault in again.faults] == ["sample drawn twice"]
 
 
 def test_nan_in_parquet_is_a_fault_of_its_row(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import traceback
 from pathlib import Path
 
 import pytest
 
 from manifests.errors import ManifestsError, PermanentStoreError
+from manifests.store.address import is_bucket
 from manifests.store.files import read_address
 from manifests.store.store import Store
 from tests.servers import S3Server
@@ -147,3 +149,13 @@ def test_a_bucket_that_does_not_exist_is_said_to_be_missing(s3_environment: dict
         Store.open("s3://nobody-made-this/x").read("a")
     assert type(caught.value) is PermanentStoreError
     assert isinstance(caught.value, ManifestsError)
+
+
+def test_what_an_address_of_a_bucket_looks_like_is_known_to_the_store_alone() -> None:
+    """Another kind of store is another file of its room, and no search through the house."""
+    root = Path(__file__).parents[3]
+    asking = re.compile(r"(?:startswith|removeprefix|match|compile)\(\s*r?[\"']s3:")
+    files = [path for package in ("manifests", "tasks", "flows") for path in (root / package).rglob("*.py")]
+    assert [path.relative_to(root).as_posix() for path in files if asking.search(path.read_text("utf-8"))] == []
+    assert is_bucket("s3://bucket/key") and is_bucket("s3://Bucket_/key")
+    assert not any(map(is_bucket, ("a/s3://b", "/a", "https://s3/b", "")))

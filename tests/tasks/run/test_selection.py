@@ -13,7 +13,7 @@ from manifests.faults import Fault
 from manifests.store.store import Store
 from manifests.tables.parquet import to_parquet_bytes, to_table
 from manifests.tables.run import FAULTS, PLAN
-from tasks.closing.status import full_status
+from tasks.closing.status import full_status, list_runs
 from tasks.errors import fault_row
 from tasks.planning.group import plan_rows
 from tasks.run.plan import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard
@@ -87,6 +87,7 @@ def test_status_says_who_is_at_work_what_is_left_and_where_the_log_is(plan: Plan
     store.replace(plan.samples[0].key, b"there")
     quiet = full_status(store, "night-1")
     assert (quiet.state, quiet.at_work) == ("faults", ())
+    assert [state for _, state, *_ in list_runs(store)] == ["faults"]
     assert str(quiet.left) == "1 adapter to train (y), 7 pictures to draw, 1 to score"
     assert quiet.logs == {"y": f"{tmp_path}/runs/night-1/logs/pack.jsonl"}
     at_work = {
@@ -102,6 +103,7 @@ def test_status_says_who_is_at_work_what_is_left_and_where_the_log_is(plan: Plan
     lapsed.release()
     busy = full_status(store, "night-1")
     assert busy.state == "at work"
+    assert [state for _, state, *_ in list_runs(store)] == ["at work"]
     assert {(one.what, one.who) for one in busy.at_work} == {
         ("the run", "box, process 1, since noon"),
         ("training y (for run other-run)", "gpu-7, process 2, since one"),
