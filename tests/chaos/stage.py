@@ -97,7 +97,7 @@ class Stage:
         """Start the real `blora` command."""
         with log.open("ab") as output:
             return subprocess.Popen(
-                [sys.executable, "-m", "flows.cli.main", *arguments],
+                [sys.executable, "-m", "flows.cli", *arguments],
                 env=dict(environment), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             )  # fmt: skip
 

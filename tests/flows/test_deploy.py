@@ -31,7 +31,7 @@ TOKEN = "?token=not-to-be-seen"
 def deploy(server: PrefectServer, root: str, webhook: str = "", *arguments: str) -> str:
     """Run the command; what it printed."""
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli.main", "deploy", "--root", root, "--timezone", "Europe/London", *arguments],
+        [sys.executable, "-m", "flows.cli", "deploy", "--root", root, "--timezone", "Europe/London", *arguments],
         env={**os.environ, **server.environment(), "BLORA_WEBHOOK_URL": webhook, "COLUMNS": "200"},
         capture_output=True,
         text=True,

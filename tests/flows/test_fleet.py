@@ -78,7 +78,7 @@ class Fleet:
     def command(self, *arguments: str) -> subprocess.Popen[bytes]:
         with (self.scratch / f"command-{time.monotonic_ns()}.log").open("wb") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "flows.cli.main", *arguments],
+                [sys.executable, "-m", "flows.cli", *arguments],
                 env={**os.environ, **self.environment},
                 stdout=log,
                 stderr=log,
@@ -123,7 +123,7 @@ def items(flow_run: FlowRun) -> list[str]:
 @pytest.fixture(scope="module")
 def deployed(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> PrefectServer:
     """The server, deployed to once; of a root only the nights know, and each run is told its own."""
-    command = [sys.executable, "-m", "flows.cli.main", "deploy", "--root", str(tmp_path_factory.mktemp("store"))]
+    command = [sys.executable, "-m", "flows.cli", "deploy", "--root", str(tmp_path_factory.mktemp("store"))]
     subprocess.run(command, env={**os.environ, **prefect_server.environment()}, check=True, timeout=420)
     return prefect_server
 

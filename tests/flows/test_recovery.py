@@ -32,7 +32,7 @@ class Command:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         log = (self.scratch / f"{time.monotonic_ns()}.log").open("w")
         return subprocess.Popen(
-            [sys.executable, "-m", "flows.cli.main", *arguments],
+            [sys.executable, "-m", "flows.cli", *arguments],
             env=self.environment,
             stdout=log,
             stderr=log,

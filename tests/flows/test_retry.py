@@ -42,7 +42,7 @@ class Site:
             "BLORA_TOLD": str(self.told),
             "BLORA_LEASE_SECONDS": "20",
         }
-        self.command("flows.cli.main", "deploy", "--root", self.store.root)
+        self.command("flows.cli", "deploy", "--root", self.store.root)
         pools = {"control": "blora-control", "gpu-0": "blora-gpu", "gpu-1": "blora-gpu"}
         self.workers = [Worker(pool, name, folder, self.environment, supervised=True) for name, pool in pools.items()]
 

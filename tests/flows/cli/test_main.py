@@ -159,7 +159,7 @@ def test_a_setting_that_cannot_be_read_is_told_and_is_no_traceback(
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_examples_whose_options_exist(command: str) -> None:
     printed = subprocess.run(
-        [sys.executable, "-m", "flows.cli.main", command, "--help"], capture_output=True, text=True, check=True,
+        [sys.executable, "-m", "flows.cli", command, "--help"], capture_output=True, text=True, check=True,
         env={"COLUMNS": "200", "PATH": "", "NO_COLOR": "1", "TERM": "dumb"},
     ).stdout  # fmt: skip
     examples = re.findall(rf"blora ({command}\b[^·\n]*)", printed.split("Usage")[1])
