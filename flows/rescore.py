@@ -50,7 +50,7 @@ def rescore(run_id: str, scorers: tuple[str, ...], options: SlotOptions | None =
     store = Store.open(options.root or environment.store_root())
     plan = load_plan(store, run_id)
     asked = plan_rescoring(store, plan, scorers)
-    todo = sum(len(some) for one in asked for some in one.missing.values())
+    todo = sum(len(some) for rescoring in asked for some in rescoring.missing.values())
     progress.publish({"kind": "work", "id": run_id, "done": {"score": 0}, "total": {"score": todo}})
     with at_work(store, layout.run_lease_key(run_id), run_id):
         if todo:
@@ -59,8 +59,11 @@ def rescore(run_id: str, scorers: tuple[str, ...], options: SlotOptions | None =
     publish_artifacts(store, plan, outcome)
     sentence = f"{todo} pictures judged by {', '.join(one.kind for one in asked)}"
     get_run_logger().info("%s: %s", run_id, sentence)
-    counts = {one.kind: sum(len(some) for some in one.missing.values()) for one in asked}
-    return Completed(message=sentence, data={"judged": counts, "versions": {one.kind: one.version for one in asked}})
+    counts = {rescoring.kind: sum(len(some) for some in rescoring.missing.values()) for rescoring in asked}
+    return Completed(
+        message=sentence,
+        data={"judged": counts, "versions": {rescoring.kind: rescoring.version for rescoring in asked}},
+    )
 
 
 def _judge(store: Store, run_id: str, asked: Sequence[Rescoring], devices: tuple[str, ...]) -> None:
@@ -71,14 +74,14 @@ def _judge(store: Store, run_id: str, asked: Sequence[Rescoring], devices: tuple
     """
     failed: list[str] = []
     with slots(store, devices):
-        for one in asked:
-            shards = list(one.missing)
+        for rescoring in asked:
+            shards = list(rescoring.missing)
             size = max(1, min(SHARE_MOST, len(shards) // 250))
             futures = [
                 prefect_tasks.rescore_shards.submit(
                     run_id,
-                    one.asked,
-                    {shard: list(one.missing[shard]) for shard in shards[start : start + size]},
+                    rescoring.asked,
+                    {shard: list(rescoring.missing[shard]) for shard in shards[start : start + size]},
                     start,
                 )
                 for start in range(0, len(shards), size)
@@ -87,9 +90,9 @@ def _judge(store: Store, run_id: str, asked: Sequence[Rescoring], devices: tuple
             for future in futures:
                 said: Any = future.state.result(raise_on_failure=False)
                 if not isinstance(said, prefect_tasks.TaskOutcome):
-                    failed.append(f"{one.kind}: {said}")
+                    failed.append(f"{rescoring.kind}: {said}")
                 elif said.failed:
-                    failed.append(f"{one.kind}: {next(iter(said.failed.values())).message}")
+                    failed.append(f"{rescoring.kind}: {next(iter(said.failed.values())).message}")
     if failed:
         raise TaskError(
             f"{run_id}: {len(failed)} tasks failed, and no score was published; the first: {failed[0]}. "

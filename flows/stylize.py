@@ -36,7 +36,7 @@ from tasks.dispatch.work_pool import Fleet
 from tasks.errors import EndedWithFaults
 from tasks.planning.make import make_plan, publish, settings_of
 from tasks.run.heartbeat import at_work
-from tasks.run.inventory import Holdings, take_stock
+from tasks.run.inventory import Holdings, take_inventory
 from tasks.run.outcome import Outcome, recorded_faults
 from tasks.run.plan import Plan, load_plan
 from tasks.run.selection import Selection, given_up, select
@@ -108,11 +108,11 @@ def _work_off(store: Store, plan: Plan, options: RunOptions, held: Holdings | No
     work = _work_here if options.shards == "here" else _work_on_pool
     with at_work(store, layout.run_lease_key(plan.run.run_id), plan.run.run_id):
         board = work(store, plan, selection, options, held)
-    stock = board.stock if board.idle else take_stock(store, plan)
-    if board.idle and already_closed(store, plan, stock):
-        outcome = Outcome.of(plan, stock, ())
+    inventory = board.inventory if board.idle else take_inventory(store, plan)
+    if board.idle and already_closed(store, plan, inventory):
+        outcome = Outcome.of(plan, inventory, ())
     else:  # what was not tried this time keeps the reason it had
-        outcome = close_run(store, plan, stock, [*recorded, *board.failures], board.timings)
+        outcome = close_run(store, plan, inventory, [*recorded, *board.failures], board.timings)
     publish_artifacts(store, plan, outcome)
     if isinstance(board.place, Slots):
         tell_endings(UUID(str(runtime.flow_run.id)), board.place.ends)

@@ -23,7 +23,7 @@ from manifests.tables.parquet import to_parquet_bytes, to_table
 from manifests.tables.run import SCORES
 from tasks.closing.collect import close_run
 from tasks.planning.make import make_plan, publish
-from tasks.run.inventory import take_stock
+from tasks.run.inventory import take_inventory
 from tasks.run.outcome import Outcome
 from tasks.run.plan import Plan, PlannedSample, scores_key
 
@@ -98,7 +98,7 @@ def finish(store: Store, plan: Plan, *, scorer: Scorer = made_scores, missing: S
         _put(root / scores_key(plan.run, shard), to_parquet_bytes(to_table(rows, SCORES)))
     count = len(plan.samples)
     timings = {"trained": len(plan.adapters), "train_seconds": 12.0, "drawn": count, "sample_seconds": 3.5}
-    return close_run(store, plan, take_stock(store, plan), (), timings | {"scored": count, "score_seconds": 0.5})
+    return close_run(store, plan, take_inventory(store, plan), (), timings | {"scored": count, "score_seconds": 0.5})
 
 
 def record_reads(monkeypatch: pytest.MonkeyPatch, store: Store) -> list[str]:

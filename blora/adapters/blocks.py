@@ -84,7 +84,11 @@ def inner_blocks(unet: nn.Module) -> tuple[str, ...]:
     """
     matches = _matches(unet)
     levels = {way: sorted({int(match["number"]) for match in matches if match["way"] == way}) for way in ("down", "up")}
-    outer = {f"{way}_blocks.{found[0 if way == 'down' else -1]}" for way, found in levels.items() if len(found) > 1}
+    outer = {
+        f"{way}_blocks.{levels_of_way[0 if way == 'down' else -1]}"
+        for way, levels_of_way in levels.items()
+        if len(levels_of_way) > 1
+    }
     names = tuple(match["block"] for match in matches if match["level"] not in outer)
     if len(names) < 2:
         received = ", ".join(match["block"] for match in matches) or "none"
@@ -97,8 +101,8 @@ def _matches(unet: nn.Module) -> list[re.Match[str]]:
         way = ("down", None, "up").index(match["way"])
         return way, int(match["number"] or 0), int(match["index"])
 
-    found = (_CROSS_ATTENTION.fullmatch(name) for name, _ in unet.named_modules())
-    return sorted((match for match in found if match), key=place)
+    matches = (_CROSS_ATTENTION.fullmatch(name) for name, _ in unet.named_modules())
+    return sorted((match for match in matches if match), key=place)
 
 
 def attention_layers(unet: nn.Module, block: str = "") -> tuple[str, ...]:

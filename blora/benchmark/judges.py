@@ -81,7 +81,7 @@ class Judge:
         flat = paired.pictures.reshape(-1, *paired.pictures.shape[2:])
         shape = (len(paired.things), len(paired.styles), -1)
         looked = [vectors for vectors, _ in self._look(list(flat))]
-        self._all = {name: np.concatenate([one[name] for one in looked]).reshape(shape) for name in looked[0]}
+        self._all = {name: np.concatenate([drawing[name] for drawing in looked]).reshape(shape) for name in looked[0]}
         self._hands = [style.hand for style in paired.styles]
         self.chosen: dict[str, dict[str, float]] = {"style": {}, "thing": {}}
         self._by_kind: dict[tuple[str, ...], Vectors] = {}
@@ -154,7 +154,9 @@ class Judge:
         right = []
         for thing in things:
             centroids = self._joined(kind)[[other for other in things if other != thing]].mean(axis=0)
-            right += [int(_nearest(one, centroids)) == style for style, one in enumerate(self._joined(kind)[thing])]
+            right += [
+                int(_nearest(features, centroids)) == style for style, features in enumerate(self._joined(kind)[thing])
+            ]
         return float(np.mean(right))
 
     def _rate_thing(self, kind: tuple[str, ...], things: list[int]) -> float:

@@ -44,7 +44,7 @@ class Magenta:
             style: The same.
             size_px: Width and height of what is returned.
         """
-        large = [Image.fromarray(one).resize((384, 384), Image.Resampling.BICUBIC) for one in (content, style)]
+        large = [Image.fromarray(picture).resize((384, 384), Image.Resampling.BICUBIC) for picture in (content, style)]
         drawn = self._network.stylize_with(large[0], large[1])
         way = Image.Resampling.BOX if max(size_px) < 384 else Image.Resampling.BICUBIC
         return np.asarray(drawn.resize(size_px, way))

@@ -80,8 +80,8 @@ def picture_defects(scores: Mapping[str, float]) -> dict[str, float]:
     Args:
         scores: Of the picture, by name (`blora.metrics.score`).
     """
-    found = {"style_copy": style_copy(scores)}
-    return {name: value for name, value in found.items() if value is not None}
+    values = {"style_copy": style_copy(scores)}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def reconstruction_distance(picture: Picture, image: Picture) -> float:
@@ -99,7 +99,7 @@ def split_image(picture: Picture) -> float:
     correlation between one half and the other, moved and not mirrored, in cells of 4 pixels: one thing twice.
     """
     lab = _lab(picture)
-    return max(max(_gap(one), _seam(one), _repeat(one)) for one in (lab, lab.transpose(1, 0, 2)))
+    return max(max(_gap(side), _seam(side), _repeat(side)) for side in (lab, lab.transpose(1, 0, 2)))
 
 
 def grey_collapse(picture: Picture, image: Picture) -> float:

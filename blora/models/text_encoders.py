@@ -99,8 +99,8 @@ class TextEncoders:
 
     def encode(self, prompts: Sequence[str]) -> PromptEmbeddings:
         """Embed prompts, independently of each other."""
-        found = [self._one(prompt) for prompt in prompts]
-        return PromptEmbeddings(torch.cat([e.hidden for e in found]), torch.cat([e.pooled for e in found]))
+        embeddings = [self._one(prompt) for prompt in prompts]
+        return PromptEmbeddings(torch.cat([e.hidden for e in embeddings]), torch.cat([e.pooled for e in embeddings]))
 
     def _one(self, prompt: str) -> PromptEmbeddings:
         """Embed one prompt, or remember it."""

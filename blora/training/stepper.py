@@ -55,8 +55,8 @@ class Stepper:
         unique = list(dict.fromkeys(told))
         embeddings = [base.encode_prompts([prompt]) for prompt in unique]  # one by one: the same bits in any pack
         base.release_encoders()
-        self.hidden = torch.cat([one.hidden for one in embeddings])
-        self.pooled = torch.cat([one.pooled for one in embeddings])
+        self.hidden = torch.cat([prompt.hidden for prompt in embeddings])
+        self.pooled = torch.cat([prompt.pooled for prompt in embeddings])
         self.told = [unique.index(prompt) for prompt in told]
         schedulers: Any = DDPMScheduler  # diffusers' configuration mixin has no types
         keep: Tensor = schedulers.from_config(base.scheduler_config).alphas_cumprod.to(base.device)
@@ -142,8 +142,8 @@ class Stepper:
         spread = tuple(places[self._front_row(index, noise)] for index, noise in group)
         photos = [self.photos[index][noise.photo] for index, noise in unique]
         timesteps = to_device(torch.tensor([noise.timestep for _, noise in unique]), device)
-        added = to_device(torch.stack([one.noise for _, one in unique]), device)
-        posterior = to_device(torch.stack([one.posterior for _, one in unique]), device)
+        added = to_device(torch.stack([draw.noise for _, draw in unique]), device)
+        posterior = to_device(torch.stack([draw.posterior for _, draw in unique]), device)
         latents = torch.cat([p.mean for p in photos]) + torch.cat([p.std for p in photos]) * posterior
         signal, sigma = self.signal[timesteps, None, None, None], self.sigma[timesteps, None, None, None]
         target = added if self.base.prediction_type == "epsilon" else signal * added - sigma * latents
@@ -182,7 +182,8 @@ class Stepper:
     ) -> Tensor:
         """Go through the UNet and back; all that a graph of the device's work holds."""
         hidden, pooled = (
-            one.expand(len(noisy), *one.shape[1:]) if len(one) == 1 else one[told] for one in (self.hidden, self.pooled)
+            rows.expand(len(noisy), *rows.shape[1:]) if len(rows) == 1 else rows[told]
+            for rows in (self.hidden, self.pooled)
         )
         with torch.enable_grad(), shared_front(self.base.unet, shared, self.base.device) as wide:
             predicted: Tensor = self.base.unet(

@@ -72,8 +72,16 @@ def validate(manifest: ManifestArgument, allow_root: AllowRoot = None, preset: P
                 resolve(preset or loaded.manifest.preset, merge(loaded.manifest.settings, parse_overrides(set_)))
             except SettingsError as error:
                 faults += [
-                    Fault("settings", one.what, one.received, one.accepted, one.hint, file=manifest, field=one.field)
-                    for one in error.faults
+                    Fault(
+                        "settings",
+                        fault.what,
+                        fault.received,
+                        fault.accepted,
+                        fault.hint,
+                        file=manifest,
+                        field=fault.field,
+                    )
+                    for fault in error.faults
                 ]
             _, image_faults = check_images(loaded.manifest)
             faults += image_faults

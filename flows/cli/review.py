@@ -82,7 +82,7 @@ def review(
     from tasks.report.run_page import write_report
     from tasks.review.decisions import load_marks, read_marks
     from tasks.review.redo import record_review
-    from tasks.run.inventory import take_stock
+    from tasks.run.inventory import take_inventory
     from tasks.run.plan import load_plan
 
     with errors_shown():
@@ -91,8 +91,8 @@ def review(
         marks = read_marks(decisions, plan)
         added = record_review(store, plan, marks)
         plan = load_plan(store, run_id)
-        stock = take_stock(store, plan)
-        write_report(store, plan, stock, write_choice(store, plan, stock))
+        inventory = take_inventory(store, plan)
+        write_report(store, plan, inventory, write_choice(store, plan, inventory))
         standing = Counter(mark.decision for mark in load_marks(store, run_id).values())
     lines = {
         "read": f"{len(marks)} decisions",

@@ -17,7 +17,7 @@ from manifests.faults import Fault
 from manifests.store.store import Store
 from tasks import progress
 from tasks.dispatch.slots import slot_figures
-from tasks.run.inventory import Holdings, Stock, take_stock
+from tasks.run.inventory import Holdings, Inventory, take_inventory
 from tasks.run.plan import Pack, Plan, Shard
 from tasks.run.selection import Selection
 
@@ -35,7 +35,7 @@ class Board:
         selection: the items of the plan that are wanted.
         place: where they are handed over.
         held: what the store has of the plan, where planning has just listed it.
-        stock: what there was when the work began.
+        inventory: what there was when the work began.
         failures: the failures of items, in the end.
         idle: whether nothing had to be done, in the end.
         spent: by slot, its seconds (``wall_seconds``: at the disposal of this work) and items made, in the end.
@@ -46,14 +46,14 @@ class Board:
     selection: Selection
     place: Place
     held: InitVar[Holdings | None] = None
-    stock: Stock = field(init=False)
+    inventory: Inventory = field(init=False)
     failures: list[Fault] = field(default_factory=list)
     idle: bool = field(default=True, init=False)
     spent: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def __post_init__(self, held: Holdings | None) -> None:
-        stock = self.stock = take_stock(self.store, self.plan, held)
-        coming = self.selection.adapters - stock.adapters
+        inventory = self.inventory = take_inventory(self.store, self.plan, held)
+        coming = self.selection.adapters - inventory.adapters
         self._packs = deque(pack for pack in self.plan.packs if any(a.adapter_id in coming for a in pack.adapters))
         self._ready: deque[Shard] = deque()
         self._to_score: deque[Shard] = deque()
@@ -62,12 +62,14 @@ class Board:
         self._waiting_for: dict[str, list[Shard]] = {}
         """Shards that wait for an adapter, by the adapter's id."""
         self._attempts: Counter[str] = Counter()
-        possible = stock.adapters | coming
-        unscored = stock.pictures.keys() - stock.scored
+        possible = inventory.adapters | coming
+        unscored = inventory.pictures.keys() - inventory.scored
         for shard in self.plan.shards:
             wanted = [sample for sample in shard.samples if sample.sample_id in self.selection.samples]
             to_draw = [
-                sample for sample in wanted if sample.sample_id not in stock.pictures and sample.adapter_ids <= possible
+                sample
+                for sample in wanted
+                if sample.sample_id not in inventory.pictures and sample.adapter_ids <= possible
             ]
             awaited = {adapter_id for sample in to_draw for adapter_id in sample.adapter_ids} & coming
             if awaited:

@@ -30,7 +30,7 @@ from manifests.tables.run import SCORES_FILE
 from tasks.closing.collect import close_run
 from tasks.downloads import local_scorer
 from tasks.errors import RunRefused, TaskError
-from tasks.run.inventory import Stock, take_stock
+from tasks.run.inventory import Inventory, take_inventory
 from tasks.run.outcome import Outcome, recorded_faults
 from tasks.run.plan import Plan
 from tasks.run.scores import publish_scores, read_published, read_scores
@@ -68,20 +68,22 @@ def plan_rescoring(store: Store, plan: Plan, asked: Sequence[str]) -> list[Resco
         BaseUnreachableError: the hub did not answer.
         RunRefused: the run has not ended or is being worked on, or scores with one of them already.
     """
-    specs = [parse_scorer(one) for one in asked]
-    own = {parse_scorer(one).kind for one in plan.run.settings.score.scorers}
+    specs = [parse_scorer(line) for line in asked]
+    own = {parse_scorer(line).kind for line in plan.run.settings.score.scorers}
     _refuse_twice([spec.kind for spec in specs], own)
     _refuse_unless_at_rest(store, plan)
-    found: dict[str, Weights] = {one: locate_weights(parse_scorer(local_scorer(one))) for one in asked}
-    versions = {spec.kind: found[one].version for one, spec in zip(asked, specs, strict=True)}
-    stock, scores = take_stock(store, plan), read_scores(store, plan.run, added=versions)
+    weights: dict[str, Weights] = {line: locate_weights(parse_scorer(local_scorer(line))) for line in asked}
+    versions = {spec.kind: weights[line].version for line, spec in zip(asked, specs, strict=True)}
+    inventory, scores = take_inventory(store, plan), read_scores(store, plan.run, added=versions)
     judged: dict[str, set[str]] = {kind: set() for kind in versions}
     for sample_id, kind in scores.columns("sample_id", "scorer"):
         if kind in judged:
             judged[kind].add(sample_id)
     return [
-        Rescoring(one, spec.kind, versions[spec.kind], _missing(plan, stock, judged[spec.kind]), len(judged[spec.kind]))
-        for one, spec in zip(asked, specs, strict=True)
+        Rescoring(
+            line, spec.kind, versions[spec.kind], _missing(plan, inventory, judged[spec.kind]), len(judged[spec.kind])
+        )
+        for line, spec in zip(asked, specs, strict=True)
     ]
 
 
@@ -91,18 +93,18 @@ def publish_added(store: Store, plan: Plan, rescorings: Sequence[Rescoring]) -> 
     Raises:
         TaskError: others kept putting the run's object of the data set without these rows.
     """
-    run_id, versions = plan.run.run_id, {one.kind: one.version for one in rescorings}
+    run_id, versions = plan.run.run_id, {rescoring.kind: rescoring.version for rescoring in rescorings}
     for _ in range(TRIES):
         scores = read_scores(store, plan.run, added=versions)
         publish_scores(store, plan.run, scores)
         if scores.parts.items() <= read_published(store, plan.run).parts.items():
-            return close_run(store, plan, take_stock(store, plan), recorded_faults(store, run_id))
+            return close_run(store, plan, take_inventory(store, plan), recorded_faults(store, run_id))
         log.warning("%s: its scores were put by somebody else at the same time; putting them again", run_id)
     raise TaskError(f"{run_id}: others keep closing the run: blora rescore again when they have ended")
 
 
-def _missing(plan: Plan, stock: Stock, judged: set[str]) -> dict[str, tuple[str, ...]]:
-    wanted = (stock.pictures.keys() & stock.scored) - judged
+def _missing(plan: Plan, inventory: Inventory, judged: set[str]) -> dict[str, tuple[str, ...]]:
+    wanted = (inventory.pictures.keys() & inventory.scored) - judged
     by_shard = {
         shard.shard_id: tuple(sample.sample_id for sample in shard.samples if sample.sample_id in wanted)
         for shard in plan.shards

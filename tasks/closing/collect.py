@@ -33,7 +33,7 @@ from tasks.figures.strips import draw_strips
 from tasks.planning.clips import measure_clips, read_clips
 from tasks.report.run_page import write_report
 from tasks.review.best import SCORE_COLUMNS, Choice, choose_of, write_best
-from tasks.run.inventory import Stock
+from tasks.run.inventory import Inventory
 from tasks.run.outcome import Outcome, read_record
 from tasks.run.plan import Plan
 from tasks.run.scores import publish_scores
@@ -44,15 +44,15 @@ TABLES = (SAMPLES_FILE, SCORES_FILE, ADAPTERS_FILE, FAULTS_FILE, BEST_FILE)
 """Those that every run that was closed has."""
 
 
-def already_closed(store: Store, plan: Plan, stock: Stock) -> bool:
+def already_closed(store: Store, plan: Plan, inventory: Inventory) -> bool:
     """Whether a run is complete and was closed as such, so that closing it again would say the same.
 
     Args:
         store: the store.
         plan: the run's plan.
-        stock: what the store has of it, where nothing has been done since the run was last closed.
+        inventory: what the store has of it, where nothing has been done since the run was last closed.
     """
-    if plan.run.faults or not Outcome.of(plan, stock, ()).complete:
+    if plan.run.faults or not Outcome.of(plan, inventory, ()).complete:
         return False
     run = RunFolder(store, plan.run.run_id)
     names = (*(table.name for table in TABLES), "report/index.html")
@@ -63,7 +63,7 @@ def already_closed(store: Store, plan: Plan, stock: Stock) -> bool:
 def close_run(
     store: Store,
     plan: Plan,
-    stock: Stock,
+    inventory: Inventory,
     failures: Sequence[Fault] = (),
     timings: Mapping[str, Any] | None = None,
 ) -> Outcome:
@@ -72,43 +72,43 @@ def close_run(
     Args:
         store: the store.
         plan: the run's plan.
-        stock: what the store has of it now.
+        inventory: what the store has of it now.
         failures: what tasks reported, this time or the last; the latest of an item counts, and only if it is missing.
         timings: slot seconds by kind of work, kept in run.json for later estimates; with ``slots``, also a table.
             Where nothing was done those of the last time stay.
     """
     run_id = plan.run.run_id
     run = RunFolder(store, run_id)
-    markers = read_markers(store, plan, stock.adapters)
-    faults = (*plan.run.faults, *item_faults(plan, stock, failures), *check_faults(plan, markers))
-    _write_tables(run, plan, stock, markers, faults)
+    markers = read_markers(store, plan, inventory.adapters)
+    faults = (*plan.run.faults, *item_faults(plan, inventory, failures), *check_faults(plan, markers))
+    _write_tables(run, plan, inventory, markers, faults)
     if slots := (timings or {}).get("slots"):
         run.write(SLOTS_FILE, [{**row, "run_id": run_id} for row in slots])
-    publish_scores(store, plan.run, stock.scores)
-    choices = write_choice(store, plan, stock)
+    publish_scores(store, plan.run, inventory.scores)
+    choices = write_choice(store, plan, inventory)
     _draw_figures(run)
-    outcome = Outcome.of(plan, stock, faults)
+    outcome = Outcome.of(plan, inventory, faults)
     ended = {
         "state": "finished" if outcome.complete else "faults",
         "sentence": outcome.sentence,
-        "yield": take_yield(plan, markers, stock.scores.rows(*SCORE_COLUMNS), choices).to_json(),
+        "yield": take_yield(plan, markers, inventory.scores.rows(*SCORE_COLUMNS), choices).to_json(),
         "ended_at": datetime.now(UTC).isoformat(),
         "timings": dict(timings or read_record(store, run_id).timings),
     }
     store.replace(run.key("run.json"), plan.run.to_json(**ended))
     try:
-        write_report(store, plan, stock, choices)
+        write_report(store, plan, inventory, choices)
     except StoreError as error:  # a page is for looking, and no reason for a run to be taken as not ended
         log.warning("%s: its page could not be written (%s); blora report %s does it", run_id, error, run_id)
     return outcome
 
 
-def _write_tables(run: RunFolder, plan: Plan, stock: Stock, markers: Markers, faults: Sequence[Fault]) -> None:
+def _write_tables(run: RunFolder, plan: Plan, inventory: Inventory, markers: Markers, faults: Sequence[Fault]) -> None:
     if clips := read_clips(run.store, run.run_id):  # first, as the others say that the run has ended
         run.write(CLIPS_FILE, measure_clips(run.store, run.run_id, clips))
     names = item_names(plan)
-    run.write(SAMPLES_FILE, sample_rows(plan, stock))
-    run.write_table(SCORES_FILE, stock.scores.table)
+    run.write(SAMPLES_FILE, sample_rows(plan, inventory))
+    run.write_table(SCORES_FILE, inventory.scores.table)
     run.write(ADAPTERS_FILE, adapter_rows(plan, markers))
     run.write(FAULTS_FILE, [fault_row(fault, run.run_id, names.get(fault.item, "")) for fault in faults])
 
@@ -122,11 +122,11 @@ def _draw_figures(run: RunFolder) -> None:
         store.replace(run.key("report/clips.gif"), draw_clips(store, clips))
 
 
-def write_choice(store: Store, plan: Plan, stock: Stock) -> list[Choice]:
+def write_choice(store: Store, plan: Plan, inventory: Inventory) -> list[Choice]:
     """Choose among candidates and write what shows it: the table of the best, and the contact sheet."""
-    choices = choose_of(store, plan, stock)
+    choices = choose_of(store, plan, inventory)
     write_best(store, plan, choices)
-    if stock.pictures:
+    if inventory.pictures:
         key = RunFolder(store, plan.run.run_id).key("report/contact_sheet.png")
         store.replace(key, draw_sheet(store, plan, choices))
     return choices

@@ -20,7 +20,7 @@ from tasks.pictures import encoded
 from tasks.planning.clips import PlannedClip, clip_frames, read_clips
 from tasks.review.best import choose_of
 from tasks.review.decisions import load_marks
-from tasks.run.inventory import take_stock
+from tasks.run.inventory import take_inventory
 from tasks.run.plan import Plan, PlannedSample, load_plan
 
 TABLES = (
@@ -63,7 +63,7 @@ def export_run(store: Store, run_id: str, folder: str, *, kept: bool = False, be
             raise TaskError(f"no picture of {run_id} is marked keep: mark them on its page (blora report {run_id})")
     unchosen = 0
     if best:
-        choices = choose_of(store, plan, take_stock(store, plan))
+        choices = choose_of(store, plan, take_inventory(store, plan))
         wanted = {choice.chosen.sample_id for choice in choices if choice.chosen}
         unchosen = sum(choice.chosen_by == "none" for choice in choices)
         named = [(sample, name) for sample, name in named if sample.sample_id in wanted]

@@ -13,24 +13,24 @@ from manifests.store.parallel import in_parallel
 from manifests.store.store import Store
 from manifests.tables.run import ADAPTERS
 from tasks.closing.yields import Markers, check_columns
-from tasks.run.inventory import Stock
+from tasks.run.inventory import Inventory
 from tasks.run.plan import Plan
 
 
-def item_faults(plan: Plan, stock: Stock, failures: Sequence[Fault]) -> list[Fault]:
+def item_faults(plan: Plan, inventory: Inventory, failures: Sequence[Fault]) -> list[Fault]:
     """One fault per adapter that is missing, and per sample that is missing though its adapters are there."""
     reasons = {fault.item: fault for fault in failures}
     faults: list[Fault] = []
     for adapter in plan.adapters:
-        if adapter.adapter_id not in stock.adapters:
+        if adapter.adapter_id not in inventory.adapters:
             faults.append(reasons.get(adapter.adapter_id) or _unexplained("train", adapter.adapter_id, adapter.name))
     for sample in plan.samples:
         name = f"{sample.content_name} x {sample.style_name}, seed {sample.seed}"
-        if not sample.adapter_ids <= stock.adapters:
+        if not sample.adapter_ids <= inventory.adapters:
             continue  # its adapter's fault says it all
-        if sample.sample_id not in stock.pictures:
+        if sample.sample_id not in inventory.pictures:
             faults.append(reasons.get(sample.sample_id) or _unexplained("sample", sample.sample_id, name))
-        elif sample.sample_id not in stock.scored:
+        elif sample.sample_id not in inventory.scored:
             faults.append(reasons.get(sample.sample_id) or _unexplained("score", sample.sample_id, name))
     return faults
 
@@ -53,11 +53,11 @@ def item_names(plan: Plan) -> dict[str, str]:
     return named | {s.sample_id: f"{s.content_name} x {s.style_name}" for s in plan.samples}
 
 
-def sample_rows(plan: Plan, stock: Stock) -> Iterator[dict[str, Any]]:
+def sample_rows(plan: Plan, inventory: Inventory) -> Iterator[dict[str, Any]]:
     """Rows of the table SAMPLES."""
     width_px, height_px = plan.run.settings.sample.width_px, plan.run.settings.sample.height_px
     for sample in plan.samples:
-        entry = stock.pictures.get(sample.sample_id)
+        entry = inventory.pictures.get(sample.sample_id)
         told = sample.columns() | {
             "run_id": plan.run.run_id,
             "key": sample.key,

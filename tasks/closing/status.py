@@ -12,7 +12,7 @@ from manifests.faults import Fault
 from manifests.store.leases import Held
 from manifests.store.parallel import in_parallel
 from manifests.store.store import Store
-from tasks.run.inventory import Stock, take_stock
+from tasks.run.inventory import Inventory, take_inventory
 from tasks.run.outcome import Outcome, read_record, read_records, recorded_faults
 from tasks.run.plan import Plan, load_plan
 
@@ -28,12 +28,12 @@ def list_runs(store: Store) -> list[tuple[str, str, str, str]]:
     live = _live_leases(store)
     rows = [
         (
-            one.run_id,
-            AT_WORK if layout.run_lease_key(one.run_id) in live else one.state,
-            one.created_at[:19],
-            one.sentence,
+            record.run_id,
+            AT_WORK if layout.run_lease_key(record.run_id) in live else record.state,
+            record.created_at[:19],
+            record.sentence,
         )
-        for one in read_records(store)
+        for record in read_records(store)
     ]
     return sorted(rows, key=lambda row: row[2], reverse=True)
 
@@ -74,9 +74,9 @@ def full_status(store: Store, run_id: str) -> Status:
         RunNotFound: no such run.
     """
     plan = load_plan(store, run_id)
-    stock, faults = take_stock(store, plan), recorded_faults(store, run_id)
+    inventory, faults = take_inventory(store, plan), recorded_faults(store, run_id)
     record, who = read_record(store, run_id), tuple(at_work(store, plan))
-    outcome, left = Outcome.of(plan, stock, faults), what_is_left(plan, stock)
+    outcome, left = Outcome.of(plan, inventory, faults), what_is_left(plan, inventory)
     state = AT_WORK if who else record.state
     return Status(state, outcome, who, left, training_logs(store, plan, faults), record.passed)
 
@@ -99,14 +99,14 @@ def at_work(store: Store, plan: Plan) -> list[AtWork]:
     run_id = plan.run.run_id
     names = {layout.lease_key(adapter.adapter_id): f"training {adapter.name}" for adapter in plan.adapters}
     names[layout.run_lease_key(run_id)] = "the run"
-    found: list[AtWork] = []
+    people: list[AtWork] = []
     for key, held in _live_leases(store).items():
         run, _, who = held.holder.partition(": ")
         if key in names:
-            found.append(AtWork(names[key] + ("" if run == run_id else f" (for run {run})"), who))
+            people.append(AtWork(names[key] + ("" if run == run_id else f" (for run {run})"), who))
         elif run == run_id:
-            found.append(AtWork("a shard", who))
-    return found
+            people.append(AtWork("a shard", who))
+    return people
 
 
 @dataclass(frozen=True)
@@ -132,12 +132,12 @@ class Left:
         return f"{trainings}{counted(self.pictures, 'picture')} to draw, {self.scores} to score"
 
 
-def what_is_left(plan: Plan, stock: Stock) -> Left:
+def what_is_left(plan: Plan, inventory: Inventory) -> Left:
     """Compare a plan with what the store holds of it."""
     return Left(
-        tuple(adapter.name for adapter in plan.adapters if adapter.adapter_id not in stock.adapters),
-        len(plan.samples) - len(stock.pictures),
-        len(stock.pictures.keys() - stock.scored),
+        tuple(adapter.name for adapter in plan.adapters if adapter.adapter_id not in inventory.adapters),
+        len(plan.samples) - len(inventory.pictures),
+        len(inventory.pictures.keys() - inventory.scored),
     )
 
 

@@ -77,7 +77,12 @@ def take_yield(plan: Plan, markers: Markers, scores: Iterable[Mapping[str, Any]]
     some = len(choices) < len(plan.samples)
     chosen = [c.chosen.sample_id for c in choices if some and c.chosen and c.chosen.sample_id in passed]
     return Yield(
-        len(judged), sum(judged), len(passed), sum(passed.values()), len(chosen), sum(passed[one] for one in chosen)
+        len(judged),
+        sum(judged),
+        len(passed),
+        sum(passed.values()),
+        len(chosen),
+        sum(passed[sample_id] for sample_id in chosen),
     )
 
 

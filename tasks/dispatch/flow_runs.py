@@ -48,18 +48,18 @@ def shards_of(client: SyncPrefectClient, tag: str, *, going_on: bool = False) ->
     """The flow runs on the work pool for a run, newest first; all, or those that have not ended and are to go on."""
     state = FlowRunFilterState.model_validate({"type": {"any_": GOING_ON}}) if going_on else None
     wanted = FlowRunFilter(tags=FlowRunFilterTags(all_=[tag, SHARD_TAG]), state=state)
-    found = paged(lambda offset: list(client.read_flow_runs(flow_run_filter=wanted, limit=PAGE, offset=offset)))
-    return sorted(found, key=lambda one: str(one.created), reverse=True)
+    flow_runs = paged(lambda offset: list(client.read_flow_runs(flow_run_filter=wanted, limit=PAGE, offset=offset)))
+    return sorted(flow_runs, key=lambda flow_run: str(flow_run.created), reverse=True)
 
 
 def paged(read: Callable[[int], list[Item]]) -> list[Item]:
     """All that the server has, read `PAGE` at a time from an offset on."""
-    found: list[Item] = []
-    while page := read(len(found)):
-        found += page
+    items: list[Item] = []
+    while page := read(len(items)):
+        items += page
         if len(page) < PAGE:
             break
-    return found
+    return items
 
 
 def mark_parent(client: SyncPrefectClient, flow_run_id: UUID, tag: str) -> None:
@@ -103,9 +103,9 @@ def tell_endings(flow_run_id: UUID, ends: Mapping[UUID, StateType], patience_sec
     try:
         with get_client(sync_client=True) as client:
             lost = _without_news(client, flow_run_id, patience_seconds)
-            for one in lost:
-                state: State[None] = State(type=ends.get(one.id, StateType.CRASHED), message=LOST)
-                client.set_task_run_state(one.id, state, force=True)
+            for task_run in lost:
+                state: State[None] = State(type=ends.get(task_run.id, StateType.CRASHED), message=LOST)
+                client.set_task_run_state(task_run.id, state, force=True)
     except Exception as error:  # whatever a client makes of a server that is down
         log.warning("how the task runs of flow run %s ended could not be told: %s", flow_run_id, error)
         return 0

@@ -137,10 +137,12 @@ class Fleet:
 
         def ask() -> dict[str, frozenset[str]]:
             with get_client(sync_client=True) as client:
-                found = shards_of(client, self._tag, going_on=True)
+                flow_runs = shards_of(client, self._tag, going_on=True)
             return {
-                str(one.id): frozenset([*one.parameters.get("packs", ()), *one.parameters.get("shards", ())])
-                for one in found
+                str(flow_run.id): frozenset(
+                    [*flow_run.parameters.get("packs", ()), *flow_run.parameters.get("shards", ())]
+                )
+                for flow_run in flow_runs
             }
 
         return patiently(ask)
@@ -167,9 +169,11 @@ class Fleet:
         for start in range(0, len(known), PAGE):
             page = known[start : start + PAGE]
             wanted = FlowRunFilter(id=FlowRunFilterId(any_=page))
-            found = {str(one.id): one for one in client.read_flow_runs(flow_run_filter=wanted, limit=PAGE)}
+            flow_runs = {
+                str(flow_run.id): flow_run for flow_run in client.read_flow_runs(flow_run_filter=wanted, limit=PAGE)
+            }
             for flow_run_id in page:
-                end = self._look_at(client, flow_run_id, found.get(flow_run_id))
+                end = self._look_at(client, flow_run_id, flow_runs.get(flow_run_id))
                 if end is not None:
                     with self._lock:
                         watched = self._watched.pop(flow_run_id)

@@ -91,7 +91,7 @@ def find_waste(store: Store, older_than: timedelta, runs_older_than: timedelta |
     old_runs = _old_runs(store, runs, now - runs_older_than) if runs_older_than else frozenset()
     kept = references(store, planned_runs(runs) - old_runs)
     before = now - older_than
-    found = [
+    wastes = [
         _runs_waste(store, runs, old_runs),
         _score_parts(store, runs, _old_runs(store, runs, now - AT_REST) - old_runs),
         _adapters(store, kept, before),
@@ -102,20 +102,20 @@ def find_waste(store: Store, older_than: timedelta, runs_older_than: timedelta |
     if runs_older_than:
         nights = store.list(layout.NIGHTS_PREFIX)
         old = {key: entry.size for key, entry in nights.items() if entry.modified < now - runs_older_than}
-        found.append(Waste("nights", tuple(key.split("/")[1] for key in old), old))
-    return Removable(tuple(waste for waste in found if waste.keys), kept.runs, runs)
+        wastes.append(Waste("nights", tuple(key.split("/")[1] for key in old), old))
+    return Removable(tuple(waste for waste in wastes if waste.keys), kept.runs, runs)
 
 
-def delete_waste(store: Store, found: Removable) -> Iterator[tuple[str, int]]:
+def delete_waste(store: Store, removable: Removable) -> Iterator[tuple[str, int]]:
     """Delete what `find_waste` found, less what is needed by now; yields (kind, objects deleted) chunk by chunk."""
-    for waste in found.waste:
+    for waste in removable.waste:
         keys = list(waste.keys)
         for start in range(0, len(keys), CHUNK):
             chunk = keys[start : start + CHUNK]
             runs = store.list(layout.RUNS_PREFIX)
-            written = found.written_since(runs)
+            written = removable.written_since(runs)
             in_use = frozenset(map(run_of, written))
-            needed = _needed(store, found, runs, written) if chunk[0].startswith(SHARED) else References()
+            needed = _needed(store, removable, runs, written) if chunk[0].startswith(SHARED) else References()
             deleted = 0
             for key in chunk:
                 if run_of(key) not in in_use and not needed.include(key) and not _is_live(store, key):
@@ -124,10 +124,10 @@ def delete_waste(store: Store, found: Removable) -> Iterator[tuple[str, int]]:
             yield waste.kind, deleted
 
 
-def _needed(store: Store, found: Removable, runs: Mapping[str, Entry], written: Iterable[str]) -> References:
+def _needed(store: Store, removable: Removable, runs: Mapping[str, Entry], written: Iterable[str]) -> References:
     """What is referred to by plans that were not read when waste was looked for, or that have grown since."""
     grown = {run_of(key) for key in written if "/redo/" in key}
-    return references(store, planned_runs(runs) - (found.read - grown))
+    return references(store, planned_runs(runs) - (removable.read - grown))
 
 
 def _old_runs(store: Store, runs: Mapping[str, Entry], before: datetime) -> frozenset[str]:

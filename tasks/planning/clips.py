@@ -79,7 +79,7 @@ def clips_of(
             frame = contents[part.name].frame
             if frame is None:
                 continue
-            others = tuple(one for one in parts if one.name != part.name)
+            others = tuple(other for other in parts if other.name != part.name)
             said = (getattr(sample, name) for name in _SAID)
             key = (frame.clip, frame.frames_per_second, pair.row, part.weight, others, *said)
             if key not in groups:

@@ -117,7 +117,7 @@ def unet_config(base: str) -> Path | None:
 def _measured(store: Store, plan: Plan) -> tuple[float, float, str] | None:
     """Seconds an adapter and a picture took in the newest run of the same base and settings."""
     wanted = plan.run.settings.model_dump(mode="json")
-    found: list[tuple[str, float, float, str]] = []
+    measured: list[tuple[str, float, float, str]] = []
     for record in read_records(store):
         same = record.base_revision == plan.run.base_revision and all(
             record.settings[part] == wanted[part] for part in ("train", "sample")
@@ -126,10 +126,10 @@ def _measured(store: Store, plan: Plan) -> tuple[float, float, str] | None:
         if same and timings.get("trained") and timings.get("drawn"):
             per_adapter = timings["train_seconds"] / timings["trained"]
             per_sample = timings["sample_seconds"] / timings["drawn"]
-            found.append((record.created_at, per_adapter, per_sample, record.run_id))
-    if not found:
+            measured.append((record.created_at, per_adapter, per_sample, record.run_id))
+    if not measured:
         return None
-    _, per_adapter, per_sample, run_id = max(found)
+    _, per_adapter, per_sample, run_id = max(measured)
     return per_adapter, per_sample, f"measured in run {run_id}"
 
 

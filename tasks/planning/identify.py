@@ -62,9 +62,9 @@ def identify(
     asked: dict[str, PlannedSample] = {}
     for _, sample in drawn:  # of two names for one picture, the first: a clip that comes back has names 1, 2, 3
         asked.setdefault(sample.sample_id, sample)
-    further = {one.sample_id: one for pair, sample in drawn for one in namer.candidates(pair, sample)}
+    further = {candidate.sample_id: candidate for pair, sample in drawn for candidate in namer.candidates(pair, sample)}
     # A seed that is both asked for and made of another one stands for itself.
-    samples = (*asked.values(), *(one for sample_id, one in further.items() if sample_id not in asked))
+    samples = (*asked.values(), *(candidate for sample_id, candidate in further.items() if sample_id not in asked))
     used = {adapter_id for sample in samples for adapter_id in sample.adapter_ids}
     adapters = tuple(adapter for adapter_id, adapter in known.items() if adapter_id in used)
     content_entries = {name: entry for name, (entry, _) in contents.items()}
@@ -160,7 +160,7 @@ class _SampleNamer:
         """The candidates of a picture after the first: the same with other seeds."""
         seeds = [ids.candidate_seed(asked.seed, number) for number in range(2, pair.candidates + 1)]
         others = [replace(asked, seed=seed, candidate_of=asked.sample_id) for seed in seeds]
-        return [one.named(self._drawing, self._revision) for one in others]
+        return [other.named(self._drawing, self._revision) for other in others]
 
     def _side(
         self, parts: list[tuple[ImageEntry, PlannedAdapter, float]], said: float | None, otherwise: float
@@ -177,8 +177,8 @@ class _SampleNamer:
             before = merged.get(adapter.adapter_id, SidePart(adapter.adapter_id, entry.name, 0.0))
             merged[adapter.adapter_id] = replace(before, weight=before.weight + weight)
         if len(merged) == 1:
-            (one,) = merged.values()
-            return _Side(one.adapter_id, strength * one.weight)
+            (part,) = merged.values()
+            return _Side(part.adapter_id, strength * part.weight)
         mix = tuple(merged[adapter_id] for adapter_id in sorted(merged))
         return _Side(ids.mix_id([(part.adapter_id, part.weight) for part in mix]), strength, mix)
 

@@ -177,11 +177,11 @@ def _write_pictures(store: Store, images: Mapping[str, str]) -> None:
     read = read_images(wanted, NORMALISED)
     while some := list(itertools.islice(read, PICTURES_AT_ONCE)):
         good: dict[str, NormalisedImage] = {}
-        for key, found in some:
-            if isinstance(found, ManifestsError) or found.image_id != wanted[key]:
-                changed.append(_changed(key, found))
+        for key, picture in some:
+            if isinstance(picture, ManifestsError) or picture.image_id != wanted[key]:
+                changed.append(_changed(key, picture))
             else:
-                good[found.image_id] = found
+                good[picture.image_id] = picture
         in_parallel(store, partial(_write_picture, store, good), list(good))
     if changed:
         raise RunRefused(f"{counted(len(changed), 'picture')} changed while the run was being planned", changed)
@@ -191,8 +191,8 @@ def _write_picture(store: Store, pictures: Mapping[str, NormalisedImage], image_
     store.write_once(layout.image_key(image_id), pictures[image_id].png)
 
 
-def _changed(key: str, found: NormalisedImage | ManifestsError) -> Fault:
-    received = str(found) if isinstance(found, ManifestsError) else "another picture"
+def _changed(key: str, picture: NormalisedImage | ManifestsError) -> Fault:
+    received = str(picture) if isinstance(picture, ManifestsError) else "another picture"
     hint = "run the manifest again once nobody writes to its pictures"
     what = f"{' '.join(key.splitlines())} changed while the run was being planned"
     return Fault("image", what, received, "the picture as it was", hint)

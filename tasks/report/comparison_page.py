@@ -15,7 +15,7 @@ from tasks.report.comparison import Comparison
 from tasks.report.html import write_page
 from tasks.report.run_data import DIGITS
 from tasks.report.thumbnails import ThumbnailPage, in_pages, write_thumbnails
-from tasks.run.inventory import take_stock
+from tasks.run.inventory import take_inventory
 from tasks.run.plan import Plan, PlannedSample
 
 SCRIPTS = ("common.js", "thumbnails.js", "sheet.js", "compare.js")
@@ -29,7 +29,7 @@ def write_comparison(store: Store, comparison: Comparison) -> str:
     scores = [runs | vars(difference) for difference in comparison.differences]
     store.replace(f"{prefix}comparison.parquet", to_parquet_bytes(to_table(scores, COMPARISON)))
     store.replace(f"{prefix}pairs.parquet", to_parquet_bytes(to_table(_pair_rows(comparison, runs), COMPARISON_PAIRS)))
-    there = take_stock(store, comparison.a).pictures.keys() | take_stock(store, comparison.b).pictures.keys()
+    there = take_inventory(store, comparison.a).pictures.keys() | take_inventory(store, comparison.b).pictures.keys()
     keys = [_key(sample, there) for twin in comparison.twins for sample in (twin.a, twin.b)]
     pages = write_thumbnails(store, in_pages(keys), store, f"{prefix}thumbnails/")
     write_page(

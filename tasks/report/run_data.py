@@ -12,7 +12,7 @@ from tasks.report.thumbnails import ThumbnailPage
 from tasks.review.best import Choice
 from tasks.review.decisions import Mark
 from tasks.review.score_order import lower_is_better
-from tasks.run.inventory import Stock
+from tasks.run.inventory import Inventory
 from tasks.run.plan import Plan, PlannedSample
 from tasks.run.scores import RunScores
 
@@ -27,7 +27,7 @@ _EXACT = 2**53  # whole numbers up to here are numbers in a browser, too
 
 def run_columns(
     plan: Plan,
-    stock: Stock,
+    inventory: Inventory,
     choices: Sequence[Choice],
     marks: Mapping[str, Mark],
     references: Sequence[str],
@@ -37,14 +37,14 @@ def run_columns(
 
     Args:
         plan: the run.
-        stock: what the store has of it.
+        inventory: what the store has of it.
         choices: what was chosen of candidates.
         marks: what reviewers said last, by sample_id.
         references: keys of the input pictures; their thumbnails come first, in this order, then those of the samples.
         thumbnails: the pages of thumbnails.
     """
     samples = plan.samples
-    contents, styles = _Sides(plan, stock.adapters, "content"), _Sides(plan, stock.adapters, "style")
+    contents, styles = _Sides(plan, inventory.adapters, "content"), _Sides(plan, inventory.adapters, "style")
     prompts, dials = _Words(), _Words()
     # Where nothing has further candidates, nothing was chosen.
     best = {c.chosen.sample_id for c in choices if c.chosen} if len(choices) < len(samples) else set()
@@ -64,12 +64,12 @@ def run_columns(
             "seed": [s.seed if s.seed < _EXACT else str(s.seed) for s in samples],
             "prompt": [prompts.number((s.prompt, s.content_prompt or "", s.negative_prompt)) for s in samples],
             "dials": [dials.number((s.content_strength, s.style_strength)) for s in samples],
-            "bytes": [entry.size if (entry := stock.pictures.get(s.sample_id)) else None for s in samples],
+            "bytes": [entry.size if (entry := inventory.pictures.get(s.sample_id)) else None for s in samples],
             "best": [int(s.sample_id in best) for s in samples],
         },
         "prompts": prompts.listed,
         "dials": dials.listed,
-        "scores": score_columns(samples, stock.scores),
+        "scores": score_columns(samples, inventory.scores),
         "marks": {
             sample_id: [mark.decision, _milliseconds(mark), mark.reviewer, mark.redo_sample_id]
             for sample_id, mark in marks.items()

@@ -32,7 +32,7 @@ from tasks.report.run_data import run_columns
 from tasks.report.thumbnails import in_pages, write_thumbnails
 from tasks.review.best import Choice, choose_of
 from tasks.review.decisions import load_marks
-from tasks.run.inventory import Stock, take_stock
+from tasks.run.inventory import Inventory, take_inventory
 from tasks.run.outcome import read_record
 from tasks.run.plan import Plan, load_plan
 
@@ -70,22 +70,24 @@ class _Place:
         return {"root": self.root, "adapters": self.adapters, "pictures": self.pictures}
 
 
-def write_report(store: Store, plan: Plan, stock: Stock | None = None, choices: Sequence[Choice] | None = None) -> str:
+def write_report(
+    store: Store, plan: Plan, inventory: Inventory | None = None, choices: Sequence[Choice] | None = None
+) -> str:
     """Write the page of a run into the store.
 
     Args:
         store: the store.
         plan: the run's plan.
-        stock: what the store has of it, where that is known already.
-        choices: what was chosen of candidates by that stock, where that is known already.
+        inventory: what the store has of it, where that is known already.
+        choices: what was chosen of candidates by that inventory, where that is known already.
 
     Returns:
         The key of index.html.
     """
     prefix = layout.report_prefix(plan.run.run_id)
-    stock = stock or take_stock(store, plan)
-    choices = choose_of(store, plan, stock) if choices is None else choices
-    _write(store, plan, stock, choices, _Place(store, prefix, _IN_STORE, adapters=True, pictures=True))
+    inventory = inventory or take_inventory(store, plan)
+    choices = choose_of(store, plan, inventory) if choices is None else choices
+    _write(store, plan, inventory, choices, _Place(store, prefix, _IN_STORE, adapters=True, pictures=True))
     return f"{prefix}index.html"
 
 
@@ -107,11 +109,11 @@ def copy_report(store: Store, run_id: str, folder: str, *, pictures: bool = True
         RunNotFound: no such run.
     """
     plan = load_plan(store, run_id)
-    stock, target = take_stock(store, plan), Store.open(folder)
+    inventory, target = take_inventory(store, plan), Store.open(folder)
     keys = {layout.image_key(image_id) for adapter in plan.adapters for image_id in adapter.image_ids}
     keys |= {layout.run_key(run_id, name) for name in LINKED}
     if pictures:
-        keys |= {sample.key for sample in plan.samples if sample.sample_id in stock.pictures}
+        keys |= {sample.key for sample in plan.samples if sample.sample_id in inventory.pictures}
 
     thumbnails = layout.thumbnails_prefix(run_id)
     places = {key: _COPIED + key for key in sorted(keys)}
@@ -122,20 +124,20 @@ def copy_report(store: Store, run_id: str, folder: str, *, pictures: bool = True
             target.replace(places[key], data)
 
     in_parallel(store, copy, list(places))
-    choices = choose_of(store, plan, stock)
-    _write(store, plan, stock, choices, _Place(target, "", _COPIED, adapters=False, pictures=pictures))
+    choices = choose_of(store, plan, inventory)
+    _write(store, plan, inventory, choices, _Place(target, "", _COPIED, adapters=False, pictures=pictures))
     return Path(folder) / "index.html"
 
 
-def _write(store: Store, plan: Plan, stock: Stock, choices: Sequence[Choice], place: _Place) -> None:
+def _write(store: Store, plan: Plan, inventory: Inventory, choices: Sequence[Choice], place: _Place) -> None:
     run_id = plan.run.run_id
     run = RunFolder(store, run_id)
     references = sorted({layout.image_key(image_id) for adapter in plan.adapters for image_id in adapter.image_ids})
     pages = in_pages(references)
     for shard in plan.shards:
-        pages += in_pages([sample.key if sample.sample_id in stock.pictures else None for sample in shard.samples])
+        pages += in_pages([sample.key if sample.sample_id in inventory.pictures else None for sample in shard.samples])
     thumbnails = write_thumbnails(store, pages, place.target, f"{place.prefix}thumbnails/")
-    data = run_columns(plan, stock, choices, load_marks(store, run_id), references, thumbnails)
+    data = run_columns(plan, inventory, choices, load_marks(store, run_id), references, thumbnails)
     faults = _faults(run, plan)
     record = read_record(store, run_id)
     written = in_parallel(store, store.exists, [run.key(name) for name in LINKED])
@@ -150,17 +152,17 @@ def _write(store: Store, plan: Plan, stock: Stock, choices: Sequence[Choice], pl
         written_at=datetime.now(UTC),
         counts={
             "samples": len(plan.samples),
-            "done": len(stock.pictures),
+            "done": len(inventory.pictures),
             "chosen": sum(data["samples"]["best"]),
             "adapters": len(plan.adapters),
-            "whole": len(stock.adapters),
+            "whole": len(inventory.adapters),
             "contents": len(data["contents"]),
             "styles": len(data["styles"]),
         },
         faults=faults[:FAULTS_SHOWN],
         faults_left=max(0, len(faults) - FAULTS_SHOWN),
         adapters=adapters,
-        cost=_cost(record.timings, stock, adapters),
+        cost=_cost(record.timings, inventory, adapters),
         passed=record.passed,
         settings=_flat(plan.run.settings.model_dump(mode="json")),
         files=[name for name, is_there in zip(LINKED, written, strict=True) if is_there],
@@ -176,12 +178,12 @@ def _faults(run: RunFolder, plan: Plan) -> list[dict[str, Any]]:
 
 
 def _cost(
-    timings: Mapping[str, Any], stock: Stock, adapters: Sequence[Mapping[str, Any]]
+    timings: Mapping[str, Any], inventory: Inventory, adapters: Sequence[Mapping[str, Any]]
 ) -> list[tuple[str, str, float, int]]:
     """What the run cost: (what, of how many, seconds on the device, bytes) for each kind of work."""
     bytes_of = {
         "trained": sum(adapter["content_bytes"] + adapter["style_bytes"] for adapter in adapters),
-        "drawn": sum(entry.size for entry in stock.pictures.values()),
+        "drawn": sum(entry.size for entry in inventory.pictures.values()),
         "scored": 0,
     }
     words = (("trained", "train", "adapters"), ("drawn", "sample", "pictures"), ("scored", "score", "pictures"))

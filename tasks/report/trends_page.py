@@ -101,7 +101,8 @@ def _score_charts(shown: Mapping[ScoreName, Sequence[TrendPoint]]) -> list[tuple
         title = name.replace("_", " ") + (" ↓" if lower_is_better(name) else "")
         title += f" ({version})" if name in several else ""
         points = [
-            Point(f"{one.date}: {_number(one.value)}", one.value, one.low, one.high, one.alarm != "") for one in some
+            Point(f"{point.date}: {_number(point.value)}", point.value, point.low, point.high, point.alarm != "")
+            for point in some
         ]
         charts.append((title, _number(some[-1].value), line_chart(f"{title}, night by night", points)))
     return charts

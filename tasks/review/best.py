@@ -30,7 +30,7 @@ from manifests.store.store import Store
 from manifests.tables.run import BEST_FILE
 from tasks.review.decisions import Mark, load_marks
 from tasks.review.score_order import DECIDING, TIES
-from tasks.run.inventory import Stock
+from tasks.run.inventory import Inventory
 from tasks.run.plan import Plan, PlannedSample
 
 SCORE_COLUMNS = ("sample_id", "score", "value", "scorer", "scorer_version")
@@ -129,10 +129,10 @@ def _value(rows: Mapping[str, Mapping[str, Any] | None], sample: PlannedSample) 
     return row["value"] if row else 0.0
 
 
-def choose_of(store: Store, plan: Plan, stock: Stock) -> list[Choice]:
+def choose_of(store: Store, plan: Plan, inventory: Inventory) -> list[Choice]:
     """Choose among what the store holds of a plan now."""
     marks = load_marks(store, plan.run.run_id)
-    return choose(plan.samples, stock.pictures.keys(), stock.scores.rows(*SCORE_COLUMNS), marks)
+    return choose(plan.samples, inventory.pictures.keys(), inventory.scores.rows(*SCORE_COLUMNS), marks)
 
 
 def write_best(store: Store, plan: Plan, choices: Sequence[Choice]) -> None:

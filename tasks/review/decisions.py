@@ -113,7 +113,7 @@ def read_marks(address: str, plan: Plan) -> list[Mark]:
     try:
         read = _DecisionsFile.model_validate(body)
     except ValidationError as error:
-        faults = [_explain(address, one) for one in error.errors()]
+        faults = [_explain(address, told) for told in error.errors()]
         # What has the right form is checked for its sense as well: all faults at once.
         rows: list[tuple[int, _MarkRow]] = []
         reviewer = ""

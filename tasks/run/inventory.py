@@ -43,7 +43,7 @@ def holdings(store: Store, adapter_ids: Iterable[str], content_ids: Iterable[str
         content_ids: the rows of samples asked about.
     """
     keys = store.list(layout.ADAPTERS_PREFIX).keys()
-    whole = frozenset(one for one in adapter_ids if keys >= set(layout.adapter_keys(one)))
+    whole = frozenset(adapter_id for adapter_id in adapter_ids if keys >= set(layout.adapter_keys(adapter_id)))
     rows = in_parallel(
         store, lambda content_id: store.list(layout.samples_prefix(content_id)), sorted(set(content_ids))
     )
@@ -52,7 +52,7 @@ def holdings(store: Store, adapter_ids: Iterable[str], content_ids: Iterable[str
 
 
 @dataclass(frozen=True)
-class Stock:
+class Inventory:
     """What is there of a plan.
 
     Attributes:
@@ -71,7 +71,7 @@ class Stock:
         return self.scores.sample_ids
 
 
-def take_stock(store: Store, plan: Plan, held: Holdings | None = None) -> Stock:
+def take_inventory(store: Store, plan: Plan, held: Holdings | None = None) -> Inventory:
     """Compare a plan with the store.
 
     Args:
@@ -84,4 +84,4 @@ def take_stock(store: Store, plan: Plan, held: Holdings | None = None) -> Stock:
         held = holdings(store, used | {a.adapter_id for a in plan.adapters}, [s.content_id for s in plan.samples])
     planned = {sample.sample_id for sample in plan.samples}
     there = {sample_id: entry for sample_id, entry in held.pictures.items() if sample_id in planned}
-    return Stock(held.adapters, there, read_scores(store, plan.run, plan.shards))
+    return Inventory(held.adapters, there, read_scores(store, plan.run, plan.shards))

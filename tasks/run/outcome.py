@@ -18,7 +18,7 @@ from manifests.store.run_folder import RunFolder
 from manifests.store.store import Store
 from manifests.tables.run import FAULTS_FILE
 from tasks.errors import RunNotFound
-from tasks.run.inventory import Stock
+from tasks.run.inventory import Inventory
 from tasks.run.plan import Plan
 
 
@@ -45,15 +45,15 @@ class Outcome:
     faults: tuple[Fault, ...]
 
     @classmethod
-    def of(cls, plan: Plan, stock: Stock, faults: Sequence[Fault]) -> Outcome:
+    def of(cls, plan: Plan, inventory: Inventory, faults: Sequence[Fault]) -> Outcome:
         """Count what is there of what was planned."""
         return cls(
             plan.run.run_id,
-            len(stock.adapters),
+            len(inventory.adapters),
             len(plan.adapters),
-            len(stock.pictures),
+            len(inventory.pictures),
             len(plan.samples),
-            len(stock.scored & stock.pictures.keys()),
+            len(inventory.scored & inventory.pictures.keys()),
             tuple(faults),
         )
 

@@ -117,12 +117,12 @@ def _added_parts(
         return {}
     prefix = layout.added_scores_prefix(run.run_id)
     wanted = None if shards is None else {shard.shard_id for shard in shards}
-    found = {}
+    parts = {}
     for key, entry in store.list(prefix).items():
         shard_id, _, scorer = key.removeprefix(prefix).removesuffix(".parquet").partition("-")
         if scorer in versions and (wanted is None or shard_id in wanted):
-            found[key] = entry.version
-    return found
+            parts[key] = entry.version
+    return parts
 
 
 def _current(table: pa.Table, versions: Mapping[str, str]) -> pa.Table:

@@ -176,8 +176,8 @@ def _judged(
         scores = [(share, row) for (share, _), row in zip(group, told, strict=True) if not isinstance(row, ScorerError)]
         judged.append(
             {
-                name: replace(one, value=sum(share * row[name].value for share, row in scores))
-                for name, one in scores[0][1].items()
+                name: replace(scored, value=sum(share * row[name].value for share, row in scores))
+                for name, scored in scores[0][1].items()
             }
         )
     return judged

@@ -31,7 +31,7 @@ from tasks.report.run_page import write_report
 from tasks.review.best import choose_of
 from tasks.review.decisions import Mark, load_marks, record_marks
 from tasks.review.score_table import score_table
-from tasks.run.inventory import take_stock
+from tasks.run.inventory import take_inventory
 from tasks.run.plan import Plan
 from tests.made_run import finish, plan_run, png
 
@@ -112,7 +112,7 @@ def _clip(plan: Plan) -> PlannedClip:
 
 
 def _sheet(store: Store, plan: Plan) -> object:
-    return draw_sheet(store, plan, choose_of(store, plan, take_stock(store, plan)))
+    return draw_sheet(store, plan, choose_of(store, plan, take_inventory(store, plan)))
 
 
 def _methods(store: Store, plan: Plan) -> object:

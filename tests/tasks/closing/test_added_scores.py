@@ -24,7 +24,7 @@ from tasks.closing.collect import close_run
 from tasks.errors import RunRefused, TaskError
 from tasks.messages import RescoreShard
 from tasks.review.score_table import score_table
-from tasks.run.inventory import take_stock
+from tasks.run.inventory import take_inventory
 from tasks.run.plan import Plan, RunInfo, published_scores_key, scores_key
 from tasks.run.scores import RunScores, publish_scores, read_scores
 from tasks.worker.rescore import rescore_shard
@@ -171,7 +171,7 @@ def test_a_picture_without_the_runs_own_scores_is_left_to_a_rerun(
     publish_scores(store, plan.run, RunScores(scores.table.filter(there), scores.parts))
     assert judge(store, plan, lines[0]) == 4
     publish(store, plan, lines[0])
-    assert lost not in take_stock(store, plan).scored
+    assert lost not in take_inventory(store, plan).scored
 
 
 def test_housekeeping_drops_parts_when_the_object_has_their_rows(
@@ -187,7 +187,7 @@ def test_housekeeping_drops_parts_when_the_object_has_their_rows(
     assert names(store, plan) == wanted
     assert judge(store, plan, lines[0]) == 0
     publish(store, plan, lines[0])
-    close_run(store, plan, take_stock(store, plan))
+    close_run(store, plan, take_inventory(store, plan))
     assert names(store, plan) == wanted
     globbed = duckdb.sql(f"select count(*) from '{store.root}/scores/**/*.parquet' where scorer = 'dinov2-small'")
     assert globbed.fetchall() == [(5 * len(NEW),)]
@@ -200,7 +200,7 @@ def test_an_object_that_names_no_scorers_keeps_their_rows(run: tuple[Store, Plan
     publish(store, plan, lines[0])
     wanted, scores = names(store, plan), read_scores(store, plan.run)
     publish_scores(store, plan.run, RunScores(scores.table, scores.parts))
-    close_run(store, plan, take_stock(store, plan))
+    close_run(store, plan, take_inventory(store, plan))
     assert names(store, plan) == wanted and not read_scores(store, plan.run).added
     assert judge(store, plan, lines[1]) == 5
     publish(store, plan, lines[1])
@@ -234,7 +234,7 @@ def test_a_reader_in_another_process_never_sees_half(run: tuple[Store, Plan], li
         judge(store, plan, lines[0])
         publish(store, plan, lines[0])
         for _ in range(3):
-            close_run(store, plan, take_stock(store, plan))
+            close_run(store, plan, take_inventory(store, plan))
         looks, globbed, product = end()
     assert looks >= 5
     assert set(globbed) <= {0, 5 * len(NEW)} and set(product) <= {0, 5 * len(NEW)}

@@ -12,7 +12,7 @@ from manifests import layout
 from manifests.store.store import Store
 from tasks.closing.collect import close_run
 from tasks.closing.status import full_status
-from tasks.run.inventory import take_stock
+from tasks.run.inventory import take_inventory
 from tasks.run.plan import Plan, PlannedSample
 from tests.made_run import finish, plan_run
 
@@ -31,7 +31,7 @@ def judged(store: Store, plan: Plan, passed: list[bool | None]) -> dict[str, Any
         check = {"attempt": 1, "attempts": 1, "passed": verdict, "failed": failed}
         check |= {"measures": {"split_image": 0.9}, "limits": {} if verdict is None else {"split_image": 0.5}}
         store.replace(key, json.dumps(json.loads(store.read(key)) | {"check": check}).encode())
-    close_run(store, plan, take_stock(store, plan), (), {})
+    close_run(store, plan, take_inventory(store, plan), (), {})
     return dict(json.loads(store.read(layout.run_key(plan.run.run_id, "run.json"))))
 
 

@@ -35,7 +35,7 @@ from tasks.measuring.methods_comparison import gather_methods
 from tasks.measuring.methods_report import report_text, table_rows, write_methods
 from tasks.messages import DrawMethod, GenerateShard, ScoreShard, TrainMethod, TrainPack
 from tasks.planning.make import make_plan, publish
-from tasks.run.inventory import take_stock
+from tasks.run.inventory import take_inventory
 from tasks.run.plan import Plan, PlannedSample
 from tasks.run.scores import read_scores
 from tasks.worker.generate import generate_shard
@@ -68,7 +68,7 @@ class Bench:
             score_shard(self.resident, ScoreShard(run_id, shard.shard_id))
         count = len(self.plan.samples)
         timings = {"trained": 4, "train_seconds": 8.0, "drawn": count, "sample_seconds": 2.0}
-        close_run(self.store, self.plan, take_stock(self.store, self.plan), (), timings)
+        close_run(self.store, self.plan, take_inventory(self.store, self.plan), (), timings)
 
     def work_off(self, method: str) -> tuple[int, int]:
         """How many adapters were trained and pictures drawn."""

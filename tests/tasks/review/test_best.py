@@ -22,7 +22,7 @@ from tasks.review.best import Choice, choose
 from tasks.review.decisions import Mark, record_marks
 from tasks.review.redo import record_review
 from tasks.review.score_table import render, score_table
-from tasks.run.inventory import take_stock
+from tasks.run.inventory import take_inventory
 from tasks.run.plan import Plan, PlannedSample, load_plan
 from tasks.worker.generate import encode_png
 from tests.made_run import finish, plan_run
@@ -165,7 +165,7 @@ def test_what_a_reviewer_says_goes_before_the_score(tmp_path: Path) -> None:
     assert added.candidate_of == plan.samples[0].sample_id
     record_marks(store, plan.run.run_id, [Mark(plan.samples[1].sample_id, "keep", "Ada", mark.decided_at)])
     plan = load_plan(store, plan.run.run_id)
-    write_choice(store, plan, take_stock(store, plan))
+    write_choice(store, plan, take_inventory(store, plan))
     after = best_of(store, plan)
     moved, kept = after[plan.samples[0].sample_id], after[plan.samples[1].sample_id]
     assert moved["sample_id"] not in (winner, added.sample_id) and moved["chosen_by"] == "score"

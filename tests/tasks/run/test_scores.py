@@ -16,7 +16,7 @@ from manifests.tables.parquet import to_parquet_bytes, to_table
 from manifests.tables.run import PLAN, SCORES
 from tasks.closing.collect import close_run
 from tasks.planning.group import plan_rows
-from tasks.run.inventory import take_stock
+from tasks.run.inventory import take_inventory
 from tasks.run.plan import Pack, Plan, PlannedAdapter, PlannedSample, RunInfo, Shard, published_scores_key, scores_key
 from tasks.run.scores import publish_scores, read_scores
 from tests.made_run import record_reads
@@ -140,7 +140,7 @@ def test_a_young_run_and_one_that_somebody_works_on_are_left_alone(
 def test_closing_a_run_publishes_its_scores(store: Store) -> None:
     plan = planned_run(store)
     score(store, plan, plan.shards[0])
-    close_run(store, plan, take_stock(store, plan))
+    close_run(store, plan, take_inventory(store, plan))
     (key,) = store.list(layout.SCORES_PREFIX)
     assert key == layout.scores_part_key(plan.run.created_at.date(), "run-a", "0")
 

@@ -13,7 +13,7 @@ from manifests.tables.run import ADAPTERS, FAULTS
 from tasks.closing.collect import close_run
 from tasks.closing.status import full_status
 from tasks.messages import Advance
-from tasks.run.inventory import take_stock
+from tasks.run.inventory import take_inventory
 from tasks.worker import attempts
 from tests.in_process import InProcessSlot
 from tests.tiny import save_tiny_base
@@ -39,7 +39,7 @@ def test_a_check_that_is_only_told_changes_neither_ids_nor_bytes(tmp_path: Path,
         check = marker["check"]
         assert (check["attempt"], check["attempts"], check["passed"], check["limits"]) == (1, 1, None, {})
         assert 0 < check["measures"]["reconstruction_distance"] < 150 and len(check["measures"]) == 4
-    close_run(told.store, told.plan, take_stock(told.store, told.plan))
+    close_run(told.store, told.plan, take_inventory(told.store, told.plan))
     rows = told.table("adapters", ADAPTERS)
     assert [row["passed"] for row in rows] == [None, None] and all(row["white_background"] is not None for row in rows)
 
@@ -79,7 +79,7 @@ def test_what_never_passes_is_kept_at_its_best_and_is_a_fault(tmp_path: Path, ba
         assert (marker["check"]["passed"], marker["check"]["failed"]) == (False, ["reconstruction_distance"])
         assert marker["settings"]["check"]["attempts"] == 3
     assert slot.store.list(f"runs/{slot.plan.run.run_id}/checkpoints/") == {}
-    outcome = close_run(slot.store, slot.plan, take_stock(slot.store, slot.plan))
+    outcome = close_run(slot.store, slot.plan, take_inventory(slot.store, slot.plan))
     told = [row for row in slot.table("faults", FAULTS) if row["kind"] == "check"]
     assert {row["item"] for row in told} == {adapter.adapter_id for adapter in slot.plan.adapters}
     assert "none of 3 trainings of c0 passed its check; the best is kept" in {row["what"] for row in told}
