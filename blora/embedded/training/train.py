@@ -37,7 +37,7 @@ from blora.embedded.training.unet import (
 )
 
 WEIGHTS = {"denoise": 1.0, "deep": 1.0, "layout": 0.5, "lookup": 0.5}
-LOCAL, SETTLED = 0.9, 0.95
+LOCAL, SETTLED = 0.85, 0.95
 """Shares of attention on the right token from which batches are large, and from which the lookup needs no teaching."""
 
 
