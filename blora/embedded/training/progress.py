@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -42,13 +42,19 @@ class Budget:
 
 
 class Stop:
-    """Becomes true on SIGTERM or SIGINT, so that a step ends and is saved in place of being lost."""
+    """Becomes true on SIGTERM or SIGINT inside a `with`, so that a step ends and is saved in place of being lost."""
 
     def __init__(self) -> None:
-        """Take over both signals."""
         self.asked = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask)
+        self.before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        self.before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
@@ -181,7 +187,7 @@ def spend(training: Training, path: Path, minutes: float, save_minutes: float, d
     if before:
         training.resume(before)
     budget = Budget(minutes, before["spent"] if before else 0, device)
-    stop, mean = Stop(), None
+    mean = None
     saves, reports = Every(save_minutes * 60, time.monotonic()), Every(save_minutes * 60, budget.spent)
 
     def report() -> None:
@@ -191,13 +197,14 @@ def spend(training: Training, path: Path, minutes: float, save_minutes: float, d
         if sheet is not None:
             Image.fromarray(sheet).save(path.with_suffix(".png"))
 
-    while budget.done < 1 and not stop:
-        loss = training.step(budget.done)
-        mean = loss if mean is None else 0.98 * mean + 0.02 * loss
-        if reports.due(budget.spent):
-            report()
-        if saves.due(time.monotonic()):
-            save(path, training.state() | {"spent": budget.spent})
+    with Stop() as stop:
+        while budget.done < 1 and not stop:
+            loss = training.step(budget.done)
+            mean = loss if mean is None else 0.98 * mean + 0.02 * loss
+            if reports.due(budget.spent):
+                report()
+            if saves.due(time.monotonic()):
+                save(path, training.state() | {"spent": budget.spent})
     if not stop:
         report()
     save(path, training.state() | {"spent": budget.spent})

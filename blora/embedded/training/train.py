@@ -37,7 +37,7 @@ from blora.embedded.training.unet import (
 )
 
 WEIGHTS = {"denoise": 1.0, "deep": 1.0, "layout": 0.5, "lookup": 0.5}
-LOCAL, SETTLED = 0.9, 0.95
+LOCAL, SETTLED = 0.85, 0.95
 """Shares of attention on the right token from which batches are large, and from which the lookup needs no teaching."""
 
 
@@ -177,7 +177,7 @@ def train(args: argparse.Namespace) -> None:
         training.resume(before)
     budget = progress.Budget(args.minutes, before["spent"] if before else 0, args.device)
     bench = judge.GainJudge(pictures, batches, args.device)
-    stop, saves = progress.Stop(), progress.Every(args.save_minutes * 60, time.monotonic())
+    saves = progress.Every(args.save_minutes * 60, time.monotonic())
     judged = progress.Every(args.judge_minutes * 60, before["judged"] if before else 0.0)
     count = before["judgements"] if before else 0
 
@@ -185,21 +185,27 @@ def train(args: argparse.Namespace) -> None:
         extra = {"spent": budget.spent, "judged": judged.last, "judgements": count}
         progress.save(path, training.state() | extra)
 
-    while budget.done < 1 and not stop:
-        training.step(budget.done)
-        if training.steps % 50 == 0:
-            now = {"seconds": budget.spent, "steps": training.steps, "pictures": training.seen, "batch": training.batch}
-            progress.log(log, kind="step", **now, **training.means)
-        if judged.due(budget.spent) or budget.done >= 1:
-            training.averaged.swap()
-            found = bench.measure(trainee)
-            progress.log(log, kind="judge", seconds=budget.spent, pictures=training.seen, **found)
-            if count % 2 == 0 or budget.done >= 1:
-                bench.sheet(trainee, args.data / "sheets" / f"{training.seen:08d}.png")
-            training.averaged.swap()
-            count += 1
-        if saves.due(time.monotonic()):
-            checkpoint()
+    def judge_average(drawn: bool) -> None:
+        training.averaged.swap()
+        found = bench.measure(trainee)
+        progress.log(log, kind="judge", seconds=budget.spent, pictures=training.seen, **found)
+        if drawn:
+            bench.sheet(trainee, args.data / "sheets" / f"{training.seen:08d}.png")
+        training.averaged.swap()
+
+    with progress.Stop() as stop:
+        while budget.done < 1 and not stop:
+            training.step(budget.done)
+            if training.steps % 50 == 0:
+                now = {"steps": training.steps, "pictures": training.seen, "batch": training.batch}
+                progress.log(log, kind="step", seconds=budget.spent, **now, **training.means)
+            if judged.due(budget.spent):
+                judge_average(drawn=count % 2 == 0)
+                count += 1
+            if saves.due(time.monotonic()):
+                checkpoint()
+    if not stop:
+        judge_average(drawn=True)
     checkpoint()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 import time
@@ -106,9 +107,9 @@ def test_the_lookup_is_learnt(prepared: Path) -> None:
     for _ in range(12):
         training.step(0.0)
     early = training.means["local"]
-    for _ in range(60):
+    for _ in range(40):
         training.step(0.0)
-    assert training.means["local"] > 1.5 * early
+    assert training.means["local"] > 1.3 * early
 
 
 def test_a_checkpoint_exports_to_a_pipeline_that_diffusers_loads(prepared: Path, tmp_path: Path) -> None:
@@ -135,6 +136,14 @@ def test_a_term_signal_saves_before_it_ends(prepared: Path) -> None:
     child.terminate()
     assert child.wait(120) == 0
     assert before < first <= torch.load(path, weights_only=True)["steps"]
+
+
+def test_signals_are_given_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with progress.Stop() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert stop
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_the_average_follows_and_swaps() -> None:
