@@ -25,6 +25,7 @@ class Network:
         self.name, self._wire = name, f"bl{number}"
         self._near, self._far = f"10.213.{number}.1", f"10.213.{number}.2"
         self._relays: list[socketserver.ThreadingTCPServer] = []
+        _remove_left_behind(name)
         _ip("netns", "add", name)
         _ip("link", "add", self._wire, "type", "veth", "peer", "name", "eth0", "netns", name)
         _ip("addr", "add", f"{self._near}/30", "dev", self._wire)
@@ -80,6 +81,13 @@ def missing_networks() -> str:
         return "ip or unshare is not installed"
     tried = subprocess.run(["unshare", "--net", "--uts", "true"], capture_output=True, text=True)
     return tried.stderr.strip() if tried.returncode else ""
+
+
+def _remove_left_behind(name: str) -> None:
+    """Remove the namespace of a session of tests that was killed; one in which something runs is another session's."""
+    asked = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True)
+    if asked.returncode == 0 and not asked.stdout.strip():
+        _ip("netns", "del", name)
 
 
 def _ip(*words: str) -> None:
