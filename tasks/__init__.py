@@ -1,5 +1,6 @@
-"""Effects: the only room where Prefect, storage and the GPU meet.
+"""Effects: where Prefect, storage and the GPU meet.
 
-``plan``, ``train``, ``generate``, ``score`` and ``collect`` know the store and the method but not Prefect: they run
-wherever a shard is handed over to. ``steps`` wraps them as Prefect tasks; ``slots`` is the hand-over on one machine.
+Only ``dispatch`` and ``operations`` know Prefect. ``worker`` knows the store and the method, and runs wherever a shard
+is handed over to. ``dispatch`` hands over: to the slots of this machine (``slots``) as Prefect tasks
+(``prefect_tasks``), and to any machine as flow runs (``work_pool``).
 """

@@ -1,6 +1,6 @@
 """Transient or permanent: which failures are worth another try.
 
-The error tree of this room::
+The error tree of this package::
 
     TaskError
     ├── SlotDied         the child process of a slot ended: killed, crashed, out of memory        (transient)
@@ -21,7 +21,7 @@ from manifests.faults import Fault
 
 
 class TaskError(Exception):
-    """Base of this room's errors; ``transient`` says whether a retry can help."""
+    """Base of this package's errors; ``transient`` says whether a retry can help."""
 
     transient = False
 

@@ -7,6 +7,7 @@ its own room and from rooms before it. A new file needs no entry; a new room nee
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -214,3 +215,14 @@ def test_only_one_module_of_ours_reads_the_environment() -> None:
     }
     # slots hands its own environment on to its children
     assert readers == {"tasks/environment.py", "tasks/dispatch/slots.py"}
+
+
+def test_a_face_that_lists_its_files_lists_what_is_there() -> None:
+    """Where the docstring of a room names files, it names each of the room's and no other."""
+    untrue: dict[str, list[str]] = {}
+    for face in (path for package in ROOMS for path in (ROOT / package).rglob("__init__.py")):
+        listed = set(re.findall(r"\b(\w+\.py)\b", ast.get_docstring(ast.parse(face.read_text())) or ""))
+        there = {path.name for path in face.parent.glob("*.py")} - {"__init__.py", "__main__.py"}
+        if listed and listed != there:
+            untrue[str(face.relative_to(ROOT))] = sorted(listed ^ there)
+    assert untrue == {}

@@ -2,5 +2,5 @@
 
 decisions.py    keep, reject, redo: checked, kept, last one wins    redo.py         another in a rejected one's stead
 score_order.py  which scores decide, and which way is better        score_table.py  scores as people read them
-best.py         the best of the candidates of each picture          crossed.py      how sure a mean difference is
+best.py         the best of the candidates of each picture
 """

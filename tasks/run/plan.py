@@ -1,6 +1,7 @@
 """A run and its plan as they lie in the store: ``runs/<run_id>/run.json`` and ``plan.parquet``.
 
-What every other module of this room works from: packs of adapters, shards of samples, and what they are called.
+Packs of adapters and shards of samples, what they are called, and how they are read; the inventory, the scores and the
+outcome of a run start from here.
 """
 
 from __future__ import annotations
