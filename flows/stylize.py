@@ -32,7 +32,7 @@ from tasks.closing.collect import already_closed, close_run
 from tasks.devices import chosen_devices
 from tasks.dispatch.artifacts import publish_artifacts
 from tasks.dispatch.flow_runs import cancel_shards, tell_endings
-from tasks.dispatch.work_pool import Fleet
+from tasks.dispatch.work_pool import WorkPool
 from tasks.errors import EndedWithFaults
 from tasks.planning.make import make_plan, publish, settings_of
 from tasks.run.heartbeat import at_work
@@ -131,8 +131,8 @@ def _work_here(store: Store, plan: Plan, selection: Selection, options: RunOptio
 
 def _work_on_pool(store: Store, plan: Plan, selection: Selection, options: RunOptions, held: Holdings | None) -> Board:
     """Have what is wanted done by the workers of the GPUs."""
-    with Fleet(store, plan.run.run_id, options.queue) as fleet:
-        board = Board(store, plan, selection, Pool(fleet, options.at_once), held)
+    with WorkPool(store, plan.run.run_id, options.queue) as work_pool:
+        board = Board(store, plan, selection, Pool(work_pool, options.at_once), held)
         board.run()
     return board
 

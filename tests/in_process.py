@@ -14,7 +14,7 @@ from manifests.tables.parquet import from_parquet_bytes
 from tasks.messages import Advance, TrainAnswer, TrainPack
 from tasks.planning.make import make_plan, publish
 from tasks.run.plan import Plan
-from tasks.worker.session import Resident
+from tasks.worker.session import Session
 from tasks.worker.train import train_pack
 from tests.flows.conftest import SETTINGS, Project
 
@@ -31,14 +31,14 @@ class InProcessSlot:
         self.plan: Plan = publish(self.store, make_plan(self.store, loaded))
         self.steps: list[tuple[int, int]] = []
         self.beats: list[str] = []
-        self.resident = Resident("cpu", self.store, self.note, self.beats.append)
+        self.session = Session("cpu", self.store, self.note, self.beats.append)
 
     def note(self, advance: Advance) -> None:
         self.steps.append((advance.done, advance.total))
 
     def train(self) -> TrainAnswer:
         (pack,) = self.plan.packs
-        return train_pack(self.resident, TrainPack(self.plan.run.run_id, pack.pack_id))
+        return train_pack(self.session, TrainPack(self.plan.run.run_id, pack.pack_id))
 
     def markers(self) -> list[dict[str, Any]]:
         keys = [layout.adapter_marker_key(adapter.adapter_id) for adapter in self.plan.adapters]

@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from flows.scheduling.place import Answer, Batch, Finish, Job, item_id
-from tasks.dispatch.work_pool import Fleet, FlowRunEnd
+from tasks.dispatch.work_pool import FlowRunEnd, WorkPool
 
 
 class Pool:
     """A work pool: some items a flow run, more while much is left: few runs are started, and all end together."""
 
-    def __init__(self, fleet: Fleet, at_once: int, most: int = 64) -> None:
-        """Hand over through `fleet`, at most `at_once` flow runs of at most `most` items."""
-        self._fleet, self._at_once, self._most = fleet, at_once, most
+    def __init__(self, work_pool: WorkPool, at_once: int, most: int = 64) -> None:
+        """Hand over through `work_pool`, at most `at_once` flow runs of at most `most` items."""
+        self._work_pool, self._at_once, self._most = work_pool, at_once, most
 
     def has_room(self, job: Job, in_flight: Counter[Job]) -> bool:
         """See `Place.has_room`."""
@@ -27,11 +27,11 @@ class Pool:
     def submit(self, batch: Batch, ended: Callable[[Finish], None]) -> None:
         """See `Place.submit`."""
         ids = tuple(item_id(item) for item in batch.items)
-        self.watch(self._fleet.start(batch.job == "train", ids, batch.only, f"{batch.job} {batch.names}"), ended)
+        self.watch(self._work_pool.start(batch.job == "train", ids, batch.only, f"{batch.job} {batch.names}"), ended)
 
     def going_on(self) -> Mapping[str, frozenset[str]]:
         """See `Place.going_on`; by the ids of the flow runs."""
-        return self._fleet.going_on()
+        return self._work_pool.going_on()
 
     def watch(self, name: str, ended: Callable[[Finish], None]) -> None:
         """See `Place.watch`."""
@@ -44,4 +44,4 @@ class Pool:
                 answer = Answer(attempt.spent, attempt.faults, elsewhere=True)
             ended(lambda: answer)
 
-        self._fleet.watch(name, finish)
+        self._work_pool.watch(name, finish)

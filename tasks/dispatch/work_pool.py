@@ -70,8 +70,8 @@ class _Watched:
     told: bool = False
 
 
-class Fleet:
-    """The flow runs of one run. Use as a context manager around a flow's work."""
+class WorkPool:
+    """The work pool as one run uses it: its flow runs there. Use as a context manager around a flow's work."""
 
     def __init__(self, store: Store, run_id: str, queue: str) -> None:
         """Hand over to the queue of that name."""
@@ -82,9 +82,9 @@ class Fleet:
         self._watched: dict[str, _Watched] = {}
         self._lock = threading.Lock()
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._poll_until_over, name=f"fleet {run_id}", daemon=True)
+        self._thread = threading.Thread(target=self._poll_until_over, name=f"work pool {run_id}", daemon=True)
 
-    def __enter__(self) -> Fleet:
+    def __enter__(self) -> WorkPool:
         """Have the flow run that all this is part of found by the run, and begin to ask."""
         flow_run_id = runtime.flow_run.root_flow_run_id
 

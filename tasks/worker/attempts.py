@@ -19,7 +19,7 @@ from blora.training.items import TrainItem, TrainResult
 from manifests import layout
 from manifests.faults import Fault
 from tasks.run.plan import Pack, PlannedAdapter, RunInfo
-from tasks.worker.session import Resident
+from tasks.worker.session import Session
 
 TrainPass = Callable[[list[TrainItem], int], Sequence[TrainResult]]
 """Trains some items; told the number of the attempt."""
@@ -46,7 +46,7 @@ class Attempt:
 
 
 def train_until_good(
-    resident: Resident, run: RunInfo, adapters: Sequence[PlannedAdapter], train_pass: TrainPass
+    session: Session, run: RunInfo, adapters: Sequence[PlannedAdapter], train_pass: TrainPass
 ) -> list[Attempt]:
     """Train adapters until each has passed its check, or has had its attempts.
 
@@ -56,8 +56,8 @@ def train_until_good(
     tried: dict[str, list[Attempt]] = {adapter.adapter_id: [] for adapter in adapters}
     due = list(adapters)
     for number in range(1, max(1, run.settings.check.attempts) + 1):
-        results = train_pass([training_item(resident, adapter, number) for adapter in due], number)
-        verdicts = _check(resident, run, due, results)
+        results = train_pass([training_item(session, adapter, number) for adapter in due], number)
+        verdicts = _check(session, run, due, results)
         for adapter, result, verdict in zip(due, results, verdicts, strict=True):
             tried[adapter.adapter_id].append(Attempt(number, result, verdict))
         due = [adapter for adapter in due if tried[adapter.adapter_id][-1].is_wanting]
@@ -76,9 +76,9 @@ def checkpoint_keys(run: RunInfo, pack: Pack) -> list[str]:
     return [checkpoint_key(run, pack, number) for number in range(1, max(1, run.settings.check.attempts) + 1)]
 
 
-def training_item(resident: Resident, adapter: PlannedAdapter, number: int = 1) -> TrainItem:
+def training_item(session: Session, adapter: PlannedAdapter, number: int = 1) -> TrainItem:
     """What an adapter of a plan is trained on, at an attempt."""
-    pictures = tuple(resident.picture(layout.image_key(image_id)) for image_id in adapter.image_ids)
+    pictures = tuple(session.picture(layout.image_key(image_id)) for image_id in adapter.image_ids)
     # Only what follows from the adapter's id: names differ between manifests, the bytes of an adapter must not.
     metadata = {"adapter_id": adapter.adapter_id, "image_ids": ",".join(adapter.image_ids)}
     key = adapter.adapter_id if number == 1 else f"{adapter.adapter_id} attempt {number}"
@@ -98,18 +98,18 @@ def diverged(adapter: PlannedAdapter, result: TrainResult) -> Fault:
 
 
 def _check(
-    resident: Resident, run: RunInfo, adapters: Sequence[PlannedAdapter], results: Sequence[TrainResult]
+    session: Session, run: RunInfo, adapters: Sequence[PlannedAdapter], results: Sequence[TrainResult]
 ) -> list[Verdict | None]:
     """A verdict for each adapter that was trained; none where checks are off or the device has no room for them."""
-    images = [resident.picture(layout.image_key(adapter.image_ids[0])) for adapter in adapters]
+    images = [session.picture(layout.image_key(adapter.image_ids[0])) for adapter in adapters]
     trained = [
         (result.adapter, image) for result, image in zip(results, images, strict=True) if result.adapter is not None
     ]
     if not run.settings.check.attempts or not trained:
         return [None for _ in results]
-    base = resident.base(run.base, run.settings.train.precision)
+    base = session.base(run.base, run.settings.train.precision)
     try:
-        drawing = resident.drawing(run.base, reconstruction_settings(run.settings))
+        drawing = session.drawing(run.base, reconstruction_settings(run.settings))
         verdicts = iter(check_adapters(base, trained, run.settings, drawing=drawing))
     except OutOfMemoryError:
         return [None for _ in results]

@@ -31,7 +31,7 @@ from manifests.store.store import Store
 from tasks.messages import Advance, GenerateAnswer, GenerateShard
 from tasks.pictures import encoded
 from tasks.run.plan import PlannedSample, RunInfo, Shard
-from tasks.worker.session import Pixels, Resident
+from tasks.worker.session import Pixels, Session
 
 WRITERS = 2
 """Threads that encode and write pictures of one batch, and load the adapters of the next, while a batch is drawn."""
@@ -45,10 +45,10 @@ UNTOLD = ("_name", "text", "candidate_of")
 """What differs from manifest to manifest, and is no part of a picture."""
 
 
-def generate_shard(resident: Resident, job: GenerateShard) -> GenerateAnswer:
+def generate_shard(session: Session, job: GenerateShard) -> GenerateAnswer:
     """Make every picture of a shard exist whose adapters do."""
-    plan, shard = resident.shard(job.run_id, job.shard_id)
-    todo = _missing(resident.store, shard, None if job.only is None else frozenset(job.only))
+    plan, shard = session.shard(job.run_id, job.shard_id)
+    todo = _missing(session.store, shard, None if job.only is None else frozenset(job.only))
     done = len(shard.samples) - sum(len(batch) for batch, _ in todo)
     drawn: list[str] = []
     orphans: list[str] = []
@@ -56,17 +56,17 @@ def generate_shard(resident: Resident, job: GenerateShard) -> GenerateAnswer:
     writes: list[Future[str | None]] = []
     started, busy_seconds = time.monotonic(), 0.0
     with ThreadPoolExecutor(WRITERS) as threads:
-        loads = deque(threads.submit(_draws, resident, batch, plan.run.run_id) for batch, _ in todo[:1])
+        loads = deque(threads.submit(_draws, session, batch, plan.run.run_id) for batch, _ in todo[:1])
         for number, (batch, missing) in enumerate(todo):
             draws, lost, torn = loads.popleft().result()
             for following, _ in todo[number + 1 : number + 2]:
-                loads.append(threads.submit(_draws, resident, following, plan.run.run_id))
+                loads.append(threads.submit(_draws, session, following, plan.run.run_id))
             orphans += [planned.sample_id for planned in missing if planned.sample_id in lost]
             faults += [_fault(planned, torn[planned.sample_id]) for planned in missing if planned.sample_id in torn]
             wanted = {planned.sample_id for planned in missing} - lost - torn.keys()
             if wanted:
                 began = time.monotonic()
-                pictures = _sample(resident, plan.run, draws)
+                pictures = _sample(session, plan.run, draws)
                 busy_seconds += time.monotonic() - began
                 drawn += _written(writes)  # of the batch before: no more than one waits in memory
                 writes = []
@@ -76,12 +76,12 @@ def generate_shard(resident: Resident, job: GenerateShard) -> GenerateAnswer:
                     if isinstance(made, BloraError):
                         faults.append(_fault(planned, made))
                     else:
-                        writes.append(threads.submit(_write, resident, planned, made, plan.run))
+                        writes.append(threads.submit(_write, session, planned, made, plan.run))
             done += len(batch)
             if number + 1 < len(todo):
-                resident.emit(Advance("sample", shard.shard_id, done, len(shard.samples)))
+                session.emit(Advance("sample", shard.shard_id, done, len(shard.samples)))
         drawn += _written(writes)
-    resident.emit(Advance("sample", shard.shard_id, done, len(shard.samples)))
+    session.emit(Advance("sample", shard.shard_id, done, len(shard.samples)))
     return GenerateAnswer(
         drawn=tuple(drawn),
         without_adapter=tuple(orphans),
@@ -106,14 +106,14 @@ def _missing(
 
 
 def _draws(
-    resident: Resident, batch: tuple[PlannedSample, ...], run_id: str
+    session: Session, batch: tuple[PlannedSample, ...], run_id: str
 ) -> tuple[list[Draw], set[str], dict[str, BloraError]]:
     """The draws of a batch; ids of those without an adapter, and why others cannot be had: both keep their place."""
     draws, lost, torn = [], set(), {}
     for planned in batch:
         draw: Draw | None = None
         try:
-            draw = _draw(resident, planned, run_id)
+            draw = _draw(session, planned, run_id)
         except Missing:
             lost.add(planned.sample_id)
         except BloraError as error:
@@ -122,9 +122,9 @@ def _draws(
     return draws, lost, torn
 
 
-def _sample(resident: Resident, run: RunInfo, draws: list[Draw]) -> list[Pixels | BloraError]:
-    base = resident.base(run.base, run.settings.sample.precision)
-    return sample_each(base, draws, resident.drawing(run.base, run.settings.sample))
+def _sample(session: Session, run: RunInfo, draws: list[Draw]) -> list[Pixels | BloraError]:
+    base = session.base(run.base, run.settings.sample.precision)
+    return sample_each(base, draws, session.drawing(run.base, run.settings.sample))
 
 
 def _fault(planned: PlannedSample, error: BloraError) -> Fault:
@@ -138,9 +138,9 @@ def _fault(planned: PlannedSample, error: BloraError) -> Fault:
     )
 
 
-def _write(resident: Resident, planned: PlannedSample, pixels: Pixels, run: RunInfo) -> str | None:
+def _write(session: Session, planned: PlannedSample, pixels: Pixels, run: RunInfo) -> str | None:
     """Write one picture; its id if it was not there."""
-    there = resident.store.write_once(planned.key, encode_png(pixels, planned, run))
+    there = session.store.write_once(planned.key, encode_png(pixels, planned, run))
     return planned.sample_id if there else None
 
 
@@ -149,7 +149,7 @@ def _written(writes: list[Future[str | None]]) -> list[str]:
     return [sample_id for write in writes if (sample_id := write.result())]
 
 
-def _draw(resident: Resident, planned: PlannedSample, run_id: str) -> Draw:
+def _draw(session: Session, planned: PlannedSample, run_id: str) -> Draw:
     """The draw of a planned sample.
 
     Raises:
@@ -157,31 +157,31 @@ def _draw(resident: Resident, planned: PlannedSample, run_id: str) -> Draw:
         KeyMismatchError: One cannot be read, or they cannot be mixed.
     """
     return Draw(
-        content=_half(resident, planned, "content"),
-        style=_half(resident, planned, "style"),
+        content=_half(session, planned, "content"),
+        style=_half(session, planned, "style"),
         prompt=planned.prompt,
         seed=planned.seed,
         content_strength=planned.content_strength or 0.0,
         style_strength=planned.style_strength or 0.0,
         content_prompt=planned.content_prompt,
         negative_prompt=planned.negative_prompt,
-        palette=_palette(resident, planned, run_id),
+        palette=_palette(session, planned, run_id),
     )
 
 
-def _palette(resident: Resident, planned: PlannedSample, run_id: str) -> Palette | None:
+def _palette(session: Session, planned: PlannedSample, run_id: str) -> Palette | None:
     """Whose colours a picture gets: of several pictures, those of the one with the largest weight."""
     if planned.colour_of is None or planned.colour_by is None or planned.colour_amount is None:
         return None
     heaviest = max(planned.parts(cast("Half", planned.colour_of)), key=lambda part: part.weight)
-    image_id = resident.plan(run_id).adapter(heaviest.adapter_id).image_ids[0]
-    picture = resident.picture(layout.image_key(image_id))
+    image_id = session.plan(run_id).adapter(heaviest.adapter_id).image_ids[0]
+    picture = session.picture(layout.image_key(image_id))
     return Palette(picture, cast("Method", planned.colour_by), planned.colour_amount)
 
 
-def _half(resident: Resident, planned: PlannedSample, half: Half) -> Adapter | None:
+def _half(session: Session, planned: PlannedSample, half: Half) -> Adapter | None:
     """A side's adapter, several of a mix as one; None where the prompt says the side."""
-    parts = [(resident.half(part.adapter_id, half), part.weight) for part in planned.parts(half)]
+    parts = [(session.half(part.adapter_id, half), part.weight) for part in planned.parts(half)]
     return parts[0][0] if len(parts) == 1 else blend_adapters(parts) if parts else None
 
 

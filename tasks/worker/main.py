@@ -36,10 +36,10 @@ from tasks.worker.methods import draw_method, train_method
 from tasks.worker.probe import probe_part
 from tasks.worker.rescore import rescore_shard
 from tasks.worker.score import score_shard
-from tasks.worker.session import Resident
+from tasks.worker.session import Session
 from tasks.worker.train import train_pack
 
-JOBS: Mapping[type, Callable[[Resident, Any], JobAnswer]] = {
+JOBS: Mapping[type, Callable[[Session, Any], JobAnswer]] = {
     TrainPack: train_pack,
     GenerateShard: generate_shard,
     ScoreShard: score_shard,
@@ -76,11 +76,11 @@ def main(device: str, store_root: str, answer_fd: int) -> None:
         with one_at_a_time:
             answers.write(to_line(number, message))
 
-    resident = Resident(device, Store.open(store_root), send, lambda doing: send(Heartbeat(doing)))
+    session = Session(device, Store.open(store_root), send, lambda doing: send(Heartbeat(doing)))
     while True:
         number, job = from_line(requests.get())
         try:
-            send(JOBS[type(job)](resident, job))
+            send(JOBS[type(job)](session, job))
         except Exception as error:
             traceback.print_exc()
             send(JobError(type(error).__name__, str(error), is_transient(error)))

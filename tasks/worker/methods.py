@@ -55,34 +55,34 @@ from tasks.run.plan import Plan, PlannedSample
 from tasks.worker.attempts import diverged, training_item
 from tasks.worker.generate import png_with
 from tasks.worker.score import judge
-from tasks.worker.session import Pixels, Resident
+from tasks.worker.session import Pixels, Session
 
 LAYERS_KEPT: Final = 16
 """Adapters of all attention that stay in memory while a shard is drawn."""
 
 
-def train_method(resident: Resident, job: TrainMethod) -> MethodAnswer:
+def train_method(session: Session, job: TrainMethod) -> MethodAnswer:
     """Make the adapters of a pack exist in the way of a method that trains.
 
     Raises:
         OutOfMemoryError: the pack does not fit on the device.
     """
     method = job.method
-    plan, pack = resident.pack(job.run_id, job.pack_id)
+    plan, pack = session.pack(job.run_id, job.pack_id)
     keys = {adapter.adapter_id: _weights_key(plan, method, adapter.adapter_id) for adapter in pack.adapters}
-    there = resident.store.list(methods_key(plan, method))
+    there = session.store.list(methods_key(plan, method))
     missing = [adapter for adapter in pack.adapters if keys[adapter.adapter_id] not in there]
     if not missing:
         return MethodAnswer()
     run = plan.run
-    base = resident.base(run.base, run.settings.train.precision)
-    settings = resident.training(run.base, run.settings.train, len(pack.adapters))
-    items = [training_item(resident, adapter) for adapter in pack.adapters]
+    base = session.base(run.base, run.settings.train.precision)
+    settings = session.training(run.base, run.settings.train, len(pack.adapters))
+    items = [training_item(session, adapter) for adapter in pack.adapters]
     label = f"{method}: training {pack.index + 1} of {len(plan.packs)}"
 
     def watch(report: StepReport) -> None:
         if report.step == report.steps or report.step % 10 == 0:
-            resident.emit(Advance("method", label, report.step, report.steps))
+            session.emit(Advance("method", label, report.step, report.steps))
 
     began = time.monotonic()
     results = train(base, items, settings, layers=attention_layers(base.unet), on_step=watch)
@@ -97,19 +97,19 @@ def train_method(resident: Resident, job: TrainMethod) -> MethodAnswer:
         numbers = sum(f.down.numel() + f.up.numel() for f in result.adapter.layers.values())
         costs[adapter.adapter_id] = {"seconds": seconds, "bytes": 2 * numbers}
         if adapter in missing:
-            resident.store.write_once(keys[adapter.adapter_id], pack_whole(result.adapter, {}))
+            session.store.write_once(keys[adapter.adapter_id], pack_whole(result.adapter, {}))
             trained.append(adapter.adapter_id)
-    RunFolder(resident.store, run.run_id).write_json_once(method_file(method, f"{pack.pack_id}.json"), costs)
+    RunFolder(session.store, run.run_id).write_json_once(method_file(method, f"{pack.pack_id}.json"), costs)
     return MethodAnswer(trained=tuple(trained), faults=tuple(faults))
 
 
-def draw_method(resident: Resident, job: DrawMethod) -> MethodAnswer:
+def draw_method(session: Session, job: DrawMethod) -> MethodAnswer:
     """Make the pictures of a shard exist in the way of a method, and their scores by the run's scorers."""
     method = job.method
-    plan, shard = resident.shard(job.run_id, job.shard_id)
-    there = resident.store.list(methods_key(plan, method))
+    plan, shard = session.shard(job.run_id, job.shard_id)
+    there = session.store.list(methods_key(plan, method))
     load = lru_cache(maxsize=LAYERS_KEPT)(
-        lambda adapter_id: unpack_whole(resident.store.read(_weights_key(plan, method, adapter_id)))
+        lambda adapter_id: unpack_whole(session.store.read(_weights_key(plan, method, adapter_id)))
     )
     drawn: list[str] = []
     seconds = 0.0
@@ -118,22 +118,22 @@ def draw_method(resident: Resident, job: DrawMethod) -> MethodAnswer:
         missing = [planned for planned in samples if sample_key_of(plan, method, planned) not in there]
         if missing:
             run = plan.run
-            base = None if method == "magenta" else resident.base(run.base, run.settings.sample.precision)
+            base = None if method == "magenta" else session.base(run.base, run.settings.sample.precision)
             began = time.monotonic()
-            pictures = _draw(resident, plan, method, samples, base, load)
-            drawn += _write(resident, plan, method, zip(samples, pictures, strict=True), missing)
+            pictures = _draw(session, plan, method, samples, base, load)
+            drawn += _write(session, plan, method, zip(samples, pictures, strict=True), missing)
             seconds += time.monotonic() - began
         label = f"{method}: drawing {shard.index + 1} of {len(plan.shards)}"
-        resident.emit(Advance("method", label, number + 1, len(shard.batches)))
+        session.emit(Advance("method", label, number + 1, len(shard.batches)))
     if drawn:
         told = {"drawn": len(drawn), "seconds": seconds}
-        RunFolder(resident.store, job.run_id).write_json(method_file(method, f"{shard.shard_id}.json"), told)
-    scored = _score(resident, plan, method, shard.shard_id, shard.samples)
+        RunFolder(session.store, job.run_id).write_json(method_file(method, f"{shard.shard_id}.json"), told)
+    scored = _score(session, plan, method, shard.shard_id, shard.samples)
     return MethodAnswer(drawn=tuple(drawn), scored=tuple(scored))
 
 
 def _draw(
-    resident: Resident,
+    session: Session,
     plan: Plan,
     method: str,
     samples: Sequence[PlannedSample],
@@ -142,7 +142,7 @@ def _draw(
 ) -> list[Pixels | None]:
     """Draw a batch, by a `base` or without; None in the place of a picture that failed or whose adapter diverged."""
     if base is None:
-        return [_stylised(resident, plan, planned) for planned in samples]
+        return [_stylised(session, plan, planned) for planned in samples]
     draws: list[Draw | None] = []
     for planned in samples:
         try:
@@ -152,14 +152,14 @@ def _draw(
     blank = next((draw for draw in draws if draw is not None), None)
     if blank is None:
         return [None for _ in draws]
-    settings = resident.drawing(plan.run.base, plan.run.settings.sample)
+    settings = session.drawing(plan.run.base, plan.run.settings.sample)
     drawn = sample_each(base, [draw or blank for draw in draws], settings)  # every place: the others keep theirs
     return [None if draw is None or isinstance(made, BloraError) else made
             for draw, made in zip(draws, drawn, strict=True)]  # fmt: skip
 
 
 def _write(
-    resident: Resident,
+    session: Session,
     plan: Plan,
     method: str,
     pictures: Iterable[tuple[PlannedSample, Pixels | None]],
@@ -169,7 +169,7 @@ def _write(
     written = []
     for planned, picture in pictures:
         if picture is not None and planned in missing:
-            resident.store.write_once(sample_key_of(plan, method, planned), _png(picture, plan, method, planned))
+            session.store.write_once(sample_key_of(plan, method, planned), _png(picture, plan, method, planned))
             written.append(planned.sample_id)
     return written
 
@@ -192,11 +192,11 @@ def _magenta() -> Magenta:
     return Magenta()
 
 
-def _stylised(resident: Resident, plan: Plan, planned: PlannedSample) -> Pixels:
+def _stylised(session: Session, plan: Plan, planned: PlannedSample) -> Pixels:
     """The content picture, cut to the shape of what is drawn as training cuts it, in the style of the other."""
     settings = plan.run.settings.sample
     content, style = (
-        resident.picture(layout.image_key(plan.adapter(side).image_ids[0]))
+        session.picture(layout.image_key(plan.adapter(side).image_ids[0]))
         for side in (planned.content_id, planned.style_id)
     )
     height, width = content.shape[:2]
@@ -207,17 +207,17 @@ def _stylised(resident: Resident, plan: Plan, planned: PlannedSample) -> Pixels:
     return _magenta().stylise(cut, style, (settings.width_px, settings.height_px))
 
 
-def _score(resident: Resident, plan: Plan, method: str, shard_id: str, samples: Sequence[PlannedSample]) -> list[str]:
+def _score(session: Session, plan: Plan, method: str, shard_id: str, samples: Sequence[PlannedSample]) -> list[str]:
     """Judge the pictures of a shard that have no scores yet."""
-    run, part = RunFolder(resident.store, plan.run.run_id), method_scores_files(method).file(shard_id)
+    run, part = RunFolder(session.store, plan.run.run_id), method_scores_files(method).file(shard_id)
     rows = run.rows(part)
     known = {row["blora_sample_id"] for row in rows}
     unscored = [planned for planned in samples if comparable(planned) and planned.sample_id not in known]
     judged = judge(
-        resident,
+        session,
         plan,
         unscored,
-        lambda: resident.scorers(plan.run.settings.score),
+        lambda: session.scorers(plan.run.settings.score),
         lambda planned: sample_key_of(plan, method, planned),
     )
     if judged.ids:

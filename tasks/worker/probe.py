@@ -11,23 +11,23 @@ from manifests.tables.measuring import PROBES
 from manifests.tables.parquet import to_parquet_bytes, to_table
 from tasks.measuring.block_probe import PART_PAIRS, load_probe, rows_of
 from tasks.messages import Advance, ProbeAnswer, ProbePart
-from tasks.worker.session import Resident
+from tasks.worker.session import Session
 
 
-def probe_part(resident: Resident, job: ProbePart) -> ProbeAnswer:
+def probe_part(session: Session, job: ProbePart) -> ProbeAnswer:
     """Make the readings of a part exist."""
-    probe = load_probe(resident.store, job.probe_id)
+    probe = load_probe(session.store, job.probe_id)
     key = probe.part_key(job.part)
-    if resident.store.exists(key):
+    if session.store.exists(key):
         return ProbeAnswer()
     started = time.monotonic()
     settings = probe.settings
-    model = resident.model(probe.base, settings.sample.precision)
-    clip = resident.clip(settings.score.clip_model, settings.score.clip_pretrained)
+    model = session.model(probe.base, settings.sample.precision)
+    clip = session.clip(settings.score.clip_model, settings.score.clip_pretrained)
     first = job.part * PART_PAIRS
 
     def tell(done: int, total: int) -> None:
-        resident.emit(Advance("probe", str(job.part), done, total))
+        session.emit(Advance("probe", str(job.part), done, total))
 
     readings = measure(
         model,
@@ -39,5 +39,5 @@ def probe_part(resident: Resident, job: ProbePart) -> ProbeAnswer:
     )
     numbered = [replace(reading, pair=first + reading.pair) for reading in readings]
     rows = rows_of(probe, numbered, (clip.name, clip.version))
-    resident.store.write_once(key, to_parquet_bytes(to_table(rows, PROBES)))
+    session.store.write_once(key, to_parquet_bytes(to_table(rows, PROBES)))
     return ProbeAnswer(len(rows), time.monotonic() - started)

@@ -23,28 +23,28 @@ from manifests.tables.run import SHARD_SCORES_FILES
 from tasks.messages import Advance, ScoreAnswer, ScoreShard
 from tasks.report.thumbnails import write_shard_thumbnails
 from tasks.run.plan import Plan, PlannedSample
-from tasks.worker.session import Pixels, Resident
+from tasks.worker.session import Pixels, Session
 
 READERS = 4  # pictures read and decoded at once
 
 
-def score_shard(resident: Resident, job: ScoreShard) -> ScoreAnswer:
+def score_shard(session: Session, job: ScoreShard) -> ScoreAnswer:
     """Make every picture of a shard that exists have its scores.
 
     Rows that are there are kept; pictures that came later are added to the same part.
     """
-    plan, shard = resident.shard(job.run_id, job.shard_id)
-    run, part = RunFolder(resident.store, job.run_id), SHARD_SCORES_FILES.file(shard.shard_id)
+    plan, shard = session.shard(job.run_id, job.shard_id)
+    run, part = RunFolder(session.store, job.run_id), SHARD_SCORES_FILES.file(shard.shard_id)
     rows = run.rows(part)
     known = {row["sample_id"] for row in rows}
     started = time.monotonic()
     unscored = [sample for sample in shard.samples if sample.sample_id not in known]
-    judged = judge(resident, plan, unscored, lambda: resident.scorers(plan.run.settings.score))
+    judged = judge(session, plan, unscored, lambda: session.scorers(plan.run.settings.score))
     if judged.ids:
         run.write(part, [*rows, *judged.rows])
-        at_hand = {s.sample_id: Image.fromarray(resident.picture(s.key)) for s in unscored if s.sample_id in judged.ids}
-        write_shard_thumbnails(resident.store, job.run_id, shard.samples, dict.fromkeys(known) | at_hand)
-    resident.emit(Advance("score", shard.shard_id, len(shard.samples), len(shard.samples)))
+        at_hand = {s.sample_id: Image.fromarray(session.picture(s.key)) for s in unscored if s.sample_id in judged.ids}
+        write_shard_thumbnails(session.store, job.run_id, shard.samples, dict.fromkeys(known) | at_hand)
+    session.emit(Advance("score", shard.shard_id, len(shard.samples), len(shard.samples)))
     seconds = time.monotonic() - started
     return ScoreAnswer(tuple(judged.ids), tuple(judged.faults), seconds, judged.busy_seconds)
 
@@ -67,7 +67,7 @@ class Judged:
 
 
 def judge(
-    resident: Resident,
+    session: Session,
     plan: Plan,
     samples: Sequence[PlannedSample],
     scorers: Callable[[], Sequence[Scorer]],
@@ -76,7 +76,7 @@ def judge(
     """Judge those of some pictures that are there; one that cannot be judged keeps no other from it.
 
     Args:
-        resident: the slot's working set.
+        session: the slot's working set.
         plan: their plan.
         samples: the pictures.
         scorers: gives the scorers; not called where there is nothing to judge.
@@ -86,13 +86,13 @@ def judge(
     items: list[list[tuple[float, ScoreItem]]] = []
     faults: list[Fault] = []
     with ThreadPoolExecutor(READERS) as threads:
-        pictures = list(threads.map(lambda sample: _picture(resident, key_of(sample)), samples))
+        pictures = list(threads.map(lambda sample: _picture(session, key_of(sample)), samples))
     for sample, picture in zip(samples, pictures, strict=True):
         if isinstance(picture, OSError):
             faults.append(_fault(sample, picture))
         elif picture is not None:
             planned.append(sample)
-            items.append(_items(resident, picture, sample, plan))
+            items.append(_items(session, picture, sample, plan))
     if not planned:
         return Judged([], [], faults, 0.0)
     began = time.monotonic()
@@ -118,10 +118,10 @@ def judge(
     return Judged(ids, rows, faults, time.monotonic() - began)
 
 
-def _picture(resident: Resident, key: str) -> Pixels | OSError | None:
+def _picture(session: Session, key: str) -> Pixels | OSError | None:
     """A picture of the store; None where there is none, and why where what is there is no picture."""
     try:
-        return resident.picture(key)
+        return session.picture(key)
     except Missing:
         return None
     except OSError as error:  # as Pillow calls what it cannot identify, or finds cut off
@@ -139,7 +139,7 @@ def _fault(sample: PlannedSample, error: Exception) -> Fault:
     )
 
 
-def _items(resident: Resident, picture: Pixels, sample: PlannedSample, plan: Plan) -> list[tuple[float, ScoreItem]]:
+def _items(session: Session, picture: Pixels, sample: PlannedSample, plan: Plan) -> list[tuple[float, ScoreItem]]:
     """What is judged, by weight: one item for each content and style picture.
 
     A mix has those of its parts, an object those of all its photos, and a side that the prompt says has none.
@@ -150,7 +150,7 @@ def _items(resident: Resident, picture: Pixels, sample: PlannedSample, plan: Pla
         total = sum(part.weight for part in parts) or 1.0
         photos = {part: plan.adapter(part.adapter_id).image_ids for part in parts}
         return [
-            (part.weight / total / len(image_ids), resident.picture(layout.image_key(image_id)))
+            (part.weight / total / len(image_ids), session.picture(layout.image_key(image_id)))
             for part, image_ids in photos.items()
             for image_id in image_ids
         ] or [(1.0, None)]

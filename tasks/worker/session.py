@@ -43,7 +43,7 @@ Pixels = NDArray[np.uint8]
 Item = TypeVar("Item", Pack, Shard)
 
 
-class Resident:
+class Session:
     """One device's working set.
 
     Attributes:

@@ -36,15 +36,15 @@ from tasks.run.heartbeat import here
 from tasks.run.inventory import is_whole
 from tasks.run.plan import Pack, PlannedAdapter, RunInfo
 from tasks.worker.attempts import Attempt, checkpoint_key, checkpoint_keys, diverged, train_until_good
-from tasks.worker.session import Resident
+from tasks.worker.session import Session
 
 WRITERS = 4  # adapters written at once: the device waits for the slowest, not for all in turn
 POLL_SECONDS = 1.0  # between two looks at an adapter that another run is training
 
 
-def train_pack(resident: Resident, job: TrainPack) -> TrainAnswer:
+def train_pack(session: Session, job: TrainPack) -> TrainAnswer:
     """Make every adapter of a pack exist."""
-    plan, pack = resident.pack(job.run_id, job.pack_id)
+    plan, pack = session.pack(job.run_id, job.pack_id)
     wanted = [adapter for adapter in pack.adapters if job.only is None or adapter.adapter_id in job.only]
     holder = f"{plan.run.run_id}: {here()}"
     trained: list[str] = []
@@ -52,22 +52,22 @@ def train_pack(resident: Resident, job: TrainPack) -> TrainAnswer:
     started, busy_seconds = time.monotonic(), 0.0
     while True:
         settled = {*trained, *(fault.item for fault in faults)}
-        missing = [a for a in wanted if a.adapter_id not in settled and not is_whole(resident.store, a.adapter_id)]
+        missing = [a for a in wanted if a.adapter_id not in settled and not is_whole(session.store, a.adapter_id)]
         if not missing:
             break
         with ExitStack() as stack:
-            mine = _lease(resident.store, missing, holder, stack)
+            mine = _lease(session.store, missing, holder, stack)
             if not mine:
                 # Their end is awaited, or that of their leases.
-                resident.beat(f"waits for {counted(len(missing), 'adapter')} that another run trains")
+                session.beat(f"waits for {counted(len(missing), 'adapter')} that another run trains")
                 time.sleep(POLL_SECONDS)
                 continue
-            done, failed, seconds = _train(resident, plan.run, pack, mine)
+            done, failed, seconds = _train(session, plan.run, pack, mine)
             busy_seconds += seconds
             trained += done
             faults += failed
     for key in checkpoint_keys(plan.run, pack):
-        resident.store.delete(key)
+        session.store.delete(key)
     return TrainAnswer(
         trained=tuple(trained),
         faults=tuple(faults),
@@ -90,12 +90,12 @@ def _lease(store: Store, missing: Sequence[PlannedAdapter], holder: str, stack: 
     return mine
 
 
-def _train(resident: Resident, run: RunInfo, pack: Pack, mine: set[str]) -> tuple[list[str], list[Fault], float]:
+def _train(session: Session, run: RunInfo, pack: Pack, mine: set[str]) -> tuple[list[str], list[Fault], float]:
     """Train the whole layout of the pack and write what is `mine` and missing; also return the device's seconds."""
-    watch = _Watch(resident, run, pack)
+    watch = _Watch(session, run, pack)
     started = time.monotonic()
     kept = train_until_good(
-        resident, run, pack.adapters, lambda items, number: _pass(resident, run, pack, items, number, watch)
+        session, run, pack.adapters, lambda items, number: _pass(session, run, pack, items, number, watch)
     )
     busy_seconds = time.monotonic() - started
     seconds = busy_seconds / len(pack.adapters)
@@ -110,8 +110,8 @@ def _train(resident: Resident, run: RunInfo, pack: Pack, mine: set[str]) -> tupl
             if attempt.result.adapter is None:
                 faults.append(diverged(adapter, attempt.result))
                 continue
-            marker = _marker(run, pack, adapter, attempt, seconds, resident.device)
-            writes.append(threads.submit(_write, resident.store, attempt.result.adapter, marker))
+            marker = _marker(run, pack, adapter, attempt, seconds, session.device)
+            writes.append(threads.submit(_write, session.store, attempt.result.adapter, marker))
             trained.append(adapter.adapter_id)
         for write in writes:
             write.result()
@@ -119,27 +119,27 @@ def _train(resident: Resident, run: RunInfo, pack: Pack, mine: set[str]) -> tupl
 
 
 def _pass(
-    resident: Resident, run: RunInfo, pack: Pack, items: list[TrainItem], number: int, watch: _Watch
+    session: Session, run: RunInfo, pack: Pack, items: list[TrainItem], number: int, watch: _Watch
 ) -> list[TrainResult]:
     """Train some adapters of a pack once, from the attempt's own checkpoint if there is one."""
-    base = resident.base(run.base, run.settings.train.precision)
-    settings = resident.training(run.base, run.settings.train, len(items))
+    base = session.base(run.base, run.settings.train.precision)
+    settings = session.training(run.base, run.settings.train, len(items))
     key, watch.attempt = checkpoint_key(run, pack, number), number
     try:
         return train(
             base,
             items,
             settings,
-            checkpoint=resident.store.find(key),
+            checkpoint=session.store.find(key),
             on_step=watch,
-            on_checkpoint=lambda data: resident.store.replace(key, data),
+            on_checkpoint=lambda data: session.store.replace(key, data),
         )
     except OutOfMemoryError:
         floor_bytes = training_bytes(settings, 1, checkpointing=True, model=memory_model(run.base))
         return _train_in_halves(base, items, settings, watch, floor_bytes)
     except CheckpointError:
         # Of another version of the code, say: worth less than an honest start.
-        resident.store.delete(key)
+        session.store.delete(key)
         return train(base, items, settings, on_step=watch)
 
 
@@ -221,8 +221,8 @@ def _marker(
 class _Watch:
     """Turns step reports into events, a few a second, and into the training log, one line every few steps."""
 
-    def __init__(self, resident: Resident, run: RunInfo, pack: Pack) -> None:
-        self.resident, self.run, self.pack = resident, run, pack
+    def __init__(self, session: Session, run: RunInfo, pack: Pack) -> None:
+        self.session, self.run, self.pack = session, run, pack
         self.lines: list[str] = []
         self.last_event = 0.0
         self.attempt = 1
@@ -232,7 +232,7 @@ class _Watch:
         if last or time.monotonic() - self.last_event > 0.5:
             self.last_event = time.monotonic()
             loss = sum(report.losses) / len(report.losses)
-            self.resident.emit(Advance("train", self.pack.pack_id, report.step, report.steps, loss))
+            self.session.emit(Advance("train", self.pack.pack_id, report.step, report.steps, loss))
         if last or report.step % 10 == 0:
             again = {"attempt": self.attempt} if self.attempt > 1 else {}
             self.lines.append(json.dumps(again | {"step": report.step, "losses": list(report.losses)}))
@@ -240,4 +240,4 @@ class _Watch:
     def write_log(self) -> None:
         """Per-step logs belong in the store, not in Prefect's database."""
         key = layout.training_log_key(self.run.run_id, self.pack.pack_id)
-        self.resident.store.replace(key, "\n".join(self.lines).encode())
+        self.session.store.replace(key, "\n".join(self.lines).encode())

@@ -31,7 +31,7 @@ from tasks.measuring.block_probe import (
 from tasks.measuring.probe_report import bar_chart
 from tasks.messages import Advance, ProbePart
 from tasks.worker.probe import probe_part
-from tasks.worker.session import Resident
+from tasks.worker.session import Session
 from tests.flows.cli.test_main import blora
 from tests.tiny import RESOLUTION_PX
 from tests.tiny_plain import save_plain_base
@@ -55,9 +55,9 @@ def _one_thread() -> Iterator[None]:
 def measured(store: Store, probe: Probe) -> list[Advance]:
     """What a slot does with all parts, in this process; the progress events."""
     events: list[Advance] = []
-    resident = Resident("cpu", store, events.append)
+    session = Session("cpu", store, events.append)
     for part in probe.parts:
-        probe_part(resident, ProbePart(probe.probe_id, part))
+        probe_part(session, ProbePart(probe.probe_id, part))
     return events
 
 

@@ -13,7 +13,7 @@ from manifests import layout
 from manifests.errors import PermanentStoreError
 from manifests.store.store import Store
 from tasks.dispatch import work_pool
-from tasks.dispatch.work_pool import Fleet, FlowRunEnd
+from tasks.dispatch.work_pool import FlowRunEnd, WorkPool
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -28,7 +28,7 @@ def test_a_lease_that_cannot_be_deleted_costs_no_run_its_news(tmp_path: Path, mo
     @flow(name="parent")
     def parent() -> list[FlowRunEnd]:
         ended: queue.SimpleQueue[FlowRunEnd] = queue.SimpleQueue()
-        with Fleet(store, "run-a", "on-demand") as watching:
+        with WorkPool(store, "run-a", "on-demand") as watching:
             for flow_run_id in deleted:
                 watching.watch(flow_run_id, ended.put)
             return [ended.get(timeout=20) for _ in deleted]

@@ -18,7 +18,7 @@ from blora.metrics.score import score_samples
 from blora.settings.judging import ScoreSettings
 from manifests.store.store import Store
 from tasks import downloads
-from tasks.worker.session import Resident
+from tasks.worker.session import Session
 
 pytestmark = pytest.mark.s3
 
@@ -40,8 +40,8 @@ def uploaded(s3_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> t
 
 def score(tmp_path: Path, line: str) -> dict[str, object]:
     """Scores of a picture by one scorer of a slot; other scorers are left out."""
-    resident = Resident("cpu", Store.open(str(tmp_path / "store")), emit=lambda event: None)
-    scorers = resident.scorers(ScoreSettings(features="none", colour=False, scorers=(line,)))
+    session = Session("cpu", Store.open(str(tmp_path / "store")), emit=lambda event: None)
+    scorers = session.scorers(ScoreSettings(features="none", colour=False, scorers=(line,)))
     pictures = np.random.default_rng(0).integers(0, 256, (2, 40, 40, 3)).astype(np.uint8)
     (row,) = score_samples(scorers[-1:], [ScoreItem(pictures[0], pictures[0], pictures[1])])
     return dict(row)

@@ -28,7 +28,7 @@ from tasks.run.inventory import take_inventory
 from tasks.run.plan import Plan, RunInfo, published_scores_key, scores_key
 from tasks.run.scores import RunScores, publish_scores, read_scores
 from tasks.worker.rescore import rescore_shard
-from tasks.worker.session import Resident
+from tasks.worker.session import Session
 from tests.made_run import SCORE_NAMES, finish, plan_run
 from tests.processes import reading
 from tests.tasks.conftest import compact
@@ -58,11 +58,11 @@ def run(tmp_path: Path) -> tuple[Store, Plan]:
 
 def judge(store: Store, plan: Plan, line: str, *, shards: int | None = None) -> int:
     """Do in this process what slots do; how many pictures were judged."""
-    resident = Resident("cpu", store, emit=lambda event: None)
+    session = Session("cpu", store, emit=lambda event: None)
     (asked,) = plan_rescoring(store, plan, [line])
     count = 0
     for shard_id, only in list(asked.missing.items())[:shards]:
-        count += len(rescore_shard(resident, RescoreShard(plan.run.run_id, shard_id, line, tuple(only))).scored)
+        count += len(rescore_shard(session, RescoreShard(plan.run.run_id, shard_id, line, tuple(only))).scored)
     return count
 
 

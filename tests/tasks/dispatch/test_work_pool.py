@@ -63,7 +63,7 @@ def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_a_worker_took_and_never_started_is_given_up_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = work_pool.Fleet(Store.open(str(tmp_path)), "run", "on-demand")
+    one = work_pool.WorkPool(Store.open(str(tmp_path)), "run", "on-demand")
     taken = work_pool._Watched(lambda outcome: None, StateType.PENDING, since=time.monotonic() - 100)
     assert one._silent("flow-run", taken) == "", "an image may still be being pulled"
     monkeypatch.setenv("BLORA_STARTING_SECONDS", "60")

@@ -41,7 +41,7 @@ from tasks.run.scores import read_scores
 from tasks.worker.generate import generate_shard
 from tasks.worker.methods import draw_method, train_method
 from tasks.worker.score import score_shard
-from tasks.worker.session import Resident
+from tasks.worker.session import Session
 from tasks.worker.train import train_pack
 from tests.flows.conftest import SETTINGS, Project
 from tests.tiny import save_tiny_base
@@ -59,13 +59,13 @@ class Bench:
         loaded = load_manifest(str(project.path), allowed_roots=(str(base),))
         assert not loaded.faults, loaded.faults
         self.plan: Plan = publish(self.store, make_plan(self.store, loaded))
-        self.resident = Resident("cpu", self.store, emit=lambda event: None)
+        self.session = Session("cpu", self.store, emit=lambda event: None)
         run_id = self.plan.run.run_id
         for pack in self.plan.packs:
-            train_pack(self.resident, TrainPack(run_id, pack.pack_id))
+            train_pack(self.session, TrainPack(run_id, pack.pack_id))
         for shard in self.plan.shards:
-            generate_shard(self.resident, GenerateShard(run_id, shard.shard_id))
-            score_shard(self.resident, ScoreShard(run_id, shard.shard_id))
+            generate_shard(self.session, GenerateShard(run_id, shard.shard_id))
+            score_shard(self.session, ScoreShard(run_id, shard.shard_id))
         count = len(self.plan.samples)
         timings = {"trained": 4, "train_seconds": 8.0, "drawn": count, "sample_seconds": 2.0}
         close_run(self.store, self.plan, take_inventory(self.store, self.plan), (), timings)
@@ -75,9 +75,9 @@ class Bench:
         run_id, trained, drawn = self.plan.run.run_id, 0, 0
         if method == "all_attention":
             for pack in self.plan.packs:
-                trained += len(train_method(self.resident, TrainMethod(run_id, method, pack.pack_id)).trained)
+                trained += len(train_method(self.session, TrainMethod(run_id, method, pack.pack_id)).trained)
         for shard in self.plan.shards:
-            drawn += len(draw_method(self.resident, DrawMethod(run_id, method, shard.shard_id)).drawn)
+            drawn += len(draw_method(self.session, DrawMethod(run_id, method, shard.shard_id)).drawn)
         return trained, drawn
 
     def picture(self, method: str, one: PlannedSample) -> np.ndarray:
@@ -183,11 +183,11 @@ def score_of(bench: Bench, method: str, one: PlannedSample) -> dict[str, float]:
     from blora.metrics.score import score_samples
 
     content, style = (
-        bench.resident.picture(layout.image_key(bench.plan.adapter(side).image_ids[0]))
+        bench.session.picture(layout.image_key(bench.plan.adapter(side).image_ids[0]))
         for side in (one.content_id, one.style_id)
     )
     item = ScoreItem(bench.picture(method, one), content, style, one.text)
-    (scores,) = score_samples(bench.resident.scorers(bench.plan.run.settings.score), [item])
+    (scores,) = score_samples(bench.session.scorers(bench.plan.run.settings.score), [item])
     return {name: scored.value for name, scored in scores.items()}
 
 

@@ -15,21 +15,21 @@ from blora.settings.training import TrainSettings
 from manifests.store.store import Store
 from tasks.devices import chosen_devices, free_device_bytes
 from tasks.planning.cost import auto_pack_size, memory_model
-from tasks.worker.session import Resident
+from tasks.worker.session import Session
 
 GB = 10**9
 SDXL = "org/sdxl@" + "0" * 40
 
 
-def resident(store: Path, free_bytes: float | None) -> Resident:
-    slot = Resident("cpu", Store.open(str(store)), lambda event: None)
+def session(store: Path, free_bytes: float | None) -> Session:
+    slot = Session("cpu", Store.open(str(store)), lambda event: None)
     slot._free_bytes = free_bytes
     return slot
 
 
 def test_a_slot_fits_work_to_its_memory(tmp_path: Path) -> None:
     train, draw = TrainSettings(precision="bf16"), SampleSettings(precision="bf16", batch_size=16)
-    large, small, cpu = (resident(tmp_path, free) for free in (80 * GB, 10 * GB, None))
+    large, small, cpu = (session(tmp_path, free) for free in (80 * GB, 10 * GB, None))
     assert large.training(SDXL, train, 4) == train
     assert small.training(SDXL, train, 1) == train, "9.9 GB"
     assert small.training(SDXL, train, 2).checkpointing == "on"
@@ -39,7 +39,7 @@ def test_a_slot_fits_work_to_its_memory(tmp_path: Path) -> None:
     assert 1 <= small.drawing(SDXL, draw).batch_size < 16
     assert small.drawing(SDXL, draw).identity() == draw.identity()
     with pytest.raises(OutOfMemoryError, match="GB or more"):
-        resident(tmp_path, 5 * GB).drawing(SDXL, draw)
+        session(tmp_path, 5 * GB).drawing(SDXL, draw)
 
 
 def fake_nvidia_smi(folder: Path, *free_mib: int) -> None:

@@ -19,7 +19,7 @@ from tasks.report.run_page import SCRIPTS, copy_report, write_report
 from tasks.report.thumbnails import in_pages, write_thumbnails
 from tasks.run.plan import load_plan
 from tasks.worker.score import score_shard
-from tasks.worker.session import Resident
+from tasks.worker.session import Session
 from tests.made_run import HOSTILE, finish, plan_run, png, record_reads
 
 
@@ -148,9 +148,9 @@ def test_who_scores_writes_the_thumbnails_and_the_page_reads_no_picture_again(
     assert len(plan.shards) == 2
     for number, sample in enumerate(plan.samples[:-1]):
         store.write_once(sample.key, png(number))
-    resident = Resident("cpu", store, lambda event: None)
+    session = Session("cpu", store, lambda event: None)
     for shard in plan.shards:
-        score_shard(resident, ScoreShard(plan.run.run_id, shard.shard_id))
+        score_shard(session, ScoreShard(plan.run.run_id, shard.shard_id))
     pages = store.list(layout.thumbnails_prefix(plan.run.run_id))
     assert len(pages) == 2
     asked = record_reads(monkeypatch, store)
@@ -159,7 +159,7 @@ def test_who_scores_writes_the_thumbnails_and_the_page_reads_no_picture_again(
     assert pages.keys() < store.list(layout.thumbnails_prefix(plan.run.run_id)).keys(), "and the page of the inputs"
     # The last picture comes later: the page of its shard is another one, and the old one goes.
     store.write_once(plan.samples[-1].key, png(9))
-    score_shard(resident, ScoreShard(plan.run.run_id, plan.shards[1].shard_id))
+    score_shard(session, ScoreShard(plan.run.run_id, plan.shards[1].shard_id))
     asked.clear()
     write_report(store, plan)
     assert {key for key in asked if key.startswith(layout.SAMPLES_PREFIX)} == {s.key for s in plan.shards[1].samples}

@@ -125,12 +125,12 @@ def test_a_slot_that_dies_in_a_further_attempt_ends_with_the_same_bytes(tmp_path
         if advance.kind == "train" and attempt == 1 and advance.done == advance.total:
             raise KeyboardInterrupt
 
-    broken.resident.emit = die
+    broken.session.emit = die
     with pytest.raises(KeyboardInterrupt):
         broken.train()
     left = broken.store.list(f"runs/{broken.plan.run.run_id}/checkpoints/")
     assert len(left) == 2 and broken.halves() == {}, "a checkpoint of each attempt, and no adapter yet"
-    broken.resident.emit = broken.note
+    broken.session.emit = broken.note
     broken.train()
     assert broken.halves() == whole.halves()
     assert [m["check"] for m in broken.markers()] == [m["check"] for m in whole.markers()]

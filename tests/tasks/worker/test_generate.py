@@ -20,21 +20,21 @@ from tasks.planning.make import make_plan, publish
 from tasks.run.plan import Plan
 from tasks.worker.generate import generate_shard
 from tasks.worker.score import score_shard
-from tasks.worker.session import Resident
+from tasks.worker.session import Session
 from tasks.worker.train import train_pack
 from tests.flows.conftest import Project
 from tests.tiny import save_tiny_base
 
 
-def trained(project: Project, store: Store) -> tuple[Resident, Plan]:
+def trained(project: Project, store: Store) -> tuple[Session, Plan]:
     """A slot's working set, and the plan of a project whose adapters all exist."""
     loaded = load_manifest(str(project.path), allowed_roots=[str(project.base)])
     assert loaded.manifest is not None and loaded.faults == ()
     plan = publish(store, make_plan(store, loaded))
-    resident = Resident("cpu", store, lambda event: None)
+    session = Session("cpu", store, lambda event: None)
     for pack in plan.packs:
-        assert train_pack(resident, TrainPack(plan.run.run_id, pack.pack_id)).faults == ()
-    return resident, plan
+        assert train_pack(session, TrainPack(plan.run.run_id, pack.pack_id)).faults == ()
+    return session, plan
 
 
 def test_colours_and_a_prompt_for_the_content_block_change_the_picture_that_asks_for_them(tmp_path: Path) -> None:
@@ -49,9 +49,9 @@ def test_colours_and_a_prompt_for_the_content_block_change_the_picture_that_asks
     project = Project(tmp_path / "project", save_tiny_base(tmp_path / "tiny"))
     project.write(pairs=[{"content": "c0", "style": "s0"} | way for way in ways], grid=None)
     store = Store.open(str(tmp_path / "store"))
-    resident, plan = trained(project, store)
+    session, plan = trained(project, store)
     for shard in plan.shards:
-        generate_shard(resident, GenerateShard(plan.run.run_id, shard.shard_id))
+        generate_shard(session, GenerateShard(plan.run.run_id, shard.shard_id))
     drawn = [np.asarray(Image.open(io.BytesIO(store.read(sample.key)))) for sample in plan.samples]
     assert len(drawn) == 6
     assert all(not np.array_equal(one, other) for one, other in itertools.combinations(drawn, 2))
@@ -65,7 +65,7 @@ def test_colours_and_a_prompt_for_the_content_block_change_the_picture_that_asks
 def test_one_bad_picture_does_not_keep_its_shard_from_being_drawn_or_scored(tmp_path: Path) -> None:
     project = Project(tmp_path / "project", save_tiny_base(tmp_path / "tiny"), contents=1, styles=4)
     store = Store.open(str(tmp_path / "store"))
-    resident, plan = trained(project, store)
+    session, plan = trained(project, store)
     (shard,) = plan.shards
     by_style = {sample.style_name: sample for sample in shard.samples}
     wild, torn, unreadable, good = (by_style[f"s{number}"] for number in range(4))
@@ -74,7 +74,7 @@ def test_one_bad_picture_does_not_keep_its_shard_from_being_drawn_or_scored(tmp_
     store.replace(wild_key, pack_safetensors({key: value.float() * 1e35 for key, value in tensors.items()}, metadata))
     store.replace(layout.adapter_key(torn.style_id, "style"), b"half a file")
 
-    made = generate_shard(resident, GenerateShard(plan.run.run_id, shard.shard_id))
+    made = generate_shard(session, GenerateShard(plan.run.run_id, shard.shard_id))
     assert set(made.drawn) == {unreadable.sample_id, good.sample_id}
     told = {fault.item: fault for fault in made.faults}
     assert told.keys() == {wild.sample_id, torn.sample_id}
@@ -82,6 +82,6 @@ def test_one_bad_picture_does_not_keep_its_shard_from_being_drawn_or_scored(tmp_
     assert "not a readable adapter file" in told[torn.sample_id].received
 
     store.replace(unreadable.key, store.read(unreadable.key)[:-200])
-    scored = score_shard(resident, ScoreShard(plan.run.run_id, shard.shard_id))
+    scored = score_shard(session, ScoreShard(plan.run.run_id, shard.shard_id))
     assert scored.scored == (good.sample_id,)
     assert [fault.item for fault in scored.faults] == [unreadable.sample_id]

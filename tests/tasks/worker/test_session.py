@@ -70,10 +70,10 @@ def test_a_base_that_takes_long_to_come_is_said_to_come(
         return downloads.located_base(spec)
 
     monkeypatch.setattr(session, "located_base", slowly)
-    slot.resident.base(str(base), "fp32")
+    slot.session.base(str(base), "fp32")
     beats = len(slot.beats)
     assert beats >= 4 and set(slot.beats) == {f"brings {base} to this machine"}
-    slot.resident.base(str(base), "fp32")
+    slot.session.base(str(base), "fp32")
     time.sleep(2 * environment.heartbeat_seconds())
     assert len(slot.beats) == beats, "it goes on although nothing is brought"
 
@@ -85,9 +85,9 @@ def test_a_shard_that_a_review_added_is_drawn_by_a_slot_that_knew_the_plan(tmp_p
     mark = Mark(slot.plan.samples[0].sample_id, "redo", "", datetime.now(UTC))
     (added,) = record_review(slot.store, slot.plan, [mark])
     (shard,) = [shard for shard in load_plan(slot.store, run_id).shards if added in shard.samples]
-    assert generate_shard(slot.resident, GenerateShard(run_id, shard.shard_id)).drawn == (added.sample_id,)
+    assert generate_shard(slot.session, GenerateShard(run_id, shard.shard_id)).drawn == (added.sample_id,)
     with pytest.raises(LookupError, match=f"run {run_id}: received 'none'; accepted: a pack or shard of its plan"):
-        generate_shard(slot.resident, GenerateShard(run_id, "none"))
+        generate_shard(slot.session, GenerateShard(run_id, "none"))
 
 
 def test_what_torch_keeps_of_a_model_that_went_is_free_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
