@@ -12,7 +12,6 @@ once a UNet was trained on the text towers, only with `--visual-only`.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -182,18 +181,10 @@ class ClipTraining:
 
 def main(given: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
+    parser = progress.arguments(__doc__, minutes=10, batch=192, lr=1.5e-3, save_minutes=2)
     parser.add_argument("--seed", type=int, required=True, help="1 or 2; names the checkpoint")
-    parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--batch", type=int, default=192)
-    parser.add_argument("--lr", type=float, default=1.5e-3)
-    parser.add_argument("--save-minutes", type=float, default=2)
     parser.add_argument("--visual-only", action="store_true", help="keep the text tower, which a UNet was trained on")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args(given)
-    torch.set_num_threads(args.threads)
+    args = progress.parsed(parser, given)
     training = ClipTraining(Pictures.read(args.data), args)
     progress.spend(training, args.data / f"clip{args.seed}.pt", args.minutes, args.save_minutes, args.device)
 

@@ -11,7 +11,6 @@ are frozen, and the UNet's training reads codes in place of running them.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -212,18 +211,10 @@ def encode(args: argparse.Namespace) -> None:
 
 def main(given: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
+    parser = progress.arguments(__doc__, minutes=60, batch=16, lr=2e-3, save_minutes=3)
     parser.add_argument("--encode", action="store_true")
-    parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--save-minutes", type=float, default=3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args(given)
-    torch.set_num_threads(args.threads)
+    args = progress.parsed(parser, given)
     if args.encode:
         encode(args)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import signal
@@ -15,6 +16,30 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
+
+
+def arguments(
+    said: str | None, *, minutes: float, batch: int, lr: float, save_minutes: float
+) -> argparse.ArgumentParser:
+    """What every training is asked, with its own defaults; `said` is the docstring of its module."""
+    parser = argparse.ArgumentParser(description=(said or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument(
+        "--minutes", type=float, default=minutes, help="of the processor on a CPU, of the clock on a GPU"
+    )
+    parser.add_argument("--batch", type=int, default=batch)
+    parser.add_argument("--lr", type=float, default=lr)
+    parser.add_argument("--save-minutes", type=float, default=save_minutes, help="of the clock")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    return parser
+
+
+def parsed(parser: argparse.ArgumentParser, given: list[str] | None) -> argparse.Namespace:
+    """Read what was given, and compute in as many threads as it says."""
+    args = parser.parse_args(given)
+    torch.set_num_threads(args.threads)
+    return args
 
 
 class Budget:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -211,20 +210,12 @@ def train(args: argparse.Namespace) -> None:
 
 def main(given: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=1200, help="of the processor on a CPU, of the clock on a GPU")
-    parser.add_argument("--batch", type=int, default=16)
+    parser = progress.arguments(__doc__, minutes=1200, batch=16, lr=1.2e-3, save_minutes=4)
     parser.add_argument("--first-batch", type=int, default=8, help="until the content block finds its tokens")
-    parser.add_argument("--lr", type=float, default=1.2e-3)
     parser.add_argument("--ema", type=float, default=0.998)
-    parser.add_argument("--save-minutes", type=float, default=4, help="of the clock")
     parser.add_argument("--judge-minutes", type=float, default=10, help="as --minutes")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args(given)
-    torch.set_num_threads(args.threads)
+    args = progress.parsed(parser, given)
     train(args)
 
 

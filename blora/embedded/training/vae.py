@@ -215,23 +215,15 @@ def encode(args: argparse.Namespace) -> None:
 
 def main(given: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
+    parser = progress.arguments(__doc__, minutes=14, batch=16, lr=3e-3, save_minutes=2)
     parser.add_argument("--encode", action="store_true")
     parser.add_argument("--start", type=Path, help="folder of a diffusers AutoencoderKL to begin with")
     parser.add_argument("--decoder-only", action="store_true", help="keep the latents as they are")
-    parser.add_argument("--minutes", type=float, default=14)
-    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--crop", type=int, default=48)
-    parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--save-minutes", type=float, default=2)
     parser.add_argument("--part", type=int, default=0)
     parser.add_argument("--parts", type=int, default=1, help="split --encode over this many processes")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args(given)
-    torch.set_num_threads(args.threads)
+    args = progress.parsed(parser, given)
     if args.encode:
         encode(args)
         return
