@@ -138,11 +138,6 @@ def thumbnails_prefix(run_id: str) -> str:
     return f"{report_prefix(run_id)}thumbnails/"
 
 
-def decisions_prefix(run_id: str) -> str:
-    """Return the folder of what reviewers said about a run."""
-    return run_key(run_id, "decisions") + "/"
-
-
 def redo_prefix(run_id: str) -> str:
     """Return the folder of what reviews added to a run's plan."""
     return run_key(run_id, "redo") + "/"
@@ -190,11 +185,6 @@ def shard_scores_key(run_id: str, shard_id: str) -> str:
 def added_scores_prefix(run_id: str) -> str:
     """Return the folder of the scores of a run by scorers that were added to it later."""
     return f"{RUNS_PREFIX}{_word('run_id', run_id)}/added_scores/"
-
-
-def added_scores_key(run_id: str, shard_id: str, scorer: str) -> str:
-    """Return the key of the scores of one shard by a scorer that was added to the run later."""
-    return f"{added_scores_prefix(run_id)}{_word('shard_id', shard_id)}-{_word('scorer', scorer)}.parquet"
 
 
 def scores_part_key(date: datetime.date, run_id: str, part: str) -> str:

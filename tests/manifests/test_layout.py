@@ -36,7 +36,6 @@ MAKERS: list[Callable[[str], str]] = [
     lambda text: layout.shard_scores_key(text, "5d0c"),
     layout.lease_key,
     layout.report_prefix,
-    layout.decisions_prefix,
     layout.redo_prefix,
     lambda text: layout.comparison_prefix(text, "demo-1"),
     lambda text: layout.comparison_prefix("demo-1", text),
@@ -63,7 +62,6 @@ def test_keys_are_where_the_house_puts_them() -> None:
     assert part == "scores/date=2026-01-02/run=demo-1/part-7.parquet"
     assert layout.lease_key(A) == f"leases/{A}.json"
     assert layout.report_prefix("demo-1") == "runs/demo-1/report/"
-    assert layout.decisions_prefix("demo-1") == "runs/demo-1/decisions/"
     assert layout.redo_prefix("demo-1") == "runs/demo-1/redo/"
     assert layout.comparison_prefix("demo-1", "demo-2") == "reports/compare/demo-1/demo-2/"
     assert layout.nights_report_prefix() == "reports/nights/"

@@ -107,6 +107,10 @@ def test_files_have_names_of_their_own_and_lie_where_the_layout_says() -> None:
     assert len(names) == len(set(names))
     run = RunFolder(Store.open("x"), "r")
     assert run.key(SHARD_SCORES_FILES.file("s").name) == layout.shard_scores_key("r", "s")
-    assert run.key(ADDED_SCORES_FILES.file("s-clip").name) == layout.added_scores_key("r", "s", "clip")
+    assert (
+        run.key(ADDED_SCORES_FILES.file("s-clip").name)
+        == layout.added_scores_prefix("r") + "s-clip.parquet"
+        == "runs/r/added_scores/s-clip.parquet"
+    )
     assert run.key(REDO_FILES.name) + "/" == layout.redo_prefix("r")
-    assert run.key(DECISIONS_FILES.name) + "/" == layout.decisions_prefix("r")
+    assert run.key(DECISIONS_FILES.name) == "runs/r/decisions"

@@ -105,9 +105,9 @@ def test_the_last_mark_counts_whichever_file_came_first(run: tuple[Store, Plan])
     taken_back = Mark(second, "undecided", "Bo", NOON + timedelta(hours=2))
     record_marks(store, plan.run.run_id, [taken_back])
     assert set(load_marks(store, plan.run.run_id)) == {first}
-    before = store.list(layout.decisions_prefix(plan.run.run_id))
+    before = store.list(layout.run_key(plan.run.run_id, "decisions") + "/")
     record_marks(store, plan.run.run_id, [taken_back])
-    assert store.list(layout.decisions_prefix(plan.run.run_id)) == before
+    assert store.list(layout.run_key(plan.run.run_id, "decisions") + "/") == before
 
 
 def test_a_redo_asks_for_the_same_pair_with_another_seed_once(run: tuple[Store, Plan]) -> None:
@@ -146,7 +146,7 @@ def test_pictures_of_a_version_that_named_them_otherwise_are_not_redone(
     with pytest.raises(RunRefused) as caught:
         record_review(store, plan, [Mark(plan.samples[0].sample_id, "redo", "", NOON)])
     assert "cannot be drawn again" in str(caught.value.faults[0])
-    assert not store.list(layout.decisions_prefix(plan.run.run_id)) and not store.list(
+    assert not store.list(layout.run_key(plan.run.run_id, "decisions") + "/") and not store.list(
         layout.redo_prefix(plan.run.run_id)
     )
 
