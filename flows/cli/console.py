@@ -113,8 +113,9 @@ def print_aligned(rows: list[tuple[str, ...]]) -> None:
 def print_table(head: tuple[str, ...], rows: Any) -> None:
     """Print a table with a head."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(*head)
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(Text(str(cell)) for cell in row))  # as it is: [x] in a name is no markup
     out.print(table)

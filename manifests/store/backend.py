@@ -15,11 +15,13 @@ class Entry:
         size: Its size in bytes.
         modified: When it was last written (UTC), by the clock of the disk or server.
         version: Another one once it was written anew with other content; servers tell times by the second only.
+        problem: Why it cannot be read, such as a link that leads elsewhere; empty for an object.
     """
 
     size: int
     modified: datetime.datetime
     version: str
+    problem: str = ""
 
 
 class Backend(Protocol):
@@ -48,7 +50,7 @@ class Backend(Protocol):
         """Remove the object if there is one."""
 
     def list(self, prefix: str) -> dict[str, Entry]:
-        """Return every object below a folder ("" or "name/"), in the order of the keys."""
+        """Return every object below a folder ("" or "name/") in the order of the keys, and what has a `problem`."""
 
     def read_version(self, key: str) -> tuple[bytes, str] | None:
         """Return the object and a token of this version of it; None if there is no object."""
