@@ -4,8 +4,8 @@ A hard link fails where the name is taken, which makes "create" atomic; a rename
 Temporary names and lock files start with a dot and are never listed. For processes on one machine, and on network file
 systems that have hard links and pass on `flock`.
 
-A top folder (`samples`, say) may be a link to another disk. Below it links are followed to files within the store alone:
-who may drop files into an inbox must not have others read with the rights of whoever works it off.
+A top folder (`samples`, say) may be a link to another disk. Below it, links are followed to files within the store and
+to nothing else: who may drop files into an inbox must not have others read with the rights of whoever works it off.
 """
 
 from __future__ import annotations

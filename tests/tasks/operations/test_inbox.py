@@ -56,9 +56,9 @@ ODD = {
     b"\x1b[31mred.yaml": "inbox/\\x1b[31mred.yaml",
     b"caf\xe9.csv": "inbox/caf\\udce9.csv",
     b"back\\slash.json": "inbox/back\\slash.json",
-    "no\xa0break.csv".encode(): "inbox/no\\xa0break.csv",
-    "gpj\u202e.csv".encode(): "inbox/gpj\\u202e.csv",
-    "end.csv\n".encode(): "inbox/end.csv\\n",
+    b"no\xc2\xa0break.csv": "inbox/no\\xa0break.csv",
+    b"gpj\xe2\x80\xae.csv": "inbox/gpj\\u202e.csv",
+    b"end.csv\n": "inbox/end.csv\\n",
 }
 
 
