@@ -85,12 +85,14 @@ def _work_off(store: Store, dropped: Dropped, options: NightOptions) -> NightEnt
     """Do one manifest, whatever is wrong with it; only the end of this process ends the night."""
     if dropped.finished:
         return _known(dropped)
-    started = time.monotonic()
+    started, log = time.monotonic(), get_run_logger()
     run_ids: list[str] = []
 
     def listen(event: progress.Event) -> None:
         if event["kind"] == "run":
             run_ids.append(event["id"])
+        elif event["kind"] == "note":
+            log.warning("%s: %s", dropped.key, event["text"])
 
     # What failed for good last night fails again tonight, unless a person has changed something and said so.
     shared = {name: getattr(options, name) for name in WorkOptions.model_fields} | {"root": store.root}

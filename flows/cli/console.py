@@ -43,6 +43,14 @@ Shards = Annotated[
 AllowRoot = Annotated[
     list[str] | None, typer.Option("--allow-root", help="A further folder or s3:// prefix that pictures may lie under.")
 ]
+TakeOver = Annotated[
+    bool,
+    typer.Option(
+        "--take-over",
+        help="Do not wait for leases of other processes on this run's trainings: take them. For those who know that "
+        "nobody is at work there.",
+    ),
+]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show Prefect's log lines.")]
 
 

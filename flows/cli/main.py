@@ -26,6 +26,7 @@ from flows.cli.console import (
     RunArgument,
     Set,
     Shards,
+    TakeOver,
     Verbose,
     errors_shown,
     open_store,
@@ -172,6 +173,7 @@ def rerun(
     only: Only = None,
     devices: Devices = "auto",
     shards: Shards = "here",
+    take_over: TakeOver = False,
     verbose: Verbose = False,
 ) -> None:
     """Do just what a run still lacks: failed trainings, missing or deleted pictures, missing scores.
@@ -179,7 +181,7 @@ def rerun(
     Examples: `blora rerun demo-3f2a9c01d4e5` · `blora rerun demo-3f2a9c01d4e5 --only faults` · `blora rerun
     demo-3f2a9c01d4e5 --only style=wave --only style=ink --root s3://bucket/art`
     """
-    options = {"root": root, "only": tuple(only or ()), "devices": devices, "shards": shards}
+    options = {"root": root, "only": tuple(only or ()), "devices": devices, "shards": shards, "take_over": take_over}
     _run_flow("rerun", run_id, options, verbose)
 
 

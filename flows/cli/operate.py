@@ -183,7 +183,7 @@ def status(run_id: Annotated[str, typer.Argument(help="Run id; none lists all ru
         }
     )
     for holder in status.at_work:
-        print_pairs({"at work": f"{holder.what}: {holder.who}"})
+        print_pairs({"at work": f"{holder.what}: {holder.who}, lease {holder.until}"})
     for fault in stand.faults:
         show_faults([fault])
         if fault.item in status.logs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,20 @@ class Entry:
     modified: datetime.datetime
     version: str
     problem: str = ""
+
+
+class Version(NamedTuple):
+    """An object as it was read.
+
+    Attributes:
+        data: The object.
+        token: Of this version of it.
+        age_seconds: Since it was written, by the clock of the disk or server alone; None where that clock is wrong.
+    """
+
+    data: bytes
+    token: str
+    age_seconds: float | None
 
 
 class Backend(Protocol):
@@ -52,8 +66,8 @@ class Backend(Protocol):
     def list(self, prefix: str) -> dict[str, Entry]:
         """Return every object below a folder ("" or "name/") in the order of the keys, and what has a `problem`."""
 
-    def read_version(self, key: str) -> tuple[bytes, str] | None:
-        """Return the object and a token of this version of it; None if there is no object."""
+    def read_version(self, key: str) -> Version | None:
+        """Return the object as it is; None if there is no object."""
 
     def swap(self, key: str, data: bytes, version: str | None) -> str | None:
         """Write the object only if it still is that version (None: only if there is none).

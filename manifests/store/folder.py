@@ -17,11 +17,12 @@ import hashlib
 import os
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from manifests.errors import Missing, PermanentStoreError
-from manifests.store.backend import Entry, is_visible
+from manifests.store.backend import Entry, Version, is_visible
 from manifests.store.retries import retrying
 
 _LOCK_NAME = ".lock"
@@ -191,13 +192,14 @@ class Folder:
             raise PermanentStoreError(f"list {start}", _LEADS_OUT, _NO_LINK, _COPY)
         return retrying(f"list {start}", lambda: dict(sorted(self._walk(str(start), prefix))))
 
-    def read_version(self, key: str) -> tuple[bytes, str] | None:
+    def read_version(self, key: str) -> Version | None:
         """See `Backend.read_version`; the token is a hash of the content, which leases never repeat."""
         try:
             data = self.read(key, None)
+            age_seconds = time.time() - retrying(f"look for {self._path / key}", (self._path / key).stat).st_mtime
         except Missing:
             return None
-        return data, hashlib.sha256(data).hexdigest()
+        return Version(data, hashlib.sha256(data).hexdigest(), age_seconds if age_seconds >= 0 else None)
 
     def swap(self, key: str, data: bytes, version: str | None) -> str | None:
         """See `Backend.swap`; all swaps in one folder go through its lock."""
@@ -206,7 +208,7 @@ class Folder:
         def compare_and_write() -> str | None:
             with _locked(path.parent):
                 current = self.read_version(key)
-                if (None if current is None else current[1]) != version:
+                if (None if current is None else current.token) != version:
                     return None
                 _replace(path, data)
             return hashlib.sha256(data).hexdigest()

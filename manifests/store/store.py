@@ -21,7 +21,7 @@ from manifests.store.address import ACCEPTED, parts_are_plain, split_address
 from manifests.store.backend import Backend, Entry
 from manifests.store.bucket import Bucket
 from manifests.store.folder import Folder
-from manifests.store.leases import Held, Lease
+from manifests.store.leases import Held, Lease, Sightings
 
 _LONGEST_KEY_BYTES = 900  # S3 allows 1024 for prefix and key together
 _NO_KEY = (
@@ -60,6 +60,7 @@ class Store:
         self.root = backend.root
         self.requests_at_once = backend.requests_at_once
         self._backend = backend
+        self._sightings = Sightings()
 
     @classmethod
     def open(cls, root: str) -> Store:
@@ -188,12 +189,29 @@ class Store:
             ValueError: `ttl_seconds` is not a positive number.
             StoreError: The store cannot be asked.
         """
-        return leases.acquire(self._backend, _checked(key), holder, ttl_seconds)
+        return leases.acquire(self._backend, self._sightings, _checked(key), holder, ttl_seconds)
 
-    def look_at_lease(self, key: str) -> Held | None:
-        """Return who holds or held a lease, without taking it; None where nobody ever did.
+    def look_at_lease(self, key: str, usual_seconds: float = leases.LONGEST_SECONDS) -> Held | None:
+        """Return who holds or held a lease, without taking it; None where nobody ever did or it cannot be read.
+
+        Args:
+            key: Its object key.
+            usual_seconds: The length of a lease that does not say its own.
 
         Raises:
             StoreError: The store cannot be asked.
         """
-        return leases.look(self._backend, _checked(key))
+        return leases.look(self._backend, self._sightings, _checked(key), usual_seconds)
+
+    def break_lease(self, key: str) -> Held | None:
+        """Take a lease away from whoever holds it, so that the next may have it at once.
+
+        A holder that is alive goes on with its work all the same, and learns at its next renewal that it has lost.
+
+        Returns:
+            Who had it; None where nobody did.
+
+        Raises:
+            StoreError: The store cannot be asked.
+        """
+        return leases.break_off(self._backend, self._sightings, _checked(key))
