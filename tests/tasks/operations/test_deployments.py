@@ -108,7 +108,7 @@ def test_a_time_that_is_none_is_refused(asked: Asked, said: str, known: dict[str
 )
 def test_a_file_of_something_else_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "prefect.yaml").write_text(text)
-    with pytest.raises(TaskError, match="has no list|cannot be read"):
+    with pytest.raises(TaskError, match=r"has no list|cannot be read"):
         read_file(tmp_path / "prefect.yaml")
     with pytest.raises(TaskError, match="cannot be read"):
         read_file(tmp_path / "none.yaml")
