@@ -5,6 +5,7 @@ It is written anew after every manifest, so that a night that was killed has lef
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from typing import Literal
 
 from manifests import layout
 from manifests.errors import Missing, counted, listed
+from manifests.store.parallel import in_parallel
 from manifests.store.store import Store
 from tasks.errors import RunNotFound
 
@@ -138,3 +140,13 @@ def load_night(store: Store, night_id: str = "") -> Night:
         tuple(NightEntry(**entry | {"faults": tuple(entry["faults"])}) for entry in body["entries"]),
         tuple(body.get("ignored", ())),
     )
+
+
+def runs_of_nights(store: Store) -> frozenset[str]:
+    """Ids of the runs that nights have worked off, by the records of all nights; unreadable ones count as none."""
+    keys = [key for key in store.list(layout.NIGHTS_PREFIX) if key.endswith("/night.json")]
+    run_ids: set[str] = set()
+    for data in in_parallel(store, store.find, keys):
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            run_ids.update(str(entry["run_id"]) for entry in json.loads(data or b"{}")["entries"])
+    return frozenset(run_ids - {""})
