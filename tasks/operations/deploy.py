@@ -40,7 +40,7 @@ from manifests.store.store import Store
 from tasks import environment
 from tasks.errors import TaskError
 from tasks.operations.automations import ZOMBIES, alert, zombies
-from tasks.operations.deployments import Asked, Difference, apply, known_deployments, laid_over, read_file, roots
+from tasks.operations.deployments import Asked, SettingChange, apply, known_deployments, laid_over, read_file, roots
 
 PoolType = Literal["process", "kubernetes"]
 
@@ -140,7 +140,7 @@ def _template(request: DeployRequest) -> dict[str, Any] | None:
     return template
 
 
-def _step(difference: Difference) -> DeployStep:
+def _step(difference: SettingChange) -> DeployStep:
     name, old, new = difference.name, difference.old, difference.new
     if old == new:
         return DeployStep(difference.what, name if old == "kept" else f"{name}: {old}", "as it was")

@@ -21,7 +21,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
 from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
-from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
+from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
 from prefect.settings import PREFECT_API_URL
 from pydantic import ValidationError
 
@@ -52,7 +52,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Difference:
+class SettingChange:
     """What becomes of something that a person may set.
 
     Attributes:
@@ -105,7 +105,7 @@ def known_deployments(client: SyncPrefectClient, body: dict[str, Any]) -> dict[s
 
 def laid_over(
     body: Mapping[str, Any], known: Mapping[str, DeploymentResponse], asked: Asked, default_root: str
-) -> tuple[dict[str, Any], list[Difference]]:
+) -> tuple[dict[str, Any], list[SettingChange]]:
     """Lay over a file's deployments what the server holds, and over that what is asked for.
 
     Args:
@@ -132,7 +132,7 @@ def laid_over(
     return {**body, "deployments": entries}, differences
 
 
-def _parameters(entry: Entry, held: DeploymentResponse | None, root: str, is_asked: bool) -> list[Difference]:
+def _parameters(entry: Entry, held: DeploymentResponse | None, root: str, is_asked: bool) -> list[SettingChange]:
     """Set the parameters of an entry; say what differs from the file."""
     own = entry.setdefault("parameters", {})
     if "options" in own:
@@ -145,16 +145,16 @@ def _parameters(entry: Entry, held: DeploymentResponse | None, root: str, is_ask
     options["root"] = root if is_asked or not old_root else old_root
     entry["parameters"] = {**own, **held.parameters, "options": options}
     kept = [
-        Difference("parameter", f"{entry['name']} {name}={printable_name(str(value))}", "kept", "kept")
+        SettingChange("parameter", f"{entry['name']} {name}={printable_name(str(value))}", "kept", "kept")
         for name, value in held_options.items()
         if name != "root" and value != file_options.get(name)
     ]
     if options["root"] == old_root:
         return kept
-    return [Difference("root", entry["name"], old_root, options["root"]), *kept]
+    return [SettingChange("root", entry["name"], old_root, options["root"]), *kept]
 
 
-def _schedules(entry: Entry, held: DeploymentResponse | None, asked: Asked) -> Difference | None:
+def _schedules(entry: Entry, held: DeploymentResponse | None, asked: Asked) -> SettingChange | None:
     """Set the schedules of an entry; say old and new of one that has, or had, any."""
     of_file: list[Entry] = entry.get("schedules") or []
     before = [_as_entry(schedule) for schedule in held.schedules] if held is not None else None
@@ -171,7 +171,7 @@ def _schedules(entry: Entry, held: DeploymentResponse | None, asked: Asked) -> D
     entry["schedules"] = after
     if not after and not before:
         return None
-    return Difference("schedule", entry["name"], "" if before is None else in_words(before), in_words(after))
+    return SettingChange("schedule", entry["name"], "" if before is None else in_words(before), in_words(after))
 
 
 def _check(night: Entry) -> None:
@@ -213,8 +213,10 @@ def _as_entry(known: DeploymentSchedule) -> Entry:
         entry |= {"cron": schedule.cron, "day_or": schedule.day_or}
     elif isinstance(schedule, IntervalSchedule):
         entry |= {"interval": schedule.interval.total_seconds(), "anchor_date": schedule.anchor_date.isoformat()}
-    else:
+    elif isinstance(schedule, RRuleSchedule):
         entry["rrule"] = schedule.rrule
+    else:
+        raise TaskError(f"deploy: a schedule of an unknown kind, {type(schedule).__name__}; nothing was deployed")
     entry |= {"timezone": schedule.timezone or DEFAULT_TIMEZONE, "active": known.active}
     return entry | ({"slug": known.slug} if known.slug else {}) | ({"parameters": p} if (p := known.parameters) else {})
 

@@ -13,7 +13,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
 
 from tasks.errors import TaskError
-from tasks.operations.deployments import Asked, Difference, laid_over, read_file
+from tasks.operations.deployments import Asked, SettingChange, laid_over, read_file
 
 FILE = Path("flows/prefect.yaml")
 ROOT = "s3://bucket/art"
@@ -30,7 +30,7 @@ def scheduled(*schedules: Any, **changes: Any) -> dict[str, DeploymentResponse]:
     return {"nightly": DeploymentResponse(id=uuid4(), flow_id=uuid4(), name="nightly", schedules=held, **given)}
 
 
-def night(known: dict[str, DeploymentResponse], asked: Asked = Asked()) -> tuple[dict[str, Any], list[Difference]]:  # noqa: B008
+def night(known: dict[str, DeploymentResponse], asked: Asked = Asked()) -> tuple[dict[str, Any], list[SettingChange]]:  # noqa: B008
     body, differences = laid_over(read_file(FILE), known, asked, "/elsewhere")
     (entry,) = (one for one in body["deployments"] if one["name"] == "nightly")
     return entry, [one for one in differences if one.name.startswith("nightly")]
@@ -41,7 +41,7 @@ def test_a_new_server_gets_what_is_asked_for_or_the_usual() -> None:
     (schedule,) = entry["schedules"]
     assert (schedule["cron"], schedule["timezone"], schedule["active"]) == ("0 2 * * *", "UTC", True)
     assert entry["parameters"]["options"]["root"] == "/elsewhere"
-    assert differences == [Difference("schedule", "nightly", "", "0 2 * * * UTC")]
+    assert differences == [SettingChange("schedule", "nightly", "", "0 2 * * * UTC")]
     entry, _ = night({}, Asked(ROOT, "30 1 * * *", "Europe/London"))
     (schedule,) = entry["schedules"]
     assert (schedule["cron"], schedule["timezone"]) == ("30 1 * * *", "Europe/London")
