@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -10,7 +11,9 @@ import pytest
 
 from manifests import layout
 from tasks.closing.export import export_run
+from tasks.review.score_table import score_table
 from tasks.run.outcome import read_records
+from tasks.run.selection import select
 from tests.made_run import finish, plan_run
 
 
@@ -42,3 +45,13 @@ def test_names_that_read_alike_are_files_of_their_own(tmp_path: Path, contents: 
     assert export_run(store, plan.run.run_id, str(tmp_path / "out")) == (names, 0)
     files = [path.name for path in (tmp_path / "out").glob("*__*.png")]
     assert len(files) == names and all(len(name.encode()) <= 255 for name in files)
+
+
+def test_names_are_asked_for_in_either_spelling(tmp_path: Path) -> None:
+    store, plan = plan_run(tmp_path, ["café", "ガ"], ["Übermut", "wave"])
+    finish(store, plan)
+    for form in ("NFC", "NFD"):
+        café, mood = (unicodedata.normalize(form, name) for name in ("café", "Übermut"))
+        assert len(select(plan, (f"content={café}", f"style={mood}"), ()).samples) == 1
+        assert len(score_table(store, plan.run, where=[f"content={café}"])) == 2
+        assert len(score_table(store, plan.run, where=[f"style={mood}"])) == 2
