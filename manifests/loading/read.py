@@ -116,7 +116,7 @@ def _read_image(side: Side, faults: RowFaults) -> None:
         if side.admits(entry, faults, f"{side.label}s.name", repeats=False):
             side.keep(entry)
             return
-    side.refused.add(str(values.get("name")))
+    side.refuse(values.get("name"))
 
 
 def _read_pair(assembly: Assembly, defaults: PairFields, faults: RowFaults) -> None:
