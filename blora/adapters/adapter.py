@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -24,6 +25,9 @@ from torch import Tensor
 from blora.adapters.blocks import Half, block_of
 from blora.adapters.safetensors_bytes import pack_safetensors, write_whole
 from blora.errors import KeyMismatchError
+
+if TYPE_CHECKING:
+    from blora.adapters.forms import Form
 
 __all__ = ["Adapter", "Factors", "blend_adapters", "check_finite", "mix", "refuse_layers", "strength_from_reference"]
 
@@ -96,6 +100,25 @@ class Adapter:
         """Return the adapter with every weight delta multiplied by ``strength``: linear, once."""
         layers = {name: Factors(factors.down, factors.up * strength) for name, factors in self.layers.items()}
         return Adapter(layers, self.metadata)
+
+    def save(self, path: str | os.PathLike[str], form: Form = "kohya", name: str = "") -> list[Path]:
+        """Write the adapter for other programs, with strengths and mixes in it: see `blora.adapters.forms`.
+
+        Args:
+            path: A ``.safetensors`` file; for PEFT a folder.
+            form: "kohya" (ComfyUI, A1111, Forge, kohya, diffusers), "diffusers" or "peft".
+            name: What programs show; the file's own name by default.
+
+        Returns:
+            What was written.
+
+        Raises:
+            ValueError: Another form, no layers, or a path that does not end in ``.safetensors``.
+            KeyMismatchError: A weight is not finite, or too large for fp16.
+        """
+        from blora.adapters.forms import write_adapter  # which imports this module
+
+        return write_adapter(self, Path(path), form, name)
 
     def save_half(self, path: str | os.PathLike[str] | None = None) -> bytes:
         """Write one half as fp16 safetensors with diffusers' keys.
