@@ -9,8 +9,9 @@ from pathlib import Path
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from blora.adapters.adapter import Adapter, Factors, check_finite, refuse_layers
+from blora.adapters.adapter import Adapter
 from blora.adapters.blocks import BLOCKS, Half, block_of, target_layers
+from blora.adapters.factors import Factors, check_finite, refuse_layers
 from blora.adapters.keys import parse_key
 from blora.adapters.safetensors_bytes import unpack_safetensors
 from blora.errors import KeyMismatchError

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from blora.errors import SettingsError
-from flows.cli import measure, operate, review
+from flows.cli import adapters, measure, operate, review
 from flows.cli.console import (
     FAULTS,
     OK,
@@ -194,6 +194,7 @@ def rerun(
 app.add_typer(operate.app)
 app.add_typer(measure.app)
 app.add_typer(review.app)
+app.add_typer(adapters.app, name="adapter")
 
 
 def main() -> None:

@@ -13,8 +13,9 @@ from diffusers import DiffusionPipeline, StableDiffusionXLPipeline, UNet2DCondit
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 
-from blora.adapters.adapter import Adapter, Factors, blend_adapters, mix
+from blora.adapters.adapter import Adapter, blend_adapters, mix
 from blora.adapters.blocks import target_layers
+from blora.adapters.factors import Factors
 from blora.adapters.forms import fits_sdxl
 from blora.adapters.load import load_adapter
 from blora.adapters.safetensors_bytes import unpack_safetensors
@@ -89,7 +90,7 @@ def test_our_own_loader_reads_it_back(tmp_path: Path, whole: Adapter, unet: UNet
 
 
 def sdxl_names() -> list[str]:
-    """The 160 attention projections of SDXL's two blocks as kohya writes them: ten layers, two attentions, four each."""
+    """The 160 attention projections of SDXL's two blocks as kohya writes them: ten layers, two attentions each."""
     return [
         f"lora_unet_up_blocks_0_attentions_{block}_transformer_blocks_{layer}_attn{attention}_{projection}"
         for block in (0, 1)
@@ -132,7 +133,7 @@ def test_every_name_is_one_that_other_programs_know(tmp_path: Path, full_size: A
 def test_a_file_for_another_base_does_not_say_sdxl(tmp_path: Path, whole: Adapter) -> None:
     (path,) = whole.save(tmp_path / "cat.safetensors")
     said = unpack_safetensors(path.read_bytes())[1]
-    assert not fits_sdxl(whole)
+    assert not fits_sdxl(whole.layers)
     assert not {"ss_base_model_version", "modelspec.architecture"} & said.keys()
     assert said["ss_network_dim"] == said["ss_network_alpha"] == "8"
 
