@@ -35,6 +35,9 @@ def export_adapter(
     ] = "",
     form: FormOption = "kohya",
     name: Annotated[str, typer.Option("--name", help="What programs show; the file's own name by default.")] = "",
+    only_blocks: Annotated[
+        bool, typer.Option("--only-blocks", help="Take the two blocks' attention out of files that hold more.")
+    ] = False,
     root: Root = "",
 ) -> None:
     """Write one adapter file for ComfyUI, A1111, Forge, kohya, diffusers or PEFT: a content, a style or both.
@@ -49,9 +52,13 @@ def export_adapter(
 
     with errors_shown():
         of = (open_store(root), run_id) if run_id else None
-        written, whole = write_one(asked(content or [], style or []), target, cast("Form", form), name, of=of)
+        sides, only = asked(content or [], style or []), "blocks" if only_blocks else None
+        written, whole = write_one(sides, target, cast("Form", form), name, of=of, only=only)
         for path in written:
             out.print(str(path), markup=False, highlight=False)
+        for key, names in whole.metadata.items():
+            if key.rpartition(".")[2] == "dropped":
+                out.print(f"left behind: {names}", markup=False, highlight=False)
         if not fits_sdxl(whole.layers):
             out.print("not of SDXL's width: only the base that it was trained on can use it", highlight=False)
     raise typer.Exit(OK)

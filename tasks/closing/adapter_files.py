@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from manifests import ids, layout
 from manifests.store.store import Store
@@ -60,12 +60,14 @@ def export_adapters(store: Store, run_id: str, folder: str, form: Form = "kohya"
         RunNotFound: No such run.
         KeyMismatchError: An adapter in the store cannot be read.
     """
+    from blora.adapters.load import load_adapter
+
     written: list[Path] = []
     for stem, (half, adapter_id, name) in _stems(store, run_id).items():
         data = store.find(layout.adapter_key(adapter_id, half))
         if data is not None:
             suffix = "" if form == "peft" else ".safetensors"
-            written += _read(data, name).save(Path(folder) / "adapters" / f"{stem}{suffix}", form, name)
+            written += load_adapter(data, name=name).save(Path(folder) / "adapters" / f"{stem}{suffix}", form, name)
     return written
 
 
@@ -76,6 +78,7 @@ def write_one(
     name: str = "",
     *,
     of: tuple[Store, str] | None = None,
+    only: Literal["blocks"] | None = None,
 ) -> tuple[list[Path], Adapter]:
     """Write one file of the halves that were asked for.
 
@@ -85,6 +88,7 @@ def write_one(
         form: Whose names its keys have.
         name: What programs show; the target's own name by default.
         of: The store and the run whose names are meant; None for files.
+        only: "blocks" takes the two blocks' attention out of files that hold more.
 
     Returns:
         What was written, and the adapter in it.
@@ -97,20 +101,22 @@ def write_one(
 
     made: dict[Half, Adapter] = {}
     for half, parts in sides.items():
-        halves = [(_half(half, part, of), weight) for part, weight in parts]
+        halves = [(_half(half, part, of, only), weight) for part, weight in parts]
         if halves:
             made[half] = halves[0][0].scaled(halves[0][1]) if len(halves) == 1 else blend_adapters(halves)
     whole = mix(made["content"], made["style"]) if len(made) == 2 else next(iter(made.values()))
     return whole.save(target, form, name), whole
 
 
-def _half(half: Half, name: str, of: tuple[Store, str] | None) -> Adapter:
+def _half(half: Half, name: str, of: tuple[Store, str] | None, only: Literal["blocks"] | None) -> Adapter:
     """One half by its name in a run, or from a file."""
+    from blora.adapters.load import load_adapter
+
     if of is None:
         path = Path(name)
         if not path.is_file():
             raise TaskError(f"{half}: there is no file {name}; name an adapter's file, or give --run and a name in it")
-        found = _read(path.read_bytes(), name).half(half)
+        found = load_adapter(path, name=name, only=only).half(half)
         if not found.layers:
             raise TaskError(f"{half}: {name} does not hold the {half} half")
         return found
@@ -123,7 +129,7 @@ def _half(half: Half, name: str, of: tuple[Store, str] | None) -> Adapter:
     data = store.find(layout.adapter_key(known[name], half))
     if data is None:
         raise TaskError(f"{half}: {name!r} is not trained yet: blora rerun {run_id}")
-    return _read(data, name)
+    return load_adapter(data, name=name)
 
 
 def _stems(store: Store, run_id: str) -> dict[str, tuple[Half, str, str]]:
@@ -142,9 +148,3 @@ def _stems(store: Store, run_id: str) -> dict[str, tuple[Half, str, str]]:
                 stem += f"__{part.adapter_id[:8]}" if stem in found else ""
                 found[stem] = half, part.adapter_id, part.name
     return found
-
-
-def _read(data: bytes, name: str) -> Adapter:
-    from blora.adapters.load import load_adapter
-
-    return load_adapter(data, name=name)

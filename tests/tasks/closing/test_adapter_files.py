@@ -9,6 +9,8 @@ import torch
 
 from blora.adapters.adapter import Adapter
 from blora.adapters.load import load_adapter
+from blora.adapters.safetensors_bytes import pack_safetensors, unpack_safetensors
+from blora.errors import KeyMismatchError
 from manifests import layout
 from manifests.store.store import Store
 from tasks.closing.adapter_files import asked, export_adapters, weighted, write_one
@@ -102,3 +104,15 @@ def test_a_name_may_hold_an_equals_sign() -> None:
         ("a=b", 1.0),
         ("a=b", 2.0),
     ]
+
+
+def test_the_blocks_are_taken_out_of_a_larger_file(run: tuple[Store, Plan], tmp_path: Path) -> None:
+    (path,) = half(run, "wave", "style").save(tmp_path / "large.safetensors")
+    tensors, metadata = unpack_safetensors(path.read_bytes())
+    more = {"lora_te1_text_model_encoder_layers_0_mlp_fc1.alpha": torch.ones(())}
+    path.write_bytes(pack_safetensors({**tensors, **more}, metadata))
+    sides = asked([], [str(path)])
+    with pytest.raises(KeyMismatchError, match="--only-blocks"):
+        write_one(sides, str(tmp_path / "out.safetensors"))
+    _, whole = write_one(sides, str(tmp_path / "out.safetensors"), only="blocks")
+    assert whole.metadata["dropped"] == next(iter(more))
