@@ -4,6 +4,7 @@
 |---|---|
 | a relative path | taken from the manifest's own folder (the first root), be it local or in a bucket |
 | an absolute path, an s3:// address | taken as it is |
+| `~` at the beginning | the home folder of whoever runs this; in a bucket's manifest a name like any other |
 | anything whose real place, after `..` and symbolic links, is below no root | refused, the roots named |
 | another scheme (https://, file://, data:, ...) | refused |
 | credentials in an address | refused, and never repeated in a message |
@@ -22,7 +23,7 @@ from collections.abc import Sequence
 
 from manifests.errors import ManifestsError
 from manifests.parsing.fault_list import shown
-from manifests.store.address import bucket_and_key, is_bucket
+from manifests.store.address import bucket_and_key, is_bucket, local_path
 
 MAX_ADDRESS_CHARS = 1024
 """Characters of one path or address; object keys may have 1024 bytes."""
@@ -49,7 +50,7 @@ def folder_of(address: str) -> str:
     """Return the folder that a manifest lies in, by its address as given, absolute."""
     if is_bucket(address):
         return posixpath.dirname(address)
-    return os.path.dirname(os.path.abspath(os.path.expanduser(address)))
+    return os.path.dirname(os.path.abspath(local_path(address)))
 
 
 class Roots:
@@ -91,7 +92,7 @@ class Roots:
         _check_characters(text)
         if not _SCHEME.match(text):
             if text.startswith("/") or not is_bucket(base):
-                return os.path.realpath(os.path.join(base, text))
+                return os.path.realpath(os.path.join(base, local_path(text)))
             text = f"{base}/{text}"
         split = bucket_and_key(text)
         if split is None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os.path
 import re
+from pathlib import Path
 
 from manifests.errors import PermanentStoreError
 
@@ -22,6 +24,11 @@ def bucket_and_key(address: str) -> tuple[str, str] | None:
     """Return (bucket, key) of a bucket's address, None for anything else; the bucket has its scheme with it."""
     name, _, key = address.removeprefix(_BUCKET_SCHEME).partition("/")
     return (_BUCKET_SCHEME + name, key) if is_bucket(address) and _BUCKET_NAME.fullmatch(name) else None
+
+
+def local_path(address: str) -> Path:
+    """Return the path that a local address means: `~` is the home folder, as in a shell."""
+    return Path(os.path.expanduser(address))  # Path.expanduser raises where it knows no such user
 
 
 def split_address(address: str, what: str) -> tuple[str, str] | None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 
 from manifests.errors import PermanentStoreError
-from manifests.store.address import split_address
+from manifests.store.address import local_path, split_address
 from manifests.store.bucket import Bucket
 from manifests.store.folder import read_file
 from manifests.store.retries import retrying
@@ -36,7 +35,7 @@ def read_address(address: str, max_bytes: int | None = None) -> bytes:
         if not key:
             raise PermanentStoreError(f"read {address}", "a bucket", "the address of an object, s3://bucket/key")
         return _whole_bucket(bucket).read(key, max_bytes)
-    return retrying(f"read {address}", lambda: read_file(Path(address).expanduser(), max_bytes))
+    return retrying(f"read {address}", lambda: read_file(local_path(address), max_bytes))
 
 
 def is_folder(address: str) -> bool:
@@ -47,7 +46,7 @@ def is_folder(address: str) -> bool:
     """
     if split_address(address, "look for a folder") is not None:
         return address.endswith("/")
-    return retrying(f"look for {address}", lambda: Path(address).is_dir())
+    return retrying(f"look for {address}", lambda: local_path(address).is_dir())
 
 
 def list_address(address: str) -> list[str]:
@@ -66,5 +65,5 @@ def list_address(address: str) -> list[str]:
         keys = _whole_bucket(bucket).list(f"{prefix}/" if prefix else "")
         below = [key.removeprefix(f"{prefix}/") if prefix else key for key in keys]
         return [name for name in below if "/" not in name]
-    folder = Path(address).expanduser()
+    folder = local_path(address)
     return retrying(f"list {address}", lambda: [entry.name for entry in folder.iterdir() if entry.is_file()])

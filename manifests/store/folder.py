@@ -104,7 +104,7 @@ class Folder:
         Raises:
             PermanentStoreError: There is a file in its place.
         """
-        self._path = path.expanduser().absolute()
+        self._path = path.absolute()
         if retrying(f"open {self._path}", lambda: self._path.exists() and not self._path.is_dir()):
             raise PermanentStoreError(f"open {self._path}", "a file", "a folder, or a name that is still free")
 
