@@ -22,13 +22,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound
-from prefect.settings import PREFECT_API_URL
 from prefect.types import SecretDict
+from pydantic import ValidationError
 
 from tasks import environment
 from tasks.errors import TaskError
@@ -83,18 +85,19 @@ def deploy(request: DeployRequest) -> Iterator[DeployStep]:
     """Make the server hold everything, step by step; again and again if need be.
 
     Raises:
-        TaskError: there is no server to deploy to, no such file, or Prefect's command refused it.
+        TaskError: the request cannot be fulfilled, in which case nothing is made; or Prefect's command refused it.
     """
-    if not PREFECT_API_URL.value():
-        raise TaskError("deploy: received no PREFECT_API_URL; accepted: the address of a server that stays")
-    if not request.prefect_file.is_file():
-        raise TaskError(f"deploy: no file {request.prefect_file}; name the deployments with --file")
+    _check_night(request.cron, request.timezone)
+    _check_deployments(request.prefect_file)
     template: dict[str, Any] | None = None
     if request.gpu_pool == "kubernetes":
         job_template = request.job_template
         if job_template is None or not job_template.is_file():
             raise TaskError(f"deploy: a Kubernetes pool needs a job template; received {job_template}; give --template")
-        template = json.loads(job_template.read_text())
+        try:
+            template = json.loads(job_template.read_bytes())
+        except ValueError as error:
+            raise TaskError(f"deploy: {job_template} is no JSON: {error}") from error
     with get_client(sync_client=True) as client:
         yield _pool(client, CONTROL_POOL, "process", None)
         yield _pool(client, GPU_POOL, request.gpu_pool, template)
@@ -109,6 +112,30 @@ def deploy(request: DeployRequest) -> Iterator[DeployStep]:
         yield _automation(client, zombies(request.zombie_seconds))
     night = {"BLORA_NIGHT_CRON": request.cron, "BLORA_NIGHT_TIMEZONE": request.timezone}
     yield _deployments(request.prefect_file, {"BLORA_ROOT": request.root, **night})
+
+
+def _check_night(cron: str, timezone: str) -> None:
+    """Refuse a time that is none, before anything is made."""
+    try:
+        CronSchedule(cron=cron, timezone=timezone)
+    except ValidationError as error:
+        is_zone = error.errors()[0]["loc"][:1] == ("timezone",)
+        received = timezone if is_zone else cron
+        name = "--timezone or BLORA_NIGHT_TIMEZONE" if is_zone else "--cron or BLORA_NIGHT_CRON"
+        accepted = "an IANA name such as Europe/London" if is_zone else "minute hour day month weekday, as 0 2 * * *"
+        raise TaskError(f"deploy: {name}: received {received!r}; accepted: {accepted}") from error
+
+
+def _check_deployments(file: Path) -> None:
+    """Refuse a file without deployments."""
+    if not file.is_file():
+        raise TaskError(f"deploy: no file {file}; name the deployments with --file")
+    try:
+        body = yaml.safe_load(file.read_bytes())
+    except yaml.YAMLError as error:
+        raise TaskError(f"deploy: {file} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(body, dict) or not body.get("deployments"):
+        raise TaskError(f"deploy: {file} names no deployments; accepted: a file such as prefect.yaml")
 
 
 def _pool(client: SyncPrefectClient, name: str, kind: PoolType, template: dict[str, Any] | None) -> DeployStep:
@@ -190,5 +217,6 @@ def _deployments(prefect_file: Path, variables: dict[str, str]) -> DeployStep:
         check=False,
     )
     if done.returncode != 0:
-        raise TaskError(f"prefect deploy of {prefect_file} failed: {(done.stdout + done.stderr)[-1500:]}")
+        said = " ".join((done.stdout + done.stderr).split())
+        raise TaskError(f"prefect deploy of {prefect_file} failed: {said[-500:]}")
     return DeployStep("deployments", prefect_file.name, "changed")
