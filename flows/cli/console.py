@@ -13,7 +13,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from blora.errors import BloraError
-from manifests.errors import ManifestsError, printable
+from manifests.errors import ManifestsError, PermanentStoreError, printable
 from manifests.parsing.fault_list import shown
 from manifests.schema.fields import PRESET_NAMES
 from tasks import environment
@@ -112,7 +112,11 @@ def open_store(root: str) -> Store:
     """Open the store that the user or the environment names."""
     from manifests.store.store import Store
 
-    return Store.open(root or environment.store_root())
+    try:
+        return Store.open(root or environment.store_root())
+    except PermanentStoreError as error:
+        source = "--root" if root else "BLORA_ROOT"
+        raise PermanentStoreError(f"{source}: {error.what}", error.received, error.accepted, error.hint) from error
 
 
 def show_faults(faults: Any) -> None:

@@ -8,6 +8,7 @@
 | anything whose real place, after `..` and symbolic links, is below no root | refused, the roots named |
 | another scheme (https://, file://, data:, ...) | refused |
 | credentials in an address | refused, and never repeated in a message |
+| two slashes in a row, in a bucket | refused: there they are another object than one slash |
 | backslashes, control characters, more than `MAX_ADDRESS_CHARS` characters | refused |
 
 A relative path in a bucket's manifest stays in the bucket. A local manifest reaches a bucket only if the operator
@@ -23,7 +24,7 @@ from collections.abc import Sequence
 
 from manifests.errors import ManifestsError
 from manifests.parsing.fault_list import shown
-from manifests.store.address import bucket_and_key, is_bucket, local_path
+from manifests.store.address import bucket_and_key, bucket_fault, is_bucket, key_fault, local_path
 
 MAX_ADDRESS_CHARS = 1024
 """Characters of one path or address; object keys may have 1024 bytes."""
@@ -98,8 +99,16 @@ class Roots:
         if split is None:
             received = repr(shown_address(text))
             accepted, hint = "a local path, or s3://bucket/key", "copy the file to a folder or a bucket"
+            if is_bucket(text) and "@" not in text:
+                received, hint = (
+                    f"{received}, {bucket_fault(text)}",
+                    "correct the bucket's name: 3 to 63 of a-z 0-9 . -",
+                )
             raise AddressError("no address that can be read", received, accepted, hint)
         bucket, key = split
+        if fault := key_fault(key):  # a local folder has no name between two slashes, a bucket has
+            accepted, hint = "names joined by single slashes", "correct the path, or rename the object"
+            raise AddressError("no address that can be read", f"{shown(text)}, {fault}", accepted, hint)
         return f"{bucket}{posixpath.normpath('/' + key)}".rstrip("/")
 
 

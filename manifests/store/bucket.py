@@ -24,6 +24,7 @@ from fsspec.asyn import sync
 from s3fs import S3FileSystem
 
 from manifests.errors import Missing, PermanentStoreError, StoreError
+from manifests.store.address import SOURCES, check_environment
 from manifests.store.backend import Entry, is_visible
 from manifests.store.retries import PreconditionFailed, retrying
 
@@ -56,8 +57,11 @@ _REGION = {"region": ("region", ["AWS_REGION", "AWS_DEFAULT_REGION"], None, None
 
 def _connect() -> S3FileSystem:
     """Make a file system of the AWS environment and profile as they are now; it connects at its first use."""
+    session = AioSession(session_vars=_REGION | SOURCES)
+    bundle = check_environment(session.get_config_variable)
     filesystem = S3FileSystem(
-        session=AioSession(session_vars=_REGION),
+        session=session,
+        client_kwargs={"verify": bundle} if bundle else {},
         anon=False,
         skip_instance_cache=True,
         use_listings_cache=False,
