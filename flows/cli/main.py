@@ -229,7 +229,8 @@ def _report(store: Store, run_id: str) -> None:
     report = f"{store.root}/runs/{run_id}/report"
     moving = {"clips": f"{report}/clips.gif"} if measures else {}
     sheets = {"contact sheet": f"{report}/contact_sheet.png", **moving, "page": f"{report}/index.html"}
-    print_pairs({"run": run_id, "outcome": stand.sentence, **sheets})
+    passed = {"passed": stand.passed} if stand.passed else {}
+    print_pairs({"run": run_id, "outcome": stand.sentence, **passed, **sheets})
     raise typer.Exit(OK if stand.complete else FAULTS)
 
 
