@@ -14,6 +14,9 @@ from tests.servers import PrefectServer, S3Server, serve_prefect, serve_s3
 SCRUBBED_PREFIXES = ("AWS_", "BLORA_", "FSSPEC_", "PREFECT_")
 """Variables of whoever runs the tests that must not reach them."""
 
+WAITING = ("tests/flows/", "tests/chaos/")
+"""Tests that wait for servers and processes for most of their time."""
+
 
 def pytest_configure() -> None:
     """Scrub the environment before any test module is imported: some libraries read it at import."""
@@ -26,6 +29,11 @@ def pytest_configure() -> None:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     settings.register_profile("any machine", deadline=None)  # how long an example takes says nothing about the code
     settings.load_profile("any machine")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with those that wait, so that others compute meanwhile and none is left waiting alone at the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(WAITING))
 
 
 @pytest.fixture(scope="session")
