@@ -116,7 +116,9 @@ def sample_latents(
         bad = [row for row, latent in enumerate(latents, start) if _not_finite(base, latent)]
         if bad:
             received = f"draws {bad} in {base.precision}"
-            raise BloraError("pictures came out not finite", received, "finite latents", "", _FINITE_HINTS[base.precision])
+            raise BloraError(
+                "pictures came out not finite", received, "finite latents", "", _FINITE_HINTS[base.precision]
+            )
         drawn.append(latents)
     return torch.cat(drawn)
 
@@ -216,4 +218,6 @@ def _not_finite(base: Base, latent: Tensor) -> BloraError | None:
     """What to say of a picture that would come out black."""
     if bool(torch.isfinite(latent).all()):
         return None
-    return BloraError("the picture came out not finite", f"in {base.precision}", "finite latents", "", _FINITE_HINTS[base.precision])
+    return BloraError(
+        "the picture came out not finite", f"in {base.precision}", "finite latents", "", _FINITE_HINTS[base.precision]
+    )

@@ -65,8 +65,10 @@ class Bars:
         )
         self._bars: dict[str, _Bar] = {}
         self._parts = 1
+        self._is_open = False  # shown from the first bar on
 
     def __enter__(self) -> Self:
+        self._is_open = True
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -99,7 +101,8 @@ class Bars:
                 self._bars[kind] = self._begin(TITLES[kind], already[kind], total)
 
     def _begin(self, title: str, already: int, total: int | None) -> _Bar:
-        self._progress.start()
+        if self._is_open:
+            self._progress.start()
         shown = self._progress.add_task(title, total=total, completed=already, note="")
         return _Bar(shown, total, already, self._parts)
 

@@ -102,7 +102,7 @@ def _say(message: str) -> None:
 class Commands(TyperGroup):
     """The commands, each of which shows the errors that are made for people as such."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Run a command; its options are read in here, too."""
         with errors_shown():
             return super().invoke(ctx)

@@ -31,6 +31,15 @@ def test_relative_paths_are_taken_from_the_first_root(own: Path, text: str) -> N
     assert Roots([str(own), str(own.parent / "secret")]).resolve(text) == str(own / "images/a.png")
 
 
+def test_a_tilde_is_the_home_folder_and_needs_a_root_too(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(own.parent / "secret"))
+    assert "/secret/a.png" in refusal(Roots([str(own)]), "~/a.png").received
+    assert Roots([str(own), "~"]).resolve("~/a.png") == str(own.parent / "secret" / "a.png")
+    assert Roots([str(own)]).resolve("~nobody-of-that-name/a.png") == str(own / "~nobody-of-that-name/a.png")
+    assert Roots(["s3://bucket/own"]).resolve("~/a.png") == "s3://bucket/own/~/a.png"
+    assert folder_of("~/night.yaml") == str(own.parent / "secret")
+
+
 def test_absolute_paths_need_a_root(own: Path) -> None:
     secret = str(own.parent / "secret" / "a.png")
     assert refusal(Roots([str(own)]), secret).what == "path outside the allowed folders"
