@@ -25,9 +25,13 @@ BLORA_PAGES_URL                 where the store is served over http(s); artifact
 from __future__ import annotations
 
 import os
+import warnings
+from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
 DEFAULT_ROOT = "./blora-store"
+_LOG_BYTES = 5_000_000
 
 
 def store_root() -> str:
@@ -80,6 +84,11 @@ def night_timezone() -> str:
     return os.environ.get("BLORA_NIGHT_TIMEZONE", "")
 
 
+def with_variables(variables: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment with some more variables, for a child process."""
+    return {**os.environ, **variables}
+
+
 def pages_url() -> str:
     """Where a browser finds the store, without a slash at its end; empty where it is not served.
 
@@ -101,11 +110,29 @@ def pages_url() -> str:
     return url.rstrip("/")
 
 
+def log_file() -> Path:
+    """Where tracebacks of flows and what a temporary Prefect server says are written."""
+    return Path(os.path.expanduser("~/.cache/blora/blora.log"))
+
+
+def open_log() -> BinaryIO:
+    """The log file, to be written to at its end; it begins anew where it has grown long. Nothing where none can be."""
+    try:
+        log_file().parent.mkdir(parents=True, exist_ok=True)
+        log = open(log_file(), "ab")
+        if log.tell() > _LOG_BYTES:
+            log.truncate(0)
+        return log
+    except OSError:  # a home that cannot be written is no reason to fail, and no place to say so
+        return open(os.devnull, "wb")
+
+
 def quiet_prefect(verbose: bool) -> None:
     """Defaults for a command on a terminal: no telemetry, and Prefect's own log lines only when asked for.
 
     Has an effect only before Prefect is first imported; what the user has set stays.
     """
+    warnings.filterwarnings("ignore", message="Failed to create the Prefect home")  # its server says so in the end
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     # The temporary server of a command: its usual 20 seconds are too few where the processor is busy.

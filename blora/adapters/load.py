@@ -75,7 +75,9 @@ def _collect(
 ) -> tuple[dict[str, dict[str, Tensor]], list[str]]:
     """Group tensors by layer and part; refuse, or with `blocks_only` list, what is not of the two blocks' attention."""
     parts: dict[str, dict[str, Tensor]] = {}
-    unknown, other, outside, twice = [], [], [], []
+    unknown: list[str] = []
+    other: list[str] = []
+    outside, twice = [], []
     for key, value in tensors.items():
         parsed = parse_key(key)
         if parsed is None:

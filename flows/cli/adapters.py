@@ -52,8 +52,10 @@ def export_adapter(
 
     with errors_shown():
         of = (open_store(root), run_id) if run_id else None
-        sides, only = asked(content or [], style or []), "blocks" if only_blocks else None
-        written, whole = write_one(sides, target, cast("Form", form), name, of=of, only=only)
+        sides = asked(content or [], style or [])
+        written, whole = write_one(
+            sides, target, cast("Form", form), name, of=of, only="blocks" if only_blocks else None
+        )
         for path in written:
             out.print(str(path), markup=False, highlight=False)
         for key, names in whole.metadata.items():

@@ -17,6 +17,7 @@ from flows.cli.console import (
     FAULTS,
     OK,
     AllowRoot,
+    Commands,
     Devices,
     ManifestArgument,
     OnFault,
@@ -31,11 +32,11 @@ from flows.cli.console import (
     errors_shown,
     open_store,
     out,
-    parse_overrides,
     print_pairs,
     show_faults,
     show_notes,
 )
+from flows.cli.overrides import parse_overrides
 from flows.params import RunOptions
 from manifests.errors import counted
 from tasks import environment
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from manifests.store.store import Store
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
@@ -213,7 +215,8 @@ def _run_flow(name: str, subject: str, options: dict[str, Any], verbose: bool) -
         store = open_store(chosen.root)
         chosen_devices(chosen.devices)
         # A run with faults has ended all the same; what it says of itself is read from the store.
-        _, run_id = run_with_bars(flows.stylize if name == "stylize" else flows.rerun, subject, chosen)
+        flow = flows.stylize if name == "stylize" else flows.rerun
+        _, run_id = run_with_bars(flow, subject, chosen, verbose=verbose)
     _report(store, run_id)
 
 
@@ -236,7 +239,8 @@ def _report(store: Store, run_id: str) -> None:
     report = f"{store.root}/runs/{run_id}/report"
     moving = {"clips": f"{report}/clips.gif"} if measures else {}
     sheets = {"contact sheet": f"{report}/contact_sheet.png", **moving, "page": f"{report}/index.html"}
-    print_pairs({"run": run_id, "outcome": stand.sentence, **sheets})
+    passed = {"passed": stand.passed} if stand.passed else {}
+    print_pairs({"run": run_id, "outcome": stand.sentence, **passed, **sheets})
     raise typer.Exit(OK if stand.complete else FAULTS)
 
 

@@ -21,11 +21,11 @@ from flows.cli.console import (
     errors_shown,
     open_store,
     out,
-    parse_overrides,
+    print_aligned,
     print_pairs,
-    print_table,
     show_faults,
 )
+from flows.cli.overrides import parse_overrides
 from tasks import environment
 from tasks.devices import chosen_devices
 from tasks.errors import EndedWithFaults
@@ -72,12 +72,14 @@ def nightly(
             environment.quiet_prefect(verbose)
             from flows.nightly import nightly as flow
             from flows.params import NightOptions
+            from tasks.dispatch.server import server_at_hand
 
             chosen = NightOptions.model_validate(options)
             chosen_devices(chosen.devices)
-            ended: Any = flow(chosen, return_state=True).result(raise_on_failure=False)
-            if isinstance(ended, Exception) and not isinstance(ended, EndedWithFaults):
-                raise ended
+            with server_at_hand(verbose=verbose):
+                ended: Any = flow(chosen, return_state=True).result(raise_on_failure=False)
+                if isinstance(ended, Exception) and not isinstance(ended, EndedWithFaults):
+                    raise ended
             night = load_night(store, ended.subject if isinstance(ended, EndedWithFaults) else ended["night_id"])
     _show_night(night)
 
@@ -106,6 +108,8 @@ def deploy(
     Examples: `blora deploy --root s3://bucket/art --cron "0 2 * * *" --timezone Europe/London` · `blora deploy
     --gpu-pool kubernetes --template infra/k8s/gpu-base-job-template.json`
     """
+    from manifests.store.address import local_path
+    from tasks.dispatch.server import server_at_hand
     from tasks.operations import deploy as work
     from tasks.operations.deployments import Asked
 
@@ -120,13 +124,14 @@ def deploy(
                 timezone=timezone or environment.night_timezone(),
             ),
             default_root=open_store("").root,
-            prefect_file=file,
+            prefect_file=local_path(str(file)) if file else None,
             gpu_pool="kubernetes" if gpu_pool == "kubernetes" else "process",
-            job_template=template,
+            job_template=local_path(str(template)) if template else None,
             zombie_seconds=zombie_seconds,
         )
-        for step in work.deploy(request):
-            out.print(f"{step.what:<11}  {step.name:<48}  {step.outcome}", markup=False, highlight=False)
+        with server_at_hand(lasting=True):
+            for step in work.deploy(request):
+                out.print(f"{step.what:<11}  {step.name:<48}  {step.outcome}", markup=False, highlight=False)
     raise typer.Exit(OK)
 
 
@@ -154,10 +159,11 @@ def gc(
         retention = None if runs_older_than is None else timedelta(days=runs_older_than)
         findings = find_waste(store, timedelta(days=older_than), retention)
         rows = [
-            (waste.kind, len(waste.names), len(waste.keys), f"{waste.bytes / 1e6:.1f} MB") for waste in findings.waste
+            (waste.kind, str(len(waste.names)), str(len(waste.keys)), f"{waste.bytes / 1e6:.1f} MB")
+            for waste in findings.waste
         ]
         if rows:
-            print_table(("kind", "items", "objects", "size"), rows)
+            print_aligned([("kind", "items", "objects", "size"), *rows])
         if not delete:
             out.print("nothing deleted; --delete does it" if rows else "nothing to delete", highlight=False)
             raise typer.Exit(OK)
@@ -177,7 +183,7 @@ def status(run_id: Annotated[str, typer.Argument(help="Run id; none lists all ru
     with errors_shown():
         store = open_store(root)
         if not run_id:
-            print_table(("run", "state", "created", "outcome"), list_runs(store))
+            print_aligned([("run", "state", "created", "outcome"), *list_runs(store)])
             raise typer.Exit(OK)
         status = full_status(store, run_id)
     stand = status.outcome
@@ -204,7 +210,7 @@ def _show_night(night: Night) -> None:
     """Print a night: a table, then every fault, then the sentence; ends the command."""
     rows = [(entry.manifest, entry.state, entry.run_id, entry.sentence) for entry in night.entries]
     if rows:
-        print_table(("manifest", "state", "run", "outcome"), rows)
+        print_aligned([("manifest", "state", "run", "outcome"), *rows])
     for entry in night.entries:
         for fault in entry.faults:
             err.print(f"{entry.manifest}: {fault}", style="yellow", markup=False, highlight=False)

@@ -49,7 +49,7 @@ def from_document(root: Node, name: str, source: str, roots: Roots, faults: Faul
     head = read_row(DocumentRow, said, document)
     base = _base(head.base, roots, document) if head else ""
     if "settings" in root.value:
-        _check_settings(root.value["settings"], ("settings",), document)
+        check_settings(root.value["settings"], ("settings",), document)
     missing = _said_by_prompts(root, head)
     lists = {key: [] if key == f"{missing}s" else _rows(root.value, key, document) for key in LISTS}
     if head and head.grid is not None and head.grid == ("pairs" in root.value):
@@ -157,7 +157,7 @@ def _base(text: str, roots: Roots, faults: RowFaults) -> str:
     return address
 
 
-def _check_settings(node: Node, path: tuple[str | int, ...], faults: RowFaults) -> None:
+def check_settings(node: Node, path: tuple[str | int, ...], faults: RowFaults) -> None:
     """Add a fault for every repeated key, broken text and number that is not finite; names are checked elsewhere."""
     field = ".".join(map(str, path))
     texts = [node.value] if isinstance(node.value, str) else list(node.value) if isinstance(node.value, dict) else []
@@ -173,7 +173,7 @@ def _check_settings(node: Node, path: tuple[str | int, ...], faults: RowFaults) 
     elif isinstance(node.value, list):
         children = enumerate(node.value)
     for key, child in children:
-        _check_settings(child, (*path, key), faults)
+        check_settings(child, (*path, key), faults)
 
 
 def from_records(records: Iterable[Record], name: str, source: str, roots: Roots, faults: FaultList) -> Manifest | None:

@@ -25,6 +25,7 @@ from fsspec.asyn import sync
 from s3fs import S3FileSystem
 
 from manifests.errors import Missing, PermanentStoreError, StoreError
+from manifests.store.address import SOURCES, check_environment
 from manifests.store.backend import Entry, Version, is_visible
 from manifests.store.retries import PreconditionFailed, retrying
 
@@ -35,9 +36,12 @@ PART_BYTES: Final = 32 * 2**20
 
 CONTENT_TYPES: Final = {
     "css": "text/css; charset=utf-8",
+    "gif": "image/gif",
     "html": "text/html; charset=utf-8",
     "js": "text/javascript; charset=utf-8",
     "json": "application/json",
+    "md": "text/markdown; charset=utf-8",
+    "mp4": "video/mp4",
     "png": "image/png",
 }
 """What objects are served as, by the end of their key: a browser downloads a page that does not say that it is one."""
@@ -54,8 +58,11 @@ _REGION = {"region": ("region", ["AWS_REGION", "AWS_DEFAULT_REGION"], None, None
 
 def _connect() -> S3FileSystem:
     """Make a file system of the AWS environment and profile as they are now; it connects at its first use."""
+    session = AioSession(session_vars=_REGION | SOURCES)
+    bundle = check_environment(session.get_config_variable)
     filesystem = S3FileSystem(
-        session=AioSession(session_vars=_REGION),
+        session=session,
+        client_kwargs={"verify": bundle} if bundle else {},
         anon=False,
         skip_instance_cache=True,
         use_listings_cache=False,

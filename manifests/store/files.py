@@ -12,7 +12,7 @@ import unicodedata
 from pathlib import Path
 
 from manifests.errors import Missing, PermanentStoreError
-from manifests.store.address import split_address
+from manifests.store.address import local_path, split_address
 from manifests.store.bucket import Bucket
 from manifests.store.folder import read_file
 from manifests.store.retries import retrying
@@ -61,7 +61,7 @@ def read_address(address: str, max_bytes: int | None = None) -> bytes:
 
 
 def _path(address: str) -> Path:
-    return Path(as_spelled(os.path.expanduser(address)))
+    return Path(as_spelled(str(local_path(address))))
 
 
 def _read_object(bucket: Bucket, key: str, max_bytes: int | None) -> bytes:

@@ -67,10 +67,24 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def _make(folder: Path) -> None:
+    """Make a folder, and those that it lies in.
+
+    Raises:
+        OSError: It cannot be made.
+        PermanentStoreError: A part of its path is a file, or nothing can be made there; no object is missing then.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
+        what, hint = f"make the folder {folder}", "choose another root, or move the file away that is in its place"
+        raise PermanentStoreError(what, f"{type(error).__name__}: {error.strerror}", "", hint) from error
+
+
 @contextlib.contextmanager
 def _temporary(path: Path, data: bytes) -> Iterator[Path]:
     """Write `data` beside `path` under a temporary name, and remove that name at the end."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make(path.parent)
     temporary = path.parent / f".tmp-{secrets.token_hex(8)}"
     try:
         # 0o666 less the umask, as for any file a program writes: colleagues may read the store.
@@ -93,7 +107,7 @@ def _replace(path: Path, data: bytes) -> None:
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder; the kernel drops it when the holder dies, however it dies."""
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     with open(folder / _LOCK_NAME, "ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -110,7 +124,7 @@ class Folder:
         Raises:
             PermanentStoreError: There is a file in its place.
         """
-        self._path = path.expanduser().absolute()
+        self._path = path.absolute()
         if retrying(f"open {self._path}", lambda: self._path.exists() and not self._path.is_dir()):
             raise PermanentStoreError(f"open {self._path}", "a file", "a folder, or a name that is still free")
         self._real = os.path.realpath(self._path)

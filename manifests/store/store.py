@@ -13,11 +13,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from manifests.errors import InvalidId, Missing, PermanentStoreError
 from manifests.store import leases
-from manifests.store.address import ACCEPTED, parts_are_plain, split_address
+from manifests.store.address import ACCEPTED, local_path, parts_are_plain, split_address
 from manifests.store.backend import Backend, Entry
 from manifests.store.bucket import Bucket
 from manifests.store.folder import Folder
@@ -75,7 +74,7 @@ class Store:
         """
         split = split_address(root, "open the store")
         if split is None:
-            return cls(Folder(Path(root)))
+            return cls(Folder(local_path(root)))
         bucket, prefix = split[0], split[1].strip("/")
         if "?" in prefix:
             raise PermanentStoreError("open the store", "an address with a ? in it", ACCEPTED)

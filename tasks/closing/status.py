@@ -33,7 +33,7 @@ def list_runs(store: Store) -> list[tuple[str, str, str, str]]:
         (
             record.run_id,
             AT_WORK if layout.run_lease_key(record.run_id) in live else record.state,
-            record.created_at[:19],
+            f"{record.created_at[:19].replace('T', ' ')} UTC",
             record.sentence,
         )
         for record in read_records(store)

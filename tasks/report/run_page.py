@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from manifests import layout
@@ -102,7 +101,7 @@ def write_report(
     return f"{prefix}index.html"
 
 
-def copy_report(store: Store, run_id: str, folder: str, *, pictures: bool = True) -> Path:
+def copy_report(store: Store, run_id: str, folder: str, *, pictures: bool = True) -> str:
     """Write the page of a run and everything that it shows into a folder, to look at without the store.
 
     Adapters are left out: they are large, and nobody looks at them.
@@ -110,11 +109,11 @@ def copy_report(store: Store, run_id: str, folder: str, *, pictures: bool = True
     Args:
         store: the store.
         run_id: the run.
-        folder: where to; made if it is not there.
+        folder: where to, here or in a bucket; made if it is not there.
         pictures: also copy the pictures in full size; without them the page shows thumbnails alone.
 
     Returns:
-        The path of index.html.
+        The address of index.html.
 
     Raises:
         RunNotFound: no such run.
@@ -137,7 +136,7 @@ def copy_report(store: Store, run_id: str, folder: str, *, pictures: bool = True
     in_parallel(store, copy, list(places))
     choices = choose_of(store, plan, inventory)
     _write(store, plan, inventory, choices, _Place(target, "", _COPIED, adapters=False, pictures=pictures))
-    return Path(folder) / "index.html"
+    return f"{target.root}/index.html"
 
 
 def _write(store: Store, plan: Plan, inventory: Inventory, choices: Sequence[Choice], place: _Place) -> None:

@@ -186,7 +186,7 @@ def test_who_scores_writes_the_thumbnails_and_the_page_reads_no_picture_again(
 def test_a_copy_holds_all_that_it_shows_and_nothing_is_asked_of_the_store(tmp_path: Path, pictures: bool) -> None:
     store, plan = plan_run(tmp_path, ["apple"], ["wave", "night"])
     finish(store, plan)
-    index = copy_report(store, plan.run.run_id, str(tmp_path / "copy"), pictures=pictures)
+    index = Path(copy_report(store, plan.run.run_id, str(tmp_path / "copy"), pictures=pictures))
     page = Page(index.read_text("utf-8"))
     relative = [link.partition("?")[0] for link in page.links if not link.startswith(("#", "data:,"))]
     assert [link for link in relative if ".." in link or not (index.parent / link).is_file()] == []
