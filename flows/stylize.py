@@ -26,6 +26,7 @@ from flows.scheduling.pool import Pool
 from flows.scheduling.slots import Slots, slots
 from manifests import layout
 from manifests.loading.load import Loaded, load_manifest, parse_manifest
+from manifests.notes import told
 from manifests.store.store import Store
 from tasks import environment, progress
 from tasks.closing.collect import already_closed, close_run
@@ -73,6 +74,8 @@ def stylize(manifest: str | InlineManifest, options: RunOptions | None = None) -
         on_fault=options.on_fault,
         devices=options.devices if options.shards == "here" else "",
     )
+    for line in told(draft.notes):
+        get_run_logger().info("note: %s", line)
     return _work_off(store, publish(store, draft), options, draft.held)
 
 

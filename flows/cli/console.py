@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +12,7 @@ from rich.console import Console
 
 from blora.errors import BloraError
 from manifests.errors import ManifestsError
+from manifests.notes import Note, told
 from manifests.schema.fields import PRESET_NAMES
 from tasks import environment
 from tasks.errors import RunRefused, TaskError
@@ -93,6 +94,12 @@ def show_faults(faults: Any) -> None:
     """Print faults to standard error, a line each."""
     for fault in faults:
         err.print(str(fault), style="yellow", markup=False, highlight=False)
+
+
+def show_notes(notes: Iterable[Note]) -> None:
+    """Print to standard error what there is to know of rows that are taken all the same, a line each."""
+    for line in told(notes):
+        err.print(f"note: {line}", style="dim", markup=False, highlight=False)
 
 
 def print_pairs(pairs: dict[str, str]) -> None:

@@ -33,6 +33,7 @@ from flows.cli.console import (
     parse_overrides,
     print_pairs,
     show_faults,
+    show_notes,
 )
 from flows.params import RunOptions
 from manifests.errors import counted
@@ -62,11 +63,13 @@ def validate(manifest: ManifestArgument, allow_root: AllowRoot = None, preset: P
     from blora.settings.resolve import merge, resolve
     from manifests.faults import Fault
     from manifests.loading.load import load_manifest
-    from manifests.loading.pictures import check_images
+    from manifests.loading.pictures import check_images, picture_notes
+    from manifests.notes import Note
 
     with errors_shown():
         loaded = load_manifest(manifest, allowed_roots=allow_root or ())
         faults = list(loaded.faults)
+        notes: list[Note] = []
         if loaded.manifest is not None:
             try:
                 resolve(preset or loaded.manifest.preset, merge(loaded.manifest.settings, parse_overrides(set_)))
@@ -83,8 +86,10 @@ def validate(manifest: ManifestArgument, allow_root: AllowRoot = None, preset: P
                     )
                     for fault in error.faults
                 ]
-            _, image_faults = check_images(loaded.manifest)
+            pictures, image_faults = check_images(loaded.manifest)
             faults += image_faults
+            notes += picture_notes(loaded.manifest, pictures)
+    show_notes(notes)
     show_faults(faults)
     if loaded.manifest is not None:
         good = loaded.manifest
@@ -118,6 +123,7 @@ def plan(
         settings = settings_of(loaded, preset, parse_overrides(set_))
         draft = make_plan(store, loaded, settings, devices="" if elsewhere else "auto")
         cost = estimate(store, draft.plan, draft.held)
+    show_notes(draft.notes)
     show_faults(draft.plan.run.faults)
     training, drawing = seconds_in_words(cost.train_seconds), seconds_in_words(cost.sample_seconds)
     print_pairs(
@@ -212,7 +218,7 @@ def _report(store: Store, run_id: str) -> None:
     """What a run leaves on the terminal: scores, faults, where everything lies; ends the command."""
     from tasks.planning.clips import clip_lines, load_measures
     from tasks.review.score_table import render, score_table
-    from tasks.run.outcome import read_record, recorded_faults
+    from tasks.run.outcome import read_record, recorded_faults, recorded_notes
     from tasks.run.plan import load_run
 
     stand = read_record(store, run_id)
@@ -222,6 +228,7 @@ def _report(store: Store, run_id: str) -> None:
     measures = load_measures(store, run_id)
     for line in clip_lines(measures):
         out.print(line, markup=False, highlight=False)
+    show_notes(recorded_notes(store, run_id))
     show_faults(recorded_faults(store, run_id))
     report = f"{store.root}/runs/{run_id}/report"
     moving = {"clips": f"{report}/clips.gif"} if measures else {}

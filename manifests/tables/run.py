@@ -187,6 +187,19 @@ FAULTS = table_schema(
 
 FAULTS_FILE = TableFile("faults.parquet", FAULTS)
 
+NOTES = table_schema(
+    "notes",
+    RUN,
+    need("text", pa.string(), "what there is to know, such as what was done to a picture"),
+    need("item", pa.string(), "the user's name of what it concerns; may be empty"),
+    need("file", pa.string(), "the manifest; may be empty"),
+    may("row", pa.int64(), "1-based line of text, or record number of a Parquet manifest"),
+)
+"""One row per note: what was done to what a manifest names, and keeps nothing out of the run."""
+
+NOTES_FILE = TableFile("notes.parquet", NOTES)
+"""Written with the plan; missing where there is nothing to tell."""
+
 CLIPS = table_schema(
     "clips",
     RUN,

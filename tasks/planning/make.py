@@ -23,12 +23,13 @@ from manifests.errors import ManifestsError, counted
 from manifests.faults import Fault
 from manifests.images.normalise import NormalisedImage
 from manifests.loading.load import Loaded
-from manifests.loading.pictures import NORMALISED, check_images, read_images
+from manifests.loading.pictures import NORMALISED, check_images, picture_notes, read_images
+from manifests.notes import Note
 from manifests.schema.entries import Manifest
 from manifests.store.parallel import in_parallel
 from manifests.store.run_folder import RunFolder
 from manifests.store.store import Store
-from manifests.tables.run import PLAN_FILE
+from manifests.tables.run import NOTES_FILE, PLAN_FILE
 from tasks.devices import chosen_devices
 from tasks.downloads import revision_of
 from tasks.errors import RunNotFound, RunRefused
@@ -55,6 +56,7 @@ class PlanDraft:
         held: what the store has of it.
         strips: the sweeps among its samples.
         clips: the clips among them.
+        notes: what there is to know of its rows.
         is_kept: whether the store has had it before.
     """
 
@@ -64,6 +66,7 @@ class PlanDraft:
     held: Holdings
     strips: tuple[Strip, ...] = ()
     clips: tuple[PlannedClip, ...] = ()
+    notes: tuple[Note, ...] = ()
     is_kept: bool = False
 
 
@@ -137,7 +140,8 @@ def make_plan(
         packs = packs_of(asked.adapters, held, _pack_size(settings, manifest.base, devices))
         plan = Plan(run, packs, shards_of(asked.samples, held, settings))
     images = {picture.image_id: key for key, picture in pictures.items()}
-    return PlanDraft(manifest, plan, images, held, asked.strips, asked.clips, kept is not None)
+    notes = picture_notes(manifest, pictures)
+    return PlanDraft(manifest, plan, images, held, asked.strips, asked.clips, notes, kept is not None)
 
 
 def _usable(loaded: Loaded) -> Manifest:
@@ -163,6 +167,8 @@ def publish(store: Store, draft: PlanDraft) -> Plan:
     store.write_once(run.key("manifest.json"), draft.manifest.model_dump_json(indent=2).encode())
     write_strips(store, run_id, draft.strips)
     write_clips(store, run_id, draft.clips)
+    if draft.notes:
+        run.write_once(NOTES_FILE, [{"run_id": run_id, **vars(note)} for note in draft.notes])
     store.write_once(run.key("run.json"), plan.run.to_json(state="planned"))
     run.write_once(PLAN_FILE, plan_rows(plan))
     kept = load_plan(store, run_id)

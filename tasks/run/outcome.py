@@ -13,10 +13,11 @@ from typing import Any
 from manifests import layout
 from manifests.errors import Missing, counted
 from manifests.faults import Fault
+from manifests.notes import Note
 from manifests.store.parallel import in_parallel
 from manifests.store.run_folder import RunFolder
 from manifests.store.store import Store
-from manifests.tables.run import FAULTS_FILE
+from manifests.tables.run import FAULTS_FILE, NOTES_FILE
 from tasks.errors import RunNotFound
 from tasks.run.inventory import Inventory
 from tasks.run.plan import Plan
@@ -135,3 +136,9 @@ def recorded_faults(store: Store, run_id: str) -> tuple[Fault, ...]:
     """The faults of a run as it last ended; none if it has not ended yet."""
     rows = RunFolder(store, run_id).rows(FAULTS_FILE)
     return tuple(Fault(**{name: row[name] for name in Fault.__dataclass_fields__}) for row in rows)
+
+
+def recorded_notes(store: Store, run_id: str) -> tuple[Note, ...]:
+    """What there was to know of a run's rows when it was planned."""
+    rows = RunFolder(store, run_id).rows(NOTES_FILE)
+    return tuple(Note(**{name: row[name] for name in Note.__dataclass_fields__}) for row in rows)
