@@ -65,14 +65,18 @@ def validate(manifest: ManifestArgument, allow_root: AllowRoot = None, preset: P
     from manifests.loading.load import load_manifest
     from manifests.loading.pictures import check_images, picture_notes
     from manifests.notes import Note
+    from tasks.planning.identify import identify
 
     with errors_shown():
         loaded = load_manifest(manifest, allowed_roots=allow_root or ())
         faults = list(loaded.faults)
         notes: list[Note] = []
         if loaded.manifest is not None:
+            settings = None
             try:
-                resolve(preset or loaded.manifest.preset, merge(loaded.manifest.settings, parse_overrides(set_)))
+                settings = resolve(
+                    preset or loaded.manifest.preset, merge(loaded.manifest.settings, parse_overrides(set_))
+                )
             except SettingsError as error:
                 faults += [
                     Fault(
@@ -89,12 +93,18 @@ def validate(manifest: ManifestArgument, allow_root: AllowRoot = None, preset: P
             pictures, image_faults = check_images(loaded.manifest)
             faults += image_faults
             notes += picture_notes(loaded.manifest, pictures)
+            good = loaded.manifest
+            counts = {"content": len(good.contents), "style": len(good.styles), "pair": len(good.pairs)}
+            if settings is not None:  # what is asked for twice shows once all is named; the base changes nothing in it
+                asked = identify(good, pictures, settings, revision="")
+                faults += asked.faults
+                notes += asked.notes
+                counts |= {"pair": asked.pairs, "picture": len(asked.samples)}
     show_notes(notes)
     show_faults(faults)
     if loaded.manifest is not None:
-        good = loaded.manifest
-        counts = {"content": good.contents, "style": good.styles, "pair": good.pairs, "fault": faults}
-        out.print(", ".join(counted(len(some), noun) for noun, some in counts.items()), highlight=False)
+        counts["fault"] = len(faults)
+        out.print(", ".join(counted(some, noun) for noun, some in counts.items()), highlight=False)
     raise typer.Exit(FAULTS if faults else OK)
 
 

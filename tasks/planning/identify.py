@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -11,9 +12,13 @@ from blora.checks.limits import training_identity
 from blora.settings.presets import Settings
 from blora.settings.training import recipe_version
 from manifests import ids
+from manifests.faults import Fault
 from manifests.images.normalise import IdentifiedImage
+from manifests.notes import Note
 from manifests.schema.entries import ImageEntry, Manifest, PairEntry, content_parts, style_parts
 from tasks.planning.clips import PlannedClip, clips_of
+from tasks.planning.prompt_notes import prompt_notes
+from tasks.planning.repeats import told_apart
 from tasks.planning.sweeps import Strip, strips_of
 from tasks.run.plan import PlannedAdapter, PlannedSample, SidePart
 
@@ -29,6 +34,9 @@ class Identified:
             their further candidates.
         strips: the sweeps among them, each a row of pictures.
         clips: the clips among them, each in one style with one seed.
+        pairs: how many pairs are drawn.
+        faults: what of it is asked for twice.
+        notes: what there is to know of its prompts.
     """
 
     run_id: str
@@ -36,6 +44,9 @@ class Identified:
     samples: tuple[PlannedSample, ...]
     strips: tuple[Strip, ...]
     clips: tuple[PlannedClip, ...]
+    pairs: int
+    faults: tuple[Fault, ...]
+    notes: tuple[Note, ...]
 
 
 Entries = Mapping[str, tuple[ImageEntry, PlannedAdapter]]
@@ -58,7 +69,10 @@ def identify(
         _named_entries(entries, pictures, settings, revision, known) for entries in (manifest.contents, manifest.styles)
     )
     namer = _SampleNamer(contents, styles, settings, revision, manifest.strength_reading)
-    drawn = [(pair, namer.sample(pair, seed)) for pair in manifest.pairs if namer.knows(pair) for seed in pair.seeds]
+    entries = [{name: entry for name, (entry, _) in side.items()} for side in (contents, styles)]
+    every = [(pair, namer.sample(pair, seed)) for pair in manifest.pairs if namer.knows(pair) for seed in pair.seeds]
+    requests = told_apart(every, *entries, namer.drawing, revision)
+    drawn = requests.drawn
     asked: dict[str, PlannedSample] = {}
     for _, sample in drawn:  # of two names for one picture, the first: a clip that comes back has names 1, 2, 3
         asked.setdefault(sample.sample_id, sample)
@@ -67,7 +81,6 @@ def identify(
     samples = (*asked.values(), *(candidate for sample_id, candidate in further.items() if sample_id not in asked))
     used = {adapter_id for sample in samples for adapter_id in sample.adapter_ids}
     adapters = tuple(adapter for adapter_id, adapter in known.items() if adapter_id in used)
-    content_entries = {name: entry for name, (entry, _) in contents.items()}
     frames = {name: adapter.image_ids[0] for name, (entry, adapter) in contents.items() if entry.frame}
     content: dict[str, Any] = {
         "base": [manifest.base, revision],
@@ -80,7 +93,10 @@ def identify(
         adapters,
         samples,
         strips_of(drawn),
-        clips_of(drawn, content_entries, frames),
+        clips_of(drawn, entries[0], frames),
+        len({id(pair) for pair, _ in drawn}),
+        requests.faults,
+        (*prompt_notes(every, settings.sample.prompt), *requests.notes),
     )
 
 
@@ -111,7 +127,7 @@ class _SampleNamer:
     def __init__(self, contents: Entries, styles: Entries, settings: Settings, revision: str, reading: str) -> None:
         self._contents, self._styles, self._settings, self._revision = contents, styles, settings, revision
         self._reading = reading
-        self._drawing = ids.canonical(settings.sample.identity())
+        self.drawing = ids.canonical(settings.sample.identity())
         self._with_tokens = lru_cache(maxsize=1024)(settings.train.with_tokens)  # most pairs have the same prompt
 
     def knows(self, pair: PairEntry) -> bool:
@@ -154,13 +170,13 @@ class _SampleNamer:
             style_mix=style.mix,
             **_colour(pair),
         )
-        return drawn.named(self._drawing, self._revision)
+        return drawn.named(self.drawing, self._revision)
 
     def candidates(self, pair: PairEntry, asked: PlannedSample) -> list[PlannedSample]:
         """The candidates of a picture after the first: the same with other seeds."""
         seeds = [ids.candidate_seed(asked.seed, number) for number in range(2, pair.candidates + 1)]
         others = [replace(asked, seed=seed, candidate_of=asked.sample_id) for seed in seeds]
-        return [other.named(self._drawing, self._revision) for other in others]
+        return [other.named(self.drawing, self._revision) for other in others]
 
     def _side(
         self, parts: list[tuple[ImageEntry, PlannedAdapter, float]], said: float | None, otherwise: float
@@ -230,10 +246,7 @@ def _plain_words(pair: PairEntry, contents: Sequence[ImageEntry], styles: Sequen
         content, style = _word(contents[0]), _word(styles[0])
         return f"a {content} in {style} style" if content and style else ""
     text = pair.prompt or ""
-    for token, side in (("[c]", contents), ("[s]", styles)):
-        if token in text:
-            word = _word(side[0]) if side else ""
-            if not word:
-                return ""
-            text = text.replace(token, word)
-    return text
+    words = {token: _word(side[0]) if side else "" for token, side in (("[c]", contents), ("[s]", styles))}
+    if any(token in text and not word for token, word in words.items()):
+        return ""
+    return re.sub(r"\[[cs]\]", lambda mark: words[mark.group()], text)  # in one pass: a mark in a word is text

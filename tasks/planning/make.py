@@ -10,7 +10,7 @@ Making a plan reads; only `publish` writes.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -112,11 +112,12 @@ def make_plan(
     policy = on_fault or manifest.on_fault
     pictures, image_faults = check_images(manifest)
     faults = (*loaded.faults, *image_faults)
-    if faults and policy == "stop":
-        raise RunRefused(f"stopped before any work: {counted(len(faults), 'fault')} and on_fault is stop", faults)
+    _stop_at(faults, policy)
     revision = revision_of(manifest.base)
     with uncollected():
         asked = identify(manifest, pictures, settings, revision)
+    faults = (*faults, *asked.faults)
+    _stop_at(faults, policy)
     if not asked.samples:
         raise RunRefused(f"no pair of the manifest can be drawn: {counted(len(faults), 'fault')}", faults)
     held = holdings(store, [a.adapter_id for a in asked.adapters], [s.content_id for s in asked.samples])
@@ -140,8 +141,13 @@ def make_plan(
         packs = packs_of(asked.adapters, held, _pack_size(settings, manifest.base, devices))
         plan = Plan(run, packs, shards_of(asked.samples, held, settings))
     images = {picture.image_id: key for key, picture in pictures.items()}
-    notes = picture_notes(manifest, pictures)
+    notes = (*picture_notes(manifest, pictures), *asked.notes)
     return PlanDraft(manifest, plan, images, held, asked.strips, asked.clips, notes, kept is not None)
+
+
+def _stop_at(faults: Sequence[Fault], policy: str) -> None:
+    if faults and policy == "stop":
+        raise RunRefused(f"stopped before any work: {counted(len(faults), 'fault')} and on_fault is stop", faults)
 
 
 def _usable(loaded: Loaded) -> Manifest:
