@@ -25,10 +25,8 @@ def prompt_notes(drawn: Iterable[tuple[PairEntry, PlannedSample]], usual_prompt:
     for pair, sample in drawn:
         for name in PROMPTS:
             if unread := read_prompt(getattr(sample, name) or "").unread:
-                text = (
-                    f"{name.replace('_', ' ')}: the text encoders read {READ_TOKENS} tokens, and not {_quoted(unread)}"
-                )
-                notes[Note(text, file=pair.file, row=pair.row)] = None
+                told = f"{name.replace('_', ' ')}: the text encoders read {READ_TOKENS} tokens"
+                notes[Note(f'{told}, and not "{_short(unread)}"', file=pair.file, row=pair.row)] = None
         for text in _unmentioned(pair, usual_prompt):
             notes[Note(text, file=pair.file, row=pair.row)] = None
     return tuple(notes)
