@@ -78,11 +78,9 @@ def generation_text(
         **more,
         "Version": "blora",
     }
-    lines = [_plain(prompt)]
-    if negative_prompt:
-        lines.append(f"{_NEGATIVE} {_plain(negative_prompt)}")
-    lines.append(", ".join(f"{name}: {_value(value)}" for name, value in told.items()))
-    return "\n".join(lines)
+    settings_line = ", ".join(f"{name}: {_value(value)}" for name, value in told.items())
+    # ComfyUI makes nothing of a text without the negative prompt's line, even where it says nothing.
+    return "\n".join([_plain(prompt), f"{_NEGATIVE} {_plain(negative_prompt)}", settings_line])
 
 
 def _plain(text: str) -> str:

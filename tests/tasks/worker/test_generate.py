@@ -57,7 +57,8 @@ def test_colours_and_a_prompt_for_the_content_block_change_the_picture_that_asks
     drawn = [np.asarray(picture) for picture in pictures]
     assert len(drawn) == 6
     for sample, picture in zip(plan.samples, pictures, strict=True):
-        prompt, told = picture.info["parameters"].split("\n")  # no negative prompt was given
+        prompt, negative, told = picture.info["parameters"].split("\n")
+        assert negative == "Negative prompt: "
         assert prompt == json.loads(picture.info["blora"])["prompt"] == sample.prompt
         assert f"Seed: {sample.seed}, Size: {picture.width}x{picture.height}, Model: " in told
         assert f"Style strength: {sample.style_strength:g}" in told
