@@ -65,6 +65,7 @@ def validate(manifest: ManifestArgument, allow_root: AllowRoot = None, preset: P
     from manifests.loading.load import load_manifest
     from manifests.loading.pictures import check_images, picture_notes
     from manifests.notes import Note
+    from tasks.planning.finished import check_adapters
     from tasks.planning.identify import identify
 
     with errors_shown():
@@ -91,12 +92,13 @@ def validate(manifest: ManifestArgument, allow_root: AllowRoot = None, preset: P
                     for fault in error.faults
                 ]
             pictures, image_faults = check_images(loaded.manifest)
-            faults += image_faults
-            notes += picture_notes(loaded.manifest, pictures)
+            finished, adapter_faults, adapter_notes = check_adapters(loaded.manifest)
+            faults += [*image_faults, *adapter_faults]
+            notes += [*picture_notes(loaded.manifest, pictures), *adapter_notes]
             good = loaded.manifest
             counts = {"content": len(good.contents), "style": len(good.styles), "pair": len(good.pairs)}
             if settings is not None:  # what is asked for twice shows once all is named; the base changes nothing in it
-                asked = identify(good, pictures, settings, revision="")
+                asked = identify(good, pictures, settings, "", finished)
                 faults += asked.faults
                 notes += asked.notes
                 counts |= {"pair": asked.pairs, "picture": len(asked.samples)}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
+from blora.adapters.blocks import Half
 from blora.checks.limits import training_identity
 from blora.settings.presets import Settings
 from blora.settings.training import recipe_version
@@ -17,7 +18,8 @@ from manifests.images.normalise import IdentifiedImage
 from manifests.notes import Note
 from manifests.schema.entries import ImageEntry, Manifest, PairEntry, content_parts, style_parts
 from tasks.planning.clips import PlannedClip, clips_of
-from tasks.planning.prompt_notes import prompt_notes
+from tasks.planning.finished import Finished, is_usable, refused_pair
+from tasks.planning.prompts import plain_words, prompt_notes, shared_class, word_of
 from tasks.planning.repeats import told_apart
 from tasks.planning.sweeps import Strip, strips_of
 from tasks.run.plan import PlannedAdapter, PlannedSample, SidePart
@@ -54,7 +56,11 @@ Entries = Mapping[str, tuple[ImageEntry, PlannedAdapter]]
 
 
 def identify(
-    manifest: Manifest, pictures: Mapping[str, IdentifiedImage], settings: Settings, revision: str
+    manifest: Manifest,
+    pictures: Mapping[str, IdentifiedImage],
+    settings: Settings,
+    revision: str,
+    finished: Finished = MappingProxyType({}),
 ) -> Identified:
     """Name everything that a manifest asks for.
 
@@ -63,14 +69,26 @@ def identify(
         pictures: normalised picture by address; an entry with a picture that is not there is left out.
         settings: the resolved settings.
         revision: pinned revision of the base model.
+        finished: the good ones of the adapters that it names by their files; an entry of another is left out.
     """
     known: dict[str, PlannedAdapter] = {}
+    sides: tuple[tuple[Half, tuple[ImageEntry, ...]], ...]
+    sides = (("content", manifest.contents), ("style", manifest.styles))
     contents, styles = (
-        _named_entries(entries, pictures, settings, revision, known) for entries in (manifest.contents, manifest.styles)
+        _named_entries(
+            [entry for entry in entries if is_usable(entry, half, finished)],
+            pictures,
+            settings,
+            revision,
+            known,
+            finished,
+        )
+        for half, entries in sides
     )
     namer = _SampleNamer(contents, styles, settings, revision, manifest.strength_reading)
     entries = [{name: entry for name, (entry, _) in side.items()} for side in (contents, styles)]
-    every = [(pair, namer.sample(pair, seed)) for pair in manifest.pairs if namer.knows(pair) for seed in pair.seeds]
+    pairs = [(pair, refused_pair(pair, *entries, finished)) for pair in manifest.pairs if namer.knows(pair)]
+    every = [(pair, namer.sample(pair, seed)) for pair, refusal in pairs if refusal is None for seed in pair.seeds]
     requests = told_apart(every, *entries, namer.drawing, revision)
     drawn = requests.drawn
     asked: dict[str, PlannedSample] = {}
@@ -95,7 +113,7 @@ def identify(
         strips_of(drawn),
         clips_of(drawn, entries[0], frames),
         len({id(pair) for pair, _ in drawn}),
-        requests.faults,
+        (*dict.fromkeys(refusal for _, refusal in pairs if refusal), *requests.faults),
         (*prompt_notes(every, settings.sample.prompt), *requests.notes),
     )
 
@@ -106,17 +124,23 @@ def _named_entries(
     settings: Settings,
     revision: str,
     known: dict[str, PlannedAdapter],
+    finished: Finished,
 ) -> dict[str, tuple[ImageEntry, PlannedAdapter]]:
     """Entry and adapter by the entry's name; two names of one picture share one adapter, which `known` keeps."""
     named: dict[str, tuple[ImageEntry, PlannedAdapter]] = {}
     for entry in entries:
+        if entry.adapter is not None:
+            one = finished[entry.adapter]
+            adapter = PlannedAdapter(one.adapter_id, entry.name, word_of(entry), (), source_file=one.address)
+            named[entry.name] = entry, known.setdefault(one.adapter_id, adapter)
+            continue
         if not all(key in pictures for key in entry.keys):
             continue
         image_ids = tuple(sorted({pictures[key].image_id for key in entry.keys}))
         prompt = settings.train.of_class(entry.class_word).prompt if entry.class_word else ""
         train = training_identity(settings, revision, prompt)
         adapter_id = ids.adapter_id(image_ids, train, revision, recipe_version(len(image_ids)))
-        adapter = PlannedAdapter(adapter_id, entry.name, _word(entry), image_ids, prompt)
+        adapter = PlannedAdapter(adapter_id, entry.name, word_of(entry), image_ids, prompt)
         named[entry.name] = entry, known.setdefault(adapter_id, adapter)
     return named
 
@@ -141,7 +165,7 @@ class _SampleNamer:
         contents = [(*self._contents[part.name], part.weight) for part in content_parts(pair)]
         styles = [(*self._styles[part.name], part.weight) for part in style_parts(pair)]
         sample = self._settings.sample
-        classes = [_shared_class([entry for entry, *_ in side]) for side in (contents, styles)]
+        classes = [shared_class([entry for entry, *_ in side]) for side in (contents, styles)]
         prompts = {
             "prompt": self._with_tokens(pair.prompt or sample.prompt, *classes),
             "content_prompt": self._with_tokens(pair.content_prompt or "", *classes) if contents else "",
@@ -159,7 +183,7 @@ class _SampleNamer:
             style_id=style.side_id or ids.text_id(prompts["prompt"]),
             content_name=pair.content or pair.prompt or "",
             style_name=(pair.style or pair.prompt or "") + (f" + own {pair.own_style:.3g}" if own else ""),
-            text=_plain_words(pair, [entry for entry, *_ in contents], [entry for entry, *_ in styles]),
+            text=plain_words(pair, [entry for entry, *_ in contents], [entry for entry, *_ in styles]),
             prompt=prompts["prompt"],
             content_prompt=prompts["content_prompt"] or None,
             negative_prompt=prompts["negative_prompt"],
@@ -225,28 +249,3 @@ def _colour(pair: PairEntry) -> dict[str, Any]:
         "colour_by": pair.colour_by or "transfer",
         "colour_amount": amount,
     }
-
-
-def _word(entry: ImageEntry) -> str:
-    """What an entry shows, in a word or two; empty where nobody said."""
-    return entry.word or entry.class_word or ""
-
-
-def _shared_class(entries: Sequence[ImageEntry]) -> str:
-    """The class word of a side; of a mix only if all its parts have the same."""
-    words = {entry.class_word or "" for entry in entries}
-    return words.pop() if len(words) == 1 else ""
-
-
-def _plain_words(pair: PairEntry, contents: Sequence[ImageEntry], styles: Sequence[ImageEntry]) -> str:
-    """What a picture should show, for the text score; empty where a word for that is missing, or a side is mixed."""
-    if max(len(contents), len(styles)) > 1:
-        return ""
-    if contents and styles:
-        content, style = _word(contents[0]), _word(styles[0])
-        return f"a {content} in {style} style" if content and style else ""
-    text = pair.prompt or ""
-    words = {token: _word(side[0]) if side else "" for token, side in (("[c]", contents), ("[s]", styles))}
-    if any(token in text and not word for token, word in words.items()):
-        return ""
-    return re.sub(r"\[[cs]\]", lambda mark: words[mark.group()], text)  # in one pass: a mark in a word is text

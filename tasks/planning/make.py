@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -35,6 +35,7 @@ from tasks.downloads import revision_of
 from tasks.errors import RunNotFound, RunRefused
 from tasks.planning.clips import PlannedClip, write_clips
 from tasks.planning.cost import auto_pack_size
+from tasks.planning.finished import Finished, check_adapters, write_adapters
 from tasks.planning.group import packs_of, plan_rows, shards_of
 from tasks.planning.identify import identify
 from tasks.planning.sweeps import Strip, write_strips
@@ -57,6 +58,7 @@ class PlanDraft:
         strips: the sweeps among its samples.
         clips: the clips among them.
         notes: what there is to know of its rows.
+        finished: the adapters that came as files, by address.
         is_kept: whether the store has had it before.
     """
 
@@ -67,6 +69,7 @@ class PlanDraft:
     strips: tuple[Strip, ...] = ()
     clips: tuple[PlannedClip, ...] = ()
     notes: tuple[Note, ...] = ()
+    finished: Finished = field(default_factory=dict)
     is_kept: bool = False
 
 
@@ -111,16 +114,19 @@ def make_plan(
     manifest, settings = _usable(loaded), settings or settings_of(loaded)
     policy = on_fault or manifest.on_fault
     pictures, image_faults = check_images(manifest)
-    faults = (*loaded.faults, *image_faults)
+    finished, adapter_faults, adapter_notes = check_adapters(manifest)
+    faults = (*loaded.faults, *image_faults, *adapter_faults)
     _stop_at(faults, policy)
     revision = revision_of(manifest.base)
     with uncollected():
-        asked = identify(manifest, pictures, settings, revision)
+        asked = identify(manifest, pictures, settings, revision, finished)
     faults = (*faults, *asked.faults)
     _stop_at(faults, policy)
     if not asked.samples:
         raise RunRefused(f"no pair of the manifest can be drawn: {counted(len(faults), 'fault')}", faults)
     held = holdings(store, [a.adapter_id for a in asked.adapters], [s.content_id for s in asked.samples])
+    # What came finished is there as soon as the plan is: it is brought in with it.
+    held = replace(held, adapters=held.adapters | {a.adapter_id for a in asked.adapters if a.is_finished})
     try:
         kept = load_plan(store, asked.run_id)
         plan = replace(kept, run=replace(kept.run, faults=faults))
@@ -141,8 +147,10 @@ def make_plan(
         packs = packs_of(asked.adapters, held, _pack_size(settings, manifest.base, devices))
         plan = Plan(run, packs, shards_of(asked.samples, held, settings))
     images = {picture.image_id: key for key, picture in pictures.items()}
-    notes = (*picture_notes(manifest, pictures), *asked.notes)
-    return PlanDraft(manifest, plan, images, held, asked.strips, asked.clips, notes, kept is not None)
+    notes = (*picture_notes(manifest, pictures), *adapter_notes, *asked.notes)
+    used = {a.adapter_id for a in asked.adapters}
+    finished = {address: one for address, one in finished.items() if one.adapter_id in used}
+    return PlanDraft(manifest, plan, images, held, asked.strips, asked.clips, notes, finished, kept is not None)
 
 
 def _stop_at(faults: Sequence[Fault], policy: str) -> None:
@@ -159,15 +167,16 @@ def _usable(loaded: Loaded) -> Manifest:
 def publish(store: Store, draft: PlanDraft) -> Plan:
     """Write a plan and its input pictures; the plan that is in the store afterwards wins, also over a racing twin.
 
-    Order: pictures, manifest, run.json, and the plan last, because the plan is the marker.
+    Order: pictures and finished adapters, manifest, run.json, and the plan last, because the plan is the marker.
 
     Raises:
-        RunRefused: a picture has changed since the plan was made.
+        RunRefused: a picture or an adapter's file has changed since the plan was made.
     """
     plan = draft.plan
     run_id = plan.run.run_id
     run = RunFolder(store, run_id)
     _write_pictures(store, draft.images)
+    write_adapters(store, draft.finished, plan.run.base, plan.run.base_revision)
     if draft.is_kept:
         return plan
     store.write_once(run.key("manifest.json"), draft.manifest.model_dump_json(indent=2).encode())

@@ -1,13 +1,14 @@
-"""What there is to know of prompts: their ends that nobody reads, and pictures that they do not mention."""
+"""Prompts of a manifest: in plain words for the text score, and what there is to know of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 
 from blora.models.prompt_tokens import READ_TOKENS, read_prompt
 from manifests.errors import printable
 from manifests.notes import Note
-from manifests.schema.entries import PairEntry
+from manifests.schema.entries import ImageEntry, PairEntry
 from tasks.planning.repeats import PROMPTS
 from tasks.run.items import PlannedSample
 
@@ -50,3 +51,28 @@ def _short(text: str) -> str:
     text = printable(text)
     half = _LONGEST_QUOTE // 2
     return text if len(text) <= _LONGEST_QUOTE else f"{text[:half]} ... {text[-half:]}"
+
+
+def word_of(entry: ImageEntry) -> str:
+    """What an entry shows, in a word or two; empty where nobody said."""
+    return entry.word or entry.class_word or ""
+
+
+def shared_class(entries: Sequence[ImageEntry]) -> str:
+    """The class word of a side; of a mix only if all its parts have the same."""
+    words = {entry.class_word or "" for entry in entries}
+    return words.pop() if len(words) == 1 else ""
+
+
+def plain_words(pair: PairEntry, contents: Sequence[ImageEntry], styles: Sequence[ImageEntry]) -> str:
+    """What a picture should show, for the text score; empty where a word for that is missing, or a side is mixed."""
+    if max(len(contents), len(styles)) > 1:
+        return ""
+    if contents and styles:
+        content, style = word_of(contents[0]), word_of(styles[0])
+        return f"a {content} in {style} style" if content and style else ""
+    text = pair.prompt or ""
+    words = {token: word_of(side[0]) if side else "" for token, side in (("[c]", contents), ("[s]", styles))}
+    if any(token in text and not word for token, word in words.items()):
+        return ""
+    return re.sub(r"\[[cs]\]", lambda mark: words[mark.group()], text)  # in one pass: a mark in a word is text
