@@ -36,7 +36,7 @@ from tasks.dispatch.flow_runs import cancel_shards, tell_endings
 from tasks.dispatch.work_pool import WorkPool
 from tasks.errors import EndedWithFaults
 from tasks.planning.make import make_plan, publish, settings_of
-from tasks.run.heartbeat import at_work
+from tasks.run.heartbeat import at_work, take_over
 from tasks.run.inventory import Holdings, take_inventory
 from tasks.run.outcome import Outcome, recorded_faults
 from tasks.run.plan import Plan, load_plan
@@ -104,6 +104,9 @@ def _work_off(store: Store, plan: Plan, options: RunOptions, held: Holdings | No
     log = get_run_logger()
     log.info("%s: %d adapters, %d pictures", plan.run.run_id, len(plan.adapters), len(plan.samples))
     progress.publish({"kind": "run", "id": plan.run.run_id})
+    for line in take_over(store, plan) if options.take_over else ():
+        log.warning("%s", line)
+        progress.publish({"kind": "note", "id": plan.run.run_id, "text": line})
     recorded = recorded_faults(store, plan.run.run_id)
     selection = select(plan, options.only, recorded)
     if not options.retry_permanent:

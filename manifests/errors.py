@@ -29,9 +29,23 @@ def listed(names: Sequence[str], most: int) -> str:
     return ", ".join(names[:most]) + (f" and {beyond} more" if beyond > 0 else "")
 
 
+LONGEST_NAME = 160
+"""Characters of a name that a message shows; names of files have 255 bytes at most, keys 1024."""
+
+_NAME_END = 40  # of these: how a name ends tells most of what kind of file it is of
+
+
 def printable(text: str) -> str:
     """Return `text` with control characters escaped: a hostile file name must not steer a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def printable_name(name: str) -> str:
+    """Return a name of a file, run or person as it is shown everywhere: printable, and its middle left out if long."""
+    text = printable(name)
+    if len(text) <= LONGEST_NAME:
+        return text
+    return f"{text[: LONGEST_NAME - _NAME_END - 3]}...{text[-_NAME_END:]}"
 
 
 def explain(what: str, received: str, accepted: str, hint: str) -> str:

@@ -37,7 +37,8 @@ class Note:
     @property
     def where(self) -> str:
         """The place in words, such as "pairs.csv, row 7, owl"; empty where the note has none."""
-        return printable(", ".join(filter(None, (self.file, self.row and f"row {self.row}", self.item))))
+        places = (self.file, "" if self.row is None else f"row {self.row}", self.item)
+        return printable(", ".join(place for place in places if place))
 
     def __str__(self) -> str:
         """Return one line: where, what."""

@@ -25,7 +25,6 @@ BLORA_PAGES_URL                 where the store is served over http(s); artifact
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 DEFAULT_ROOT = "./blora-store"
@@ -66,19 +65,19 @@ def webhook_url() -> str:
     return os.environ.get("BLORA_WEBHOOK_URL", "")
 
 
+def asked_root() -> str:
+    """The same where somebody has said it; empty where nobody has."""
+    return os.environ.get("BLORA_ROOT", "")
+
+
 def night_cron() -> str:
-    """When the night begins, unless the command says otherwise: minute, hour, day, month, weekday."""
-    return os.environ.get("BLORA_NIGHT_CRON", "0 2 * * *")
+    """When the night begins, unless the command says otherwise: minute, hour, day, month, weekday; empty: as it is."""
+    return os.environ.get("BLORA_NIGHT_CRON", "")
 
 
 def night_timezone() -> str:
-    """The time zone of that."""
-    return os.environ.get("BLORA_NIGHT_TIMEZONE", "UTC")
-
-
-def with_variables(variables: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment with some more variables, for a child process."""
-    return {**os.environ, **variables}
+    """The time zone of that; empty: as it is."""
+    return os.environ.get("BLORA_NIGHT_TIMEZONE", "")
 
 
 def pages_url() -> str:

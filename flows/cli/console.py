@@ -44,6 +44,14 @@ Shards = Annotated[
 AllowRoot = Annotated[
     list[str] | None, typer.Option("--allow-root", help="A further folder or s3:// prefix that pictures may lie under.")
 ]
+TakeOver = Annotated[
+    bool,
+    typer.Option(
+        "--take-over",
+        help="Do not wait for leases of other processes on this run's trainings: take them. For those who know that "
+        "nobody is at work there.",
+    ),
+]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show Prefect's log lines.")]
 
 
@@ -120,8 +128,9 @@ def print_aligned(rows: list[tuple[str, ...]]) -> None:
 def print_table(head: tuple[str, ...], rows: Any) -> None:
     """Print a table with a head."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(*head)
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(Text(str(cell)) for cell in row))  # as it is: [x] in a name is no markup
     out.print(table)

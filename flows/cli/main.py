@@ -26,6 +26,7 @@ from flows.cli.console import (
     RunArgument,
     Set,
     Shards,
+    TakeOver,
     Verbose,
     errors_shown,
     open_store,
@@ -63,15 +64,11 @@ def validate(manifest: ManifestArgument, allow_root: AllowRoot = None, preset: P
     from blora.settings.resolve import merge, resolve
     from manifests.faults import Fault
     from manifests.loading.load import load_manifest
-    from manifests.loading.pictures import check_images, picture_notes
-    from manifests.notes import Note
-    from tasks.planning.finished import check_adapters
-    from tasks.planning.identify import identify
+    from tasks.planning.make import survey
 
     with errors_shown():
         loaded = load_manifest(manifest, allowed_roots=allow_root or ())
         faults = list(loaded.faults)
-        notes: list[Note] = []
         if loaded.manifest is not None:
             settings = None
             try:
@@ -91,21 +88,12 @@ def validate(manifest: ManifestArgument, allow_root: AllowRoot = None, preset: P
                     )
                     for fault in error.faults
                 ]
-            pictures, image_faults = check_images(loaded.manifest)
-            finished, adapter_faults, adapter_notes = check_adapters(loaded.manifest)
-            faults += [*image_faults, *adapter_faults]
-            notes += [*picture_notes(loaded.manifest, pictures), *adapter_notes]
-            good = loaded.manifest
-            counts = {"content": len(good.contents), "style": len(good.styles), "pair": len(good.pairs)}
-            if settings is not None:  # what is asked for twice shows once all is named; the base changes nothing in it
-                asked = identify(good, pictures, settings, "", finished)
-                faults += asked.faults
-                notes += asked.notes
-                counts |= {"pair": asked.pairs, "picture": len(asked.samples)}
-    show_notes(notes)
+            found = survey(loaded.manifest, settings)
+            faults += found.faults
+            show_notes(found.notes)
     show_faults(faults)
     if loaded.manifest is not None:
-        counts["fault"] = len(faults)
+        counts = {**found.counts, "fault": len(faults)}
         out.print(", ".join(counted(some, noun) for noun, some in counts.items()), highlight=False)
     raise typer.Exit(FAULTS if faults else OK)
 
@@ -190,6 +178,7 @@ def rerun(
     only: Only = None,
     devices: Devices = "auto",
     shards: Shards = "here",
+    take_over: TakeOver = False,
     verbose: Verbose = False,
 ) -> None:
     """Do just what a run still lacks: failed trainings, missing or deleted pictures, missing scores.
@@ -197,7 +186,7 @@ def rerun(
     Examples: `blora rerun demo-3f2a9c01d4e5` · `blora rerun demo-3f2a9c01d4e5 --only faults` · `blora rerun
     demo-3f2a9c01d4e5 --only style=wave --only style=ink --root s3://bucket/art`
     """
-    options = {"root": root, "only": tuple(only or ()), "devices": devices, "shards": shards}
+    options = {"root": root, "only": tuple(only or ()), "devices": devices, "shards": shards, "take_over": take_over}
     _run_flow("rerun", run_id, options, verbose)
 
 

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping
 from manifests.loading.assemble import NO_DEFAULTS, Assembly
 from manifests.loading.clips import read_clip
 from manifests.loading.side import Side, default_name, files_of, stands_for
-from manifests.parsing.fault_list import FaultList, shown
+from manifests.parsing.fault_list import FaultList, glimpse, shown
 from manifests.parsing.nodes import Node
+from manifests.parsing.records import suggest
 from manifests.parsing.row_faults import RowFaults
 from manifests.schema.addresses import AddressError, Roots
 from manifests.schema.entries import ImageEntry, Manifest, parts_of
@@ -35,7 +36,12 @@ def from_document(root: Node, name: str, source: str, roots: Roots, faults: Faul
     """
     document = RowFaults(faults, root)
     if not isinstance(root.value, dict):
-        document.add("no manifest", shown(root.plain()), "a mapping with contents and styles", "see the README")
+        document.add("no manifest", glimpse(root.plain()), "a mapping with contents and styles", "see the README")
+        return None
+    names = (*DocumentRow.model_fields, *LISTS)
+    if root.value and not any(key in names or suggest(key, names, "") for key in root.value):
+        received = f"a mapping with other keys, the first {glimpse(next(iter(root.value)))}"
+        document.add("no manifest", received, ", ".join(names), "see the README")
         return None
     said = {key: node.plain() for key, node in root.value.items() if key not in LISTS and node.value is not None}
     head = read_row(DocumentRow, said, document)
@@ -108,7 +114,7 @@ def _read_image(side: Side, faults: RowFaults) -> None:
         if side.admits(entry, faults, f"{side.label}s.name", repeats=False):
             side.keep(entry)
             return
-    side.refused.add(str(values.get("name")))
+    side.refuse(values.get("name"))
 
 
 def _read_pair(assembly: Assembly, defaults: PairFields, faults: RowFaults) -> None:

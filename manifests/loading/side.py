@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -10,6 +11,7 @@ from manifests.parsing.fault_list import shown
 from manifests.parsing.row_faults import RowFaults
 from manifests.schema.addresses import AddressError, Roots
 from manifests.schema.entries import ImageEntry
+from manifests.schema.fields import MAX_NAME_CHARS
 
 TOKENS = {"content": "[c]", "style": "[s]"}
 """What stands for a side in a prompt."""
@@ -60,6 +62,10 @@ class Side:
                 place = ("images", index) if has_several else (field.rpartition(".")[2],)
                 faults.add(*error.args, at=place, field=field, item=item)
         return tuple(addresses) if len(addresses) == len(paths) else None
+
+    def refuse(self, name: object) -> None:
+        """Remember the name of a row that was refused, in the form in which pairs name it."""
+        self.refused.add(unicodedata.normalize("NFC", str(name)[: 2 * MAX_NAME_CHARS]))
 
     def admits(self, entry: ImageEntry, faults: RowFaults, field: str, *, repeats: bool) -> bool:
         """Tell whether the name of an entry is free, adding a fault if not.

@@ -13,7 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from manifests.parsing.fault_list import DocumentRefused, FaultList, shown
+from manifests.errors import counted
+from manifests.parsing.fault_list import DocumentRefused, FaultList, glimpse, shown
 from manifests.parsing.nodes import decode_text
 
 MAX_ROWS = 200_000
@@ -21,6 +22,9 @@ MAX_ROWS = 200_000
 
 MAX_UNPACKED_BYTES = 512 * 2**20
 """Bytes of Parquet pages once unpacked, as the footer declares them (512 MiB)."""
+
+LONGEST_COLUMN = 40
+"""Characters of an unknown column's name that a fault shows."""
 
 _BATCH_ROWS = 8192
 _MOST_VALUES = 50 * MAX_ROWS  # of one column in one row group
@@ -49,16 +53,20 @@ def suggest(name: str, accepted: tuple[str, ...], otherwise: str) -> str:
 
 
 def check_columns(names: Sequence[str], accepted: Collection[str], faults: FaultList, row: int | None) -> None:
-    """Refuse a table with columns that are unknown or given twice; every one of them is named.
+    """Refuse a table with columns that are unknown or given twice; every one is named, unless none is known.
 
     Raises:
         DocumentRefused: There is such a column.
     """
-    before = len(faults)
+    before, known = len(faults), tuple(accepted)
+    if names and not any(name in accepted or suggest(name, known, "") for name in names):
+        received = f"{counted(len(names), 'column')}, the first {glimpse(names[0])}"
+        raise faults.refuse("no column of a manifest", received, ", ".join(known), "name the columns so", row=row)
     for name in dict.fromkeys(names):
         if name not in accepted:
-            hint = suggest(name, tuple(accepted), "remove the column or rename it")
-            faults.add("unknown column", shown(name), ", ".join(accepted), hint, row=row, field=name)
+            hint = suggest(name, known, "remove the column or rename it")
+            received = glimpse(name, LONGEST_COLUMN)
+            faults.add("unknown column", received, ", ".join(known), hint, row=row, field=name[:LONGEST_COLUMN])
         elif names.count(name) > 1:
             received = f"{names.count(name)} times {name}"
             faults.add("column given twice", received, "each column once", "remove one", row=row, field=name)
@@ -117,7 +125,8 @@ def _is_utf8(cells: Sequence[str], faults: FaultList, row: int) -> bool:
     """Tell whether all cells came from UTF-8; what did not was kept as lone surrogates."""
     for cell in cells:
         if not cell.isascii() and any("\udc80" <= character <= "\udcff" for character in cell):
-            latin = cell.encode("utf-8", "surrogateescape").decode("latin-1")
+            bad = next(place for place, character in enumerate(cell) if "\udc80" <= character <= "\udcff")
+            latin = cell[max(0, bad - 4) : bad + 8].encode("utf-8", "surrogateescape").decode("latin-1")
             hint = "save the file as UTF-8 (in Excel: CSV UTF-8)"
             faults.add("not UTF-8", f"{shown(latin)}, read as Latin-1", "UTF-8", hint, row=row)
             return False

@@ -5,6 +5,7 @@
 | a relative path | taken from the manifest's own folder (the first root), be it local or in a bucket |
 | an absolute path, an s3:// address | taken as it is |
 | anything whose real place, after `..` and symbolic links, is below no root | refused, the roots named |
+| a name with accents in the other of Unicode's two spellings | the file that there is (`manifests.store.files`) |
 | another scheme (https://, file://, data:, ...) | refused |
 | credentials in an address | refused, and never repeated in a message |
 | backslashes, control characters, more than `MAX_ADDRESS_CHARS` characters | refused |
@@ -23,6 +24,7 @@ from collections.abc import Sequence
 from manifests.errors import ManifestsError
 from manifests.parsing.fault_list import shown
 from manifests.store.address import bucket_and_key, is_bucket
+from manifests.store.files import as_spelled
 
 MAX_ADDRESS_CHARS = 1024
 """Characters of one path or address; object keys may have 1024 bytes."""
@@ -91,7 +93,7 @@ class Roots:
         _check_characters(text)
         if not _SCHEME.match(text):
             if text.startswith("/") or not is_bucket(base):
-                return os.path.realpath(os.path.join(base, text))
+                return os.path.realpath(as_spelled(os.path.join(base, text)))
             text = f"{base}/{text}"
         split = bucket_and_key(text)
         if split is None:

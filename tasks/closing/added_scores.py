@@ -29,6 +29,7 @@ from manifests.store.store import Store
 from manifests.tables.run import SCORES_FILE
 from tasks.closing.collect import close_run
 from tasks.downloads import local_scorer
+from tasks.environment import lease_seconds
 from tasks.errors import RunRefused, TaskError
 from tasks.run.inventory import Inventory, take_inventory
 from tasks.run.outcome import Outcome, recorded_faults
@@ -124,7 +125,7 @@ def _refuse_twice(kinds: Sequence[str], own: set[str]) -> None:
 
 def _refuse_unless_at_rest(store: Store, plan: Plan) -> None:
     run_id = plan.run.run_id
-    held = store.look_at_lease(layout.run_lease_key(run_id))
+    held = store.look_at_lease(layout.run_lease_key(run_id), lease_seconds())
     if held is not None and held.is_live:
         raise RunRefused(f"{run_id} is being worked on by {held.holder}: rescore it when that has ended")
     if not store.exists(RunFolder(store, run_id).key(SCORES_FILE.name)):

@@ -18,8 +18,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from manifests import layout
+from manifests.errors import printable_name
 from manifests.store.backend import Entry
 from manifests.store.store import Store
+from tasks.errors import TaskError
 from tasks.operations.references import SHARED, References, object_id, planned_runs, references, run_of
 from tasks.run.scores import superseded_parts
 
@@ -79,6 +81,7 @@ def find_waste(store: Store, older_than: timedelta, runs_older_than: timedelta |
 
     Raises:
         ValueError: an age of less than a day, in which a run may still be being planned.
+        TaskError: a link among the runs is not followed, so that what a run there refers to cannot be known.
         StoreError: the store cannot be asked.
     """
     for age in (older_than, runs_older_than):
@@ -88,6 +91,7 @@ def find_waste(store: Store, older_than: timedelta, runs_older_than: timedelta |
             )
     now = datetime.now(UTC)
     runs = store.list(layout.RUNS_PREFIX)
+    _check_all_runs_are_seen(store)
     old_runs = _old_runs(store, runs, now - runs_older_than) if runs_older_than else frozenset()
     kept = references(store, planned_runs(runs) - old_runs)
     before = now - older_than
@@ -104,6 +108,15 @@ def find_waste(store: Store, older_than: timedelta, runs_older_than: timedelta |
         old = {key: entry.size for key, entry in nights.items() if entry.modified < now - runs_older_than}
         wastes.append(Waste("nights", tuple(key.split("/")[1] for key in old), old))
     return Removable(tuple(waste for waste in wastes if waste.keys), kept.runs, runs)
+
+
+def _check_all_runs_are_seen(store: Store) -> None:
+    for key, (entry, problem) in store.strays(layout.RUNS_PREFIX).items():
+        if entry.problem:
+            raise TaskError(
+                f"gc: received {printable_name(key)}, {problem}; accepted: runs in the store itself, for what a run "
+                "there refers to would be deleted; put the files in its place, or remove it"
+            )
 
 
 def delete_waste(store: Store, removable: Removable) -> Iterator[tuple[str, int]]:

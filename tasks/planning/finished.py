@@ -108,7 +108,7 @@ def refused_pair(
         "content": [contents[part.name] for part in content_parts(pair)],
         "style": [styles[part.name] for part in style_parts(pair)],
     }
-    row = {"file": pair.file, "row": pair.row, "item": pair.content or pair.style or ""}
+    row: dict[str, Any] = {"file": pair.file, "row": pair.row, "item": pair.content or pair.style or ""}
     asked = pair.colour_of or ("content" if pair.colour_by or pair.colour_amount else "")
     bare = (
         next((entry.name for entry in sides.get(asked, ()) if entry.adapter), None) if pair.colour_amount != 0 else None

@@ -86,7 +86,8 @@ def identify(
         for half, entries in sides
     )
     namer = _SampleNamer(contents, styles, settings, revision, manifest.strength_reading)
-    entries = [{name: entry for name, (entry, _) in side.items()} for side in (contents, styles)]
+    content_entries, style_entries = ({name: entry for name, (entry, _) in side.items()} for side in (contents, styles))
+    entries = content_entries, style_entries
     pairs = [(pair, refused_pair(pair, *entries, finished)) for pair in manifest.pairs if namer.knows(pair)]
     every = [(pair, namer.sample(pair, seed)) for pair, refusal in pairs if refusal is None for seed in pair.seeds]
     requests = told_apart(every, *entries, namer.drawing, revision)
@@ -111,7 +112,7 @@ def identify(
         adapters,
         samples,
         strips_of(drawn),
-        clips_of(drawn, entries[0], frames),
+        clips_of(drawn, content_entries, frames),
         len({id(pair) for pair, _ in drawn}),
         (*dict.fromkeys(refusal for _, refusal in pairs if refusal), *requests.faults),
         (*prompt_notes(every, settings.sample.prompt), *requests.notes),

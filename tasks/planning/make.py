@@ -89,6 +89,40 @@ def settings_of(loaded: Loaded, preset: str | None = None, overrides: Mapping[st
     return resolve(preset or manifest.preset, merge(manifest.settings, dict(overrides or {})))
 
 
+@dataclass(frozen=True)
+class Survey:
+    """What a manifest asks for, as far as can be told without a store.
+
+    Attributes:
+        counts: of its contents, styles and pairs, and where there are settings of its pictures.
+        faults: what of it cannot be drawn, beside what was found in reading it.
+        notes: what there is to know of its rows.
+    """
+
+    counts: Mapping[str, int]
+    faults: tuple[Fault, ...]
+    notes: tuple[Note, ...]
+
+
+def survey(manifest: Manifest, settings: Settings | None) -> Survey:
+    """Check the pictures and adapters of a manifest and count what it asks for, as `make_plan` does.
+
+    Args:
+        manifest: the good rows.
+        settings: the resolved settings; None where they were refused.
+    """
+    pictures, image_faults = check_images(manifest)
+    finished, adapter_faults, adapter_notes = check_adapters(manifest)
+    faults, notes = (*image_faults, *adapter_faults), (*picture_notes(manifest, pictures), *adapter_notes)
+    counts = {"content": len(manifest.contents), "style": len(manifest.styles), "pair": len(manifest.pairs)}
+    if settings is None:
+        return Survey(counts, faults, notes)
+    # The base's revision changes nothing in what is asked for twice.
+    asked = identify(manifest, pictures, settings, "", finished)
+    counts |= {"pair": asked.pairs, "picture": len(asked.samples)}
+    return Survey(counts, (*faults, *asked.faults), (*notes, *asked.notes))
+
+
 def make_plan(
     store: Store,
     loaded: Loaded,

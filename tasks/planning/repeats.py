@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from blora.models.prompt_tokens import READ_TOKENS, read_prompt
 from manifests import ids
@@ -82,7 +83,7 @@ def told_apart(
 def _as_read(sample: PlannedSample, sample_settings: ids.Canonical, revision: str) -> str:
     """An id that two samples share where the very same picture comes of both."""
     prompts = {name: text for name in PROMPTS if (text := getattr(sample, name)) is not None}
-    read = {name: read_prompt(text).key for name, text in prompts.items()}
+    read: dict[str, Any] = {name: read_prompt(text).key for name, text in prompts.items()}
     return sample.sample_id if read == prompts else replace(sample, **read).named(sample_settings, revision).sample_id
 
 

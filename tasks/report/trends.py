@@ -1,6 +1,7 @@
 """Nights over time: what was asked for, what came out, what it cost, and whether scores drift.
 
-A night is a day (UTC) on which runs were planned; work done on one of them later counts for its night.
+A night is a day (UTC) on which runs were planned; work done on one of them later counts for its night. Where a store
+has records of nights, the runs that are in none of them were begun by day: they are told apart, and judge no night.
 
 **The drift alarm.** A night's value of a score is the median over its pictures. It is held against the nights before:
 their median, plus and minus `WIDTH` times their spread, which is 1.4826 times the median absolute deviation (a standard
@@ -25,6 +26,7 @@ from manifests.store.run_folder import RunFolder
 from manifests.store.store import Store
 from manifests.tables.parquet import from_parquet_bytes
 from manifests.tables.run import FAULTS_FILE, SAMPLES_FILE, SCORES
+from tasks.operations.night_record import runs_of_nights
 from tasks.review.decisions import load_marks
 from tasks.review.score_order import lower_is_better
 from tasks.run.outcome import RunRecord, read_records
@@ -96,8 +98,19 @@ def load_nights(store: Store, last: int) -> list[NightSummary]:
         store: the store.
         last: how many nights on which something was planned.
     """
+    at_night = runs_of_nights(store)
+    return _summaries(store, [one for one in read_records(store) if not at_night or one.run_id in at_night], last)
+
+
+def load_days(store: Store, last: int) -> list[NightSummary]:
+    """Read the last days on which runs were planned by day, oldest first; none where no nights are recorded."""
+    at_night = runs_of_nights(store)
+    return _summaries(store, [one for one in read_records(store) if at_night and one.run_id not in at_night], last)
+
+
+def _summaries(store: Store, records: Sequence[RunRecord], last: int) -> list[NightSummary]:
     runs: dict[str, list[RunRecord]] = {}
-    for record in read_records(store):
+    for record in records:
         runs.setdefault(record.created_at[:10], []).append(record)
     nights = []
     for date in sorted(runs)[-last:]:
@@ -128,7 +141,9 @@ def _add_run(store: Store, night: NightSummary, record: RunRecord) -> None:
 
 
 def _add_scores(store: Store, night: NightSummary) -> None:
-    for data in in_parallel(store, store.find, list(store.list(f"{layout.SCORES_PREFIX}date={night.date}/"))):
+    of_runs = {f"run={run_id}" for run_id, _ in night.runs}
+    parts = store.list(f"{layout.SCORES_PREFIX}date={night.date}/")
+    for data in in_parallel(store, store.find, [key for key in parts if of_runs.intersection(key.split("/"))]):
         if data is None:  # deleted at this moment, with its run
             continue
         table = from_parquet_bytes(data, SCORES)
@@ -163,6 +178,11 @@ def band_of(values: Sequence[float]) -> tuple[float, float] | None:
     middle = median(values)
     spread = max(1.4826 * median(abs(value - middle) for value in values), LEAST_SPREAD * abs(middle))
     return middle - WIDTH * spread, middle + WIDTH * spread
+
+
+def nights_judged(points: Sequence[TrendPoint]) -> int:
+    """How many nights have a value that others can be held against."""
+    return sum(point.value is not None for point in points)
 
 
 def all_trends(nights: Sequence[NightSummary]) -> dict[ScoreName, list[TrendPoint]]:

@@ -23,6 +23,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from manifests import ids
 from manifests.errors import counted, printable
 from manifests.faults import Fault
+from manifests.parsing.fault_list import glimpse
 from manifests.store.files import read_address
 from manifests.store.parallel import in_parallel
 from manifests.store.run_folder import RunFolder
@@ -155,13 +156,15 @@ def _explain(address: str, error: Mapping[str, object]) -> Fault:
     path = ""
     assert isinstance(location, tuple)
     for part in location:
-        path += f"[{part}]" if isinstance(part, int) else f"{'.' if path else ''}{part}"
+        path += f"[{part}]" if isinstance(part, int) else f"{'.' if path else ''}{part[:40]}"
     model = _MarkRow if any(isinstance(part, int) for part in location) else _DecisionsFile
     field = model.model_fields.get(str(location[-1])) if location else None
     accepted = (field.description or "") if field else ", ".join(model.model_fields)
+    if error["type"] == "extra_forbidden":  # what such a key holds is none of ours
+        return _fault(address, path, "unknown key", "", accepted)
     missing = error["type"] == "missing"
-    what = {"missing": "key is missing", "extra_forbidden": "unknown key"}.get(str(error["type"]), "wrong value")
-    return _fault(address, path, what, "nothing" if missing else repr(error["input"]), accepted)
+    what = "key is missing" if missing else "wrong value"
+    return _fault(address, path, what, "nothing" if missing else glimpse(error["input"], 40), accepted)
 
 
 def _fault(address: str, field: str, what: str, received: str, accepted: str) -> Fault:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -131,7 +132,7 @@ def _meets(row: ScoreRow, condition: str, scores: Sequence[str]) -> bool:
         if not sign_there:
             continue
         if sign == "=" and name in columns:
-            return columns[name] == value
+            return columns[name] == unicodedata.normalize("NFC", value)  # as manifests have names
         if sign != "=" and name in scores:
             number = row.scores.get(name, float("nan"))
             return number < float(value) if sign == "<" else number > float(value)

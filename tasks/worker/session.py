@@ -51,6 +51,7 @@ class Session:
         store: the store.
         emit: tells whoever watches the slot how far a job is.
         beat: tells the parent that the slot lives, and what it does that has no steps to tell of.
+        wait: tells it that the slot waits for somebody else, and until when at most.
     """
 
     def __init__(
@@ -59,12 +60,14 @@ class Session:
         store: Store,
         emit: Callable[[Advance], None],
         beat: Callable[[str], None] = lambda doing: None,
+        wait: Callable[[str, str], None] = lambda doing, until: None,
     ) -> None:
         """Hold nothing yet; everything is loaded on first use."""
         self.device = device
         self.store = store
         self.emit = emit
         self.beat = beat
+        self.wait = wait
         self._base: tuple[tuple[str, str], Base] | None = None
         self._free_bytes: float | None = None  # of a GPU, before the base model came
         self._plain: tuple[tuple[str, str], PlainBase] | None = None

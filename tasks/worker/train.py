@@ -26,13 +26,13 @@ from blora.settings.training import TrainSettings, recipe_version
 from blora.training.items import StepReport, TrainItem, TrainResult
 from blora.training.train import train
 from manifests import layout
-from manifests.errors import Missing, counted
+from manifests.errors import Missing
 from manifests.faults import Fault
 from manifests.store.store import Store
 from tasks.environment import lease_seconds
 from tasks.messages import Advance, TrainAnswer, TrainPack
 from tasks.planning.cost import memory_model
-from tasks.run.heartbeat import here
+from tasks.run.heartbeat import here, waiting_for
 from tasks.run.inventory import is_whole
 from tasks.run.plan import Pack, PlannedAdapter, RunInfo
 from tasks.worker.attempts import Attempt, checkpoint_key, checkpoint_keys, diverged, train_until_good
@@ -59,7 +59,7 @@ def train_pack(session: Session, job: TrainPack) -> TrainAnswer:
             mine = _lease(session.store, missing, holder, stack)
             if not mine:
                 # Their end is awaited, or that of their leases.
-                session.beat(f"waits for {counted(len(missing), 'adapter')} that another run trains")
+                session.wait(*waiting_for(session.store, missing))
                 time.sleep(POLL_SECONDS)
                 continue
             done, failed, seconds = _train(session, plan.run, pack, mine)
