@@ -66,16 +66,17 @@ def validate(manifest: ManifestArgument, allow_root: AllowRoot = None, preset: P
     from blora.settings.resolve import merge, resolve
     from manifests.faults import Fault
     from manifests.loading.load import load_manifest
-    from manifests.loading.pictures import check_images, picture_notes
-    from manifests.notes import Note
+    from tasks.planning.make import survey
 
     with errors_shown():
         loaded = load_manifest(manifest, allowed_roots=allow_root or ())
         faults = list(loaded.faults)
-        notes: list[Note] = []
         if loaded.manifest is not None:
+            settings = None
             try:
-                resolve(preset or loaded.manifest.preset, merge(loaded.manifest.settings, parse_overrides(set_)))
+                settings = resolve(
+                    preset or loaded.manifest.preset, merge(loaded.manifest.settings, parse_overrides(set_))
+                )
             except SettingsError as error:
                 faults += [
                     Fault(
@@ -89,15 +90,13 @@ def validate(manifest: ManifestArgument, allow_root: AllowRoot = None, preset: P
                     )
                     for fault in error.faults
                 ]
-            pictures, image_faults = check_images(loaded.manifest)
-            faults += image_faults
-            notes += picture_notes(loaded.manifest, pictures)
-    show_notes(notes)
+            found = survey(loaded.manifest, settings)
+            faults += found.faults
+            show_notes(found.notes)
     show_faults(faults)
     if loaded.manifest is not None:
-        good = loaded.manifest
-        counts = {"content": good.contents, "style": good.styles, "pair": good.pairs, "fault": faults}
-        out.print(", ".join(counted(len(some), noun) for noun, some in counts.items()), highlight=False)
+        counts = {**found.counts, "fault": len(faults)}
+        out.print(", ".join(counted(some, noun) for noun, some in counts.items()), highlight=False)
     raise typer.Exit(FAULTS if faults else OK)
 
 

@@ -45,7 +45,8 @@ from typing import Any, Literal, TypeAlias
 from manifests.errors import StoreError
 from manifests.faults import Fault
 from manifests.images.file_kind import kind_of
-from manifests.loading.read import from_document, from_records
+from manifests.loading.read import from_document
+from manifests.loading.read_table import from_records
 from manifests.parsing.fault_list import DocumentRefused, FaultList, shown
 from manifests.parsing.json_text import parse_json
 from manifests.parsing.nodes import Node, decode_text, from_mapping

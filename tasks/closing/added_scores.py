@@ -105,7 +105,7 @@ def publish_added(store: Store, plan: Plan, rescorings: Sequence[Rescoring]) -> 
 
 
 def _missing(plan: Plan, inventory: Inventory, judged: set[str]) -> dict[str, tuple[str, ...]]:
-    wanted = (inventory.pictures.keys() & inventory.scored) - judged
+    wanted = (inventory.pictures.keys() & inventory.scores.sample_ids) - judged
     by_shard = {
         shard.shard_id: tuple(sample.sample_id for sample in shard.samples if sample.sample_id in wanted)
         for shard in plan.shards

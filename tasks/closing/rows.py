@@ -87,5 +87,6 @@ def adapter_rows(plan: Plan, markers: Markers) -> list[dict[str, Any]]:
         known = {name: marker[name] for name in ADAPTERS.names if name in marker} | check_columns(marker)
         # Who trained it first is in the marker; this row says which run uses it, under its own name.
         trained_at = datetime.fromisoformat(marker["trained_at"])
-        rows.append(known | {"run_id": plan.run.run_id, "name": adapter.name, "trained_at": trained_at})
+        own = {"name": adapter.name, "source_file": adapter.source_file or None}
+        rows.append(known | own | {"run_id": plan.run.run_id, "trained_at": trained_at})
     return rows

@@ -157,8 +157,8 @@ class Plan:
         return tuple(sample for shard in self.shards for sample in shard.samples)
 
     def part(self, pack_ids: Collection[str], shard_ids: Collection[str]) -> Plan:
-        """The same run with some of its packs and shards."""
-        packs = tuple(pack for pack in self.packs if pack.pack_id in pack_ids)
+        """The same run with some of its packs and shards, and all adapters that are not trained."""
+        packs = tuple(p for p in self.packs if p.pack_id in pack_ids or all(a.is_finished for a in p.adapters))
         return Plan(self.run, packs, tuple(shard for shard in self.shards if shard.shard_id in shard_ids))
 
     def adapter(self, adapter_id: str) -> PlannedAdapter:
@@ -234,8 +234,8 @@ def load_plan(store: Store, run_id: str) -> Plan:
     seen: set[str] = set()
     for row in itertools.chain.from_iterable(map(read_rows, (table, *redone))):
         if row["kind"] == "adapter":
-            images, prompt = tuple(row["image_ids"]), row["prompt"] or ""
-            adapter = PlannedAdapter(row["adapter_id"], row["name"], row["word"], images, prompt)
+            said = tuple(row["image_ids"]), row["prompt"] or "", row["source_file"] or ""
+            adapter = PlannedAdapter(row["adapter_id"], row["name"], row["word"], *said)
             packs.setdefault(row["group_id"], []).append(adapter)
         elif row["sample_id"] not in seen:  # two reviews at once may ask for the same picture
             seen.add(row["sample_id"])

@@ -142,13 +142,13 @@ def _fault(sample: PlannedSample, error: Exception) -> Fault:
 def _items(session: Session, picture: Pixels, sample: PlannedSample, plan: Plan) -> list[tuple[float, ScoreItem]]:
     """What is judged, by weight: one item for each content and style picture.
 
-    A mix has those of its parts, an object those of all its photos, and a side that the prompt says has none.
+    A mix has those of its parts, an object those of all its photos; a side that the prompt says, or that is a finished
+    adapter, has none.
     """
 
     def pictures(half: Half) -> list[tuple[float, Pixels | None]]:
-        parts = sample.parts(half)
-        total = sum(part.weight for part in parts) or 1.0
-        photos = {part: plan.adapter(part.adapter_id).image_ids for part in parts}
+        photos = {part: ids for part in sample.parts(half) if (ids := plan.adapter(part.adapter_id).image_ids)}
+        total = sum(part.weight for part in photos) or 1.0
         return [
             (part.weight / total / len(image_ids), session.picture(layout.image_key(image_id)))
             for part, image_ids in photos.items()

@@ -48,7 +48,7 @@ def train_pack(session: Session, job: TrainPack) -> TrainAnswer:
     wanted = [adapter for adapter in pack.adapters if job.only is None or adapter.adapter_id in job.only]
     holder = f"{plan.run.run_id}: {here()}"
     trained: list[str] = []
-    faults: list[Fault] = []
+    faults = [_gone(a) for a in wanted if a.is_finished and not is_whole(session.store, a.adapter_id)]
     started, busy_seconds = time.monotonic(), 0.0
     while True:
         settled = {*trained, *(fault.item for fault in faults)}
@@ -73,6 +73,18 @@ def train_pack(session: Session, job: TrainPack) -> TrainAnswer:
         faults=tuple(faults),
         train_seconds=time.monotonic() - started if trained else 0.0,
         busy_seconds=busy_seconds,
+    )
+
+
+def _gone(adapter: PlannedAdapter) -> Fault:
+    """The fault of a finished adapter that is no longer in the store, and that no training can replace."""
+    return Fault(
+        kind="train",
+        item=adapter.adapter_id,
+        what=f"the adapter {adapter.name} is missing in the store, and came as a file",
+        received="nothing",
+        accepted=f"its halves and its marker, as {adapter.source_file} has them",
+        hint="run the manifest again, which brings it in",
     )
 
 

@@ -120,7 +120,7 @@ def test_validate_lists_every_fault_and_exits_with_one(project: Project) -> None
 def test_validate_of_a_good_manifest_exits_with_zero(project: Project) -> None:
     code, printed, errors = blora("validate", str(project.path), *project.allow)
     assert (code, errors) == (0, "")
-    assert "2 contents, 2 styles, 4 pairs, 0 faults" in printed
+    assert "2 contents, 2 styles, 4 pairs, 4 pictures, 0 faults" in printed
 
 
 def test_validate_and_plan_tell_what_was_done_to_pictures_and_exit_with_zero(project: Project, tmp_path: Path) -> None:
