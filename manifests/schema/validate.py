@@ -17,6 +17,8 @@ from manifests.schema.rows import LISTS, DocumentRow, Sweep
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
+_DECIMAL_COMMA = re.compile(r"[-+]?\d{1,20},\d{1,20}")
+
 _NESTED = ("content", "style", "sweep")
 """Fields that may hold a mapping; the settings are checked elsewhere."""
 
@@ -61,6 +63,8 @@ def _add_fault(detail: ErrorDetails, model: type[BaseModel], faults: RowFaults, 
         what = "number is not finite"
     elif not path:
         received, hint = "", "correct the row"
+    elif detail["type"] in ("float_parsing", "int_parsing") and _DECIMAL_COMMA.fullmatch(str(detail["input"])):
+        what, hint = "decimal comma", f"write {str(detail['input']).replace(',', '.')}"
     elif detail["type"] == "string_type" and not isinstance(detail["input"], list | dict):
         hint = 'put it in "quotes"'
     elif detail["type"] == "literal_error" and isinstance(detail["input"], str):

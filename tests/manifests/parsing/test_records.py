@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from manifests.parsing import records
+from manifests.parsing import csv_text, parquet_file
+from manifests.parsing.csv_text import read_csv
 from manifests.parsing.fault_list import DocumentRefused, FaultList
-from manifests.parsing.records import read_csv, read_parquet
+from manifests.parsing.parquet_file import read_parquet
 from tests.manifests.parsing.reads import COLUMNS, csv, parquet, parquet_bytes, refused
 
 # CSV
@@ -80,7 +81,7 @@ def test_a_csv_header_alone_has_no_rows() -> None:
 
 
 def test_too_many_csv_rows_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "MAX_ROWS", 2)
+    monkeypatch.setattr(csv_text, "MAX_ROWS", 2)
     assert len(csv(b"content\na\nb\n")[0]) == 2
     assert refused(lambda faults: list(read_csv(b"content\na\nb\nc\n", COLUMNS, faults))).what == "too many rows"
 
@@ -173,7 +174,7 @@ def test_parquet_beyond_the_limits_is_refused_from_its_footer(monkeypatch: pytes
     assert refused(lambda faults: list(read_parquet(lists, COLUMNS, faults))).what == "Parquet unpacks to too much"
     longest = parquet_bytes({"seeds": [list(range(1000))]})
     assert len(list(read_parquet(longest, COLUMNS, FaultList("m")))) == 1, "as many as one pair may have"
-    monkeypatch.setattr(records, "MAX_UNPACKED_BYTES", 10)
+    monkeypatch.setattr(parquet_file, "MAX_UNPACKED_BYTES", 10)
     small = parquet_bytes({"content": ["a", "b"]})
     assert refused(lambda faults: list(read_parquet(small, COLUMNS, faults))).what == "Parquet unpacks to too much"
 
