@@ -80,6 +80,7 @@ _COLUMNS = {name: "text" for name in TableRow.model_fields} | {
     "samples": "number",
     "candidates": "number",
     "seeds": "integers",
+    "prompts": "texts",
 }
 
 

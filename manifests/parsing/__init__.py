@@ -13,8 +13,8 @@
 | nesting deeper than `MAX_DEPTH`, more than `MAX_VALUES` values | refused |
 | JSON `NaN` and `Infinity`, YAML `.nan` and `.inf` | read as numbers, which the fields then refuse by name |
 | CSV separators | comma, semicolon or tab, whichever the header uses, or a line `sep=;` before it says |
-| a CSV cell that begins with an apostrophe before `= + - @` | read without it: so `blora` writes what a spreadsheet would run |
-| first columns without a name, `Unnamed: 0`, `__index_level_0__` | left out, as pandas' row numbers; text there is a fault |
+| a CSV cell that begins with an apostrophe before `= + - @` | read without it: so `blora` writes formulas |
+| first columns without a name, `Unnamed: 0`, `__index_level_0__` | left out as row numbers; text there is a fault |
 | numbers with a decimal comma; `256,0` among seeds in a table with semicolons | a fault of that row, which names it |
 | more than `MAX_COLUMNS` columns | refused |
 | CSV rows with too few or too many cells, stray quotes | a fault of that row (empty cells at the end are ignored) |
@@ -22,7 +22,9 @@
 | CSV lines without any text | ignored |
 | columns that are unknown or given twice; Parquet columns of a wrong type | refused: every row would be misread |
 | Parquet nulls and columns of nulls only | as if not given |
-| more than `MAX_ROWS` rows; Parquet that unpacks to more than `MAX_UNPACKED_BYTES` (by its footer) | refused |
+| Parquet doubles and decimals that are whole numbers; lists of them | read as integers where such are meant |
+| more than `MAX_ROWS` rows; Parquet that unpacks to more than `MAX_UNPACKED_BYTES` (by its page headers) | refused |
+| a cell of more than `MAX_CELL_CHARS` | a fault of that row |
 
 "Refused" means the whole document: where it stops being well formed, nothing after it can be trusted. Rows are 1-based
 lines of text, or 1-based records of Parquet.
