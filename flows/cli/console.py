@@ -11,7 +11,7 @@ import yaml
 from rich.console import Console
 
 from blora.errors import BloraError
-from manifests.errors import ManifestsError
+from manifests.errors import ManifestsError, counted
 from manifests.schema.fields import PRESET_NAMES
 from tasks import environment
 from tasks.errors import RunRefused, TaskError
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from manifests.store.store import Store
 
 OK, FAULTS, UNUSABLE = 0, 1, 2
+_LISTED = 10  # faults that are printed; the tables of a run keep them all
 
 out, err = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
 
@@ -98,9 +99,12 @@ def parse_overrides(pairs: list[str] | None) -> dict[str, Any]:
 
 
 def show_faults(faults: Any) -> None:
-    """Print faults to standard error, a line each."""
-    for fault in faults:
+    """Print the first faults to standard error, a line each, and how many more there are."""
+    listed = list(faults)
+    for fault in listed[:_LISTED]:
         err.print(str(fault), style="yellow", markup=False, highlight=False)
+    if (more := len(listed) - _LISTED) > 0:
+        err.print(f"and {counted(more, 'more fault')}: correct these first", style="yellow", highlight=False)
 
 
 def print_pairs(pairs: dict[str, str]) -> None:

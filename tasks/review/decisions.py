@@ -38,6 +38,7 @@ MAX_BYTES = 256 * 2**20
 """Of a decisions file; a mark takes about 120 bytes."""
 
 _LISTED = 10  # faults told in full; of a million nobody reads more
+_SURPLUS = 1000  # marks beyond one a picture before the rest is not looked at
 _CLOCK_SLACK = timedelta(days=1)  # a reviewer's clock and time zone may be off, but not by more
 _WHERE_FROM = "export the file again from the page of this run"
 
@@ -121,7 +122,11 @@ def read_marks(address: str, plan: Plan) -> list[Mark]:
     # What has the right form is checked for its sense as well: all faults at once.
     rows: list[tuple[int, _MarkRow]] = []
     listed = body.get("decisions") if isinstance(body, dict) else None
-    for number, row in enumerate(listed if isinstance(listed, list) else ()):
+    marks = listed if isinstance(listed, list) else []
+    if len(marks) > len(plan.samples) + _SURPLUS:
+        found.add(lambda: _fault(address, "decisions", "more marks than pictures", str(len(marks)), "one a picture"))
+        del marks[_SURPLUS:]
+    for number, row in enumerate(marks):
         try:
             rows.append((number, _MarkRow.model_validate(row)))
         except ValidationError as error:
