@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import re
@@ -21,6 +22,7 @@ from manifests.schema.validate import read_row
 from manifests.store.address import is_bucket
 
 _HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+@\S*", re.ASCII)
+_MOST_KEYS = 200  # looked at for one that is a manifest's
 _PINNED = re.compile(r"[^@]+@[0-9a-f]{40}")
 
 
@@ -39,7 +41,9 @@ def from_document(root: Node, name: str, source: str, roots: Roots, faults: Faul
         document.add("no manifest", glimpse(root.plain()), "a mapping with contents and styles", "see the README")
         return None
     names = (*DocumentRow.model_fields, *LISTS)
-    if root.value and not any(key in names or suggest(key, names, "") for key in root.value):
+    if root.value and not any(
+        key in names or suggest(key, names, "") for key in itertools.islice(root.value, _MOST_KEYS)
+    ):
         received = f"a mapping with other keys, the first {glimpse(next(iter(root.value)))}"
         document.add("no manifest", received, ", ".join(names), "see the README")
         return None

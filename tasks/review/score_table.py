@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
 import io
 import json
@@ -16,6 +15,7 @@ from rich.table import Table
 
 from manifests import layout
 from manifests.errors import listed
+from manifests.parsing.csv_text import written_csv
 from manifests.store.store import Store
 from tasks.review.best import read_best
 from tasks.review.score_order import default_sort, lower_is_better
@@ -104,13 +104,12 @@ def _as_json(rows: Sequence[ScoreRow], names: Sequence[str]) -> str:
 
 
 def _as_csv(rows: Sequence[ScoreRow], names: Sequence[str]) -> str:
-    sheet = io.StringIO()
-    writer = csv.writer(sheet, lineterminator="\n")
-    writer.writerow([*HEAD, *names, "chosen", "key"])
-    for row in rows:
-        scores = [repr(row.scores[name]) if name in row.scores else "" for name in names]
-        writer.writerow([row.content_name, row.style_name, row.seed, *scores, row.chosen_word, row.key])
-    return sheet.getvalue()
+    head = [*HEAD, *names, "chosen", "key"]
+    body = (
+        [row.content_name, row.style_name, row.seed, *map(row.scores.get, names), row.chosen_word, row.key]
+        for row in rows
+    )
+    return written_csv([head, *body])
 
 
 def _as_table(rows: Sequence[ScoreRow], names: Sequence[str]) -> str:
