@@ -25,6 +25,7 @@ from flows.scheduling.board import Board
 from flows.scheduling.pool import Pool
 from flows.scheduling.slots import Slots, slots
 from manifests import layout
+from manifests.errors import Damaged
 from manifests.loading.load import Loaded, load_manifest, parse_manifest
 from manifests.notes import told
 from manifests.store.store import Store
@@ -107,7 +108,11 @@ def _work_off(store: Store, plan: Plan, options: RunOptions, held: Holdings | No
     for line in take_over(store, plan) if options.take_over else ():
         log.warning("%s", line)
         progress.publish({"kind": "note", "id": plan.run.run_id, "text": line})
-    recorded = recorded_faults(store, plan.run.run_id)
+    try:
+        recorded = recorded_faults(store, plan.run.run_id)
+    except Damaged as error:  # closing writes them anew
+        log.warning("%s", error)
+        recorded = ()
     selection = select(plan, options.only, recorded)
     if not options.retry_permanent:
         selection = selection.without(given_up(recorded))
