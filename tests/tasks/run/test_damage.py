@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
+from flows.cli.main import app
 from manifests import layout
 from manifests.errors import Damaged
 from manifests.store.store import Store
@@ -22,6 +26,7 @@ from tasks.report.trends import load_nights
 from tasks.run.inventory import take_inventory
 from tasks.run.outcome import recorded_faults
 from tasks.run.plan import Plan, load_plan
+from tasks.run.repair import discard_unreadable
 from tests.made_run import finish, plan_run
 
 Spoil = Callable[[bytes], bytes]
@@ -58,14 +63,22 @@ TABLE_DAMAGE: dict[str, Spoil] = {
 }
 
 
-@pytest.fixture
-def two(tmp_path: Path) -> tuple[Store, Plan, Plan]:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Plan, Plan]:
     """A store with two finished runs."""
-    store, damaged = plan_run(tmp_path, ["a", "b"], ["s"])
+    folder = tmp_path_factory.mktemp("made")
+    store, damaged = plan_run(folder, ["a", "b"], ["s"])
     finish(store, damaged)
-    _, sound = plan_run(tmp_path, ["a"], ["s"], name="other", seeds=(5,))
+    _, sound = plan_run(folder, ["a"], ["s"], name="other", seeds=(5,))
     finish(store, sound)
     return store, damaged, sound
+
+
+@pytest.fixture
+def two(made: tuple[Store, Plan, Plan], tmp_path: Path) -> tuple[Store, Plan, Plan]:
+    """A copy of it, to be damaged."""
+    shutil.copytree(made[0].root, tmp_path / "store")
+    return Store.open(str(tmp_path / "store")), *made[1:]
 
 
 def _spoil(store: Store, key: str, spoil: Spoil) -> None:
@@ -124,8 +137,6 @@ def test_scores_that_cannot_be_read_count_as_not_there(
 
 
 def _ages(store: Store) -> None:
-    import os
-
     before = (datetime.now(UTC) - timedelta(days=90)).timestamp()
     for path in Path(store.root).rglob("*"):
         os.utime(path, (before, before))
@@ -154,3 +165,41 @@ def test_a_damaged_night_is_told(tmp_path: Path, data: bytes) -> None:
     store.replace(layout.night_key(night.night_id), data)
     with pytest.raises(Damaged, match=r"night\.json is damaged"):
         load_night(store)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda _: b"", lambda _: b"<!doctype html><title>403</title>", lambda data: data[:60], lambda data: data[:-40]],
+    ids=["empty", "html", "head alone", "cut"],
+)
+def test_a_picture_that_cannot_be_read_is_taken_away(two: tuple[Store, Plan, Plan], spoil: Spoil) -> None:
+    store, damaged, _ = two
+    assert discard_unreadable(store, damaged, take_inventory(store, damaged)) == []
+    key = damaged.samples[0].key
+    whole = store.read(key)
+    _spoil(store, key, spoil)
+    told = discard_unreadable(store, damaged, take_inventory(store, damaged))
+    assert len(told) == 1 and key in told[0]
+    assert [sample.key for sample in damaged.samples if not store.exists(sample.key)] == [key]
+    store.replace(key, whole)  # another time, and well
+    assert discard_unreadable(store, damaged, take_inventory(store, damaged)) == []
+
+
+def test_the_commands_go_on_beside_a_damaged_run(two: tuple[Store, Plan, Plan]) -> None:
+    store, damaged, sound = two
+    _spoil(store, layout.run_key(damaged.run.run_id, "run.json"), lambda _: b"")
+    root = ["--root", store.root]
+
+    def blora(*arguments: str) -> tuple[int, str]:
+        done = CliRunner().invoke(app, [*arguments, *root], env={"COLUMNS": "400"})
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        return done.exit_code, done.output
+
+    code, text = blora("status")
+    assert code == 0 and sound.run.run_id in text and "damaged" in text
+    code, text = blora("gc")
+    assert code == 0 and "all kept" in text and damaged.run.run_id in text
+    for command in ("status", "report", "scores"):
+        code, text = blora(command, damaged.run.run_id)
+        assert code == 2 and "run.json" in text and "Traceback" not in text, (command, text)
+    assert blora("scores", sound.run.run_id)[0] == 0
