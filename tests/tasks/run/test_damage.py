@@ -17,9 +17,10 @@ from typer.testing import CliRunner
 
 from flows.cli.main import app
 from manifests import layout
-from manifests.errors import Damaged
+from manifests.errors import Damaged, Missing
 from manifests.store.store import Store
 from tasks.closing.status import full_status, list_runs
+from tasks.figures.grid import fit
 from tasks.operations.gc import find_waste
 from tasks.operations.night_record import Night, load_night, write_night
 from tasks.report.trends import load_nights
@@ -27,6 +28,7 @@ from tasks.run.inventory import take_inventory
 from tasks.run.outcome import recorded_faults
 from tasks.run.plan import Plan, load_plan
 from tasks.run.repair import discard_unreadable
+from tasks.worker.session import Session
 from tests.made_run import finish, plan_run
 
 Spoil = Callable[[bytes], bytes]
@@ -203,3 +205,21 @@ def test_the_commands_go_on_beside_a_damaged_run(two: tuple[Store, Plan, Plan]) 
         code, text = blora(command, damaged.run.run_id)
         assert code == 2 and "run.json" in text and "Traceback" not in text, (command, text)
     assert blora("scores", sound.run.run_id)[0] == 0
+
+
+@pytest.mark.parametrize("data", [None, b"", b"<html>"], ids=["gone", "empty", "html"])
+def test_an_input_that_cannot_be_read_says_how_it_comes_back(two: tuple[Store, Plan, Plan], data: bytes | None) -> None:
+    store, damaged, _ = two
+    key = layout.image_key(damaged.adapters[0].image_ids[0])
+    store.delete(key)
+    if data is not None:
+        store.replace(key, data)
+    session = Session("cpu", store, lambda _: None)
+    with pytest.raises((Missing, OSError)) as caught:
+        session.picture(key)
+    assert key in str(caught.value) and "manifest again" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("data", [b"", b"<html>", b"\x89PNG\r\n\x1a\n"])
+def test_a_sheet_shows_a_grey_cell_for_what_it_cannot_read(data: bytes) -> None:
+    assert fit(data, 8).getcolors() == [(64, (214, 214, 220))]
