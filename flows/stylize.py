@@ -25,6 +25,7 @@ from flows.scheduling.board import Board
 from flows.scheduling.pool import Pool
 from flows.scheduling.slots import Slots, slots
 from manifests import layout
+from manifests.errors import Damaged
 from manifests.loading.load import Loaded, load_manifest, parse_manifest
 from manifests.notes import told
 from manifests.store.store import Store
@@ -40,6 +41,7 @@ from tasks.run.heartbeat import at_work, take_over
 from tasks.run.inventory import Holdings, take_inventory
 from tasks.run.outcome import Outcome, recorded_faults
 from tasks.run.plan import Plan, load_plan
+from tasks.run.repair import discard_unreadable
 from tasks.run.selection import Selection, given_up, select
 
 
@@ -107,12 +109,21 @@ def _work_off(store: Store, plan: Plan, options: RunOptions, held: Holdings | No
     for line in take_over(store, plan) if options.take_over else ():
         log.warning("%s", line)
         progress.publish({"kind": "note", "id": plan.run.run_id, "text": line})
-    recorded = recorded_faults(store, plan.run.run_id)
+    try:
+        recorded = recorded_faults(store, plan.run.run_id)
+    except Damaged as error:  # closing writes them anew
+        log.warning("%s", error)
+        recorded = ()
     selection = select(plan, options.only, recorded)
     if not options.retry_permanent:
         selection = selection.without(given_up(recorded))
     work = _work_here if options.shards == "here" else _work_on_pool
     with at_work(store, layout.run_lease_key(plan.run.run_id), plan.run.run_id):
+        if discarded := discard_unreadable(store, plan, take_inventory(store, plan, held)):
+            held = None
+        for line in discarded:
+            log.warning("%s", line)
+            progress.publish({"kind": "note", "id": plan.run.run_id, "text": line})
         board = work(store, plan, selection, options, held)
     inventory = board.inventory if board.idle else take_inventory(store, plan)
     if board.idle and already_closed(store, plan, inventory):

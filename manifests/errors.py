@@ -5,6 +5,7 @@
     │   ├── TransientStoreError     may well work later: throttled, reset, timed out; already retried with back-off
     │   └── PermanentStoreError     will not work until somebody changes something: rights, bucket, address
     │       └── Missing             no object under that key
+    ├── Damaged                 an object of the store is there and is not what it should be
     ├── TableError              rows or a Parquet file that do not fit the schema
     ├── InvalidId (ValueError)  a text that may not become part of an object key
     └── ImageError              a picture that cannot be used
@@ -97,6 +98,10 @@ class PermanentStoreError(StoreError):
 
 class Missing(PermanentStoreError):
     """There is no object under that key or address."""
+
+
+class Damaged(ManifestsError):
+    """An object of the store is there and cannot be used: empty, cut, of another program or of a newer version."""
 
 
 class TableError(ManifestsError):

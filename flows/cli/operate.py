@@ -158,6 +158,8 @@ def gc(
         store = open_store(root)
         retention = None if runs_older_than is None else timedelta(days=runs_older_than)
         findings = find_waste(store, timedelta(days=older_than), retention)
+        for line in findings.unreadable:
+            err.print(f"adapters, pictures and inputs are all kept: {line}", style="red", markup=False, highlight=False)
         rows = [
             (waste.kind, str(len(waste.names)), str(len(waste.keys)), f"{waste.bytes / 1e6:.1f} MB")
             for waste in findings.waste

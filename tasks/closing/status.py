@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from manifests import layout
-from manifests.errors import counted, listed, printable_name
+from manifests.errors import Damaged, counted, listed, printable_name
 from manifests.faults import Fault
 from manifests.store.leases import Held
 from manifests.store.parallel import in_parallel
@@ -16,7 +16,7 @@ from manifests.store.store import Store
 from tasks.environment import lease_seconds
 from tasks.run.heartbeat import until
 from tasks.run.inventory import Inventory, take_inventory
-from tasks.run.outcome import Outcome, read_record, read_records, recorded_faults
+from tasks.run.outcome import Outcome, find_records, read_record, recorded_faults
 from tasks.run.plan import Plan, load_plan
 
 RENEWED_WITHIN = timedelta(hours=1)
@@ -27,16 +27,18 @@ AT_WORK = "at work"
 
 
 def list_runs(store: Store) -> list[tuple[str, str, str, str]]:
-    """Every run: id, state (at work while somebody is), time of creation, outcome; newest first."""
+    """Every run: id, state (at work while somebody is), time of creation, outcome; newest first, then damaged ones."""
     live = _live_leases(store)
     rows = [
-        (
+        (run_id, "damaged", "", str(record))
+        if isinstance(record, Damaged)
+        else (
             record.run_id,
             AT_WORK if layout.run_lease_key(record.run_id) in live else record.state,
             f"{record.created_at[:19].replace('T', ' ')} UTC",
             record.sentence,
         )
-        for record in read_records(store)
+        for run_id, record in find_records(store).items()
     ]
     return sorted(rows, key=lambda row: row[2], reverse=True)
 

@@ -100,8 +100,11 @@ class Grid:
 
 
 def fit(picture: bytes, side_px: int = CELL_PX) -> Image.Image:
-    """The middle square of a picture, at the size of a cell."""
-    image = decoded(picture)
+    """The middle square of a picture, at the size of a cell; a grey one where it cannot be read."""
+    try:
+        image = decoded(picture)
+    except OSError:  # a sheet is for looking: it shows an empty cell
+        return Image.new("RGB", (side_px, side_px), RULE)
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return image.crop((left, top, left + side, top + side)).resize((side_px, side_px), Image.Resampling.LANCZOS)

@@ -16,6 +16,7 @@ from typing import Literal
 from manifests import layout
 from manifests.errors import Missing, counted, listed
 from manifests.store.parallel import in_parallel
+from manifests.store.run_folder import damage_told, json_mapping
 from manifests.store.store import Store
 from tasks.errors import RunNotFound
 
@@ -125,21 +126,25 @@ def load_night(store: Store, night_id: str = "") -> Night:
 
     Raises:
         RunNotFound: the store has no such night.
+        Damaged: its record cannot be read.
     """
     known = [key.split("/")[1] for key in store.list(layout.NIGHTS_PREFIX) if key.endswith("/night.json")]
     if not night_id and not known:
         raise RunNotFound(f"no night has been worked off in {store.root}")
+    key = layout.night_key(night_id or known[-1])
     try:
-        body = json.loads(store.read(layout.night_key(night_id or known[-1])))
+        data = store.read(key)
     except Missing as error:
         raise RunNotFound(f"night: received {night_id!r}; the store holds: {', '.join(known[-10:])}") from error
-    return Night(
-        body["night_id"],
-        datetime.fromisoformat(body["started_at"]),
-        datetime.fromisoformat(body["ended_at"]) if body["ended_at"] else None,
-        tuple(NightEntry(**entry | {"faults": tuple(entry["faults"])}) for entry in body["entries"]),
-        tuple(body.get("ignored", ())),
-    )
+    with damage_told(store, key, "name another night, or delete it: a night's record is for looking alone"):
+        body = json_mapping(data)
+        return Night(
+            body["night_id"],
+            datetime.fromisoformat(body["started_at"]),
+            datetime.fromisoformat(body["ended_at"]) if body["ended_at"] else None,
+            tuple(NightEntry(**entry | {"faults": tuple(entry["faults"])}) for entry in body["entries"]),
+            tuple(body.get("ignored", ())),
+        )
 
 
 def runs_of_nights(store: Store) -> frozenset[str]:

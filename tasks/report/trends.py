@@ -14,15 +14,16 @@ fall out of the band of 10 others, 0.4 % out of that of 14, and 0.04 % out of th
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Final, Literal, TypeAlias
 
 from manifests import layout
-from manifests.errors import Missing
+from manifests.errors import Damaged, Missing
 from manifests.store.parallel import in_parallel
-from manifests.store.run_folder import RunFolder
+from manifests.store.run_folder import RunFolder, damage_told
 from manifests.store.store import Store
 from manifests.tables.parquet import from_parquet_bytes
 from manifests.tables.run import FAULTS_FILE, SAMPLES_FILE, SCORES
@@ -30,6 +31,8 @@ from tasks.operations.night_record import runs_of_nights
 from tasks.review.decisions import load_marks
 from tasks.review.score_order import lower_is_better
 from tasks.run.outcome import RunRecord, read_records
+
+log = logging.getLogger(__name__)
 
 WIDTH: Final = 5.0
 LEAST_SPREAD: Final = 0.01
@@ -131,6 +134,9 @@ def _add_run(store: Store, night: NightSummary, record: RunRecord) -> None:
         samples, faults = run.read(SAMPLES_FILE), run.read(FAULTS_FILE)
     except Missing:
         return  # it has not ended yet
+    except Damaged as error:
+        log.warning("%s", error)
+        return
     night.planned += samples.num_rows
     night.done += samples["status"].to_pylist().count("done")
     night.bytes += sum(size or 0 for size in samples["bytes"].to_pylist())
@@ -143,10 +149,16 @@ def _add_run(store: Store, night: NightSummary, record: RunRecord) -> None:
 def _add_scores(store: Store, night: NightSummary) -> None:
     of_runs = {f"run={run_id}" for run_id, _ in night.runs}
     parts = store.list(f"{layout.SCORES_PREFIX}date={night.date}/")
-    for data in in_parallel(store, store.find, [key for key in parts if of_runs.intersection(key.split("/"))]):
+    keys = [key for key in parts if of_runs.intersection(key.split("/"))]
+    for key, data in zip(keys, in_parallel(store, store.find, keys), strict=True):
         if data is None:  # deleted at this moment, with its run
             continue
-        table = from_parquet_bytes(data, SCORES)
+        try:
+            with damage_told(store, key, "blora rerun writes it again"):
+                table = from_parquet_bytes(data, SCORES)
+        except Damaged as error:
+            log.warning("%s", error)
+            continue
         columns = (table[name].to_pylist() for name in ("score", "scorer_version", "value"))
         for name, version, value in zip(*columns, strict=True):
             night.scores.setdefault((name, version), []).append(value)

@@ -16,7 +16,7 @@ from blora.errors import ScorerError
 from blora.metrics.feature_scorer import ScoreItem
 from blora.metrics.score import Scored, Scorer, score_each
 from manifests import layout
-from manifests.errors import Missing
+from manifests.errors import Damaged, Missing
 from manifests.faults import Fault
 from manifests.store.run_folder import RunFolder
 from manifests.tables.run import SHARD_SCORES_FILES
@@ -35,7 +35,10 @@ def score_shard(session: Session, job: ScoreShard) -> ScoreAnswer:
     """
     plan, shard = session.shard(job.run_id, job.shard_id)
     run, part = RunFolder(session.store, job.run_id), SHARD_SCORES_FILES.file(shard.shard_id)
-    rows = run.rows(part)
+    try:
+        rows = run.rows(part)
+    except Damaged:  # told where the run's scores are read; made again here
+        rows = []
     known = {row["sample_id"] for row in rows}
     started = time.monotonic()
     unscored = [sample for sample in shard.samples if sample.sample_id not in known]
