@@ -16,6 +16,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictStr, ValidationError
@@ -118,7 +119,7 @@ def read_marks(address: str, plan: Plan) -> list[Mark]:
         reviewer = _DecisionsFile.model_validate(body).reviewer
     except ValidationError as error:
         for told in error.errors():
-            found.add(lambda told=told: _explain(address, told, ()))
+            found.add(partial(_explain, address, told, ()))
     # What has the right form is checked for its sense as well: all faults at once.
     rows: list[tuple[int, _MarkRow]] = []
     listed = body.get("decisions") if isinstance(body, dict) else None
@@ -134,7 +135,7 @@ def read_marks(address: str, plan: Plan) -> list[Mark]:
                 found.count += error.error_count()
                 continue
             for told in error.errors():
-                found.add(lambda told=told, number=number: _explain(address, told, ("decisions", number)))
+                found.add(partial(_explain, address, told, ("decisions", number)))
     _check_sense(found, body, rows, plan)
     if found.count:
         first = f"; the first {len(found.faults)} are above" if found.count > len(found.faults) else ""
