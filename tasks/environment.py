@@ -25,10 +25,14 @@ BLORA_PAGES_URL                 where the store is served over http(s); artifact
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
 DEFAULT_ROOT = "./blora-store"
+_LOG_BYTES = 5_000_000
 
 
 def store_root() -> str:
@@ -66,14 +70,19 @@ def webhook_url() -> str:
     return os.environ.get("BLORA_WEBHOOK_URL", "")
 
 
+def asked_root() -> str:
+    """The same where somebody has said it; empty where nobody has."""
+    return os.environ.get("BLORA_ROOT", "")
+
+
 def night_cron() -> str:
-    """When the night begins, unless the command says otherwise: minute, hour, day, month, weekday."""
-    return os.environ.get("BLORA_NIGHT_CRON", "0 2 * * *")
+    """When the night begins, unless the command says otherwise: minute, hour, day, month, weekday; empty: as it is."""
+    return os.environ.get("BLORA_NIGHT_CRON", "")
 
 
 def night_timezone() -> str:
-    """The time zone of that."""
-    return os.environ.get("BLORA_NIGHT_TIMEZONE", "UTC")
+    """The time zone of that; empty: as it is."""
+    return os.environ.get("BLORA_NIGHT_TIMEZONE", "")
 
 
 def with_variables(variables: Mapping[str, str]) -> dict[str, str]:
@@ -102,11 +111,29 @@ def pages_url() -> str:
     return url.rstrip("/")
 
 
+def log_file() -> Path:
+    """Where tracebacks of flows and what a temporary Prefect server says are written."""
+    return Path(os.path.expanduser("~/.cache/blora/blora.log"))
+
+
+def open_log() -> BinaryIO:
+    """The log file, to be written to at its end; it begins anew where it has grown long. Nothing where none can be."""
+    try:
+        log_file().parent.mkdir(parents=True, exist_ok=True)
+        log = open(log_file(), "ab")
+        if log.tell() > _LOG_BYTES:
+            log.truncate(0)
+        return log
+    except OSError:  # a home that cannot be written is no reason to fail, and no place to say so
+        return open(os.devnull, "wb")
+
+
 def quiet_prefect(verbose: bool) -> None:
     """Defaults for a command on a terminal: no telemetry, and Prefect's own log lines only when asked for.
 
     Has an effect only before Prefect is first imported; what the user has set stays.
     """
+    warnings.filterwarnings("ignore", message="Failed to create the Prefect home")  # its server says so in the end
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     # The temporary server of a command: its usual 20 seconds are too few where the processor is busy.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os.path
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,7 @@ def load_clip(architecture: str, pretrained: str, device: str = "cpu") -> ClipEn
         return ClipEncoder(model, preprocess, tokenizer, "embedded-clip", REVISION[:12], device)
     import open_clip
 
+    pretrained = os.path.expanduser(pretrained)
     _check_names(architecture, pretrained)
     try:
         model, preprocess = open_clip.create_model_from_pretrained(architecture, pretrained=pretrained)

@@ -7,6 +7,7 @@ that numbers of other weights are told apart.
 from __future__ import annotations
 
 import hashlib
+import os.path
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -50,7 +51,7 @@ def locate_weights(spec: ScorerSpec) -> Weights:
     """
     published = PUBLISHED[spec.kind]
     source = spec.source or f"{published.repo}@{published.revision}"
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if path.is_file():
         file = path
     elif path.is_dir():

@@ -51,7 +51,7 @@ def base_revision(spec: str | os.PathLike[str]) -> str:
     Raises:
         BaseModelError: The spec is none of the three, or names a revision that may move.
     """
-    spec = os.fspath(spec)
+    spec = os.path.expanduser(spec)
     if spec == "embedded":
         from blora.embedded import REVISION  # the embedded model's own package; needed only here
 
@@ -76,7 +76,7 @@ def locate_base(spec: str | os.PathLike[str]) -> Located:
         BaseUnreachableError: The hub did not answer and the model is not in its cache.
         TopologyError: The model is not built as SDXL is.
     """
-    spec = os.fspath(spec)
+    spec = os.path.expanduser(spec)
     revision = base_revision(spec)
     if spec == "embedded":
         from blora.embedded import MODEL_DIR  # see base_revision

@@ -35,7 +35,11 @@ from blora.settings.sampling import SampleSettings
 
 __all__ = ["sample", "sample_each", "sample_latents"]
 
-_FINITE_HINT: Final = "use precision bf16 or fp32, a lower strength, or another adapter"
+_FINITE_HINTS: Final = {
+    "fp16": "use precision bf16 or fp32, a lower strength, or another adapter",
+    "bf16": "use precision fp32, a lower strength, or another adapter",
+    "fp32": "use a lower strength, or another adapter",
+}
 
 
 def sample(
@@ -112,7 +116,9 @@ def sample_latents(
         bad = [row for row, latent in enumerate(latents, start) if _not_finite(base, latent)]
         if bad:
             received = f"draws {bad} in {base.precision}"
-            raise BloraError("pictures came out not finite", received, "finite latents", "", _FINITE_HINT)
+            raise BloraError(
+                "pictures came out not finite", received, "finite latents", "", _FINITE_HINTS[base.precision]
+            )
         drawn.append(latents)
     return torch.cat(drawn)
 
@@ -212,4 +218,6 @@ def _not_finite(base: Base, latent: Tensor) -> BloraError | None:
     """What to say of a picture that would come out black."""
     if bool(torch.isfinite(latent).all()):
         return None
-    return BloraError("the picture came out not finite", f"in {base.precision}", "finite latents", "", _FINITE_HINT)
+    return BloraError(
+        "the picture came out not finite", f"in {base.precision}", "finite latents", "", _FINITE_HINTS[base.precision]
+    )

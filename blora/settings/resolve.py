@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +14,10 @@ from blora.errors import SettingFault, SettingsError
 from blora.settings.fields import Frozen
 from blora.settings.presets import PRESETS, Settings
 
-__all__ = ["merge", "resolve"]
+__all__ = ["merge", "resolve", "text_settings"]
+
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxother, _REPR.maxlong = 2, 100, 100, 50
 
 
 def resolve(preset: str = "paper", overrides: Mapping[str, Any] | None = None) -> Settings:
@@ -59,7 +64,7 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 def _flatten(overrides: Mapping[str, Any], prefix: str, faults: list[SettingFault]) -> dict[str, Any]:
     """Turn nested overrides into dotted ones that exist; the others become faults."""
     known = _known_paths()
-    groups = {path.rpartition(".")[0] for path in known} - {""}
+    groups = _groups()
     flat: dict[str, Any] = {}
     for key, value in overrides.items():
         path = f"{prefix}{key}"
@@ -67,11 +72,11 @@ def _flatten(overrides: Mapping[str, Any], prefix: str, faults: list[SettingFaul
             if isinstance(value, Mapping):
                 flat.update(_flatten(value, f"{path}.", faults))
             else:
-                faults.append(SettingFault(path, "is a group of settings", repr(value), "a mapping of its settings"))
+                faults.append(SettingFault(path, "is a group of settings", _shown(value), "a mapping of its settings"))
         elif path in known:
             flat[path] = value
         else:
-            faults.append(SettingFault(path, "unknown setting", repr(value), hint=_did_you_mean(path, known)))
+            faults.append(SettingFault(path, "unknown setting", _shown(value), hint=_did_you_mean(path, known)))
     return flat
 
 
@@ -87,6 +92,29 @@ def _known_paths() -> list[str]:
     return paths
 
 
+def _shown(value: Any) -> str:
+    """Return a value as a message quotes it: short, on one line."""
+    return _REPR.repr(value)
+
+
+def _groups() -> set[str]:
+    """Return the names of the groups that settings stand in; the whole of them is one, too."""
+    return {path.rpartition(".")[0] for path in _known_paths()}
+
+
+@functools.cache
+def text_settings() -> frozenset[str]:
+    """Return the dotted paths of the settings that are texts of any kind, such as prompts."""
+    groups = {name: field.annotation for name, field in Settings.model_fields.items()}
+    return frozenset(
+        f"{group}.{name}"
+        for group, kind in groups.items()
+        if isinstance(kind, type) and issubclass(kind, Frozen)
+        for name, field in kind.model_fields.items()
+        if field.annotation is str
+    )
+
+
 def _did_you_mean(word: str, known: Mapping[str, Any] | list[str]) -> str:
     """Return "did you mean X?" for the nearest known names, by their path or by their last part."""
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
@@ -99,5 +127,6 @@ def _fault(detail: Mapping[str, Any]) -> SettingFault:
     field = ".".join(str(part) for part in detail["loc"])
     message = str(detail["msg"])
     accepted = message.removeprefix("Input should be ").removeprefix("Value error, ")
-    received = "" if isinstance(detail["input"], Mapping) else repr(detail["input"])
+    # Of settings that do not go together the input is the whole group, which nobody has written so.
+    received = "" if field in _groups() else _shown(detail["input"])
     return SettingFault(field, "not accepted", received, accepted)

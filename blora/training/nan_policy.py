@@ -111,7 +111,8 @@ class Progress:
         received = (
             f"no finite loss after {self.skipped} skipped steps, {self.reseeds} reseeds, {self.lowered} lower rates"
         )
-        hint = "lower train.learning_rate, or use precision bf16 or fp32"
+        finer = {"fp16": ", or use precision bf16 or fp32", "bf16": ", or use precision fp32"}
+        hint = "lower train.learning_rate" + finer.get(settings.precision, "")
         step = f"{self.key}, step {len(self.losses)}"
         self.error = TrainingDivergedError("training diverged", received, "finite losses", step, hint)
         return "stop"

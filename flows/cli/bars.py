@@ -65,13 +65,15 @@ class Bars:
         )
         self._bars: dict[str, _Bar] = {}
         self._parts = 1
+        self._is_open = False  # shown from the first bar on
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        self._is_open = True
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._progress.stop()
+        if self._bars:  # else nothing is shown, and it would leave an empty line
+            self._progress.stop()
 
     def __call__(self, event: Event) -> None:
         """Take one event."""
@@ -83,6 +85,8 @@ class Bars:
             case "work":
                 self.subject = event["id"]
                 self._announce(event["total"], event["done"])
+            case "note":
+                self._progress.console.print(event["text"], markup=False, highlight=False)
             case _:
                 self._advance(event)
 
@@ -99,6 +103,8 @@ class Bars:
                 self._bars[kind] = self._begin(TITLES[kind], already[kind], total)
 
     def _begin(self, title: str, already: int, total: int | None) -> _Bar:
+        if self._is_open:
+            self._progress.start()
         shown = self._progress.add_task(title, total=total, completed=already, note="")
         return _Bar(shown, total, already, self._parts)
 
@@ -113,22 +119,29 @@ class Bars:
         self._progress.update(bar.shown, completed=done, total=bar.expected(), note=note)
 
 
-def run_with_bars(flow: Callable[..., Any], *arguments: object) -> tuple[Any, str]:
+def run_with_bars(flow: Callable[..., Any], *arguments: object, verbose: bool = False) -> tuple[Any, str]:
     """Run a flow in this process with bars on the terminal.
+
+    Args:
+        flow: the flow.
+        arguments: what it is given.
+        verbose: show also all that Prefect logs.
 
     Returns:
         Its result, or the `EndedWithFaults` that it ended with; and the run or probe that it was about.
 
     Raises:
         Exception: what it failed with.
-        TaskError: it ended before it had begun with anything.
+        TaskError: it ended before it had begun with anything, or there is no Prefect server.
     """
+    from tasks.dispatch.server import server_at_hand
+
     bars = Bars(err)
-    with progress.watching(bars), bars:
+    with server_at_hand(verbose=verbose), progress.watching(bars), bars:
         state = flow(*arguments, return_state=True)
-    ended = state.result(raise_on_failure=False)
-    if isinstance(ended, Exception) and not isinstance(ended, EndedWithFaults):
-        raise ended
+        ended = state.result(raise_on_failure=False)
+        if isinstance(ended, Exception) and not isinstance(ended, EndedWithFaults):
+            raise ended
     if not bars.subject:
         raise TaskError(state.message or "the flow did not start")
     return ended, bars.subject

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import errno
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
+from pydantic import ValidationError
 from rich.console import Console
+from typer.core import TyperGroup
 
 from blora.errors import BloraError
-from manifests.errors import ManifestsError
+from manifests.errors import ManifestsError, PermanentStoreError, counted, printable
+from manifests.notes import Note, told
+from manifests.parsing.fault_list import shown
 from manifests.schema.fields import PRESET_NAMES
 from tasks import environment
 from tasks.errors import RunRefused, TaskError
@@ -20,14 +24,32 @@ if TYPE_CHECKING:
     from manifests.store.store import Store
 
 OK, FAULTS, UNUSABLE = 0, 1, 2
+_MANY, _LISTED = 100, 10  # of more faults than the first, only the second are printed; a run's tables keep them all
 
 out, err = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
 
-ManifestArgument = Annotated[str, typer.Argument(help="Manifest: YAML, JSON, CSV or Parquet; a path or s3:// address.")]
+
+def refuse_empty(context: typer.Context, parameter: typer.CallbackParam, value: Any) -> Any:
+    """Refuse a path that was given as nothing, as an unset variable of a script is: no default stands for it."""
+    is_given = str(context.get_parameter_source(str(parameter.name))).endswith("COMMANDLINE")
+    if is_given and "" in (value if isinstance(value, list | tuple) else [str(value)]):
+        raise ValueError(
+            f"{parameter.opts[0]}: received ''; accepted: a path or s3:// address; leave it out, or name one"
+        )
+    return value
+
+
+ManifestArgument = Annotated[
+    str, typer.Argument(help="Manifest: YAML, JSON, CSV or Parquet; a path or s3:// address.", callback=refuse_empty)
+]
 RunArgument = Annotated[str, typer.Argument(help="Run id, as `blora status` lists it.")]
 Root = Annotated[
     str,
-    typer.Option("--root", help="The store: a folder or s3://bucket/prefix. Default: BLORA_ROOT, else ./blora-store."),
+    typer.Option(
+        "--root",
+        help="The store: a folder or s3://bucket/prefix. Default: BLORA_ROOT, else ./blora-store.",
+        callback=refuse_empty,
+    ),
 ]
 Preset = Annotated[str | None, typer.Option("--preset", help=f"{PRESET_NAMES}; replaces the manifest's.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="A setting, e.g. train.steps=200. May be repeated.")]
@@ -41,7 +63,18 @@ Shards = Annotated[
     str, typer.Option("--shards", help="here, or pool: as flow runs for the workers of the GPUs (see `blora deploy`).")
 ]
 AllowRoot = Annotated[
-    list[str] | None, typer.Option("--allow-root", help="A further folder or s3:// prefix that pictures may lie under.")
+    list[str] | None,
+    typer.Option(
+        "--allow-root", help="A further folder or s3:// prefix that pictures may lie under.", callback=refuse_empty
+    ),
+]
+TakeOver = Annotated[
+    bool,
+    typer.Option(
+        "--take-over",
+        help="Do not wait for leases of other processes on this run's trainings: take them. For those who know that "
+        "nobody is at work there.",
+    ),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show Prefect's log lines.")]
 
@@ -55,44 +88,61 @@ def errors_shown() -> Iterator[None]:
         show_faults(error.faults)
         err.print(f"refused: {error}", style="red", markup=False, highlight=False)
         raise typer.Exit(FAULTS) from error
-    except (BloraError, ManifestsError, TaskError, ValueError) as error:
-        err.print(f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False)
+    except ValidationError as error:  # of what the options of a flow may say
+        for detail in error.errors():
+            option = "--" + ".".join(str(part) for part in detail["loc"]).replace("_", "-")
+            accepted = detail["msg"].removeprefix("Input should be ")
+            _say(f"{option}: received {shown(detail['input'])}; accepted: {accepted}")
         raise typer.Exit(UNUSABLE) from error
+    except (BloraError, ManifestsError, TaskError, ValueError) as error:
+        _say(str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}")
+        raise typer.Exit(UNUSABLE) from error
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # whoever reads our output has seen enough
+            raise
+        place = f"{printable(str(error.filename))}: " if error.filename else ""
+        _say(f"{place}{error.strerror or error}; nothing can be read or written there: choose another place or mend it")
+        raise typer.Exit(UNUSABLE) from error
+
+
+def _say(message: str) -> None:
+    err.print(message, style="red", markup=False, highlight=False)
+
+
+class Commands(TyperGroup):
+    """The commands, each of which shows the errors that are made for people as such."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; its options are read in here, too."""
+        with errors_shown():
+            return super().invoke(ctx)
 
 
 def open_store(root: str) -> Store:
     """Open the store that the user or the environment names."""
     from manifests.store.store import Store
 
-    return Store.open(root or environment.store_root())
-
-
-def parse_overrides(pairs: list[str] | None) -> dict[str, Any]:
-    """``train.steps=200`` -> {"train": {"steps": 200}}; values are read as YAML."""
-    nested: dict[str, Any] = {}
-    for pair in pairs or []:
-        path, equals, value = pair.partition("=")
-        if not equals or not path:
-            raise typer.BadParameter(f"--set: received {pair!r}; accepted: NAME=VALUE, e.g. train.steps=200")
-        *groups, name = path.split(".")
-        level: Any = nested
-        for group in groups:
-            level = level.setdefault(group, {})
-            if not isinstance(level, dict):
-                raise typer.BadParameter(
-                    f"--set: {group} is set as a whole and {path} as a part of it; give one of them"
-                )
-        try:
-            level[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise typer.BadParameter(f"--set {path}: received {value!r}; accepted: a value as in YAML") from error
-    return nested
+    try:
+        return Store.open(root or environment.store_root())
+    except PermanentStoreError as error:
+        source = "--root" if root else "BLORA_ROOT"
+        raise PermanentStoreError(f"{source}: {error.what}", error.received, error.accepted, error.hint) from error
 
 
 def show_faults(faults: Any) -> None:
-    """Print faults to standard error, a line each."""
-    for fault in faults:
+    """Print faults to standard error, a line each; of more than a person can go through, the first and their number."""
+    every = list(faults)
+    listed = every if len(every) <= _MANY else every[:_LISTED]
+    for fault in listed:
         err.print(str(fault), style="yellow", markup=False, highlight=False)
+    if more := len(every) - len(listed):
+        err.print(f"and {counted(more, 'more fault')}: correct these first", style="yellow", highlight=False)
+
+
+def show_notes(notes: Iterable[Note]) -> None:
+    """Print to standard error what there is to know of rows that are taken all the same, a line each."""
+    for line in told(notes):
+        err.print(f"note: {line}", style="dim", markup=False, highlight=False)
 
 
 def print_pairs(pairs: dict[str, str]) -> None:
@@ -108,13 +158,3 @@ def print_aligned(rows: list[tuple[str, ...]]) -> None:
     for row in rows:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         out.print(line.rstrip(), markup=False, highlight=False)
-
-
-def print_table(head: tuple[str, ...], rows: Any) -> None:
-    """Print a table with a head."""
-    from rich.table import Table
-
-    table = Table(*head)
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
-    out.print(table)

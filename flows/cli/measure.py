@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -22,11 +21,11 @@ from flows.cli.console import (
     errors_shown,
     open_store,
     out,
-    parse_overrides,
     print_aligned,
     print_pairs,
-    print_table,
+    refuse_empty,
 )
+from flows.cli.overrides import parse_overrides
 from manifests.schema.fields import PRESET_NAMES
 from tasks import environment
 
@@ -44,7 +43,9 @@ def probe(
     pairs: Annotated[int, typer.Option("--pairs", min=1, help="Pairs of prompts of each kind (content, style).")] = 20,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Pictures for each pair and block.")] = 1,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of prompts, noise and bootstrap.")] = 0,
-    prompts: Annotated[str, typer.Option("--prompts", help="CSV with the columns kind, p, q; replaces --pairs.")] = "",
+    prompts: Annotated[
+        str, typer.Option("--prompts", help="CSV with the columns kind, p, q; replaces --pairs.", callback=refuse_empty)
+    ] = "",
     root: Root = "",
     preset: Preset = None,
     set_: Set = None,
@@ -74,13 +75,18 @@ def probe(
     with errors_shown():
         chosen = ProbeOptions.model_validate(options)
         store = open_store(chosen.root)
-        _, probe_id = run_with_bars(analyze, base, chosen)
+        _, probe_id = run_with_bars(analyze, base, chosen, verbose=verbose)
     _report_probe(store, probe_id)
 
 
 @app.command()
 def bench(
-    folder: Annotated[str, typer.Argument(help="Folder for tables, report and trained adapters.")],
+    folder: Annotated[
+        str,
+        typer.Argument(
+            help="Folder for tables, report and trained adapters, or s3://bucket/folder.", callback=refuse_empty
+        ),
+    ],
     split: Annotated[str, typer.Option(help="validation (to choose settings by) or test (to report).")] = "validation",
     pairs: Annotated[int, typer.Option(min=1, help="At least so many pairs; the grid is completed.")] = 200,
     rows: Annotated[str, typer.Option(help="Some rows only, such as blora,prompt; the real drawings always.")] = "",
@@ -97,16 +103,18 @@ def bench(
     sample.guidance_scale=2`
     """
     from flows.cli.bars import Bars
+    from manifests.store.store import Store
     from tasks.measuring.benchmark import BenchRequest, measure, write_report, write_tables
 
-    with errors_shown(), Bars(err) as bars:
+    with errors_shown():
         if split not in ("validation", "test"):
             raise ValueError(f"--split: received {split!r}; accepted: validation, test")
         asked = [row.strip() for row in rows.split(",") if row.strip()]
         part: Literal["validation", "test"] = "test" if split == "test" else "validation"
         request = BenchRequest(part, pairs, asked, base, preset, parse_overrides(set_), device)
-        place = Path(folder)
-        measurement = measure(place, request, bars.step)
+        place = Store.open(folder)
+        with Bars(err) as bars:
+            measurement = measure(place, request, bars.step)
         write_tables(place, measurement)
         written = write_report(place, measurement)
     out.print(written, markup=False, highlight=False)
@@ -176,7 +184,7 @@ def rescore(
     with errors_shown():
         chosen = SlotOptions.model_validate({"root": root, "devices": devices})
         store = open_store(chosen.root)
-        ended, _ = run_with_bars(flow, run_id, tuple(scorer), chosen)
+        ended, _ = run_with_bars(flow, run_id, tuple(scorer), chosen, verbose=verbose)
     lines = {
         kind: f"{count} pictures judged, version {ended['versions'][kind]}" for kind, count in ended["judged"].items()
     }
@@ -218,7 +226,7 @@ def compare_methods(
         options = {"root": root, "preset": preset, "overrides": parse_overrides(set_), "devices": devices}
         chosen = MethodOptions.model_validate(options | {"methods": asked, "allowed_roots": tuple(allow_root or ())})
         store = open_store(chosen.root)
-        ended, _ = run_with_bars(flow, manifest, chosen)
+        ended, _ = run_with_bars(flow, manifest, chosen, verbose=verbose)
         comparison = gather_methods(store, load_plan(store, ended["run_id"]), ended["methods"], ended["left_out"])
         print_aligned(table_rows(comparison))
     for name, reason in comparison.left_out.items():
@@ -239,7 +247,7 @@ def _report_probe(store: Store, probe_id: str) -> None:
     summary = summary_of(probe, gather(store, probe))
     for kind, measured in summary.kinds.items():
         rows = [(block.block, str(block.gain), f"{block.best_in:.0%}") for block in measured.blocks]
-        print_table((f"{kind}: {measured.pairs} pairs", "gain, 95 % interval", "best in"), rows)
+        print_aligned([(f"{kind}: {measured.pairs} pairs", "gain, 95 % interval", "best in"), *rows])
     for line in proposal_lines(summary):
         out.print(line.replace("**", ""), markup=False, highlight=False)
     print_pairs({"probe": probe_id, "chart": f"{store.root}/probes/{probe_id}/blocks.png"})

@@ -5,10 +5,11 @@ from __future__ import annotations
 import webbrowser
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from flows.cli.adapters import FormOption
 from flows.cli.console import (
     FAULTS,
     OK,
@@ -20,11 +21,13 @@ from flows.cli.console import (
     out,
     print_aligned,
     print_pairs,
+    refuse_empty,
 )
 from manifests.errors import counted
 from manifests.store.address import is_bucket
 
 if TYPE_CHECKING:
+    from blora.adapters.forms import Form
     from manifests.store.store import Store
 
 app = typer.Typer()
@@ -39,7 +42,14 @@ def report(
     nights: Annotated[
         int, typer.Option("--nights", min=0, help="Instead of a run: yield, scores, cost and faults of so many nights.")
     ] = 0,
-    out_: Annotated[str, typer.Option("--out", help="Write a copy with all that it shows into this folder.")] = "",
+    out_: Annotated[
+        str,
+        typer.Option(
+            "--out",
+            help="Write a copy with all that it shows into this folder, or s3://bucket/folder, instead.",
+            callback=refuse_empty,
+        ),
+    ] = "",
     open_: Open = False,
     pictures: Annotated[
         bool, typer.Option("--pictures/--no-pictures", help="Whether a copy holds the pictures in full size.")
@@ -68,7 +78,9 @@ def report(
 @app.command()
 def review(
     run_id: RunArgument,
-    decisions: Annotated[str, typer.Argument(help="The file that the page exported; a path or s3:// address.")],
+    decisions: Annotated[
+        str, typer.Argument(help="The file that the page exported; a path or s3:// address.", callback=refuse_empty)
+    ],
     root: Root = "",
 ) -> None:
     """Record what a reviewer marked on the page of a run: keep, reject, redo.
@@ -107,33 +119,39 @@ def review(
 @app.command()
 def export(
     run_id: RunArgument,
-    folder: Annotated[str, typer.Argument(help="Folder to write to.")],
+    folder: Annotated[str, typer.Argument(help="Folder to write to, or s3://bucket/folder.", callback=refuse_empty)],
     root: Root = "",
     kept: Annotated[bool, typer.Option("--kept", help="Only pictures that a review says to keep.")] = False,
     best: Annotated[bool, typer.Option("--best", help="Only the best of the candidates of each picture.")] = False,
     mp4: Annotated[
         bool, typer.Option("--mp4", help="Clips also as MP4, where the program ffmpeg is installed.")
     ] = False,
+    adapters: Annotated[
+        bool, typer.Option("--adapters", help="Also each adapter, as a file for other programs.")
+    ] = False,
+    form: FormOption = "kohya",
 ) -> None:
     """Copy a run's pictures out under names a person reads (content__style__seed.png), with tables and contact sheet.
 
     Clips come as animated GIFs beside their frames (clip__style__seed.gif).
 
     Examples: `blora export demo-3f2a9c01d4e5 ./pictures` · `blora export RUN ./delivery --best --root s3://bucket/art`
-    · `blora export RUN ./film --mp4`
+    · `blora export RUN ./film --mp4` · `blora export RUN ./loras --adapters`
     """
+    from tasks.closing.adapter_files import export_adapters
     from tasks.closing.export import FilmError, export_clips, export_films, export_run
 
     with errors_shown():
         store = open_store(root)
         count, missing = export_run(store, run_id, folder, kept=kept, best=best)
         clips = export_clips(store, run_id, folder, kept=kept)
+        files = export_adapters(store, run_id, folder, cast("Form", form)) if adapters else []
     try:
         films = export_films(store, run_id, folder, clips) if mp4 and clips else []
     except FilmError as error:  # MP4 is an extra: what was asked for besides is there
         films = []
         err.print(str(error), style="yellow", markup=False, highlight=False)
-    for path in (*clips, *films):
+    for path in (*clips, *films, *files):
         out.print(path, markup=False, highlight=False)
     out.print(
         f"{counted(count, 'picture')} in {folder}"
@@ -186,7 +204,7 @@ def compare(
             )
         out.print(page, markup=False, highlight=False)
         if open_:
-            _open_of(store, page)
+            _open(page)
     raise typer.Exit(OK)
 
 
@@ -206,31 +224,28 @@ def _report_nights(store: Store, last: int, open_: bool) -> int:
         )
     out.print(page, markup=False, highlight=False)
     if open_:
-        _open_of(store, page)
+        _open(page)
     return len(alarms)
 
 
 def _report_run(store: Store, run_id: str, folder: str, open_: bool, pictures: bool) -> None:
+    """Write the page into the store, or a copy into a folder: then the store is only read."""
     from tasks.report.run_page import copy_report, write_report
     from tasks.run.plan import load_plan
 
-    page = f"{store.root}/{write_report(store, load_plan(store, run_id))}"
-    if not folder and open_ and is_bucket(store.root):
-        folder = f"{run_id}-report"
+    if not folder:
+        page = f"{store.root}/{write_report(store, load_plan(store, run_id))}"
+        folder = f"{run_id}-report" if open_ and is_bucket(page) else ""
     if folder:
-        page = str(copy_report(store, run_id, folder, pictures=pictures))
+        page = copy_report(store, run_id, folder, pictures=pictures)
     out.print(page, markup=False, highlight=False)
     if open_:
         _open(page)
 
 
-def _open_of(store: Store, page: str) -> None:
-    """Open a page of the store, which must lie on this machine."""
-    if is_bucket(store.root):
-        raise ValueError(f"--open: a browser cannot open {page}; open it where the bucket is served")
-    _open(page)
-
-
 def _open(page: str) -> None:
+    """Open a page, which must lie on this machine."""
+    if is_bucket(page):
+        raise ValueError(f"--open: a browser cannot open {page}; open it where the bucket is served")
     if not webbrowser.open(Path(page).resolve().as_uri()):
         raise ValueError(f"--open: no browser was found on this machine; the page is {page}")

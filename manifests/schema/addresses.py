@@ -4,9 +4,12 @@
 |---|---|
 | a relative path | taken from the manifest's own folder (the first root), be it local or in a bucket |
 | an absolute path, an s3:// address | taken as it is |
+| `~` at the beginning | the home folder of whoever runs this; in a bucket's manifest a name like any other |
 | anything whose real place, after `..` and symbolic links, is below no root | refused, the roots named |
+| a name with accents in the other of Unicode's two spellings | the file that there is (`manifests.store.files`) |
 | another scheme (https://, file://, data:, ...) | refused |
 | credentials in an address | refused, and never repeated in a message |
+| two slashes in a row, in a bucket | refused: there they are another object than one slash |
 | backslashes, control characters, more than `MAX_ADDRESS_CHARS` characters | refused |
 
 A relative path in a bucket's manifest stays in the bucket. A local manifest reaches a bucket only if the operator
@@ -22,7 +25,8 @@ from collections.abc import Sequence
 
 from manifests.errors import ManifestsError
 from manifests.parsing.fault_list import shown
-from manifests.store.address import bucket_and_key, is_bucket
+from manifests.store.address import bucket_and_key, bucket_fault, is_bucket, key_fault, local_path
+from manifests.store.files import as_spelled
 
 MAX_ADDRESS_CHARS = 1024
 """Characters of one path or address; object keys may have 1024 bytes."""
@@ -49,7 +53,7 @@ def folder_of(address: str) -> str:
     """Return the folder that a manifest lies in, by its address as given, absolute."""
     if is_bucket(address):
         return posixpath.dirname(address)
-    return os.path.dirname(os.path.abspath(os.path.expanduser(address)))
+    return os.path.dirname(os.path.abspath(local_path(address)))
 
 
 class Roots:
@@ -91,14 +95,22 @@ class Roots:
         _check_characters(text)
         if not _SCHEME.match(text):
             if text.startswith("/") or not is_bucket(base):
-                return os.path.realpath(os.path.join(base, text))
+                return os.path.realpath(as_spelled(os.path.join(base, local_path(text))))
             text = f"{base}/{text}"
         split = bucket_and_key(text)
         if split is None:
             received = repr(shown_address(text))
             accepted, hint = "a local path, or s3://bucket/key", "copy the file to a folder or a bucket"
+            if is_bucket(text) and "@" not in text:
+                received, hint = (
+                    f"{received}, {bucket_fault(text)}",
+                    "correct the bucket's name: 3 to 63 of a-z 0-9 . -",
+                )
             raise AddressError("no address that can be read", received, accepted, hint)
         bucket, key = split
+        if fault := key_fault(key):  # a local folder has no name between two slashes, a bucket has
+            accepted, hint = "names joined by single slashes", "correct the path, or rename the object"
+            raise AddressError("no address that can be read", f"{shown(text)}, {fault}", accepted, hint)
         return f"{bucket}{posixpath.normpath('/' + key)}".rstrip("/")
 
 

@@ -17,6 +17,7 @@ import datetime
 import os
 import secrets
 from collections.abc import Callable
+from email.utils import parsedate_to_datetime
 from typing import Any, Final, TypeVar
 
 from aiobotocore.session import AioSession
@@ -24,7 +25,8 @@ from fsspec.asyn import sync
 from s3fs import S3FileSystem
 
 from manifests.errors import Missing, PermanentStoreError, StoreError
-from manifests.store.backend import Entry, is_visible
+from manifests.store.address import SOURCES, check_environment
+from manifests.store.backend import Entry, Version, is_visible
 from manifests.store.retries import PreconditionFailed, retrying
 
 T = TypeVar("T")
@@ -34,9 +36,12 @@ PART_BYTES: Final = 32 * 2**20
 
 CONTENT_TYPES: Final = {
     "css": "text/css; charset=utf-8",
+    "gif": "image/gif",
     "html": "text/html; charset=utf-8",
     "js": "text/javascript; charset=utf-8",
     "json": "application/json",
+    "md": "text/markdown; charset=utf-8",
+    "mp4": "video/mp4",
     "png": "image/png",
 }
 """What objects are served as, by the end of their key: a browser downloads a page that does not say that it is one."""
@@ -53,8 +58,11 @@ _REGION = {"region": ("region", ["AWS_REGION", "AWS_DEFAULT_REGION"], None, None
 
 def _connect() -> S3FileSystem:
     """Make a file system of the AWS environment and profile as they are now; it connects at its first use."""
+    session = AioSession(session_vars=_REGION | SOURCES)
+    bundle = check_environment(session.get_config_variable)
     filesystem = S3FileSystem(
-        session=AioSession(session_vars=_REGION),
+        session=session,
+        client_kwargs={"verify": bundle} if bundle else {},
         anon=False,
         skip_instance_cache=True,
         use_listings_cache=False,
@@ -112,7 +120,7 @@ class Bucket:
 
         return self._run(f"{what} {self._address(key)}", call)
 
-    def _get(self, key: str, max_bytes: int | None) -> tuple[bytes, str]:
+    def _get(self, key: str, max_bytes: int | None) -> tuple[bytes, Any]:
         def get(filesystem: S3FileSystem) -> tuple[bytes | None, Any]:
             answer = filesystem.call_s3("get_object", Bucket=self._bucket, Key=self._prefix + key)
             return sync(filesystem.loop, _read_body, answer, max_bytes), answer
@@ -121,7 +129,7 @@ class Bucket:
         if data is None:
             received = f"{answer['ContentLength']} bytes"
             raise PermanentStoreError(f"read {self._address(key)}", received, f"at most {max_bytes} bytes")
-        return data, answer["ETag"]
+        return data, answer
 
     def read(self, key: str, max_bytes: int | None) -> bytes:
         """See `Backend.read`."""
@@ -192,12 +200,15 @@ class Bucket:
 
         return self._run(f"list {self._address(prefix)}", ask)
 
-    def read_version(self, key: str) -> tuple[bytes, str] | None:
-        """See `Backend.read_version`; the token is the ETag."""
+    def read_version(self, key: str) -> Version | None:
+        """See `Backend.read_version`; the token is the ETag, and both times are the server's."""
         try:
-            return self._get(key, None)
+            data, answer = self._get(key, None)
         except Missing:
             return None
+        said = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+        age = (parsedate_to_datetime(said) - answer["LastModified"]).total_seconds() if said else None
+        return Version(data, answer["ETag"], age)
 
     def swap(self, key: str, data: bytes, version: str | None) -> str | None:
         """See `Backend.swap`."""
@@ -208,7 +219,7 @@ class Bucket:
             return None
         except PreconditionFailed:
             current = self.read_version(key)
-            return current[1] if current is not None and current[0] == data else None
+            return current.token if current is not None and current.data == data else None
 
     def _put_if(self, key: str, data: bytes, version: str | None) -> str:
         condition = {"IfNoneMatch": "*"} if version is None else {"IfMatch": version}

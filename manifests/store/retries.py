@@ -101,6 +101,7 @@ ERRNOS: Final[dict[int, tuple[type[StoreError], str]]] = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), (PermanentStoreError, "make room on that disk")),
     **dict.fromkeys((errno.ENOTSUP, errno.EXDEV), (PermanentStoreError, "use a file system that has hard links")),
     errno.EROFS: (PermanentStoreError, "choose a root that can be written"),
+    errno.EFBIG: (PermanentStoreError, "raise the limit on the size of files (ulimit -f), or use another file system"),
     errno.ENAMETOOLONG: (PermanentStoreError, "use a shorter root"),
 }
 """errno of a local file operation -> our error and what to do."""

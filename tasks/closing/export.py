@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
@@ -29,6 +30,7 @@ TABLES = (
     "scores.parquet",
     "adapters.parquet",
     "faults.parquet",
+    "notes.parquet",
     "run.json",
     "report/contact_sheet.png",
     "report/strips.png",
@@ -43,7 +45,7 @@ def export_run(store: Store, run_id: str, folder: str, *, kept: bool = False, be
     Args:
         store: the store.
         run_id: the run.
-        folder: where to; made if it is not there. Files of the same names are replaced, others are left alone.
+        folder: where to, here or in a bucket. Files of the same names are replaced, others are left alone.
         kept: only the pictures that a review says to keep.
         best: only the best candidate of each picture asked for, by what the store holds now (`tasks.review.best`).
 
@@ -67,21 +69,20 @@ def export_run(store: Store, run_id: str, folder: str, *, kept: bool = False, be
         wanted = {choice.chosen.sample_id for choice in choices if choice.chosen}
         unchosen = sum(choice.chosen_by == "none" for choice in choices)
         named = [(sample, name) for sample, name in named if sample.sample_id in wanted]
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
+    target = Store.open(folder)
     run = RunFolder(store, run_id)
-    places = {run.key(name): target / Path(name).name for name in TABLES}
-    in_parallel(store, partial(_copy, store, places), list(places))  # a run that has not ended yet has none
-    pictures = {sample.key: target / name for sample, name in named}
-    copied = sum(in_parallel(store, partial(_copy, store, pictures), list(pictures)))
+    places = {run.key(name): name.rpartition("/")[2] for name in TABLES}
+    in_parallel(store, partial(_copy, store, target, places), list(places))  # a run that has not ended yet has none
+    pictures = {sample.key: name for sample, name in named}
+    copied = sum(in_parallel(store, partial(_copy, store, target, pictures), list(pictures)))
     return copied, len(named) - copied + (0 if kept else unchosen)
 
 
-def _copy(store: Store, places: Mapping[str, Path], key: str) -> bool:
+def _copy(store: Store, target: Store, places: Mapping[str, str], key: str) -> bool:
     """Copy an object to its place; False where it is missing."""
     if (data := store.find(key)) is None:
         return False
-    places[key].write_bytes(data)
+    target.replace(places[key], data)
     return True
 
 
@@ -104,14 +105,13 @@ def export_clips(store: Store, run_id: str, folder: str, *, kept: bool = False) 
     Args:
         store: the store.
         run_id: the run.
-        folder: where to; made if it is not there.
+        folder: where to, here or in a bucket; made if it is not there.
         kept: only clips of which a review says to keep every frame.
 
     Returns:
         The files that were written.
     """
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
+    target = Store.open(folder)
     written = []
     marks = load_marks(store, run_id) if kept else {}
     keep = {sample_id for sample_id, mark in marks.items() if mark.decision == "keep"}
@@ -120,8 +120,8 @@ def export_clips(store: Store, run_id: str, folder: str, *, kept: bool = False) 
             continue
         frames = clip_frames(store, clip)
         if len(frames) == len(clip.frames):
-            (target / f"{stem}.gif").write_bytes(moving(frames, clip.frames_per_second))
-            written.append(str(target / f"{stem}.gif"))
+            target.replace(f"{stem}.gif", moving(frames, clip.frames_per_second))
+            written.append(f"{target.root}/{stem}.gif")
     return written
 
 
@@ -131,7 +131,7 @@ def export_films(store: Store, run_id: str, folder: str, names: Collection[str])
     Args:
         store: the store.
         run_id: the run.
-        folder: where to.
+        folder: where to, here or in a bucket.
         names: the GIFs that were written, by whatever path.
 
     Returns:
@@ -143,13 +143,13 @@ def export_films(store: Store, run_id: str, folder: str, names: Collection[str])
     program = shutil.which("ffmpeg")
     if program is None:
         raise FilmError("no MP4: there is no program ffmpeg on this machine; the GIFs are written")
-    stems = {Path(name).stem for name in names}
+    stems = {PurePosixPath(name).stem for name in names}
+    target = Store.open(folder)
     written = []
     for clip, stem in named_clips(read_clips(store, run_id)):
         if stem in stems:
-            path = Path(folder) / f"{stem}.mp4"
-            _film(program, clip_frames(store, clip), clip.frames_per_second, path)
-            written.append(str(path))
+            target.replace(f"{stem}.mp4", _film(program, clip_frames(store, clip), clip.frames_per_second, stem))
+            written.append(f"{target.root}/{stem}.mp4")
     return written
 
 
@@ -170,7 +170,7 @@ def named_clips(clips: Sequence[PlannedClip]) -> list[tuple[PlannedClip, str]]:
     return named
 
 
-def _film(program: str, frames: Sequence[Image.Image], frames_per_second: float, path: Path) -> None:
+def _film(program: str, frames: Sequence[Image.Image], frames_per_second: float, name: str) -> bytes:
     """Hand frames to ffmpeg as a row of PNGs; sides are made even, which H.264 in 4:2:0 needs."""
     even = "scale=trunc(iw/2)*2:trunc(ih/2)*2"
     command = [program, "-y", "-loglevel", "error", "-f", "image2pipe", "-framerate", f"{frames_per_second:.6g}"]
@@ -188,6 +188,10 @@ def _film(program: str, frames: Sequence[Image.Image], frames_per_second: float,
         "-movflags",
         "+faststart",
     ]
-    done = subprocess.run([*command, str(path)], input=b"".join(map(encoded, frames)), capture_output=True, check=False)
-    if done.returncode:
-        raise FilmError(f"ffmpeg could not write {path}: {done.stderr.decode(errors='replace').strip()[-300:]}")
+    with tempfile.TemporaryDirectory() as scratch:  # its index goes to the head of the file, which no pipe allows
+        path = Path(scratch) / "film.mp4"
+        pictures = b"".join(map(encoded, frames))
+        done = subprocess.run([*command, str(path)], input=pictures, capture_output=True, check=False)
+        if not done.returncode:
+            return path.read_bytes()
+    raise FilmError(f"ffmpeg could not write {name}.mp4: {done.stderr.decode(errors='replace').strip()[-300:]}")

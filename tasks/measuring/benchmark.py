@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from manifests.store.store import Store
 from manifests.tables.measuring import BENCH, BENCH_RATES
 from manifests.tables.parquet import to_parquet_bytes, to_table
 from tasks.measuring.benchmark_report import report, sheet
@@ -21,38 +22,35 @@ SHEET_PAIRS = 24
 
 
 class FolderOfAdapters(MutableMapping[str, bytes]):
-    """Adapters by key, each a file that is written whole or not at all."""
+    """Adapters by key, each a file of ``adapters/`` that is written whole or not at all."""
 
-    def __init__(self, folder: Path) -> None:
-        """Make the folder if it is missing."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
+    def __init__(self, place: Store) -> None:
+        """Take the folder that ``adapters/`` lies in, here or in a bucket."""
+        self._place = place
 
     def __getitem__(self, key: str) -> bytes:
-        path = self._path(key)
-        if not path.is_file():
+        if (data := self._place.find(self._file(key))) is None:
             raise KeyError(key)
-        return path.read_bytes()
+        return data
 
     def __setitem__(self, key: str, value: bytes) -> None:
-        from blora.adapters.safetensors_bytes import write_whole
-
-        write_whole(self._path(key), value)
+        self._place.replace(self._file(key), value)
 
     def __delitem__(self, key: str) -> None:
-        self._path(key).unlink()
+        self._place.delete(self._file(key))
 
     def __iter__(self) -> Iterator[str]:
-        return (path.stem for path in sorted(self._folder.glob("*.safetensors")))
+        files = [PurePosixPath(file) for file in self._place.list("adapters/")]
+        return (file.stem for file in files if file.suffix == ".safetensors")
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
     def __contains__(self, key: object) -> bool:
-        return self._path(str(key)).is_file()
+        return self._place.exists(self._file(str(key)))
 
-    def _path(self, key: str) -> Path:
-        return self._folder / f"{key}.safetensors"
+    def _file(self, key: str) -> str:
+        return f"adapters/{key}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -90,8 +88,8 @@ class Measurement:
     settings: dict[str, Any]
 
 
-def measure(folder: Path, request: BenchRequest, tell: Callable[[str, int, int], None]) -> Measurement:
-    """Run the benchmark; adapters go to, and come from, the folder's ``adapters``.
+def measure(place: Store, request: BenchRequest, tell: Callable[[str, int, int], None]) -> Measurement:
+    """Run the benchmark; adapters go to, and come from, the place's ``adapters/``.
 
     Raises:
         BloraError: What the method refuses: settings, rows, a base that cannot be loaded, a training that diverged.
@@ -108,7 +106,7 @@ def measure(folder: Path, request: BenchRequest, tell: Callable[[str, int, int],
         fault = SettingFault("sample.precision", "not train.precision", settings.sample.precision, "the same for both")
         raise SettingsError([fault])
     loaded, paired = load_base(request.base, request.device, settings.train.precision), load_paired()
-    kept = FolderOfAdapters(folder / "adapters")
+    kept = FolderOfAdapters(place)
     rows = request.rows or ROWS
     result = run_bench(loaded, paired, request.split, request.pairs, settings, rows=rows, kept=kept, tell=tell)
     return Measurement(
@@ -116,13 +114,11 @@ def measure(folder: Path, request: BenchRequest, tell: Callable[[str, int, int],
     )
 
 
-def write_tables(folder: Path, measurement: Measurement) -> None:
+def write_tables(place: Store, measurement: Measurement) -> None:
     """Write ``bench.parquet`` (a row per pair and method), ``rates.parquet`` and both with the settings as JSON."""
-    from blora.adapters.safetensors_bytes import write_whole
-
     pictures, rates = list(_picture_rows(measurement)), list(_rate_rows(measurement))
-    write_whole(folder / "bench.parquet", to_parquet_bytes(to_table(pictures, BENCH)))
-    write_whole(folder / "rates.parquet", to_parquet_bytes(to_table(rates, BENCH_RATES)))
+    place.replace("bench.parquet", to_parquet_bytes(to_table(pictures, BENCH)))
+    place.replace("rates.parquet", to_parquet_bytes(to_table(rates, BENCH_RATES)))
     about = {
         "base": measurement.base,
         "base_revision": measurement.base_revision,
@@ -133,19 +129,17 @@ def write_tables(folder: Path, measurement: Measurement) -> None:
         "settings": measurement.settings,
     }
     body = json.dumps({**about, "rates": rates, "pictures": pictures}, indent=1)
-    write_whole(folder / "bench.json", body.encode())
+    place.replace("bench.json", body.encode())
 
 
-def write_report(folder: Path, measurement: Measurement) -> str:
+def write_report(place: Store, measurement: Measurement) -> str:
     """Write ``report.md`` and ``sheet.png``; return the report's table with the rows that were left out."""
-    from blora.adapters.safetensors_bytes import write_whole
-
     result, every = measurement.result, range(len(measurement.result.pairs))
     shown = list(every)[:: max(1, -(-len(every) // SHEET_PAIRS))]
-    write_whole(folder / "sheet.png", sheet(measurement.paired, result, shown))
+    place.replace("sheet.png", sheet(measurement.paired, result, shown))
     page, table = report(measurement.rates, result, measurement.base, measurement.base_revision, measurement.settings)
-    write_whole(folder / "report.md", page.encode())
-    return f"{table}\nreport: {folder / 'report.md'}, pictures: {folder / 'sheet.png'}"
+    place.replace("report.md", page.encode())
+    return f"{table}\nreport: {place.root}/report.md, pictures: {place.root}/sheet.png"
 
 
 def _picture_rows(measurement: Measurement) -> Iterator[dict[str, object]]:

@@ -12,6 +12,7 @@ Imports no torch: planning and reporting need no model.
 from __future__ import annotations
 
 import json
+import os.path
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -101,7 +102,7 @@ def make_probe(request: ProbeRequest) -> Probe:
         BaseModelError: no such base, or it cannot be used.
         SettingsError: settings that cannot be accepted.
     """
-    base, given = request.base, dict(request.overrides)
+    base, given = os.path.expanduser(request.base), dict(request.overrides)
     revision = revision_of(base)
     own: dict[str, Any] = {} if request.preset else _own_size(base)
     if base != "embedded" and not _names_clip(given):

@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from manifests import layout
@@ -21,6 +20,7 @@ from manifests.tables.run import (
     BEST_FILE,
     CLIPS_FILE,
     FAULTS_FILE,
+    NOTES_FILE,
     PLAN_FILE,
     SAMPLES_FILE,
     SCORES_FILE,
@@ -33,13 +33,23 @@ from tasks.report.thumbnails import in_pages, write_thumbnails
 from tasks.review.best import Choice, choose_of
 from tasks.review.decisions import load_marks
 from tasks.run.inventory import Inventory, take_inventory
-from tasks.run.outcome import read_record
+from tasks.run.outcome import read_record, recorded_notes
 from tasks.run.plan import Plan, load_plan
 
 SCRIPTS = ("common.js", "model.js", "marks.js", "thumbnails.js", "sheet.js", "pair.js", "run.js")
-FAULTS_SHOWN = 500
+ROWS_SHOWN = 500
 SHEETS = ("report/contact_sheet.png", "report/strips.png", "report/clips.gif")
-TABLES = (PLAN_FILE, SAMPLES_FILE, BEST_FILE, SCORES_FILE, ADAPTERS_FILE, FAULTS_FILE, SLOTS_FILE, CLIPS_FILE)
+TABLES = (
+    PLAN_FILE,
+    NOTES_FILE,
+    SAMPLES_FILE,
+    BEST_FILE,
+    SCORES_FILE,
+    ADAPTERS_FILE,
+    FAULTS_FILE,
+    SLOTS_FILE,
+    CLIPS_FILE,
+)
 LINKED = (*SHEETS, *(table.name for table in TABLES), "run.json", "manifest.json")
 """Files of a run that its page links to, those that are there."""
 _IN_STORE = "../../../"  # from the page's folder to the store's root
@@ -91,7 +101,7 @@ def write_report(
     return f"{prefix}index.html"
 
 
-def copy_report(store: Store, run_id: str, folder: str, *, pictures: bool = True) -> Path:
+def copy_report(store: Store, run_id: str, folder: str, *, pictures: bool = True) -> str:
     """Write the page of a run and everything that it shows into a folder, to look at without the store.
 
     Adapters are left out: they are large, and nobody looks at them.
@@ -99,11 +109,11 @@ def copy_report(store: Store, run_id: str, folder: str, *, pictures: bool = True
     Args:
         store: the store.
         run_id: the run.
-        folder: where to; made if it is not there.
+        folder: where to, here or in a bucket; made if it is not there.
         pictures: also copy the pictures in full size; without them the page shows thumbnails alone.
 
     Returns:
-        The path of index.html.
+        The address of index.html.
 
     Raises:
         RunNotFound: no such run.
@@ -126,7 +136,7 @@ def copy_report(store: Store, run_id: str, folder: str, *, pictures: bool = True
     in_parallel(store, copy, list(places))
     choices = choose_of(store, plan, inventory)
     _write(store, plan, inventory, choices, _Place(target, "", _COPIED, adapters=False, pictures=pictures))
-    return Path(folder) / "index.html"
+    return f"{target.root}/index.html"
 
 
 def _write(store: Store, plan: Plan, inventory: Inventory, choices: Sequence[Choice], place: _Place) -> None:
@@ -141,7 +151,7 @@ def _write(store: Store, plan: Plan, inventory: Inventory, choices: Sequence[Cho
     faults = _faults(run, plan)
     record = read_record(store, run_id)
     written = in_parallel(store, store.exists, [run.key(name) for name in LINKED])
-    adapters = run.rows(ADAPTERS_FILE)
+    adapters, notes = run.rows(ADAPTERS_FILE), recorded_notes(store, run_id)
     write_page(
         place.target,
         place.prefix,
@@ -159,8 +169,10 @@ def _write(store: Store, plan: Plan, inventory: Inventory, choices: Sequence[Cho
             "contents": len(data["contents"]),
             "styles": len(data["styles"]),
         },
-        faults=faults[:FAULTS_SHOWN],
-        faults_left=max(0, len(faults) - FAULTS_SHOWN),
+        faults=faults[:ROWS_SHOWN],
+        faults_left=max(0, len(faults) - ROWS_SHOWN),
+        notes=notes[:ROWS_SHOWN],
+        notes_left=max(0, len(notes) - ROWS_SHOWN),
         adapters=adapters,
         cost=_cost(record.timings, inventory, adapters),
         passed=record.passed,

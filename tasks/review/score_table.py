@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import csv
+import difflib
 import io
 import json
+import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from manifests import layout
+from manifests.errors import listed
+from manifests.parsing.csv_text import written_csv
 from manifests.store.store import Store
 from tasks.review.best import read_best
 from tasks.review.score_order import default_sort, lower_is_better
@@ -66,11 +70,13 @@ def score_table(
         rows[sample_id].scores[name] = value
         names.add(name)
     scored = list(rows.values())
+    for condition in where:
+        _check_condition(condition, scored, sorted(names))
     sort = sort or default_sort(names)
     if sort not in names and scored:
         raise ValueError(f"sort: received {sort!r}; accepted: {', '.join(sorted(names))}")
     for condition in where:
-        scored = [row for row in scored if _meets(row, condition, sorted(names))]
+        scored = [row for row in scored if _meets(row, condition)]
     sign = 1.0 if best_first == lower_is_better(sort) else -1.0
     return sorted(scored, key=lambda row: (sort not in row.scores, sign * row.scores.get(sort, 0.0)))
 
@@ -98,13 +104,12 @@ def _as_json(rows: Sequence[ScoreRow], names: Sequence[str]) -> str:
 
 
 def _as_csv(rows: Sequence[ScoreRow], names: Sequence[str]) -> str:
-    sheet = io.StringIO()
-    writer = csv.writer(sheet, lineterminator="\n")
-    writer.writerow([*HEAD, *names, "chosen", "key"])
-    for row in rows:
-        scores = [repr(row.scores[name]) if name in row.scores else "" for name in names]
-        writer.writerow([row.content_name, row.style_name, row.seed, *scores, row.chosen_word, row.key])
-    return sheet.getvalue()
+    head = [*HEAD, *names, "chosen", "key"]
+    body = (
+        [row.content_name, row.style_name, row.seed, *map(row.scores.get, names), row.chosen_word, row.key]
+        for row in rows
+    )
+    return written_csv([head, *body])
 
 
 def _as_table(rows: Sequence[ScoreRow], names: Sequence[str]) -> str:
@@ -123,18 +128,53 @@ def _as_table(rows: Sequence[ScoreRow], names: Sequence[str]) -> str:
     return captured.get()
 
 
-def _meets(row: ScoreRow, condition: str, scores: Sequence[str]) -> bool:
+def _columns(row: ScoreRow) -> dict[str, str]:
+    """What a condition with = may ask of a row."""
     columns = {"content": row.content_name, "style": row.style_name, "seed": str(row.seed)}
-    columns |= {"sample_id": row.sample_id, "chosen": row.chosen_word}
-    for sign in ("=", "<", ">"):
-        name, sign_there, value = condition.partition(sign)
-        if not sign_there:
-            continue
-        if sign == "=" and name in columns:
-            return columns[name] == value
-        if sign != "=" and name in scores:
-            number = row.scores.get(name, float("nan"))
-            return number < float(value) if sign == "<" else number > float(value)
-    raise ValueError(
-        f"where: received {condition!r}; accepted: {'=, '.join(columns)}= or a score with < or >: {', '.join(scores)}"
-    )
+    return columns | {"sample_id": row.sample_id, "chosen": row.chosen_word}
+
+
+def _parts(condition: str) -> tuple[str, str, str]:
+    """The column, the first of = < > and the value of a condition, as manifests have names; without a sign, none."""
+    name, sign, value = (*re.split("([=<>])", condition, maxsplit=1), "", "")[:3]
+    return name.strip(), sign, unicodedata.normalize("NFC", value.strip())
+
+
+def _check_condition(condition: str, rows: Sequence[ScoreRow], scores: Sequence[str]) -> None:
+    """Refuse what no row can meet because of a slip: an unknown column, a name that no picture has, no number.
+
+    Raises:
+        ValueError: so it is; the nearest that there is is named.
+    """
+    name, sign, value = _parts(condition)
+    columns = ("content", "style", "seed", "sample_id", "chosen")
+    known = columns if sign == "=" else scores
+    if not sign or name not in known:
+        near = _did_you_mean(name, (*columns, *scores))
+        accepted = f"{'=, '.join(columns)}= or a score with < or >: {', '.join(scores)}"
+        raise ValueError(f"where: received {condition!r}; accepted: {accepted}{near}")
+    if sign == "=":
+        there = sorted({"yes", "no"} if name == "chosen" else {_columns(row)[name] for row in rows})
+        if rows and value not in there:
+            raise ValueError(
+                f"where: received {condition!r}; accepted: a {name} of this run: {listed(there, 20)}"
+                + _did_you_mean(value, there)
+            )
+        return
+    try:
+        float(value)
+    except ValueError as error:
+        raise ValueError(f"where: received {condition!r}; accepted: a number after the {sign}") from error
+
+
+def _did_you_mean(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _meets(row: ScoreRow, condition: str) -> bool:
+    name, sign, value = _parts(condition)
+    if sign == "=":
+        return _columns(row)[name] == value
+    number = row.scores.get(name, float("nan"))
+    return number < float(value) if sign == "<" else number > float(value)

@@ -39,6 +39,7 @@ from blora.metrics.lite0 import load_lite0
 from blora.models.model import load_base
 from blora.settings.resolve import resolve
 from manifests import ids
+from manifests.store.store import Store
 from tasks.measuring.benchmark import FolderOfAdapters
 
 RESAMPLES = 2000
@@ -100,7 +101,7 @@ def drawn_pictures(folder: Path, pairs: Sequence[Pair], most: int) -> tuple[list
     seeds = [[ids.candidate_seed(pair.seed, number) for number in range(1, most + 1)] for pair in pairs]
     file = folder / f"pictures-{ids.digest(base.revision, seeds)}.npz"
     if not file.exists():
-        kept: MutableMapping[str, bytes] = FolderOfAdapters(folder / "adapters")
+        kept: MutableMapping[str, bytes] = FolderOfAdapters(Store.open(str(folder)))
         groups = Workshop(base, paired, settings, kept, tell).again(pairs, seeds)
         np.savez_compressed(file, pictures=np.stack([picture for group in groups for picture in group]))
     with np.load(file, allow_pickle=False) as held:

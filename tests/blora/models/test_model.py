@@ -18,7 +18,7 @@ from diffusers import StableDiffusionXLPipeline
 
 import blora.embedded
 from blora.errors import BaseModelError, BaseUnreachableError, TopologyError
-from blora.models.locate import base_revision, check_topology
+from blora.models.locate import base_revision, check_topology, locate_base
 from blora.models.model import Base, load_base
 from tests.tiny import picture
 
@@ -135,6 +135,12 @@ def test_a_folders_revision_is_its_content(epsilon_folder: Path, v_folder: Path,
     assert base_revision(copy) == base_revision(str(copy)) == revision != base_revision(v_folder)
     change_json(copy / "unet" / "config.json", sample_size=99)
     assert base_revision(copy) != revision
+
+
+def test_a_tilde_is_the_home_folder(epsilon_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(epsilon_folder.parent))
+    assert base_revision(f"~/{epsilon_folder.name}") == base_revision(epsilon_folder)
+    assert locate_base(f"~/{epsilon_folder.name}").folder == epsilon_folder.resolve()
 
 
 def test_the_embedded_models_revision_is_its_own() -> None:

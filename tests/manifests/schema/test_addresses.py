@@ -31,6 +31,15 @@ def test_relative_paths_are_taken_from_the_first_root(own: Path, text: str) -> N
     assert Roots([str(own), str(own.parent / "secret")]).resolve(text) == str(own / "images/a.png")
 
 
+def test_a_tilde_is_the_home_folder_and_needs_a_root_too(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(own.parent / "secret"))
+    assert "/secret/a.png" in refusal(Roots([str(own)]), "~/a.png").received
+    assert Roots([str(own), "~"]).resolve("~/a.png") == str(own.parent / "secret" / "a.png")
+    assert Roots([str(own)]).resolve("~nobody-of-that-name/a.png") == str(own / "~nobody-of-that-name/a.png")
+    assert Roots(["s3://bucket/own"]).resolve("~/a.png") == "s3://bucket/own/~/a.png"
+    assert folder_of("~/night.yaml") == str(own.parent / "secret")
+
+
 def test_absolute_paths_need_a_root(own: Path) -> None:
     secret = str(own.parent / "secret" / "a.png")
     assert refusal(Roots([str(own)]), secret).what == "path outside the allowed folders"
@@ -72,6 +81,7 @@ def test_a_root_that_is_a_link_is_as_good_as_its_folder(own: Path) -> None:
         "S3://bucket/a.png",
         "s3:///a.png",
         "s3://UPPER/a.png",
+        "s3://my_bucket/a.png",
         "data:image/png;base64,AAAA",
         "C:/pictures/a.png",
     ],
@@ -123,7 +133,9 @@ def test_names_that_the_file_system_cannot_hold_pass_here_and_fail_on_reading(ow
 def test_in_a_bucket_relative_paths_stay_below_the_manifest() -> None:
     roots = Roots(["s3://bucket/own", "s3://other/pictures/"])
     assert roots.resolve("images/./a.png") == "s3://bucket/own/images/a.png"
-    assert roots.resolve("s3://other/pictures//a.png") == "s3://other/pictures/a.png"
+    assert roots.resolve("s3://other/pictures/a.png") == "s3://other/pictures/a.png"
+    for text in ("s3://other/pictures//a.png", "images//a.png"):  # with one slash it would be another object
+        assert refusal(roots, text).received.endswith("two slashes in a row")
     for text in ("../a.png", "images/../../own-other/a.png", "s3://other/a.png", "s3://own/a.png", "/etc/passwd"):
         assert refusal(roots, text).what == "path outside the allowed folders"
     assert refusal(roots, "s3://bucket/own/../secret/a.png").received.endswith("'s3://bucket/secret/a.png'")

@@ -11,7 +11,7 @@ import pytest
 
 from manifests.errors import ManifestsError, PermanentStoreError
 from manifests.store.address import is_bucket
-from manifests.store.files import read_address
+from manifests.store.files import list_address, read_address
 from manifests.store.store import Store
 from tests.servers import S3Server
 
@@ -159,3 +159,68 @@ def test_what_an_address_of_a_bucket_looks_like_is_known_to_the_store_alone() ->
     assert [path.relative_to(root).as_posix() for path in files if asking.search(path.read_text("utf-8"))] == []
     assert is_bucket("s3://bucket/key") and is_bucket("s3://Bucket_/key")
     assert not any(map(is_bucket, ("a/s3://b", "/a", "https://s3/b", "")))
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("s3://bucket/a//b.png", "two slashes in a row"),
+        ("s3://bucket//b.png", "two slashes in a row"),
+        ("s3://bucket/a\nb.png", "the control character '\\n'"),
+        ("s3://My_Bucket/b.png", "a bucket's name with 'B' 'M' '_' in it"),
+        ("s3://ab/b.png", "a bucket's name of 2 characters"),
+        ("s3://bucket-/b.png", "a bucket's name that begins or ends with . or -"),
+        ("s3:bucket/b.png", "accepted a local path, or s3://bucket/prefix"),
+    ],
+)
+def test_what_is_wrong_with_a_buckets_address_is_said_before_it_is_asked(address: str, said: str) -> None:
+    for use in (Store.open, read_address, list_address):
+        with pytest.raises(PermanentStoreError) as caught:
+            use(address)
+        assert said in str(caught.value)
+
+
+_S3 = "http://127.0.0.1:9"
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"AWS_ENDPOINT_URL": "127.0.0.1:9000"}, "AWS_ENDPOINT_URL: received '127.0.0.1:9000', no http:// or https://"),
+        ({"AWS_ENDPOINT_URL_S3": "minio"}, "AWS_ENDPOINT_URL_S3: received 'minio', no http:// or https://"),
+        (
+            {"AWS_ENDPOINT_URL": f"{_S3}\n"},
+            "AWS_ENDPOINT_URL: received 'http://127.0.0.1:9\\n', a space or a line break",
+        ),
+        ({"AWS_ENDPOINT_URL": "https://"}, "AWS_ENDPOINT_URL: received 'https://', no host in it"),
+        ({"AWS_ENDPOINT_URL": f"{_S3}x"}, "AWS_ENDPOINT_URL: received 'http://127.0.0.1:9x', Port"),
+        ({"AWS_ACCESS_KEY_ID": "hunter2\n"}, "AWS_ACCESS_KEY_ID: received '\\n' at character 8 of 8"),
+        ({"AWS_SECRET_ACCESS_KEY": "hunter2\r\n"}, "AWS_SECRET_ACCESS_KEY: received '\\r' at character 8 of 9"),
+        ({"AWS_SESSION_TOKEN": "hunter2 x"}, "AWS_SESSION_TOKEN: received ' ' at character 8 of 9"),
+        ({"AWS_REGION": "eu-west-1\n"}, "AWS_REGION: received '\\n' at character 10 of 10"),
+        (
+            {"AWS_ENDPOINT_URL": "https://127.0.0.1:9", "AWS_CA_BUNDLE": "~/no.pem"},
+            "AWS_CA_BUNDLE: received HOME/no.pem",
+        ),
+        ({"AWS_CA_BUNDLE": os.devnull}, "AWS_CA_BUNDLE: received /dev/null"),
+    ],
+)
+def test_what_is_wrong_with_the_environment_is_named_at_once(
+    variables: dict[str, str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = {"AWS_ENDPOINT_URL": _S3, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "HOME": str(tmp_path)}
+    for name, value in {**right, **variables}.items():
+        monkeypatch.setenv(name, value)
+    store = Store.open(f"s3://bucket-{abs(hash(said))}/x")
+    for operation in (lambda: store.read("a"), lambda: store.write_once("a", b""), lambda: store.list("")):
+        with pytest.raises(PermanentStoreError) as caught:
+            operation()
+        assert said.replace("HOME", str(tmp_path)) in str(caught.value).replace("\\\\", "\\")
+        assert "hunter2" not in _everything_said(caught.value)
+
+
+def test_a_wrong_profile_is_named_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config").write_text("[default]\nendpoint_url = minio:9000\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    with pytest.raises(PermanentStoreError, match="the profile's endpoint_url: received 'minio:9000'"):
+        Store.open("s3://bucket/x").read("a")

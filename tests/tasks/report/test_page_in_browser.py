@@ -233,7 +233,7 @@ def test_the_grid_is_walked_by_keys_and_shows_candidates_side_by_side(
 
 def test_a_copy_works_alone(context: BrowserContext, night: tuple[Store, Plan], tmp_path: Path) -> None:
     store, plan = night
-    index = copy_report(store, plan.run.run_id, str(tmp_path / "copy"), pictures=False)
+    index = Path(copy_report(store, plan.run.run_id, str(tmp_path / "copy"), pictures=False))
     visit = Visit(context.new_page(), index.as_uri())
     visit.page.locator("#sheet .cell").first.click()
     wait_until(visit.page, "[...document.images].every((image) => image.complete && image.naturalWidth)")

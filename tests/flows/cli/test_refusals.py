@@ -1,0 +1,102 @@
+"""What keeps a command from running is told in one line, with exit code 2 and no traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from typer.testing import CliRunner
+
+from flows.cli.main import app
+from tests.flows.conftest import Project
+from tests.servers import PrefectServer, webhook_receiver
+
+WITH_A_SERVER = (
+    "run m.yaml",
+    "rerun r",
+    "nightly",
+    "rescore r --scorer csd",
+    "probe",
+    "compare-methods m.yaml",
+    "deploy",
+)
+
+
+def refusal(command: str, *more: str) -> str:
+    """The one line that a command says."""
+    done = CliRunner().invoke(app, [*command.split(), *more], env={"COLUMNS": "300"})
+    assert done.exit_code == 2 and done.stdout == "", done.output
+    (line,) = done.stderr.splitlines()
+    return line
+
+
+@pytest.mark.parametrize("command", WITH_A_SERVER)
+def test_without_a_prefect_server_a_command_says_so_before_it_begins(command: str, tmp_path: Path) -> None:
+    with temporary_settings({PREFECT_API_URL: "http://ada:secret@127.0.0.1:9/api"}):
+        said = refusal(command, "--root", str(tmp_path / "store"))
+    assert "http://127.0.0.1:9/api" in said and "PREFECT_API_URL" in said and "secret" not in said
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("url", ["localhost:4200", "http://{}", "https://{}", "ftp://{}", "http://"])
+def test_an_address_that_is_none_of_prefects_is_named(url: str, tmp_path: Path) -> None:
+    with webhook_receiver() as (address, _):  # a web server that is not Prefect's
+        wrong = url.format(address.removeprefix("http://"))
+        with temporary_settings({PREFECT_API_URL: wrong}):
+            said = refusal("run m.yaml", "--root", str(tmp_path / "store"))
+    assert f"no Prefect server at {wrong}: received " in said
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--cron", "x y z"), "--cron: received 'x y z'; accepted: minute hour"),
+        (("--cron", "0 25 * * *"), "--cron: received '0 25 * * *'; accepted: minute"),
+        (("--timezone", "Mars/Olympus"), "--timezone: received 'Mars/Olympus'; accepted: an IANA"),
+        (("--file", "no-such.yaml"), "no-such.yaml cannot be read"),
+        (("--file", "README.md"), "README.md cannot be read"),
+        (("--gpu-pool", "kubernetes", "--template", "README.md"), "README.md: received no JSON"),
+    ],
+)
+def test_a_deployment_that_cannot_be_is_refused_before_anything_is_made(
+    given: tuple[str, ...], said: str, prefect_api: str
+) -> None:
+    with get_client(sync_client=True) as client:
+        before = client.read_work_pools()
+        assert said in refusal("deploy", *given)
+        assert client.read_work_pools() == before
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("run m.yaml --on-fault often", "--on-fault: received 'often'; accepted: 'record' or 'stop'"),
+        ("run m.yaml --shards there", "--shards: received 'there'; accepted: 'here' or 'pool'"),
+        ("nightly --hours -1", "--hours: received -1.0"),
+        ("probe --preset best", "--preset: received 'best'"),
+    ],
+)
+def test_options_are_named_with_what_was_received(command: str, said: str, prefect_api: str) -> None:
+    assert said in refusal(command)
+
+
+def test_what_prefect_says_of_a_failed_flow_is_in_the_log_file_alone(
+    project: Project, prefect_server: PrefectServer, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    command = [sys.executable, "-m", "flows.cli", "run", str(project.path), *project.allow]
+    done = subprocess.run(
+        [*command, "--root", str(tmp_path / "file" / "store")],
+        env={**os.environ, **prefect_server.environment(), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and "make the folder" in line and "NotADirectoryError" in line
+    assert "Traceback" in (tmp_path / ".cache/blora/blora.log").read_text()
