@@ -60,7 +60,7 @@ def load_adapter(
     if dropped:
         metadata |= {"dropped": ", ".join(sorted(dropped))}
     alphas = told_alphas(metadata, None if isinstance(source, bytes) else Path(source).parent, where)
-    own = "recipe_version" in metadata or "0.recipe_version" in metadata
+    own = "half" in metadata or any(key.endswith("recipe_version") for key in metadata)  # alpha is in the factors
     if not own and alphas is None and not any("alpha" in part for part in parts.values()):
         _LOG.warning("%s says nothing of alpha: a scale of one (alpha = rank) is assumed", where)
     layers = {layer: _factors(layer, parts[layer], alphas, where) for layer in sorted(parts)}
@@ -117,6 +117,9 @@ def _factors(layer: str, parts: Mapping[str, Tensor], alphas: Alphas | None, whe
         if parts["alpha"].numel() != 1:
             received = f"{parts['alpha'].numel()} numbers"
             raise KeyMismatchError("alpha is not one number", received, "one number", f"{where}, {layer}")
+        if not float(parts["alpha"]):
+            received = "0, which A1111 takes for no update and kohya for alpha = rank"
+            raise KeyMismatchError("alpha says two things", received, "a number above 0", f"{where}, {layer}")
         return Factors(down, up * (float(parts["alpha"]) / rank))
     return Factors(down, up if alphas is None else up * alphas.scale(layer, rank))
 

@@ -82,6 +82,7 @@ def test_a_file_that_says_nothing_of_alpha_is_told(names: list[str], caplog: pyt
         load_adapter(save(factors(names, kohya)), name="theirs.safetensors")
         load_adapter(save({**factors(names, kohya), **alphas(names, 4.0)}), name="with alpha")
         load_adapter(save(factors(names, kohya), {"recipe_version": "1"}), name="ours")
+        load_adapter(save(factors(names, kohya), {"half": "content"}), name="a half of ours")
     assert [record.getMessage() for record in caplog.records] == [
         "theirs.safetensors says nothing of alpha: a scale of one (alpha = rank) is assumed"
     ]
@@ -142,10 +143,12 @@ def test_narrow_numbers_are_read(names: list[str], dtype: torch.dtype) -> None:
     [
         (lambda names: {**factors(names, kohya), **alphas(names)}, "alpha is not one number"),
         (lambda names: {**factors(names, kohya), **alphas(names, 1.0, 2.0)}, "alpha is not one number"),
+        (lambda names: {**factors(names, kohya), **alphas(names, 0.0)}, "alpha says two things"),
+        (lambda names: {**factors(names, kohya), **alphas(names, float("nan"))}, "not finite"),
         (lambda names: {**factors(names, kohya, rank=0), **alphas(names, 1.0)}, "factors do not multiply"),
         (lambda names: factors(names[1:], kohya), "layers missing from the file"),
     ],
-    ids=["no alpha in alpha", "two alphas", "rank 0", "a projection lacks"],
+    ids=["no alpha in alpha", "two alphas", "alpha 0", "alpha nan", "rank 0", "a projection lacks"],
 )
 def test_what_cannot_be_a_lora_is_refused(names: list[str], tensors: Callable[[list[str]], Any], said: str) -> None:
     with pytest.raises(KeyMismatchError, match=said):
