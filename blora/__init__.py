@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # The one list of public names: type checkers read it here, and `_HOMES` from this very text.
     from blora.adapters.adapter import Adapter as Adapter
-    from blora.adapters.adapter import Factors as Factors
     from blora.adapters.adapter import blend_adapters as blend_adapters
     from blora.adapters.adapter import strength_from_reference as strength_from_reference
     from blora.adapters.blocks import BLOCKS as BLOCKS
+    from blora.adapters.factors import Factors as Factors
     from blora.adapters.load import load_adapter as load_adapter
     from blora.errors import BloraError as BloraError
     from blora.metrics.feature_scorer import ScoreItem as ScoreItem

@@ -22,6 +22,7 @@ from prefect.states import Completed
 from flows.params import MethodOptions, RunOptions
 from flows.scheduling.slots import slots
 from flows.stylize import read_manifest, rerun
+from manifests.errors import listed
 from manifests.faults import Fault
 from manifests.store.store import Store
 from tasks import environment
@@ -53,6 +54,11 @@ def compare_methods(manifest: str, options: MethodOptions | None = None) -> Stat
     for fault in loaded.faults:
         get_run_logger().error("%s", fault)
     draft = make_plan(store, loaded, settings_of(loaded, options.preset, options.overrides), devices=options.devices)
+    if finished := [adapter.name for adapter in draft.plan.adapters if adapter.is_finished]:
+        raise TaskError(
+            f"compare-methods: received adapters that came as files ({listed(finished, 3)}); accepted contents and "
+            "styles with pictures, on which other methods are trained, too; leave those rows out"
+        )
     run_id = publish(store, draft).run.run_id
     devices = chosen_devices(options.devices)
     with slots(store, devices):  # for the run and all methods, so that the base model is loaded once

@@ -1,6 +1,7 @@
 """Night after night: what was dropped into the inbox during the day is worked off, one run for each manifest.
 
 1. Look at ``<root>/inbox/``: which manifests have no finished run, by what they say and not by what they are called.
+   One that cannot be read at all is a fault; files of other kinds are ignored and listed.
 2. Work them off in the order in which they were dropped. A bad manifest is a fault, and the rest goes on.
 3. Keep a record after each; at the end leave a table for the morning, and fail visibly if a person is needed.
 
@@ -28,7 +29,7 @@ from tasks.devices import chosen_devices
 from tasks.dispatch.artifacts import publish_night
 from tasks.dispatch.flow_runs import cancel_shards
 from tasks.errors import EndedWithFaults, RunRefused
-from tasks.operations.inbox import Dropped, look, write_receipt
+from tasks.operations.inbox import Dropped, look, look_aside, write_receipt
 from tasks.operations.night_record import FAULTS_SHOWN, EntryState, Night, NightEntry, write_night
 from tasks.run.outcome import read_record, recorded_faults
 
@@ -51,6 +52,11 @@ def nightly(options: NightOptions | None = None) -> State[Any]:
     log = get_run_logger()
     deadline = time.monotonic() + options.hours * 3600 if options.hours else float("inf")
     with slots(store, chosen_devices(options.devices)):
+        others = look_aside(store)
+        night = night.ignoring(others.ignored)
+        for name, fault in others.unreadable.items():
+            log.error("%s", fault)
+            night = night.add(NightEntry(name, "refused", "", fault.what, (str(fault),)))
         for dropped in look(store, [options.preset, options.overrides]):
             entry = _work_off(store, dropped, options) if time.monotonic() < deadline else _left(dropped)
             log.info("%s: %s: %s", entry.manifest, entry.state, entry.sentence)
@@ -79,12 +85,14 @@ def _work_off(store: Store, dropped: Dropped, options: NightOptions) -> NightEnt
     """Do one manifest, whatever is wrong with it; only the end of this process ends the night."""
     if dropped.finished:
         return _known(dropped)
-    started = time.monotonic()
+    started, log = time.monotonic(), get_run_logger()
     run_ids: list[str] = []
 
     def listen(event: progress.Event) -> None:
         if event["kind"] == "run":
             run_ids.append(event["id"])
+        elif event["kind"] == "note":
+            log.warning("%s: %s", dropped.key, event["text"])
 
     # What failed for good last night fails again tonight, unless a person has changed something and said so.
     shared = {name: getattr(options, name) for name in WorkOptions.model_fields} | {"root": store.root}
@@ -104,7 +112,8 @@ def _work_off(store: Store, dropped: Dropped, options: NightOptions) -> NightEnt
     verdict: EntryState = "finished" if ended.complete else "faults"
     write_receipt(store, dropped, ended.run_id, verdict, ended.sentence)
     lines = tuple(str(fault) for fault in recorded_faults(store, ended.run_id))
-    return NightEntry(dropped.key, verdict, ended.run_id, ended.sentence, _shorten(lines), seconds)
+    sentence = f"{ended.sentence}; {dropped.note}" if dropped.note else ended.sentence
+    return NightEntry(dropped.key, verdict, ended.run_id, sentence, _shorten(lines), seconds)
 
 
 def _shorten(lines: tuple[str, ...]) -> tuple[str, ...]:

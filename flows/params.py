@@ -83,6 +83,11 @@ class RunOptions(WorkOptions):
         (),
         description="Do a part of the run: faults, content=NAME, style=NAME, seed=NUMBER. Empty: all that is missing.",
     )
+    take_over: bool = Field(
+        False,
+        description="Take the leases of this run's trainings away from whoever holds them, in place of waiting until "
+        "they end: where you know that nobody is at work there. Somebody who is goes on in vain.",
+    )
     retry_permanent: bool = Field(
         True, description="Try items again that failed for good the last time, such as a training that diverged."
     )

@@ -25,7 +25,9 @@ from flows.scheduling.board import Board
 from flows.scheduling.pool import Pool
 from flows.scheduling.slots import Slots, slots
 from manifests import layout
+from manifests.errors import Damaged
 from manifests.loading.load import Loaded, load_manifest, parse_manifest
+from manifests.notes import told
 from manifests.store.store import Store
 from tasks import environment, progress
 from tasks.closing.collect import already_closed, close_run
@@ -35,10 +37,11 @@ from tasks.dispatch.flow_runs import cancel_shards, tell_endings
 from tasks.dispatch.work_pool import WorkPool
 from tasks.errors import EndedWithFaults
 from tasks.planning.make import make_plan, publish, settings_of
-from tasks.run.heartbeat import at_work
+from tasks.run.heartbeat import at_work, take_over
 from tasks.run.inventory import Holdings, take_inventory
 from tasks.run.outcome import Outcome, recorded_faults
 from tasks.run.plan import Plan, load_plan
+from tasks.run.repair import discard_unreadable
 from tasks.run.selection import Selection, given_up, select
 
 
@@ -73,6 +76,8 @@ def stylize(manifest: str | InlineManifest, options: RunOptions | None = None) -
         on_fault=options.on_fault,
         devices=options.devices if options.shards == "here" else "",
     )
+    for line in told(draft.notes):
+        get_run_logger().info("note: %s", line)
     return _work_off(store, publish(store, draft), options, draft.held)
 
 
@@ -101,12 +106,24 @@ def _work_off(store: Store, plan: Plan, options: RunOptions, held: Holdings | No
     log = get_run_logger()
     log.info("%s: %d adapters, %d pictures", plan.run.run_id, len(plan.adapters), len(plan.samples))
     progress.publish({"kind": "run", "id": plan.run.run_id})
-    recorded = recorded_faults(store, plan.run.run_id)
+    for line in take_over(store, plan) if options.take_over else ():
+        log.warning("%s", line)
+        progress.publish({"kind": "note", "id": plan.run.run_id, "text": line})
+    try:
+        recorded = recorded_faults(store, plan.run.run_id)
+    except Damaged as error:  # closing writes them anew
+        log.warning("%s", error)
+        recorded = ()
     selection = select(plan, options.only, recorded)
     if not options.retry_permanent:
         selection = selection.without(given_up(recorded))
     work = _work_here if options.shards == "here" else _work_on_pool
     with at_work(store, layout.run_lease_key(plan.run.run_id), plan.run.run_id):
+        if discarded := discard_unreadable(store, plan, take_inventory(store, plan, held)):
+            held = None
+        for line in discarded:
+            log.warning("%s", line)
+            progress.publish({"kind": "note", "id": plan.run.run_id, "text": line})
         board = work(store, plan, selection, options, held)
     inventory = board.inventory if board.idle else take_inventory(store, plan)
     if board.idle and already_closed(store, plan, inventory):

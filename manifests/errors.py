@@ -5,6 +5,7 @@
     │   ├── TransientStoreError     may well work later: throttled, reset, timed out; already retried with back-off
     │   └── PermanentStoreError     will not work until somebody changes something: rights, bucket, address
     │       └── Missing             no object under that key
+    ├── Damaged                 an object of the store is there and is not what it should be
     ├── TableError              rows or a Parquet file that do not fit the schema
     ├── InvalidId (ValueError)  a text that may not become part of an object key
     └── ImageError              a picture that cannot be used
@@ -29,9 +30,23 @@ def listed(names: Sequence[str], most: int) -> str:
     return ", ".join(names[:most]) + (f" and {beyond} more" if beyond > 0 else "")
 
 
+LONGEST_NAME = 160
+"""Characters of a name that a message shows; names of files have 255 bytes at most, keys 1024."""
+
+_NAME_END = 40  # of these: how a name ends tells most of what kind of file it is of
+
+
 def printable(text: str) -> str:
     """Return `text` with control characters escaped: a hostile file name must not steer a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def printable_name(name: str) -> str:
+    """Return a name of a file, run or person as it is shown everywhere: printable, and its middle left out if long."""
+    text = printable(name)
+    if len(text) <= LONGEST_NAME:
+        return text
+    return f"{text[: LONGEST_NAME - _NAME_END - 3]}...{text[-_NAME_END:]}"
 
 
 def explain(what: str, received: str, accepted: str, hint: str) -> str:
@@ -83,6 +98,10 @@ class PermanentStoreError(StoreError):
 
 class Missing(PermanentStoreError):
     """There is no object under that key or address."""
+
+
+class Damaged(ManifestsError):
+    """An object of the store is there and cannot be used: empty, cut, of another program or of a newer version."""
 
 
 class TableError(ManifestsError):

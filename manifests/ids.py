@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -221,27 +220,48 @@ def sample_id(
 
 
 def slug(name: str, max_length: int = 40) -> str:
-    """Turn a name into lower-case ASCII words joined by "-", safe as a file name; never empty.
+    """Turn a name into lower-case words joined by "-", safe as a file name; never empty.
 
-    A name that is too long, or that has letters without an ASCII form, keeps a tail of 8 hex digits of its hash: two
-    such names stay distinct. Names that differ only in case, accents, punctuation or symbols do share a slug.
+    Letters and digits of all scripts stay, in composed form; Latin ones lose their accents. A name that is too long, or
+    has no letter and no digit, gets a tail of 8 hex digits of its hash: two such names stay distinct. Names that differ
+    only in case, accents of Latin letters, punctuation or symbols do share a slug.
 
     Args:
         name: Any text.
-        max_length: The most characters to return, 16 or more.
+        max_length: The most characters to return, 16 or more; in UTF-8 they take at most twice as many bytes.
 
     Raises:
         ValueError: `max_length` is below 16.
     """
     if max_length < _SLUG_SHORTEST:
         raise ValueError(f"slug: received max_length {max_length}; accepted {_SLUG_SHORTEST} or more")
-    folded = unicodedata.normalize("NFKD", name)
-    unaccented = "".join(c for c in folded if not unicodedata.combining(c)).lower()
-    words = re.sub(r"[^0-9a-z]+", "-", unaccented).strip("-")
-    if words and len(words) <= max_length and not any(ord(c) > 127 and c.isalnum() for c in unaccented):
+    words = "-".join(_words(name))
+    if words and _fits(words, max_length):
         return words
     tail = digest("slug", name)[:_SLUG_DIGITS]
-    return f"{words[: max_length - len(tail) - 1]}-{tail}".replace("--", "-").lstrip("-")
+    while words and not _fits(f"{words}-{tail}", max_length):
+        words = words[:-1]
+    return f"{words.rstrip('-')}-{tail}".lstrip("-")
+
+
+def _words(name: str) -> list[str]:
+    """The words of a name as `slug` writes them: each begins with a letter or digit."""
+    plain: list[str] = []
+    for character in unicodedata.normalize("NFKD", name):
+        if not (unicodedata.combining(character) and plain and plain[-1].isascii()):
+            plain.append(character)
+    lower = unicodedata.normalize("NFC", "".join(plain).lower())
+    words = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in lower).split()
+    return [word for word in map(_without_lone_marks, words) if word]
+
+
+def _without_lone_marks(word: str) -> str:
+    """The word from its first letter or digit on: a mark belongs to one."""
+    return word[next((at for at, c in enumerate(word) if unicodedata.category(c)[0] != "M"), len(word)) :]
+
+
+def _fits(word: str, max_length: int) -> bool:
+    return len(word) <= max_length and len(word.encode()) <= 2 * max_length
 
 
 def run_id(name: str, content: Json) -> str:

@@ -21,16 +21,19 @@
     receipts/<manifest_id>.json                              which run a dropped manifest became, and how it stands
     nights/<night_id>/night.json                             what a night did, manifest by manifest
 
-Every id is checked to be a plain word of [0-9a-z-], so that no key can leave its place, whatever a user typed: all
-functions raise `InvalidId` where one is not.
+Every id is checked to be a plain word of [0-9a-z-], that of a run one with letters and digits of any script (as
+`ids.slug` leaves them), so that no key can leave its place, whatever a user typed: all functions raise `InvalidId`
+where one is not.
 """
 
 from __future__ import annotations
 
 import datetime
 import re
+import unicodedata
 from typing import Literal
 
+from manifests import ids
 from manifests.errors import InvalidId
 
 ADAPTERS_PREFIX = "adapters/"
@@ -46,6 +49,7 @@ SAMPLES_PREFIX = "samples/"
 SCORES_PREFIX = "scores/"
 
 _WORD = re.compile(r"[0-9a-z](?:[0-9a-z-]{0,126}[0-9a-z])?")
+_LONGEST_RUN_ID = 100  # characters, and so 200 bytes: file systems take 255 with what goes around an id
 _NAME = re.compile(r"(?:[0-9A-Za-z_-][0-9A-Za-z._-]{0,127}/){0,3}[0-9A-Za-z_-][0-9A-Za-z._-]{0,127}")
 
 
@@ -61,6 +65,13 @@ def _word(kind: str, text: str) -> str:
         accepted = "1 to 128 of 0-9, a-z and -, neither first nor last a -"
         raise InvalidId(f"{kind} cannot be part of an object key", repr(text)[:80], accepted, "give the id as listed")
     return text
+
+
+def _run(run_id: str) -> str:
+    """Return the id of a run, which has a name of any script in it, in its composed form."""
+    composed = unicodedata.normalize("NFC", run_id)
+    is_named = not composed.isascii() and ids.slug(composed, _LONGEST_RUN_ID) == composed
+    return composed if is_named else _word("run_id", run_id)
 
 
 def image_key(image_id: str) -> str:
@@ -125,7 +136,7 @@ def run_key(run_id: str, name: str) -> str:
     Raises:
         InvalidId: `run_id` is not a plain word, or `name` is not a relative path of plain names.
     """
-    return f"{RUNS_PREFIX}{_word('run_id', run_id)}/{_file_name('run', name)}"
+    return f"{RUNS_PREFIX}{_run(run_id)}/{_file_name('run', name)}"
 
 
 def report_prefix(run_id: str) -> str:
@@ -145,7 +156,7 @@ def redo_prefix(run_id: str) -> str:
 
 def comparison_prefix(run_a: str, run_b: str) -> str:
     """Return the folder of the comparison of two runs."""
-    return f"{REPORTS_PREFIX}compare/{_word('run_id', run_a)}/{_word('run_id', run_b)}/"
+    return f"{REPORTS_PREFIX}compare/{_run(run_a)}/{_run(run_b)}/"
 
 
 def nights_report_prefix() -> str:
@@ -174,7 +185,7 @@ def training_log_key(run_id: str, pack_id: str) -> str:
 
 def shard_scores_prefix(run_id: str) -> str:
     """Return the folder of the scores of a run's shards."""
-    return f"{RUNS_PREFIX}{_word('run_id', run_id)}/scores/"
+    return f"{RUNS_PREFIX}{_run(run_id)}/scores/"
 
 
 def shard_scores_key(run_id: str, shard_id: str) -> str:
@@ -184,7 +195,7 @@ def shard_scores_key(run_id: str, shard_id: str) -> str:
 
 def added_scores_prefix(run_id: str) -> str:
     """Return the folder of the scores of a run by scorers that were added to it later."""
-    return f"{RUNS_PREFIX}{_word('run_id', run_id)}/added_scores/"
+    return f"{RUNS_PREFIX}{_run(run_id)}/added_scores/"
 
 
 def scores_part_key(date: datetime.date, run_id: str, part: str) -> str:
@@ -195,7 +206,7 @@ def scores_part_key(date: datetime.date, run_id: str, part: str) -> str:
         run_id: The run.
         part: A plain word, unique within the run.
     """
-    run = _word("run_id", run_id)
+    run = _run(run_id)
     return f"{SCORES_PREFIX}date={date:%Y-%m-%d}/run={run}/part-{_word('part', part)}.parquet"
 
 
@@ -206,7 +217,7 @@ def lease_key(adapter_id: str) -> str:
 
 def run_lease_key(run_id: str) -> str:
     """Return the key of the lease by which a run's parent shows that it is at work."""
-    return f"{LEASES_PREFIX}run-{_word('run_id', run_id)}.json"
+    return f"{LEASES_PREFIX}run-{_run(run_id)}.json"
 
 
 def shard_lease_key(attempt_id: str) -> str:

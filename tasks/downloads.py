@@ -5,16 +5,20 @@ The method knows folders and the hub; what lies in a bucket is copied to this ma
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from blora.errors import ScorerError
-from blora.models.locate import Located, base_revision, check_topology, locate_base
+from blora.embedded import MODEL_DIR
+from blora.errors import BaseModelError, ScorerError
+from blora.models.locate import HUB, Located, base_revision, check_topology, fetch_files, locate_base
 from blora.settings.judging import ScoreSettings
 from blora.settings.scorer_spec import parse_scorer
 from manifests import ids
+from manifests.errors import StoreError
 from manifests.store.address import is_bucket
 from manifests.store.store import Store
 
@@ -53,6 +57,21 @@ def located_base(spec: str) -> Located:
         copy_objects(store, store.list(""), folder)
     check_topology(folder, spec)
     return Located(spec, folder, revision)
+
+
+def base_config(spec: str) -> dict[str, Any] | None:
+    """The configuration of a base's UNet, wherever it lies; None where it cannot be had now."""
+    try:
+        if is_bucket(spec):
+            data = Store.open(spec).find("unet/config.json")
+            return None if data is None else dict(json.loads(data))
+        hub = HUB.fullmatch(spec)
+        folder = fetch_files(hub["repo"], hub["revision"], ["unet/config.json"], []) if hub else Path(spec)
+        if spec == "embedded":
+            folder = MODEL_DIR
+        return dict(json.loads((folder / "unet" / "config.json").read_text("utf-8")))
+    except (BaseModelError, StoreError, OSError, ValueError):
+        return None  # whoever loads the base says what is wrong with it
 
 
 def copy_objects(store: Store, keys: Iterable[str], folder: Path) -> None:

@@ -70,14 +70,19 @@ def webhook_url() -> str:
     return os.environ.get("BLORA_WEBHOOK_URL", "")
 
 
+def asked_root() -> str:
+    """The same where somebody has said it; empty where nobody has."""
+    return os.environ.get("BLORA_ROOT", "")
+
+
 def night_cron() -> str:
-    """When the night begins, unless the command says otherwise: minute, hour, day, month, weekday."""
-    return os.environ.get("BLORA_NIGHT_CRON", "0 2 * * *")
+    """When the night begins, unless the command says otherwise: minute, hour, day, month, weekday; empty: as it is."""
+    return os.environ.get("BLORA_NIGHT_CRON", "")
 
 
 def night_timezone() -> str:
-    """The time zone of that."""
-    return os.environ.get("BLORA_NIGHT_TIMEZONE", "UTC")
+    """The time zone of that; empty: as it is."""
+    return os.environ.get("BLORA_NIGHT_TIMEZONE", "")
 
 
 def with_variables(variables: Mapping[str, str]) -> dict[str, str]:

@@ -186,9 +186,15 @@ class Advance:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """The child lives, and does something that has no steps to tell of."""
+    """The child lives, and does something that has no steps to tell of.
+
+    Attributes:
+        doing: what.
+        until: until when it waits for somebody else, at most; empty where it works.
+    """
 
     doing: str
+    until: str = ""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from typing import Any
 
 from PIL import Image
@@ -30,8 +32,11 @@ def decoded(data: bytes) -> Image.Image:
     Raises:
         OSError: it cannot be read.
     """
-    with Image.open(io.BytesIO(data)) as picture:
-        return picture.convert("RGB")
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            return picture.convert("RGB")
+    except (ValueError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError) as error:
+        raise OSError(f"no picture: {error}") from error
 
 
 def thumbnail(picture: Image.Image, side_px: int) -> bytes:

@@ -18,6 +18,7 @@ work    how much of a run is done and will have been: ``done`` and ``total`` by 
 parts   a probe is planned: its id, and in ``total`` how many parts are missing
 train, sample, score, probe   ``done`` and ``total`` of a pack, shard or part, in steps or pictures; maybe ``loss``
 method  the same of what another method does, which ``id`` names
+note    something that a person should know at once, in ``text``: that a slot waits, and for whom
 """
 
 _listeners: list[Callable[[Event], None]] = []

@@ -74,6 +74,15 @@ def command() -> Any:
     return typer.main.get_command(importlib.import_module(script.partition(":")[0]).app)
 
 
+def commands() -> dict[str, Any]:
+    """Every command by what is typed after `blora`, those of groups by group and name."""
+    found = {}
+    for name, one in command().commands.items():
+        below = getattr(one, "commands", None)
+        found.update({f"{name} {part}": inner for part, inner in below.items()} if below else {name: one})
+    return found
+
+
 def why_refused(line: str, *, whole: bool = True) -> str:
     """Why the command would not take a line; empty if it would.
 
@@ -81,14 +90,16 @@ def why_refused(line: str, *, whole: bool = True) -> str:
         line: Such as ``blora run pairs.csv``.
         whole: Whether arguments that must be given may not be left out; a mention in a sentence leaves them out.
     """
-    group = command()
     name, *arguments = shlex.split(line)[1:] or [""]
-    if name not in group.commands:
+    known = commands()
+    if arguments and f"{name} {arguments[0]}" in known:
+        name = f"{name} {arguments.pop(0)}"
+    if name not in known:
         return f"no command {name}"
     if "--help" in arguments:
         return ""
     try:
-        given = group.commands[name].make_context(name, arguments).params
+        given = known[name].make_context(name, arguments).params
         settings = dict(pair.split("=", 1) for pair in given.get("set_") or ())
         blora.resolve("paper", {path: yaml.safe_load(value) for path, value in settings.items()})
     except Exception as error:  # of the parser that typer carries in itself, whose classes are not public

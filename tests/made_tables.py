@@ -8,14 +8,14 @@ from typing import Any
 from pydantic import BaseModel
 
 import blora
-from tests.documents import ROOT, command
+from tests.documents import ROOT, commands
 
 
 def command_table() -> str:
     """What `blora --help` and the help of each command say, as two tables."""
     lines = ["| command | what it does |", "|---|---|"]
     options: dict[tuple[str, str], list[str]] = {}
-    for name, one in command().commands.items():
+    for name, one in commands().items():
         usage = f"blora {name}"
         for param in one.params:
             if param.param_type_name == "argument":

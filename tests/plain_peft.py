@@ -10,8 +10,9 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from peft import LoraConfig
 from torch import Tensor
 
-from blora.adapters.adapter import Adapter, Factors
+from blora.adapters.adapter import Adapter
 from blora.adapters.blocks import target_layers
+from blora.adapters.factors import Factors
 from blora.models.model import Base
 from blora.settings.training import TrainSettings
 from blora.training.items import TrainItem

@@ -22,7 +22,7 @@ from tests.documents import (
     ROOT,
     blocks,
     broken_links,
-    command,
+    commands,
     console_lines,
     inline_code,
     is_there,
@@ -50,7 +50,7 @@ def test_every_command_is_one(path: Path) -> None:
 
 
 def test_every_example_of_the_help_is_a_command() -> None:
-    lines = [code for one in command().commands.values() for code in inline_code(one.help) if code.startswith("blora ")]
+    lines = [code for one in commands().values() for code in inline_code(one.help) if code.startswith("blora ")]
     assert len(lines) > 30
     assert {line: why for line in lines if (why := why_refused(line, whole=" " in line[6:]))} == {}
 

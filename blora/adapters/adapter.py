@@ -13,42 +13,20 @@ an adapter like any other, of the sum of the ranks, so that every row of a batch
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
 import torch
-from torch import Tensor
 
 from blora.adapters.blocks import Half, block_of
+from blora.adapters.factors import Factors, check_finite
+from blora.adapters.forms import Form, write_form
 from blora.adapters.safetensors_bytes import pack_safetensors, write_whole
 from blora.errors import KeyMismatchError
 
-__all__ = ["Adapter", "Factors", "blend_adapters", "check_finite", "mix", "refuse_layers", "strength_from_reference"]
-
-
-@dataclass(frozen=True, eq=False)
-class Factors:
-    """The low-rank update of one linear layer.
-
-    Attributes:
-        down: (rank, in) fp32.
-        up: (out, rank) fp32, alpha / rank folded in.
-    """
-
-    down: Tensor
-    up: Tensor
-
-    @property
-    def rank(self) -> int:
-        """Rank of the update."""
-        return int(self.down.shape[0])
-
-    @property
-    def delta(self) -> Tensor:
-        """The change of the layer's weight, (out, in)."""
-        return self.up @ self.down
+__all__ = ["Adapter", "blend_adapters", "mix", "strength_from_reference"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +74,23 @@ class Adapter:
         """Return the adapter with every weight delta multiplied by ``strength``: linear, once."""
         layers = {name: Factors(factors.down, factors.up * strength) for name, factors in self.layers.items()}
         return Adapter(layers, self.metadata)
+
+    def save(self, path: str | os.PathLike[str], form: Form = "kohya", name: str = "") -> list[Path]:
+        """Write the adapter for other programs, with strengths and mixes in it: see `blora.adapters.forms`.
+
+        Args:
+            path: A ``.safetensors`` file; for PEFT a folder.
+            form: "kohya" (ComfyUI, A1111, Forge, kohya, diffusers), "diffusers" or "peft".
+            name: What programs show; the file's own name by default.
+
+        Returns:
+            What was written.
+
+        Raises:
+            ValueError: Another form, no layers, or a path that does not end in ``.safetensors``.
+            KeyMismatchError: A weight is not finite, or too large for fp16.
+        """
+        return write_form(self.layers, self.metadata, path, form, name)
 
     def save_half(self, path: str | os.PathLike[str] | None = None) -> bytes:
         """Write one half as fp16 safetensors with diffusers' keys.
@@ -179,17 +174,3 @@ def _stacked(name: str, parts: Sequence[tuple[Factors, float]]) -> Factors:
     down = torch.cat([factors.down for factors, _ in parts])
     up = torch.cat([factors.up * weight for factors, weight in parts], dim=1)
     return Factors(down, up)
-
-
-def refuse_layers(names: Iterable[str], what: str, where: str, accepted: str) -> None:
-    """Raise with the first few names, if there are any."""
-    listed = sorted(names)
-    if listed:
-        shown = ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
-        raise KeyMismatchError(what, shown, accepted, where, "check that this is a B-LoRA for this kind of base model")
-
-
-def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
-    """Refuse weights that are no numbers; raises KeyMismatchError."""
-    bad = [key for key, value in tensors.items() if not bool(torch.isfinite(value).all())]
-    refuse_layers(bad, "weights that are not finite in fp16", where, "finite numbers")

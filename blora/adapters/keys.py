@@ -1,21 +1,20 @@
-"""The one parser of adapter file keys: diffusers', PEFT's and kohya's. Imports no torch."""
+"""The one parser of adapter file keys: diffusers', PEFT's, kohya's, and SDXL's original names. Imports no torch."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
-if TYPE_CHECKING:
-    pass
-
-__all__ = ["Part", "parse_key"]
+__all__ = ["Part", "is_of_other_layer", "parse_key"]
 
 Part = Literal["down", "up", "alpha"]
 """What one key of an adapter file holds for a layer."""
 
 # PEFT wraps a model once more and pipelines prefix the component; the hub files of the paper's authors do the latter
 # twice ("unet.unet."). Whatever comes before the module's own name is dropped.
-_PREFIX = re.compile(r"^(?:(?:base_model\.model|unet)\.)+")
+_PREFIX = re.compile(r"^(?:(?:base_model\.model|unet|model|diffusion_model)\.)+")
+_FLAT_PREFIX = re.compile(r"^(?:lora_unet|lycoris)_")
+_LDM = re.compile(r"^(?:(?:input|output)_blocks\.\d+\.1|middle_block\.1)\.")
 _OLD = r"^(?P<layer>.+?\.)(?:processor\.)?(?P<projection>to_q|to_k|to_v|to_out)_lora\.(?P<part>down|up)\.weight$"
 _SUFFIXES = (
     re.compile(r"^(?P<layer>.+)\.lora\.(?P<part>down|up)\.weight$"),  # diffusers until 0.2x
@@ -25,9 +24,16 @@ _SUFFIXES = (
     re.compile(r"^(?P<layer>.+?)(?:\.lora)?\.(?P<part>alpha)$"),
 )
 
+_OTHER = re.compile(
+    r"ff[._]net|proj_in|proj_out|conv|emb_|embed|resnets|(?:in|out)_layers|skip_connection|^lora_te|text_enc"
+)
+_A_PART = re.compile(
+    r"(?:\.alpha|\.lora_(?:A|B|down|up|mid)(?:\.\w+)*|[._]lora(?:_linear_layer)?\.(?:down|up)\.weight)$"
+)
+
 _PARTS: Final[dict[str, Part]] = {"A": "down", "B": "up", "down": "down", "up": "up", "alpha": "alpha"}
-_KOHYA = re.compile(
-    r"^lora_unet_(?:(?P<way>down|up)_blocks_(?P<level>\d+)_attentions_(?P<index>\d+)"
+_FLAT = re.compile(
+    r"^(?:(?P<way>down|up)_blocks_(?P<level>\d+)_attentions_(?P<index>\d+)"
     r"|(?P<ldm>input|output)_blocks_(?P<number>\d+)_1|(?P<mid>mid_block_attentions_0|middle_block_1))"
     r"_transformer_blocks_(?P<layer>\d+)_(?P<attention>attn[12])_(?P<projection>to_q|to_k|to_v|to_out_0)$"
 )
@@ -38,7 +44,8 @@ def parse_key(key: str) -> tuple[str, Part] | None:
 
     Known are diffusers' (``unet.<layer>.lora.down.weight`` and the older ``….processor.to_q_lora.down.weight``), PEFT's
     (``base_model.model.<layer>.lora_A.weight``), kohya's (``lora_unet_<layer with underscores>.lora_down.weight`` with
-    diffusers' or the original block names, and ``.alpha``), each with any number of ``unet.`` prefixes.
+    diffusers' or the original block names, and ``.alpha``; LyCORIS' plain LoRA likewise, ``lycoris_…``), and original
+    names with dots (``diffusion_model.output_blocks.0.1.….lora_A.weight``), each with any number of prefixes.
 
     Returns:
         The layer's name in the UNet and the part it holds, or None for a key of no known dialect.
@@ -52,18 +59,25 @@ def parse_key(key: str) -> tuple[str, Part] | None:
         layer = groups["layer"]
         if "projection" in groups:
             layer += "to_out.0" if groups["projection"] == "to_out" else groups["projection"]
-        elif layer.startswith("lora_unet_"):
-            layer = _kohya_layer(layer)
+        elif _FLAT_PREFIX.match(layer):
+            layer = _flat_layer(_FLAT_PREFIX.sub("", layer))
+        elif _LDM.match(layer):
+            layer = _flat_layer(layer.replace(".", "_"))
         return (layer, _PARTS[groups["part"]]) if layer else None
     return None
 
 
-def _kohya_layer(name: str) -> str:
-    """Translate kohya's name of an attention projection; empty for any other layer.
+def is_of_other_layer(key: str) -> bool:
+    """Whether a key that `parse_key` does not read is of a layer that LoRAs often hold and B-LoRAs never do."""
+    return _OTHER.search(key) is not None and _A_PART.search(key) is not None
+
+
+def _flat_layer(name: str) -> str:
+    """Translate the name of an attention projection, dots as underscores; empty for any other layer.
 
     The original SDXL code numbers its blocks in one row: three a level, the input side after one convolution.
     """
-    match = _KOHYA.match(name)
+    match = _FLAT.match(name)
     if match is None:
         return ""
     groups = match.groupdict()

@@ -2,29 +2,50 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Literal
 
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from blora.adapters.adapter import Adapter, Factors, check_finite, refuse_layers
-from blora.adapters.blocks import BLOCKS, Half, block_of, target_layers
-from blora.adapters.keys import parse_key
+from blora.adapters.adapter import Adapter
+from blora.adapters.alphas import Alphas, told_alphas
+from blora.adapters.blocks import BLOCKS, PROJECTIONS, Half, block_of, target_layers
+from blora.adapters.factors import Factors, check_finite, refuse_layers
+from blora.adapters.keys import is_of_other_layer, parse_key
 from blora.adapters.safetensors_bytes import unpack_safetensors
 from blora.errors import KeyMismatchError
 
 __all__ = ["load_adapter"]
 
+_LOG = logging.getLogger("blora")
+_DIALECTS = "diffusers, PEFT or kohya LoRA keys of the two blocks' attention projections"
+_BLOCKS_ONLY = (
+    f"attention of {' and '.join(BLOCKS.values())}; only='blocks' (--only-blocks) takes it out of a larger one"
+)
 
-def load_adapter(source: bytes | str | os.PathLike[str], unet: nn.Module | None = None, *, name: str = "") -> Adapter:
+
+def load_adapter(
+    source: bytes | str | os.PathLike[str],
+    unet: nn.Module | None = None,
+    *,
+    name: str = "",
+    only: Literal["blocks"] | None = None,
+) -> Adapter:
     """Read an adapter, or one half, in any known dialect; every key must land and none may be left over.
+
+    Alpha is folded into the factors, wherever it is written (`blora.adapters.alphas`). Where it is written nowhere, and
+    the file is not one of ours, a scale of one is assumed, and logged.
 
     Args:
         source: The bytes of a safetensors file, or its path.
         unet: If given, the halves that the file holds must cover exactly its target layers, with its shapes.
         name: What messages call the source; the path by default.
+        only: "blocks" takes the two blocks' attention out of a larger LoRA; the metadata then lists under ``dropped``
+            what was left behind.
 
     Raises:
         KeyMismatchError: Unreadable, unknown or missing keys, layers outside the two blocks, or shapes that do not fit.
@@ -35,46 +56,76 @@ def load_adapter(source: bytes | str | os.PathLike[str], unet: nn.Module | None 
         tensors, metadata = unpack_safetensors(data)
     except SafetensorError as error:
         raise KeyMismatchError("not a readable adapter file", str(error), "a whole safetensors file", where) from error
-    check_finite(tensors, where)
-    layers = _collect(tensors, where)
+    parts, dropped = _collect(tensors, where, blocks_only=only == "blocks")
+    if dropped:
+        metadata |= {"dropped": ", ".join(sorted(dropped))}
+    alphas = told_alphas(metadata, None if isinstance(source, bytes) else Path(source).parent, where)
+    own = "recipe_version" in metadata or "0.recipe_version" in metadata
+    if not own and alphas is None and not any("alpha" in part for part in parts.values()):
+        _LOG.warning("%s says nothing of alpha: a scale of one (alpha = rank) is assumed", where)
+    layers = {layer: _factors(layer, parts[layer], alphas, where) for layer in sorted(parts)}
+    _check_whole(layers.keys(), where)
     if unet is not None:
         _check_against(layers, unet, where)
     return Adapter(layers, metadata)
 
 
-def _collect(tensors: Mapping[str, Tensor], where: str) -> dict[str, Factors]:
-    """Group tensors by layer, fold alpha, and refuse whatever does not make whole layers of the two blocks."""
+def _collect(
+    tensors: Mapping[str, Tensor], where: str, *, blocks_only: bool
+) -> tuple[dict[str, dict[str, Tensor]], list[str]]:
+    """Group tensors by layer and part; refuse, or with `blocks_only` list, what is not of the two blocks' attention."""
     parts: dict[str, dict[str, Tensor]] = {}
-    unknown, outside, twice = [], [], []
+    unknown: list[str] = []
+    other: list[str] = []
+    outside, twice = [], []
     for key, value in tensors.items():
         parsed = parse_key(key)
         if parsed is None:
-            unknown.append(key)
+            (other if is_of_other_layer(key) else unknown).append(key)
         elif block_of(parsed[0]) is None:
             outside.append(key)
         elif parsed[1] in parts.setdefault(parsed[0], {}):
             twice.append(key)
         else:
-            parts[parsed[0]][parsed[1]] = value
-    dialects = "diffusers, PEFT or kohya LoRA keys of the two blocks' attention projections"
-    refuse_layers(unknown, "keys of no known dialect", where, dialects)
-    refuse_layers(outside, "layers outside the content and style blocks", where, " and ".join(BLOCKS.values()))
+            parts[parsed[0]][parsed[1]] = _plain(value)
+    refuse_layers(unknown, "keys of no known dialect", where, _DIALECTS)
+    if not blocks_only:
+        refuse_layers(other, "known layers that this method does not use", where, _BLOCKS_ONLY)
+        refuse_layers(outside, "layers outside the content and style blocks", where, _BLOCKS_ONLY)
     refuse_layers(twice, "keys that name a layer a second time", where, "each layer once")
-    refuse_layers([] if parts else ["(none)"], "no layers", where, dialects)
+    refuse_layers([] if parts else ["(none)"], "no layers", where, _DIALECTS)
     halved = [layer for layer, have in parts.items() if not {"down", "up"} <= have.keys()]
     refuse_layers(halved, "layers without both factors", where, "down and up for each layer")
-    return {layer: _factors(layer, parts[layer], where) for layer in sorted(parts)}
+    check_finite({f"{layer}, {part}": value for layer, have in parts.items() for part, value in have.items()}, where)
+    return parts, [*other, *outside]
 
 
-def _factors(layer: str, parts: Mapping[str, Tensor], where: str) -> Factors:
-    """Make fp32 factors of one layer's tensors with alpha / rank folded into ``up``."""
-    down, up = parts["down"].float(), parts["up"].float()
-    if down.ndim != 2 or up.ndim != 2 or down.shape[0] != up.shape[1]:
+def _plain(value: Tensor) -> Tensor:
+    """In single precision, since 8-bit numbers know no arithmetic."""
+    return value.float()
+
+
+def _factors(layer: str, parts: Mapping[str, Tensor], alphas: Alphas | None, where: str) -> Factors:
+    """Make fp32 factors of one layer's tensors with the scale folded into ``up``."""
+    down, up = parts["down"], parts["up"]
+    if down.ndim != 2 or up.ndim != 2 or down.shape[0] != up.shape[1] or not down.shape[0]:
         received = f"down {tuple(down.shape)}, up {tuple(up.shape)}"
-        raise KeyMismatchError("factors do not multiply", received, "(rank, in) and (out, rank)", f"{where}, {layer}")
+        accepted = "(rank, in) and (out, rank), rank at least 1"
+        raise KeyMismatchError("factors do not multiply", received, accepted, f"{where}, {layer}")
+    rank = int(down.shape[0])
     if "alpha" in parts:
-        up = up * (float(parts["alpha"]) / down.shape[0])
-    return Factors(down, up)
+        if parts["alpha"].numel() != 1:
+            received = f"{parts['alpha'].numel()} numbers"
+            raise KeyMismatchError("alpha is not one number", received, "one number", f"{where}, {layer}")
+        return Factors(down, up * (float(parts["alpha"]) / rank))
+    return Factors(down, up if alphas is None else up * alphas.scale(layer, rank))
+
+
+def _check_whole(layers: Collection[str], where: str) -> None:
+    """Refuse a half that lacks some of the four projections of an attention that it has."""
+    attentions = {layer.partition(".to_")[0] for layer in layers}
+    expected = {f"{attention}.{projection}" for attention in attentions for projection in PROJECTIONS}
+    _refuse_missing(expected - set(layers), where, f"{', '.join(PROJECTIONS)} of each attention")
 
 
 def _check_against(layers: Mapping[str, Factors], unet: nn.Module, where: str) -> None:
@@ -82,7 +133,7 @@ def _check_against(layers: Mapping[str, Factors], unet: nn.Module, where: str) -
     halves: set[Half] = {half for half in map(block_of, layers) if half is not None}
     expected = {layer for half in halves for layer in target_layers(unet, half)}
     refuse_layers(layers.keys() - expected, "layers that the UNet does not have", where, f"{len(expected)} layers")
-    refuse_layers(expected - layers.keys(), "layers missing from the file", where, f"all {len(expected)} layers")
+    _refuse_missing(expected - layers.keys(), where, f"all {len(expected)} layers")
     for layer, factors in layers.items():
         linear = unet.get_submodule(layer)
         fits: object = (linear.out_features, linear.in_features)
@@ -90,3 +141,7 @@ def _check_against(layers: Mapping[str, Factors], unet: nn.Module, where: str) -
         if have != fits:
             hint = "use the base model that the adapter was trained on"
             raise KeyMismatchError("shape does not fit the UNet", f"{have}", f"{fits}", f"{where}, {layer}", hint)
+
+
+def _refuse_missing(layers: Iterable[str], where: str, accepted: str) -> None:
+    refuse_layers(layers, "layers missing from the file", where, accepted)

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from blora.adapters.adapter import Adapter, Factors, blend_adapters
+from blora.adapters.adapter import Adapter, blend_adapters
+from blora.adapters.factors import Factors
 from blora.adapters.safetensors_bytes import pack_safetensors, unpack_safetensors
 from blora.benchmark.rows import Picture
 

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from typing import cast
 
-from blora.adapters.adapter import Adapter, Factors, blend_adapters
+from blora.adapters.adapter import Adapter, blend_adapters
 from blora.adapters.blocks import BLOCKS, attention_layers
+from blora.adapters.factors import Factors
 from blora.benchmark.drawings import Pair, PairedSet
 from blora.benchmark.other_methods import Magenta, added, pack_whole, unpack_whole
 from blora.benchmark.rows import COLOUR_ROWS, CONTENT_PROBE, TRAINS, Drawn, Picture, Tell, amount_of

@@ -17,6 +17,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from transformers.utils import logging as transformers_logging
 
 from blora.errors import BaseModelError
+from blora.models.prompt_tokens import CONTEXT_TOKENS, READ_TOKENS
 from blora.settings.fields import Precision
 
 __all__ = ["DTYPES", "PromptEmbeddings", "TextEncoders", "load_frozen", "to_pixels"]
@@ -28,7 +29,6 @@ DTYPES: Final[dict[Precision, torch.dtype]] = {
 }
 """What torch calls our number formats."""
 
-_TOKENS: Final = 77
 _PROMPTS_KEPT: Final = 512
 """Prompts whose embeddings are remembered; 0.3 MB each for SDXL in half precision."""
 
@@ -110,10 +110,10 @@ class TextEncoders:
         hidden = []
         for tokenizer, encoder in self.load():
             length = len(tokenizer(prompt).input_ids)
-            if length > _TOKENS:
-                warnings.warn(f"prompt cut to {_TOKENS - 2} of {length - 2} tokens: {prompt!r}", stacklevel=4)
+            if length > CONTEXT_TOKENS:
+                warnings.warn(f"prompt cut to {READ_TOKENS} of {length - 2} tokens: {prompt!r}", stacklevel=4)
             ids = tokenizer(
-                prompt, padding="max_length", max_length=_TOKENS, truncation=True, return_tensors="pt"
+                prompt, padding="max_length", max_length=CONTEXT_TOKENS, truncation=True, return_tensors="pt"
             ).input_ids
             with torch.no_grad():
                 output = encoder(ids.to(self._runs_on), output_hidden_states=True)

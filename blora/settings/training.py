@@ -109,9 +109,10 @@ class TrainSettings(Frozen):
             content_class: The class word that the content was trained with, if any.
             style_class: The same of the style.
         """
-        for mark, class_word in (("[c]", content_class), ("[s]", style_class)):
-            prompt = prompt.replace(mark, f"{self._token} {class_word}".rstrip())
-        return prompt
+        classes = {"[c]": content_class, "[s]": style_class}
+        token = self._token
+        # In one pass: a mark in a class word is text.
+        return re.sub(r"\[[cs]\]", lambda mark: f"{token} {classes[mark.group()]}".rstrip(), prompt)
 
     @property
     def _token(self) -> str:

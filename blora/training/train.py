@@ -20,8 +20,9 @@ from collections.abc import Callable, Sequence
 import diffusers
 import torch
 
-from blora.adapters.adapter import Adapter, Factors
+from blora.adapters.adapter import Adapter
 from blora.adapters.blocks import target_layers
+from blora.adapters.factors import Factors
 from blora.errors import OutOfMemoryError, SettingFault, SettingsError
 from blora.models.model import Base
 from blora.settings.training import TrainSettings, recipe_version

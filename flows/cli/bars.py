@@ -85,6 +85,8 @@ class Bars:
             case "work":
                 self.subject = event["id"]
                 self._announce(event["total"], event["done"])
+            case "note":
+                self._progress.console.print(event["text"], markup=False, highlight=False)
             case _:
                 self._advance(event)
 

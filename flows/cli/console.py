@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +13,8 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from blora.errors import BloraError
-from manifests.errors import ManifestsError, PermanentStoreError, printable
+from manifests.errors import ManifestsError, PermanentStoreError, counted, printable
+from manifests.notes import Note, told
 from manifests.parsing.fault_list import shown
 from manifests.schema.fields import PRESET_NAMES
 from tasks import environment
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from manifests.store.store import Store
 
 OK, FAULTS, UNUSABLE = 0, 1, 2
+_MANY, _LISTED = 100, 10  # of more faults than the first, only the second are printed; a run's tables keep them all
 
 out, err = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
 
@@ -64,6 +66,14 @@ AllowRoot = Annotated[
     list[str] | None,
     typer.Option(
         "--allow-root", help="A further folder or s3:// prefix that pictures may lie under.", callback=refuse_empty
+    ),
+]
+TakeOver = Annotated[
+    bool,
+    typer.Option(
+        "--take-over",
+        help="Do not wait for leases of other processes on this run's trainings: take them. For those who know that "
+        "nobody is at work there.",
     ),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show Prefect's log lines.")]
@@ -120,9 +130,19 @@ def open_store(root: str) -> Store:
 
 
 def show_faults(faults: Any) -> None:
-    """Print faults to standard error, a line each."""
-    for fault in faults:
+    """Print faults to standard error, a line each; of more than a person can go through, the first and their number."""
+    every = list(faults)
+    listed = every if len(every) <= _MANY else every[:_LISTED]
+    for fault in listed:
         err.print(str(fault), style="yellow", markup=False, highlight=False)
+    if more := len(every) - len(listed):
+        err.print(f"and {counted(more, 'more fault')}: correct these first", style="yellow", highlight=False)
+
+
+def show_notes(notes: Iterable[Note]) -> None:
+    """Print to standard error what there is to know of rows that are taken all the same, a line each."""
+    for line in told(notes):
+        err.print(f"note: {line}", style="dim", markup=False, highlight=False)
 
 
 def print_pairs(pairs: dict[str, str]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from blora.errors import SettingsError
-from flows.cli import measure, operate, review
+from flows.cli import adapters, measure, operate, review
 from flows.cli.console import (
     FAULTS,
     OK,
@@ -27,12 +27,14 @@ from flows.cli.console import (
     RunArgument,
     Set,
     Shards,
+    TakeOver,
     Verbose,
     errors_shown,
     open_store,
     out,
     print_pairs,
     show_faults,
+    show_notes,
 )
 from flows.cli.overrides import parse_overrides
 from flows.params import RunOptions
@@ -64,14 +66,17 @@ def validate(manifest: ManifestArgument, allow_root: AllowRoot = None, preset: P
     from blora.settings.resolve import merge, resolve
     from manifests.faults import Fault
     from manifests.loading.load import load_manifest
-    from manifests.loading.pictures import check_images
+    from tasks.planning.make import survey
 
     with errors_shown():
         loaded = load_manifest(manifest, allowed_roots=allow_root or ())
         faults = list(loaded.faults)
         if loaded.manifest is not None:
+            settings = None
             try:
-                resolve(preset or loaded.manifest.preset, merge(loaded.manifest.settings, parse_overrides(set_)))
+                settings = resolve(
+                    preset or loaded.manifest.preset, merge(loaded.manifest.settings, parse_overrides(set_))
+                )
             except SettingsError as error:
                 faults += [
                     Fault(
@@ -85,13 +90,13 @@ def validate(manifest: ManifestArgument, allow_root: AllowRoot = None, preset: P
                     )
                     for fault in error.faults
                 ]
-            _, image_faults = check_images(loaded.manifest)
-            faults += image_faults
+            found = survey(loaded.manifest, settings)
+            faults += found.faults
+            show_notes(found.notes)
     show_faults(faults)
     if loaded.manifest is not None:
-        good = loaded.manifest
-        counts = {"content": good.contents, "style": good.styles, "pair": good.pairs, "fault": faults}
-        out.print(", ".join(counted(len(some), noun) for noun, some in counts.items()), highlight=False)
+        counts = {**found.counts, "fault": len(faults)}
+        out.print(", ".join(counted(some, noun) for noun, some in counts.items()), highlight=False)
     raise typer.Exit(FAULTS if faults else OK)
 
 
@@ -120,6 +125,7 @@ def plan(
         settings = settings_of(loaded, preset, parse_overrides(set_))
         draft = make_plan(store, loaded, settings, devices="" if elsewhere else "auto")
         cost = estimate(store, draft.plan, draft.held)
+    show_notes(draft.notes)
     show_faults(draft.plan.run.faults)
     training, drawing = seconds_in_words(cost.train_seconds), seconds_in_words(cost.sample_seconds)
     print_pairs(
@@ -174,6 +180,7 @@ def rerun(
     only: Only = None,
     devices: Devices = "auto",
     shards: Shards = "here",
+    take_over: TakeOver = False,
     verbose: Verbose = False,
 ) -> None:
     """Do just what a run still lacks: failed trainings, missing or deleted pictures, missing scores.
@@ -181,13 +188,14 @@ def rerun(
     Examples: `blora rerun demo-3f2a9c01d4e5` · `blora rerun demo-3f2a9c01d4e5 --only faults` · `blora rerun
     demo-3f2a9c01d4e5 --only style=wave --only style=ink --root s3://bucket/art`
     """
-    options = {"root": root, "only": tuple(only or ()), "devices": devices, "shards": shards}
+    options = {"root": root, "only": tuple(only or ()), "devices": devices, "shards": shards, "take_over": take_over}
     _run_flow("rerun", run_id, options, verbose)
 
 
 app.add_typer(operate.app)
 app.add_typer(measure.app)
 app.add_typer(review.app)
+app.add_typer(adapters.app, name="adapter")
 
 
 def main() -> None:
@@ -215,7 +223,7 @@ def _report(store: Store, run_id: str) -> None:
     """What a run leaves on the terminal: scores, faults, where everything lies; ends the command."""
     from tasks.planning.clips import clip_lines, load_measures
     from tasks.review.score_table import render, score_table
-    from tasks.run.outcome import read_record, recorded_faults
+    from tasks.run.outcome import read_record, recorded_faults, recorded_notes
     from tasks.run.plan import load_run
 
     stand = read_record(store, run_id)
@@ -225,6 +233,7 @@ def _report(store: Store, run_id: str) -> None:
     measures = load_measures(store, run_id)
     for line in clip_lines(measures):
         out.print(line, markup=False, highlight=False)
+    show_notes(recorded_notes(store, run_id))
     show_faults(recorded_faults(store, run_id))
     report = f"{store.root}/runs/{run_id}/report"
     moving = {"clips": f"{report}/clips.gif"} if measures else {}

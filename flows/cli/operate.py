@@ -87,19 +87,23 @@ def nightly(
 @app.command()
 def deploy(
     root: Root = "",
-    cron: Annotated[str, typer.Option(help="When the night begins: minute hour day month weekday.")] = "",
-    timezone: Annotated[str, typer.Option(help="Of --cron: an IANA name such as Europe/London.")] = "",
+    cron: Annotated[
+        str, typer.Option(help="When the night begins: minute hour day month weekday. At first: 0 2 * * *.")
+    ] = "",
+    timezone: Annotated[str, typer.Option(help="Of --cron: an IANA name such as Europe/London. At first: UTC.")] = "",
     gpu_pool: Annotated[str, typer.Option(help="process (workers on bare machines) or kubernetes (jobs).")] = "process",
     template: Annotated[Path | None, typer.Option(help="Base job template of a Kubernetes pool.")] = None,
-    file: Annotated[Path, typer.Option(help="The deployments.")] = Path("prefect.yaml"),
+    file: Annotated[Path | None, typer.Option(help="The deployments. Default: those of this version.")] = None,
     zombie_seconds: Annotated[
-        int, typer.Option(min=60, help="A run is taken for crashed so long after its last heartbeat.")
-    ] = 540,
+        int | None,
+        typer.Option(min=60, help="A run is taken for crashed so long after its last heartbeat. At first: 540."),
+    ] = None,
 ) -> None:
     """Make a Prefect server hold all that the nights need: pools, queues, webhook, automations, deployments.
 
-    Goes to PREFECT_API_URL. Safe to run again; what is as it should be is left alone. BLORA_WEBHOOK_URL says where
-    failed and crashed runs are told.
+    Goes to PREFECT_API_URL. Safe to run again: what you have set there, such as another time of the night or further
+    parameters, stays unless you ask for something else here. BLORA_WEBHOOK_URL says where failed and crashed runs are
+    told.
 
     Examples: `blora deploy --root s3://bucket/art --cron "0 2 * * *" --timezone Europe/London` · `blora deploy
     --gpu-pool kubernetes --template infra/k8s/gpu-base-job-template.json`
@@ -107,15 +111,20 @@ def deploy(
     from manifests.store.address import local_path
     from tasks.dispatch.server import server_at_hand
     from tasks.operations import deploy as work
+    from tasks.operations.deployments import Asked
 
     with errors_shown():
         if gpu_pool not in ("process", "kubernetes"):
             raise ValueError(f"--gpu-pool: received {gpu_pool!r}; accepted: process, kubernetes")
+        asked = root or environment.asked_root()
         request = work.DeployRequest(
-            local_path(str(file)),
-            root=open_store(root).root,
-            cron=cron or environment.night_cron(),
-            timezone=timezone or environment.night_timezone(),
+            Asked(
+                root=open_store(asked).root if asked else "",
+                cron=cron or environment.night_cron(),
+                timezone=timezone or environment.night_timezone(),
+            ),
+            default_root=open_store("").root,
+            prefect_file=local_path(str(file)) if file else None,
             gpu_pool="kubernetes" if gpu_pool == "kubernetes" else "process",
             job_template=local_path(str(template)) if template else None,
             zombie_seconds=zombie_seconds,
@@ -149,6 +158,8 @@ def gc(
         store = open_store(root)
         retention = None if runs_older_than is None else timedelta(days=runs_older_than)
         findings = find_waste(store, timedelta(days=older_than), retention)
+        for line in findings.unreadable:
+            err.print(f"adapters, pictures and inputs are all kept: {line}", style="red", markup=False, highlight=False)
         rows = [
             (waste.kind, str(len(waste.names)), str(len(waste.keys)), f"{waste.bytes / 1e6:.1f} MB")
             for waste in findings.waste
@@ -189,7 +200,7 @@ def status(run_id: Annotated[str, typer.Argument(help="Run id; none lists all ru
         }
     )
     for holder in status.at_work:
-        print_pairs({"at work": f"{holder.what}: {holder.who}"})
+        print_pairs({"at work": f"{holder.what}: {holder.who}, lease {holder.until}"})
     for fault in stand.faults:
         show_faults([fault])
         if fault.item in status.logs:

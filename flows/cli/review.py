@@ -5,10 +5,11 @@ from __future__ import annotations
 import webbrowser
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from flows.cli.adapters import FormOption
 from flows.cli.console import (
     FAULTS,
     OK,
@@ -26,6 +27,7 @@ from manifests.errors import counted
 from manifests.store.address import is_bucket
 
 if TYPE_CHECKING:
+    from blora.adapters.forms import Form
     from manifests.store.store import Store
 
 app = typer.Typer()
@@ -124,26 +126,32 @@ def export(
     mp4: Annotated[
         bool, typer.Option("--mp4", help="Clips also as MP4, where the program ffmpeg is installed.")
     ] = False,
+    adapters: Annotated[
+        bool, typer.Option("--adapters", help="Also each adapter, as a file for other programs.")
+    ] = False,
+    form: FormOption = "kohya",
 ) -> None:
     """Copy a run's pictures out under names a person reads (content__style__seed.png), with tables and contact sheet.
 
     Clips come as animated GIFs beside their frames (clip__style__seed.gif).
 
     Examples: `blora export demo-3f2a9c01d4e5 ./pictures` · `blora export RUN ./delivery --best --root s3://bucket/art`
-    · `blora export RUN ./film --mp4`
+    · `blora export RUN ./film --mp4` · `blora export RUN ./loras --adapters`
     """
+    from tasks.closing.adapter_files import export_adapters
     from tasks.closing.export import FilmError, export_clips, export_films, export_run
 
     with errors_shown():
         store = open_store(root)
         count, missing = export_run(store, run_id, folder, kept=kept, best=best)
         clips = export_clips(store, run_id, folder, kept=kept)
+        files = export_adapters(store, run_id, folder, cast("Form", form)) if adapters else []
     try:
         films = export_films(store, run_id, folder, clips) if mp4 and clips else []
     except FilmError as error:  # MP4 is an extra: what was asked for besides is there
         films = []
         err.print(str(error), style="yellow", markup=False, highlight=False)
-    for path in (*clips, *films):
+    for path in (*clips, *films, *files):
         out.print(path, markup=False, highlight=False)
     out.print(
         f"{counted(count, 'picture')} in {folder}"

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from PIL import Image
 
 from manifests.errors import ImageError
-from manifests.images.file_kind import kind_of
+from manifests.images.file_kind import CAMERA_RAW, advice_for, kind_of
 
 MAX_FILE_BYTES = 64 * 2**20
 """Bytes of one picture file (64 MiB)."""
@@ -31,7 +31,22 @@ _ACCEPTED = "PNG, JPEG, WebP, TIFF, BMP or GIF"
 SIXTEEN_BIT_GREY = ("I;16", "I;16L", "I;16B", "I;16N")
 """Pillow's modes of grey with 16 bits."""
 
-_CONVERTIBLE = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", *SIXTEEN_BIT_GREY)
+_CONVERTIBLE = (
+    "1",
+    "L",
+    "LA",
+    "La",
+    "P",
+    "PA",
+    "RGB",
+    "RGBA",
+    "RGBa",
+    "RGBX",
+    "CMYK",
+    "YCbCr",
+    "LAB",
+    *SIXTEEN_BIT_GREY,
+)
 
 
 @contextmanager
@@ -63,6 +78,8 @@ def _check_bytes(data: bytes) -> None:
             f"at most {MAX_FILE_BYTES:,} bytes",
             "save it smaller or as JPEG",
         )
+    if kind_of(data).startswith(CAMERA_RAW):  # a decoder of TIFF would take the preview in it for the picture
+        raise _unreadable(data)
     # In JPEG data a byte FF is followed by 00 unless it starts a marker, so counting FF DA counts the scans.
     scans = data.count(b"\xff\xda") if data.startswith(b"\xff\xd8") else 0
     if scans > MAX_JPEG_SCANS:
@@ -82,7 +99,7 @@ def _check_header(opened: Image.Image) -> None:
         raise ImageError(
             "unsupported kind of pixels",
             f"{opened.format} of mode {opened.mode}",
-            "8 or 16 bits a channel: grey, RGB, CMYK or palette",
+            "8 or 16 bits a channel: grey, RGB, CMYK, CIELAB or palette",
             "save it as 8-bit RGB",
         )
 
@@ -101,13 +118,13 @@ def _too_many_pixels(received: str) -> ImageError:
     )
 
 
-def _unreadable(data: bytes, error: Exception) -> ImageError:
+def _unreadable(data: bytes, error: Exception | None = None) -> ImageError:
     """Say what the file seems to be, from its first bytes, and why it does not open."""
     kind = kind_of(data)
-    if kind.upper() in FORMATS:
-        received, hint = f"a cut-off or damaged {kind} ({error})", "copy or download the picture again"
+    if hint := advice_for(data):
+        received = f"a file of kind {kind}"
     elif kind:
-        received, hint = f"a file of kind {kind}", "convert it to PNG or JPEG"
+        received, hint = f"a cut-off or damaged {kind} ({error})", "copy or download the picture again"
     else:
         received, hint = f"{len(data):,} bytes that are no picture", "check that this is the file you mean"
     return ImageError("picture cannot be read", received, _ACCEPTED, hint)

@@ -9,12 +9,14 @@
 | a side shorter than `MIN_SIDE_PX` once reduced to fit | refused |
 | EXIF orientation | applied, noted; unreadable EXIF is ignored |
 | transparency (alpha, palette entry, colour key) | laid on white, noted |
-| CMYK | converted without a colour profile, noted |
+| a colour profile other than sRGB, CMYK, CIELAB, gamma of a PNG | converted to sRGB, noted (`colour`) |
 | 16 bits a channel | the high byte is kept, noted |
 | palette, grey, black and white, YCbCr | converted |
-| 32-bit integers, floating point, CIELAB | refused: their range has no agreed meaning |
-| animation, several pages or pictures | the first is taken, noted; the others are never decoded here |
-| a colour profile other than sRGB | not applied, noted |
+| 32-bit integers, floating point | refused: their range has no agreed meaning |
+| camera raw (DNG, NEF, CR3, ...) | refused: its first picture is a preview |
+| a TIFF of several pages, or with pictures below them | the largest (the first of those) is taken, noted |
+| animation, several pictures | the first is taken, noted; the others are never decoded here |
+| one colour all over once it is on white, within `ONE_COLOUR_LEVELS` | refused |
 | metadata (EXIF, GPS, XMP, comments, profiles) | dropped: the PNG holds pixels alone |
 
 `normalise` is a pure function of the bytes, and normalising its own PNG again changes nothing. The id is that of the
@@ -27,13 +29,16 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 from PIL import Image
 
 from manifests.errors import ImageError
 from manifests.ids import image_id
+from manifests.images.colour import colours_of
 from manifests.images.decode import SIXTEEN_BIT_GREY, has_more_frames, open_untrusted
+from manifests.images.tiff_pages import at_largest
 
 MAX_SIDE_PX = 2048
 """Longest side after normalisation, in pixels: twice what the full-size base model looks at."""
@@ -41,7 +46,10 @@ MAX_SIDE_PX = 2048
 MIN_SIDE_PX = 16
 """Shortest side after normalisation, in pixels."""
 
-_SRGB = (b"sRGB", "sRGB".encode("utf-16-be"))  # how profiles of version 2 and of version 4 spell their name
+ONE_COLOUR_LEVELS = 2
+"""Of 255: a picture whose channels vary by no more shows nothing."""
+
+TRANSPARENT = "transparency laid on white"
 
 # EXIF tag 274 -> what makes the picture upright (CIPA DC-008, 4.6.4 A)
 _UPRIGHT = {
@@ -122,8 +130,10 @@ def _first(data: bytes, max_side_px: int) -> tuple[Image.Image, list[str]]:
     """The only or the first picture of a file, and what was done to it."""
     if max_side_px < MIN_SIDE_PX:
         raise ValueError(f"max_side_px: received {max_side_px}; accepted {MIN_SIDE_PX} or more")
-    with open_untrusted(data) as opened:
-        return upright(opened, max_side_px, of_many=False)
+    whole, taken = at_largest(data)
+    with open_untrusted(whole) as opened:
+        picture, notes = upright(opened, max_side_px, of_many=False)
+        return picture, [*notes, taken] if taken else notes
 
 
 def upright(opened: Image.Image, max_side_px: int, *, of_many: bool) -> tuple[Image.Image, list[str]]:
@@ -135,7 +145,7 @@ def upright(opened: Image.Image, max_side_px: int, *, of_many: bool) -> tuple[Im
         of_many: Whether other frames of the file are used, too.
 
     Raises:
-        ImageError: The picture is too small.
+        ImageError: The picture is too small, or shows nothing.
     """
     notes: list[str] = []
     picture = _decode(opened, max_side_px, notes, of_many=of_many)
@@ -146,7 +156,22 @@ def upright(opened: Image.Image, max_side_px: int, *, of_many: bool) -> tuple[Im
             f"at least {MIN_SIDE_PX} px a side",
             "give a larger or less elongated picture",
         )
+    _check_shows_something(picture, TRANSPARENT in notes)
     return picture, notes
+
+
+def _check_shows_something(picture: Image.Image, was_transparent: bool) -> None:
+    """Refuse a picture of one colour, such as a white drawing that has been laid on white."""
+    extrema = cast("tuple[tuple[int, int], ...]", picture.getextrema())
+    if any(highest - lowest > ONE_COLOUR_LEVELS for lowest, highest in extrema):
+        return
+    colour = "#" + "".join(f"{lowest:02x}" for lowest, _ in extrema)
+    received = f"{picture.width} x {picture.height} px, all {colour}"
+    hint = "check that this is the picture you mean"
+    if was_transparent:
+        received += " once it is laid on white"
+        hint = "lay it on a ground of another colour and save it"
+    raise ImageError("picture of one colour", received, "a picture that shows something", hint)
 
 
 def _decode(opened: Image.Image, max_side_px: int, notes: list[str], *, of_many: bool) -> Image.Image:
@@ -158,11 +183,10 @@ def _decode(opened: Image.Image, max_side_px: int, notes: list[str], *, of_many:
     opened.load()
     if sixteen_bit:
         notes.append("16 bits a channel reduced to 8")
-    if opened.mode == "CMYK":
-        notes.append("CMYK converted to RGB without its colour profile")
-    elif (profile := opened.info.get("icc_profile")) and not any(name in profile for name in _SRGB):
-        notes.append("colour profile not applied")
-    picture = _reduced(_direct_colour(opened), max_side_px)
+    colours = colours_of(opened)
+    if colours.note:
+        notes.append(colours.note)
+    picture = colours.to_srgb(_reduced(opened if colours.keeps_channels else _direct_colour(opened), max_side_px))
     if picture.size != opened.size:
         notes.append(f"reduced from {opened.width} x {opened.height} px to {picture.width} x {picture.height} px")
     orientation = _orientation(opened)
@@ -172,9 +196,9 @@ def _decode(opened: Image.Image, max_side_px: int, notes: list[str], *, of_many:
         notes.append("turned upright as its EXIF orientation says")
     if picture.mode == "RGBA":
         if picture.getchannel("A").getextrema() != (255, 255):
-            notes.append("transparency laid on white")
+            notes.append(TRANSPARENT)
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    if not of_many and has_more_frames(opened):
+    if not of_many and opened.format != "TIFF" and has_more_frames(opened):
         notes.append("animation or several pictures in one file: the first one taken")
     return picture
 

@@ -7,6 +7,7 @@ frames draws one and the same picture for each of them.
 |---|---|
 | `walk`, a folder | its pictures by extension, in natural order: 2 before 10 |
 | `walk/*.png` (`*`, `?`, `[0-9]` in the last name alone) | the files that match, in natural order; hidden ones never |
+| `shots [final]`, `what*.gif` where there is a folder or file of that very name | that one: its signs are letters |
 | `walk.gif`, `.webp` or `.png` | the frames of an animated GIF, WebP or APNG, as they are shown |
 | `every: 3` | the first of each three frames; the clip keeps its pace |
 | `limit: 24` | so many of those, from the first |
@@ -20,12 +21,13 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from manifests.errors import ImageError, ManifestsError
+from manifests.errors import ImageError, ManifestsError, Missing
 from manifests.images.animation import Animation, look_at
 from manifests.images.decode import MAX_FILE_BYTES
 from manifests.loading.side import Side, default_name
@@ -35,7 +37,7 @@ from manifests.schema.addresses import Roots
 from manifests.schema.entries import FrameOf, ImageEntry
 from manifests.schema.rows import ImageRow
 from manifests.schema.validate import read_row
-from manifests.store.files import is_folder, list_address, read_address
+from manifests.store.files import is_folder, is_there, list_address, read_address
 
 DEFAULT_FRAMES_PER_SECOND: Final = 12.0
 """Of frames that are files, which say no pace: what animation drawn by hand has."""
@@ -72,19 +74,19 @@ def read_clip(values: dict[str, Any], side: Side, faults: RowFaults) -> None:
         faults: Takes what is wrong with the row.
     """
     if values.get("name") is None:
-        values["name"] = _default_name(values["frames"])
-    name = str(values["name"])
+        values["name"] = _default_name(values["frames"], side.roots)
     row = read_row(ImageRow, values, faults, f"{side.label}s")
     frames = None if row is None or row.frames is None else _frames_of(row, side, faults)
-    if row is None or frames is None:
-        side.refused.add(name)
+    if row is None or row.name is None or frames is None:
+        side.refuse(values["name"])
         return
+    name = row.name
     pace = row.frames_per_second or frames.frames_per_second
     said = {"word": row.word, "class_word": row.class_word, "file": faults.file, "row": faults.node.row}
     digits = len(str(len(frames.pictures)))
     entries = [
         ImageEntry(
-            name=f"{row.name} {position + 1:0{digits}}",
+            name=f"{name} {position + 1:0{digits}}",
             images=(address,),
             frame=FrameOf(clip=name, position=position, number=number, frames_per_second=pace),
             **said,
@@ -94,7 +96,7 @@ def read_clip(values: dict[str, Any], side: Side, faults: RowFaults) -> None:
     own = entries[0].model_copy(update={"name": name})
     field = f"{side.label}s.name"
     if not all(side.admits(entry, faults, field, repeats=False) for entry in (own, *entries)):
-        side.refused.add(name)
+        side.refuse(name)
         return
     for entry in entries:
         side.keep(entry)
@@ -115,13 +117,26 @@ def _frames_of(row: ImageRow, side: Side, faults: RowFaults) -> Frames | None:
         return None
 
 
-def _default_name(frames: object) -> str:
+def _default_name(frames: object, roots: Roots) -> str:
     """The file name of an animation, or the name of the folder."""
     if not isinstance(frames, str):
         return "clip"
     path = PurePosixPath(frames)
-    wild = any(sign in path.name for sign in "*?[")
-    return (path.parent.name if wild else default_name(frames)) or "clip"
+    try:
+        by_pattern = _is_pattern(frames, roots)
+    except ManifestsError:  # told where the frames are looked up
+        by_pattern = bool(_WILD.search(path.name))
+    return (path.parent.name if by_pattern else default_name(frames)) or "clip"
+
+
+def _is_pattern(text: str, roots: Roots) -> bool:
+    """Whether the last name is a pattern: it has the signs of one, and nothing has that very name.
+
+    Raises:
+        AddressError: It is not allowed.
+        StoreError: It cannot be looked for.
+    """
+    return bool(_WILD.search(text.rpartition("/")[2])) and not is_there(roots.resolve(text))
 
 
 def find_frames(text: str, roots: Roots, *, every: int = 1, limit: int | None = None) -> Frames:
@@ -141,8 +156,9 @@ def find_frames(text: str, roots: Roots, *, every: int = 1, limit: int | None = 
     pace = DEFAULT_FRAMES_PER_SECOND
     folder, slash, pattern = text.rpartition("/")
     frames: Sequence[tuple[str, int | None]]
-    if _WILD.search(pattern) or text.endswith("/") or is_folder(roots.resolve(text)):
-        if not _WILD.search(pattern):
+    by_pattern = _is_pattern(text, roots)
+    if by_pattern or text.endswith("/") or is_folder(roots.resolve(text)):
+        if not by_pattern:
             folder, pattern = text.rstrip("/"), ""
         files = _files(folder or ("/" if slash else "."), pattern, roots)
         count, taken = len(files), files[::every][:limit]
@@ -181,16 +197,26 @@ def _check_pixels(animation: Animation, last: int) -> None:
 
 def _files(folder: str, pattern: str, roots: Roots) -> list[str]:
     """The files of a folder that match, or its pictures where there is no pattern; each one's real place is checked."""
-    if _WILD.search(folder):
+    address = roots.resolve(folder)
+    try:
+        listed = list_address(address)
+    except Missing:
+        if not _WILD.search(folder):
+            raise
+        listed = []
+    if not listed and _WILD.search(folder):
         accepted = "*, ? and [...] in the last name alone, such as walk/*.png"
         raise ImageError("pattern in a folder's name", shown(f"{folder}/{pattern}"), accepted, "name the folder")
-    address = roots.resolve(folder)
-    names = [name for name in list_address(address) if not name.startswith(".")]
+    names = [name for name in listed if not name.startswith(".")]
     if pattern:
-        names = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+        names = [name for name in names if fnmatch.fnmatchcase(_composed(name), _composed(pattern))]
     else:
         names = [name for name in names if name.lower().endswith(_EXTENSIONS)]
     return [roots.resolve(f"{address.rstrip('/')}/{name}") for name in sorted(names, key=_natural)]
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _natural(name: str) -> tuple[list[tuple[int, int, str]], str]:

@@ -45,11 +45,14 @@ from typing import Any, Literal, TypeAlias
 from manifests.errors import StoreError
 from manifests.faults import Fault
 from manifests.images.file_kind import kind_of
-from manifests.loading.read import from_document, from_records
+from manifests.loading.read import from_document
+from manifests.loading.read_table import from_records
+from manifests.parsing.csv_text import read_csv
 from manifests.parsing.fault_list import DocumentRefused, FaultList, shown
 from manifests.parsing.json_text import parse_json
 from manifests.parsing.nodes import Node, decode_text, from_mapping
-from manifests.parsing.records import Record, read_csv, read_parquet
+from manifests.parsing.parquet_file import read_parquet
+from manifests.parsing.records import Record
 from manifests.parsing.yaml_text import parse_yaml
 from manifests.schema.addresses import AddressError, Roots, folder_of, shown_address
 from manifests.schema.entries import Manifest
@@ -78,6 +81,7 @@ _COLUMNS = {name: "text" for name in TableRow.model_fields} | {
     "samples": "number",
     "candidates": "number",
     "seeds": "integers",
+    "prompts": "texts",
 }
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
@@ -22,6 +22,7 @@ from manifests.faults import Fault
 from manifests.images.animation import identify_frames, normalise_frames
 from manifests.images.decode import MAX_FILE_BYTES
 from manifests.images.normalise import IdentifiedImage, NormalisedImage, identify, normalise
+from manifests.notes import Note
 from manifests.schema.entries import ImageEntry, Manifest, frame_key, split_key
 from manifests.store.address import is_bucket
 from manifests.store.files import read_address
@@ -120,6 +121,17 @@ def check_images(manifest: Manifest) -> tuple[dict[str, IdentifiedImage], tuple[
         if key in errors
     ]
     return pictures, tuple(sorted(faults, key=lambda fault: fault.row or 0))
+
+
+def picture_notes(manifest: Manifest, pictures: Mapping[str, IdentifiedImage]) -> tuple[Note, ...]:
+    """Return what was done to the pictures of a manifest, by row: those that `check_images` found good."""
+    return tuple(
+        Note(text, entry.name, entry.file, entry.row)
+        for entry in sorted((*manifest.contents, *manifest.styles), key=lambda entry: entry.row or 0)
+        for key in entry.keys
+        if key in pictures
+        for text in pictures[key].notes
+    )
 
 
 def picture_fault(entry: ImageEntry, address: str, error: ManifestsError) -> Fault:

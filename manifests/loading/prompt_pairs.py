@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from manifests.errors import StoreError
 from manifests.faults import Fault
 from manifests.images.file_kind import kind_of
+from manifests.parsing.csv_text import read_csv
 from manifests.parsing.fault_list import DocumentRefused, FaultList, shown
 from manifests.parsing.nodes import Node
-from manifests.parsing.records import Record, read_csv
+from manifests.parsing.records import Record
 from manifests.parsing.row_faults import RowFaults
 from manifests.schema.addresses import shown_address
 from manifests.store.files import read_address

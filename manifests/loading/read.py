@@ -1,28 +1,28 @@
-"""The two shapes of a manifest: a document with lists (YAML, JSON, a form), and a table (CSV, Parquet)."""
+"""A manifest that is a document with lists: YAML, JSON, a form. `manifests.loading.read_table` has the other shape."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 from manifests.loading.assemble import NO_DEFAULTS, Assembly
 from manifests.loading.clips import read_clip
-from manifests.loading.side import Side, default_name, stands_for
-from manifests.parsing.fault_list import FaultList, shown
+from manifests.loading.side import Side, default_name, files_of, stands_for
+from manifests.parsing.fault_list import FaultList, glimpse, shown
 from manifests.parsing.nodes import Node
-from manifests.parsing.records import Record
+from manifests.parsing.records import suggest
 from manifests.parsing.row_faults import RowFaults
 from manifests.schema.addresses import AddressError, Roots
 from manifests.schema.entries import ImageEntry, Manifest, parts_of
-from manifests.schema.fields import MAX_PHOTOS
-from manifests.schema.rows import LISTS, DocumentRow, ImageRow, PairFields, PairRow, TableRow
+from manifests.schema.rows import LISTS, DocumentRow, ImageRow, PairFields, PairRow
 from manifests.schema.validate import read_row
 from manifests.store.address import is_bucket
 
 _HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+@\S*", re.ASCII)
+_MOST_KEYS = 200  # looked at for one that is a manifest's
 _PINNED = re.compile(r"[^@]+@[0-9a-f]{40}")
 
 
@@ -38,7 +38,14 @@ def from_document(root: Node, name: str, source: str, roots: Roots, faults: Faul
     """
     document = RowFaults(faults, root)
     if not isinstance(root.value, dict):
-        document.add("no manifest", shown(root.plain()), "a mapping with contents and styles", "see the README")
+        document.add("no manifest", glimpse(root.plain()), "a mapping with contents and styles", "see the README")
+        return None
+    names = (*DocumentRow.model_fields, *LISTS)
+    if root.value and not any(
+        key in names or suggest(key, names, "") for key in itertools.islice(root.value, _MOST_KEYS)
+    ):
+        received = f"a mapping with other keys, the first {glimpse(next(iter(root.value)))}"
+        document.add("no manifest", received, ", ".join(names), "see the README")
         return None
     said = {key: node.plain() for key, node in root.value.items() if key not in LISTS and node.value is not None}
     head = read_row(DocumentRow, said, document)
@@ -99,19 +106,19 @@ def _read_image(side: Side, faults: RowFaults) -> None:
         accepted = "a path, or a mapping with image or images"
         faults.add(f"no {side.label}", shown(values), accepted, "write - image: path", field=f"{side.label}s")
         return
-    images = values.get("images")
-    paths = [path for path in (images if isinstance(images, list) else [values.get("image")]) if isinstance(path, str)]
+    images, kind = values.get("images"), "adapter" if "adapter" in values else "image"
+    paths = [path for path in (images if isinstance(images, list) else [values.get(kind)]) if isinstance(path, str)]
     if values.get("name") is None and paths:
         values["name"] = default_name(paths[0])
     row = read_row(ImageRow, values, faults, side.label + "s")
-    addresses = side.resolve(paths, faults, f"{side.label}s.image", str(values.get("name") or ""))
+    addresses = side.resolve(paths, faults, f"{side.label}s.{kind}", str(values.get("name") or ""))
     if row is not None and addresses is not None and row.name is not None:
         said = {"word": row.word, "class_word": row.class_word}
-        entry = ImageEntry(name=row.name, images=addresses, **said, file=faults.file, row=node.row)
+        entry = ImageEntry(name=row.name, **files_of(addresses, kind), **said, file=faults.file, row=node.row)
         if side.admits(entry, faults, f"{side.label}s.name", repeats=False):
             side.keep(entry)
             return
-    side.refused.add(str(values.get("name")))
+    side.refuse(values.get("name"))
 
 
 def _read_pair(assembly: Assembly, defaults: PairFields, faults: RowFaults) -> None:
@@ -169,71 +176,3 @@ def check_settings(node: Node, path: tuple[str | int, ...], faults: RowFaults) -
         children = enumerate(node.value)
     for key, child in children:
         check_settings(child, (*path, key), faults)
-
-
-def from_records(records: Iterable[Record], name: str, source: str, roots: Roots, faults: FaultList) -> Manifest | None:
-    """Read the rows of a table; None after adding the faults where nothing usable is left. Arguments as above."""
-    rows = list(records)
-    has_pairs = any({"content", "style"} <= record.cells.keys() or _has_prompt(record.cells) for record in rows)
-    assembly = Assembly(roots, faults)
-    for record in rows:
-        _read_record(record.cells, has_pairs, assembly, RowFaults(faults, Node({}, record.row)))
-    if not has_pairs:
-        assembly.add_grid(NO_DEFAULTS)
-    return assembly.manifest({"name": name}, source)
-
-
-def _has_prompt(cells: Mapping[str, Any]) -> bool:
-    """Tell whether a row says in words what it has no picture for."""
-    return bool(cells.get("prompt") or cells.get("prompts"))
-
-
-def _read_record(record: Mapping[str, Any], has_pairs: bool, assembly: Assembly, faults: RowFaults) -> None:
-    """Add what one row of a table stands for, or its faults."""
-    cells = dict(record)
-    sides = [side for side in (assembly.contents, assembly.styles) if side.label in cells]
-    paths = {side.label: [path.strip() for path in cells[side.label].split("|")] for side in sides}
-    for label, photos in paths.items():
-        cells.setdefault(f"{label}_name", default_name(photos[0]))
-    row = read_row(TableRow, cells, faults)
-    _check_shape(sides, cells, has_pairs, faults)
-    addresses = [_photos(side, paths[side.label], cells, faults) for side in sides]
-    if row is None or not faults.are_none:
-        return
-    entries = [_entry(row, side.label, images or (), faults) for side, images in zip(sides, addresses, strict=True)]
-    for side, entry in zip(sides, entries, strict=True):
-        side.admits(entry, faults, f"{side.label}_name", repeats=True)
-    if not faults.are_none:
-        return
-    known = [side.keep(entry) for side, entry in zip(sides, entries, strict=True)]
-    if has_pairs:
-        names = {side.label: entry.name for side, entry in zip(sides, entries, strict=True)}
-        assembly.add_pair(parts_of(names.get("content")), parts_of(names.get("style")), row, NO_DEFAULTS, faults)
-    if not faults.are_none:
-        for side, entry, before in zip(sides, entries, known, strict=True):
-            side.put_back(entry.name, before)
-
-
-def _entry(row: TableRow, label: str, images: tuple[str, ...], faults: RowFaults) -> ImageEntry:
-    said = {field: getattr(row, f"{label}_{field}") for field in ("name", "word", "class_word")}
-    return ImageEntry(**said, images=images, file=faults.file, row=faults.node.row)
-
-
-def _check_shape(sides: Sequence[Side], cells: Mapping[str, Any], has_pairs: bool, faults: RowFaults) -> None:
-    """Add a fault if a row is neither a pair among pairs nor a lone content or style among such."""
-    if len(sides) < (2 if has_pairs and not _has_prompt(cells) else 1):
-        received = f"only a {sides[0].label}" if sides else "neither content nor style"
-        accepted = "content and style, or one of them with a prompt" if has_pairs else "a content or a style"
-        faults.add("half a row", received, accepted, "complete or remove the row")
-    elif not has_pairs and (extra := cells.keys() & PairFields.model_fields.keys()):
-        accepted, hint = "these fields on rows with content and style", "remove it"
-        faults.add("field of a pair on a row of the grid", ", ".join(sorted(extra)), accepted, hint)
-
-
-def _photos(side: Side, paths: Sequence[str], cells: Mapping[str, Any], faults: RowFaults) -> tuple[str, ...] | None:
-    """Return the addresses of one object's photos; None after adding what is wrong with them."""
-    if len(paths) > MAX_PHOTOS:
-        received, accepted = f"{len(paths)} photos", f"at most {MAX_PHOTOS}"
-        faults.add("too many photos", received, accepted, "leave some out", field=side.label)
-        return None
-    return side.resolve(paths, faults, side.label, str(cells[f"{side.label}_name"] or ""))

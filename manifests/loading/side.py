@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import PurePosixPath
+from typing import Any
 
 from manifests.parsing.fault_list import shown
 from manifests.parsing.row_faults import RowFaults
 from manifests.schema.addresses import AddressError, Roots
 from manifests.schema.entries import ImageEntry
+from manifests.schema.fields import MAX_NAME_CHARS
 
 TOKENS = {"content": "[c]", "style": "[s]"}
 """What stands for a side in a prompt."""
@@ -22,6 +25,11 @@ def stands_for(side: str, prompt: str | None) -> bool:
 def default_name(path: object) -> str | None:
     """Return the file name in a path or address, without extension; None where there is none."""
     return (PurePosixPath(path).stem or None) if isinstance(path, str) else None
+
+
+def files_of(addresses: tuple[str, ...], kind: str) -> dict[str, Any]:
+    """Return the fields of an `ImageEntry` that say where its pictures lie, or its adapter where that is the kind."""
+    return {"images": (), "adapter": addresses[0]} if kind == "adapter" and addresses else {"images": addresses}
 
 
 class Side:
@@ -51,9 +59,13 @@ class Side:
             try:
                 addresses.append(self.roots.resolve(path))
             except AddressError as error:
-                place = ("images", index) if has_several else ("image",)
+                place = ("images", index) if has_several else (field.rpartition(".")[2],)
                 faults.add(*error.args, at=place, field=field, item=item)
         return tuple(addresses) if len(addresses) == len(paths) else None
+
+    def refuse(self, name: object) -> None:
+        """Remember the name of a row that was refused, in the form in which pairs name it."""
+        self.refused.add(unicodedata.normalize("NFC", str(name)[: 2 * MAX_NAME_CHARS]))
 
     def admits(self, entry: ImageEntry, faults: RowFaults, field: str, *, repeats: bool) -> bool:
         """Tell whether the name of an entry is free, adding a fault if not.
@@ -69,7 +81,7 @@ class Side:
             known = self.entries[self.clips[entry.name][0]]
         if known is None:
             return True
-        same_images = (known.images, known.class_word) == (entry.images, entry.class_word)
+        same_images = all(getattr(known, name) == getattr(entry, name) for name in ("images", "adapter", "class_word"))
         if repeats and same_images and (known.word is None or entry.word in (None, known.word)):
             return True
         what = f"two words for one {self.label}" if repeats and same_images else f"two {self.label}s of one name"

@@ -24,6 +24,16 @@ def shown(value: object) -> str:
     return _REPR.repr(value)
 
 
+def glimpse(value: object, most: int = 12) -> str:
+    """Return the first characters of what cannot be read, or the kind of what is no text.
+
+    Enough to recognise a file by, and no more: it may be one that the reader of the message was never meant to see.
+    """
+    if isinstance(value, str):
+        return repr(value[:most]) + ("..." if len(value) > most else "")
+    return {dict: "a mapping", list: "a list", type(None): "nothing"}.get(type(value)) or repr(value)[:most]
+
+
 def _short(text: str) -> str:
     return printable(text)[:_LONGEST_TEXT]
 

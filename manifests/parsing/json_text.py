@@ -6,7 +6,7 @@ import json
 import re
 from bisect import bisect_right
 
-from manifests.parsing.fault_list import DocumentRefused, FaultList, shown
+from manifests.parsing.fault_list import DocumentRefused, FaultList, glimpse
 from manifests.parsing.nodes import MAX_DEPTH, MAX_DIGITS, MAX_VALUES, Node
 
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -46,7 +46,7 @@ class _JsonBuilder:
         return space.end() if space else at
 
     def _malformed(self, at: int, accepted: str) -> DocumentRefused:
-        received = shown(self._text[at : at + 20]) if at < len(self._text) else "the end of the text"
+        received = glimpse(self._text[at : at + 13]) if at < len(self._text) else "the end of the text"
         return self._faults.refuse(
             "not well-formed JSON", received, accepted, "correct the text there", row=self._row(at)
         )

@@ -17,6 +17,8 @@ MAX_VALUES = 3_000_000
 MAX_DIGITS = 40
 """Digits of an integer; a longer one stays text, which no field takes for a number."""
 
+_HEAD_CHARS = 4096  # in which zero bytes tell what is no text
+
 Scalar: TypeAlias = "str | int | float | bool | None"
 
 
@@ -59,16 +61,22 @@ def decode_text(data: bytes, faults: FaultList, errors: str = "strict") -> str:
     """Return the text of a manifest, without byte order mark.
 
     Raises:
-        DocumentRefused: It is not UTF-8 (unless `errors` says what to do then), or there is no text at all.
+        DocumentRefused: It is neither UTF-8 (unless `errors` says what to do then) nor UTF-16 with its byte order mark,
+            or there is no text at all.
     """
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise faults.refuse("not UTF-8", "UTF-16 text", "UTF-8", "save the file as UTF-8")
+    is_wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))  # Excel's "Unicode text"
     try:
-        text = data.decode("utf-8-sig", errors)
+        text = data.decode("utf-16") if is_wide else data.decode("utf-8-sig", errors)
     except UnicodeDecodeError as error:
+        if is_wide:
+            received = f"UTF-16 that breaks off at byte {error.start:,}"
+            raise faults.refuse("not UTF-8", received, "UTF-8", "save the file as UTF-8") from error
         row = data.count(b"\n", 0, error.start) + 1
         received = f"the byte {data[error.start]:#04x}, {chr(data[error.start])!r} in Latin-1"
         raise faults.refuse("not UTF-8", received, "UTF-8", "save the file as UTF-8", row=row) from error
+    if "\0" in text[:_HEAD_CHARS]:
+        received, hint = "zero bytes, as in UTF-16 without a mark or UTF-32", "save the file as UTF-8"
+        raise faults.refuse("not UTF-8", received, "UTF-8", hint)
     if not text.strip():
         raise faults.refuse("empty manifest", f"{len(data)} bytes without text", "a manifest", "see `blora validate`")
     return text

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from manifests.parsing.fault_list import DocumentRefused, FaultList, shown
+from manifests.parsing.fault_list import DocumentRefused, FaultList, glimpse, shown
 from manifests.parsing.nodes import MAX_DEPTH, MAX_DIGITS, MAX_VALUES, Node, Scalar
 
 MAX_ALIASED_VALUES = 1_000_000
@@ -102,7 +102,12 @@ class _YamlBuilder:
 
     def _check_tag(self, tag: str | None, row: int) -> None:
         if tag not in (None, "!", *_PLAIN_TAGS):
-            raise self._refuse("YAML tag not accepted", shown(tag), "plain texts, numbers, lists and mappings", row)
+            raise self._refuse(
+                "YAML tag not accepted",
+                glimpse((tag or "").replace(_TAG, "!!"), 16),
+                "plain texts, numbers, lists and mappings",
+                row,
+            )
 
     def _scalar(self, event: Any, row: int) -> None:
         self._check_tag(event.tag, row)
@@ -115,7 +120,7 @@ class _YamlBuilder:
 
     def _alias(self, name: str, row: int) -> None:
         if name not in self._anchors:
-            raise self._refuse("YAML alias of nothing before it", f"*{shown(name)}", "an anchor written before", row)
+            raise self._refuse("YAML alias of nothing before it", f"*{glimpse(name)}", "an anchor written before", row)
         node, size = self._anchors[name]
         self._aliased += size
         if self._aliased > MAX_ALIASED_VALUES:
@@ -157,7 +162,7 @@ class _YamlBuilder:
         if is_merge:
             sources = node.value if isinstance(node.value, list) else [node]
             if not all(isinstance(source.value, dict) for source in sources):
-                raise self._refuse("merge key << of no mapping", shown(node.plain()), "an alias of a mapping", row)
+                raise self._refuse("merge key << of no mapping", glimpse(node.plain()), "an alias of a mapping", row)
             top.merged.extend(sources)
         elif text in top.fields:
             top.repeated.append((text, row))

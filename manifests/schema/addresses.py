@@ -6,6 +6,7 @@
 | an absolute path, an s3:// address | taken as it is |
 | `~` at the beginning | the home folder of whoever runs this; in a bucket's manifest a name like any other |
 | anything whose real place, after `..` and symbolic links, is below no root | refused, the roots named |
+| a name with accents in the other of Unicode's two spellings | the file that there is (`manifests.store.files`) |
 | another scheme (https://, file://, data:, ...) | refused |
 | credentials in an address | refused, and never repeated in a message |
 | two slashes in a row, in a bucket | refused: there they are another object than one slash |
@@ -25,6 +26,7 @@ from collections.abc import Sequence
 from manifests.errors import ManifestsError
 from manifests.parsing.fault_list import shown
 from manifests.store.address import bucket_and_key, bucket_fault, is_bucket, key_fault, local_path
+from manifests.store.files import as_spelled
 
 MAX_ADDRESS_CHARS = 1024
 """Characters of one path or address; object keys may have 1024 bytes."""
@@ -93,7 +95,7 @@ class Roots:
         _check_characters(text)
         if not _SCHEME.match(text):
             if text.startswith("/") or not is_bucket(base):
-                return os.path.realpath(os.path.join(base, local_path(text)))
+                return os.path.realpath(as_spelled(os.path.join(base, local_path(text))))
             text = f"{base}/{text}"
         split = bucket_and_key(text)
         if split is None:

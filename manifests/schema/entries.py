@@ -24,10 +24,11 @@ class FrameOf(_EntryModel):
 
 
 class ImageEntry(_EntryModel):
-    """A content or a style."""
+    """A content or a style: pictures to train an adapter on, or a finished adapter."""
 
     name: str = Field(description="unique among the contents, or among the styles")
     images: tuple[str, ...] = Field(description="absolute paths or s3:// addresses of one object or look")
+    adapter: str | None = Field(default=None, description="the same of a finished adapter, in place of images")
     word: str | None = Field(default=None, description="what the picture shows, in a word or two")
     class_word: str | None = Field(default=None, description="what kind of thing it is; part of its training's prompt")
     frame: FrameOf | None = Field(default=None, description="which frame of which clip it is; None: of none")

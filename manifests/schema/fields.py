@@ -37,6 +37,7 @@ MAX_STEPS = 100
 MAX_STRENGTH = 10.0
 """The dial's end; 1 is as trained, and pictures fall apart well below this."""
 
+_GREATEST_EXACT = 2.0**53
 _LONGEST_TEXT = 2 * MAX_PROMPT_CHARS  # characters before runs of spaces become one
 
 
@@ -57,12 +58,21 @@ def number(value: object) -> object:
     return value
 
 
+def whole(value: object) -> object:
+    """Refuse what is no number, and doubles (256.0, as tables with gaps have them) too great to be exact."""
+    if isinstance(value, float) and abs(value) > _GREATEST_EXACT:
+        raise ValueError("a double beyond 2^53, whose last digits are lost: write it as an integer or a text")
+    return number(value)
+
+
 def several(value: object) -> object:
-    """Read "0|1|2" (also with commas or spaces) and a single number as a list."""
+    """Read "0|1|2" (also with commas or spaces), "[0, 1]" as pandas and DuckDB write it, and a number as a list."""
     if isinstance(value, str):
         if len(value) > MAX_SEEDS * 30:
             raise ValueError(f"a text of {len(value):,} characters")
-        return [part for part in re.split(r"[|,\s]+", value) if part]
+        inner = value.strip()
+        inner = inner[1:-1] if inner.startswith("[") and inner.endswith("]") else inner
+        return [part for part in re.split(r"[|,\s]+", inner) if part]
     return value if isinstance(value, list | tuple) else [value]
 
 
@@ -83,7 +93,7 @@ Name = Annotated[Text, Field(min_length=1, max_length=MAX_NAME_CHARS)]
 Prompt = Annotated[Text, Field(max_length=MAX_PROMPT_CHARS)]
 Strength = Annotated[float, BeforeValidator(number), Field(ge=0, le=MAX_STRENGTH, allow_inf_nan=False)]
 Amount = Annotated[float, BeforeValidator(number), Field(ge=0, le=1, allow_inf_nan=False)]
-Seed = Annotated[int, BeforeValidator(number), Field(ge=0, lt=2**63)]
+Seed = Annotated[int, BeforeValidator(whole), Field(ge=0, lt=2**63)]
 Strengths = Annotated[tuple[Strength, ...], Field(min_length=1, max_length=MAX_STEPS)]
 
 

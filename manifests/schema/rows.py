@@ -36,6 +36,7 @@ _A_PROMPT = f"a text of at most {MAX_PROMPT_CHARS} characters"
 _A_STRENGTH = f"a finite number from 0 to {MAX_STRENGTH:g}; 1 is as trained"
 _PROMPTS = f"1 to {MAX_PROMPTS} distinct prompts, one pair each; in a table separated by |"
 _A_PATH = "the path or s3:// address of a picture"
+_AN_ADAPTER = "the path or s3:// address of a finished B-LoRA (.safetensors), in place of a picture"
 
 _A_CLIP = "a folder, a pattern such as walk/*.png, or an animated GIF, WebP or APNG"
 
@@ -182,6 +183,7 @@ class ImageRow(_RowModel):
         max_length=MAX_PHOTOS,
         description=f"1 to {MAX_PHOTOS} paths or addresses of one object",
     )
+    adapter: str | None = Field(default=None, description=_AN_ADAPTER)
     name: Name | None = Field(default=None, description=_A_NAME)
     word: Name | None = Field(default=None, description=_A_NAME)
     class_word: Name | None = Field(default=None, description=_A_CLASS)
@@ -198,8 +200,8 @@ class ImageRow(_RowModel):
 
     @model_validator(mode="after")
     def _one_of(self) -> ImageRow:
-        if sum(value is not None for value in (self.image, self.images, self.frames)) != 1:
-            raise ValueError("a row needs one of image, images (several of one object) and frames (of a clip)")
+        if sum(value is not None for value in (self.image, self.images, self.frames, self.adapter)) != 1:
+            raise ValueError("a row needs one of image, images (several of one object), frames (of a clip) and adapter")
         for name in ("every", "limit", "frames_per_second"):
             if self.frames is None and getattr(self, name) is not None:
                 raise ValueError(f"{name} without frames")
@@ -211,6 +213,8 @@ class TableRow(PairFields):
 
     content: str | None = Field(default=None, description=f"{_A_PATH}; several of one object separated by |")
     style: str | None = Field(default=None, description=f"{_A_PATH}; several of one object separated by |")
+    content_adapter: str | None = Field(default=None, description=_AN_ADAPTER)
+    style_adapter: str | None = Field(default=None, description=_AN_ADAPTER)
     content_name: Name | None = Field(default=None, description=_A_NAME)
     style_name: Name | None = Field(default=None, description=_A_NAME)
     content_word: Name | None = Field(default=None, description=_A_NAME)
@@ -223,12 +227,17 @@ class TableRow(PairFields):
         for side in ("content", "style"):
             if (getattr(self, side) or "").startswith("{"):
                 raise ValueError(f"a mix in a table: {side}s are mixed by weight in YAML and JSON only")
+            if getattr(self, side) is not None and getattr(self, f"{side}_adapter") is not None:
+                raise ValueError(f"{side} and {side}_adapter together: keep one of them")
             about = {f"{side}_name", f"{side}_word", f"{side}_class_word"}
-            if getattr(self, side) is None and (said := sorted(self.model_fields_set & about)):
+            if not self._has(side) and (said := sorted(self.model_fields_set & about)):
                 raise ValueError(f"{said[0]} without {side}")
         if self.all_prompts() is not None:
-            _check_sides(self, self.content is not None, self.style is not None)
+            _check_sides(self, self._has("content"), self._has("style"))
         return self
+
+    def _has(self, side: str) -> bool:
+        return getattr(self, side) is not None or getattr(self, f"{side}_adapter") is not None
 
 
 class DocumentRow(PairFields):

@@ -10,12 +10,16 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from manifests.errors import counted
 from manifests.parsing.fault_list import shown
 from manifests.parsing.records import suggest
 from manifests.parsing.row_faults import RowFaults
 from manifests.schema.rows import LISTS, DocumentRow, Sweep
 
 _Model = TypeVar("_Model", bound=BaseModel)
+
+_MAX_KEYS = 200  # of one row; looking for what each unknown one may have meant takes time
+_DECIMAL_COMMA = re.compile(r"[-+]?\d{1,20},\d{1,20}")
 
 _NESTED = ("content", "style", "sweep")
 """Fields that may hold a mapping; the settings are checked elsewhere."""
@@ -34,6 +38,10 @@ def read_row(model: type[_Model], values: Mapping[str, Any], faults: RowFaults, 
     for name in _NESTED:
         if faults.node.find((name,)) is not faults.node:
             faults.add_repeated((name,), list_name)
+    if len(values) > _MAX_KEYS:
+        received, accepted = counted(len(values), "key"), ", ".join(model.model_fields)
+        faults.add("too many keys", received, accepted, "remove the others", field=list_name)
+        return None
     try:
         result = model.model_validate(values)
     except ValidationError as error:
@@ -61,6 +69,8 @@ def _add_fault(detail: ErrorDetails, model: type[BaseModel], faults: RowFaults, 
         what = "number is not finite"
     elif not path:
         received, hint = "", "correct the row"
+    elif detail["type"] in ("float_parsing", "int_parsing") and _DECIMAL_COMMA.fullmatch(str(detail["input"])):
+        what, hint = "decimal comma", f"write {str(detail['input']).replace(',', '.')}"
     elif detail["type"] == "string_type" and not isinstance(detail["input"], list | dict):
         hint = 'put it in "quotes"'
     elif detail["type"] == "literal_error" and isinstance(detail["input"], str):

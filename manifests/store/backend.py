@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 @dataclass(frozen=True)
@@ -15,11 +15,27 @@ class Entry:
         size: Its size in bytes.
         modified: When it was last written (UTC), by the clock of the disk or server.
         version: Another one once it was written anew with other content; servers tell times by the second only.
+        problem: Why it cannot be read, such as a link that leads elsewhere; empty for an object.
     """
 
     size: int
     modified: datetime.datetime
     version: str
+    problem: str = ""
+
+
+class Version(NamedTuple):
+    """An object as it was read.
+
+    Attributes:
+        data: The object.
+        token: Of this version of it.
+        age_seconds: Since it was written, by the clock of the disk or server alone; None where that clock is wrong.
+    """
+
+    data: bytes
+    token: str
+    age_seconds: float | None
 
 
 class Backend(Protocol):
@@ -48,10 +64,10 @@ class Backend(Protocol):
         """Remove the object if there is one."""
 
     def list(self, prefix: str) -> dict[str, Entry]:
-        """Return every object below a folder ("" or "name/"), in the order of the keys."""
+        """Return every object below a folder ("" or "name/") in the order of the keys, and what has a `problem`."""
 
-    def read_version(self, key: str) -> tuple[bytes, str] | None:
-        """Return the object and a token of this version of it; None if there is no object."""
+    def read_version(self, key: str) -> Version | None:
+        """Return the object as it is; None if there is no object."""
 
     def swap(self, key: str, data: bytes, version: str | None) -> str | None:
         """Write the object only if it still is that version (None: only if there is none).

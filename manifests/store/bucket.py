@@ -17,6 +17,7 @@ import datetime
 import os
 import secrets
 from collections.abc import Callable
+from email.utils import parsedate_to_datetime
 from typing import Any, Final, TypeVar
 
 from aiobotocore.session import AioSession
@@ -25,7 +26,7 @@ from s3fs import S3FileSystem
 
 from manifests.errors import Missing, PermanentStoreError, StoreError
 from manifests.store.address import SOURCES, check_environment
-from manifests.store.backend import Entry, is_visible
+from manifests.store.backend import Entry, Version, is_visible
 from manifests.store.retries import PreconditionFailed, retrying
 
 T = TypeVar("T")
@@ -119,7 +120,7 @@ class Bucket:
 
         return self._run(f"{what} {self._address(key)}", call)
 
-    def _get(self, key: str, max_bytes: int | None) -> tuple[bytes, str]:
+    def _get(self, key: str, max_bytes: int | None) -> tuple[bytes, Any]:
         def get(filesystem: S3FileSystem) -> tuple[bytes | None, Any]:
             answer = filesystem.call_s3("get_object", Bucket=self._bucket, Key=self._prefix + key)
             return sync(filesystem.loop, _read_body, answer, max_bytes), answer
@@ -128,7 +129,7 @@ class Bucket:
         if data is None:
             received = f"{answer['ContentLength']} bytes"
             raise PermanentStoreError(f"read {self._address(key)}", received, f"at most {max_bytes} bytes")
-        return data, answer["ETag"]
+        return data, answer
 
     def read(self, key: str, max_bytes: int | None) -> bytes:
         """See `Backend.read`."""
@@ -199,12 +200,15 @@ class Bucket:
 
         return self._run(f"list {self._address(prefix)}", ask)
 
-    def read_version(self, key: str) -> tuple[bytes, str] | None:
-        """See `Backend.read_version`; the token is the ETag."""
+    def read_version(self, key: str) -> Version | None:
+        """See `Backend.read_version`; the token is the ETag, and both times are the server's."""
         try:
-            return self._get(key, None)
+            data, answer = self._get(key, None)
         except Missing:
             return None
+        said = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+        age = (parsedate_to_datetime(said) - answer["LastModified"]).total_seconds() if said else None
+        return Version(data, answer["ETag"], age)
 
     def swap(self, key: str, data: bytes, version: str | None) -> str | None:
         """See `Backend.swap`."""
@@ -215,7 +219,7 @@ class Bucket:
             return None
         except PreconditionFailed:
             current = self.read_version(key)
-            return current[1] if current is not None and current[0] == data else None
+            return current.token if current is not None and current.data == data else None
 
     def _put_if(self, key: str, data: bytes, version: str | None) -> str:
         condition = {"IfNoneMatch": "*"} if version is None else {"IfMatch": version}

@@ -3,6 +3,9 @@
 A hard link fails where the name is taken, which makes "create" atomic; a rename replaces, which makes "replace" atomic.
 Temporary names and lock files start with a dot and are never listed. For processes on one machine, and on network file
 systems that have hard links and pass on `flock`.
+
+A top folder (`samples`, say) may be a link to another disk. Below it, links are followed to files within the store and
+to nothing else: who may drop files into an inbox must not have others read with the rights of whoever works it off.
 """
 
 from __future__ import annotations
@@ -14,14 +17,17 @@ import hashlib
 import os
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from manifests.errors import Missing, PermanentStoreError
-from manifests.store.backend import Entry, is_visible
+from manifests.store.backend import Entry, Version, is_visible
 from manifests.store.retries import retrying
 
 _LOCK_NAME = ".lock"
+_LEADS_OUT = "a link that leads out of the store"
+_NO_LINK, _COPY = "a file, or a link to one in the store", "put the file itself there"
 
 
 def read_file(path: Path, max_bytes: int | None) -> bytes:
@@ -121,20 +127,47 @@ class Folder:
         self._path = path.absolute()
         if retrying(f"open {self._path}", lambda: self._path.exists() and not self._path.is_dir()):
             raise PermanentStoreError(f"open {self._path}", "a file", "a folder, or a name that is still free")
+        self._real = os.path.realpath(self._path)
 
     @property
     def root(self) -> str:
         """The absolute path."""
         return str(self._path)
 
+    def _file(self, key: str) -> Path:
+        """Return the path of an object that is to be looked at.
+
+        Raises:
+            PermanentStoreError: It, or a folder above it, is a link that leads out of the store.
+        """
+        path = self._path / key
+        if self._leads_out(key):
+            raise PermanentStoreError(f"read {path}", _LEADS_OUT, _NO_LINK, _COPY)
+        return path
+
+    def _new_file(self, key: str) -> Path:
+        """Return the path of an object that is to be written or removed; raises as `_file` does, for its folder."""
+        folder = key.rpartition("/")[0]
+        if folder and self._leads_out(folder):
+            raise PermanentStoreError(f"write {self._path / key}", f"a folder that is {_LEADS_OUT}", _NO_LINK, _COPY)
+        return self._path / key
+
+    def _leads_out(self, key: str) -> bool:
+        real = os.path.realpath(self._path / key)
+        if real == f"{self._real}/{key}":  # no link on the way, as nearly always
+            return False
+        top = self._path / key.partition("/")[0]
+        bases = [os.path.realpath(self._path), *([os.path.realpath(top)] if "/" in key or top.is_dir() else [])]
+        return not any(real == base or real.startswith(base.rstrip("/") + "/") for base in bases)
+
     def read(self, key: str, max_bytes: int | None) -> bytes:
         """See `Backend.read`."""
-        path = self._path / key
+        path = self._file(key)
         return retrying(f"read {path}", lambda: read_file(path, max_bytes))
 
     def exists(self, key: str) -> bool:
         """See `Backend.exists`."""
-        path = self._path / key
+        path = self._file(key)
         try:
             return retrying(f"look for {path}", lambda: stat.S_ISREG(path.stat().st_mode))
         except Missing:
@@ -142,7 +175,7 @@ class Folder:
 
     def create(self, key: str, data: bytes) -> bool:
         """See `Backend.create`."""
-        path = self._path / key
+        path = self._new_file(key)
 
         def link() -> bool:
             with _temporary(path, data) as temporary:
@@ -157,59 +190,80 @@ class Folder:
 
     def replace(self, key: str, data: bytes) -> None:
         """See `Backend.replace`."""
-        path = self._path / key
+        path = self._new_file(key)
         retrying(f"write {path}", lambda: _replace(path, data))
 
     def delete(self, key: str) -> None:
         """See `Backend.delete`."""
-        path = self._path / key
+        path = self._new_file(key)
         with contextlib.suppress(Missing):
             retrying(f"delete {path}", path.unlink)
 
     def list(self, prefix: str) -> dict[str, Entry]:
         """See `Backend.list`."""
         start = self._path / prefix
-        return retrying(f"list {start}", lambda: dict(sorted(_walk(str(start), prefix))))
+        if prefix and self._leads_out(prefix.rstrip("/")):
+            raise PermanentStoreError(f"list {start}", _LEADS_OUT, _NO_LINK, _COPY)
+        return retrying(f"list {start}", lambda: dict(sorted(self._walk(str(start), prefix))))
 
-    def read_version(self, key: str) -> tuple[bytes, str] | None:
+    def read_version(self, key: str) -> Version | None:
         """See `Backend.read_version`; the token is a hash of the content, which leases never repeat."""
         try:
             data = self.read(key, None)
+            age_seconds = time.time() - retrying(f"look for {self._path / key}", (self._path / key).stat).st_mtime
         except Missing:
             return None
-        return data, hashlib.sha256(data).hexdigest()
+        return Version(data, hashlib.sha256(data).hexdigest(), age_seconds if age_seconds >= 0 else None)
 
     def swap(self, key: str, data: bytes, version: str | None) -> str | None:
         """See `Backend.swap`; all swaps in one folder go through its lock."""
-        path = self._path / key
+        path = self._new_file(key)
 
         def compare_and_write() -> str | None:
             with _locked(path.parent):
                 current = self.read_version(key)
-                if (None if current is None else current[1]) != version:
+                if (None if current is None else current.token) != version:
                     return None
                 _replace(path, data)
             return hashlib.sha256(data).hexdigest()
 
         return retrying(f"write {path}", compare_and_write)
 
+    def _walk(self, folder: str, prefix: str) -> Iterator[tuple[str, Entry]]:
+        """Yield what is below a folder, its keys beginning with `prefix`; fail rather than be silently short."""
+        try:
+            listing = os.scandir(folder)
+        except (FileNotFoundError, NotADirectoryError):  # there is none, or none any more
+            return
+        with listing:
+            for entry in listing:
+                key = f"{prefix}{entry.name}"
+                if not is_visible(entry.name):
+                    continue
+                if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and not prefix and _is_folder(entry)):
+                    yield from self._walk(entry.path, f"{key}/")
+                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    problem = self._problem(key, entry) if entry.is_symlink() else ""
+                    about = entry.stat(follow_symlinks=not problem)
+                    if problem or stat.S_ISREG(about.st_mode):
+                        modified = datetime.datetime.fromtimestamp(about.st_mtime, datetime.UTC)
+                        yield key, Entry(about.st_size, modified, f"{about.st_mtime_ns}-{about.st_ino}", problem)
 
-def _walk(folder: str, prefix: str) -> Iterator[tuple[str, Entry]]:
-    """Yield what is below a folder, its keys beginning with `prefix`; fail rather than be silently short."""
+    def _problem(self, key: str, link: os.DirEntry[str]) -> str:
+        """Return why a link is not followed; empty if it is."""
+        try:
+            about = link.stat()
+        except OSError:
+            return "a link that leads nowhere"
+        if self._leads_out(key):
+            return _LEADS_OUT
+        return "a link to a folder" if stat.S_ISDIR(about.st_mode) else ""
+
+
+def _is_folder(link: os.DirEntry[str]) -> bool:
+    """Return whether a link leads to a folder; one in a circle leads nowhere."""
     try:
-        listing = os.scandir(folder)
-    except (FileNotFoundError, NotADirectoryError):  # there is none, or none any more
-        return
-    with listing:
-        for entry in listing:
-            key = f"{prefix}{entry.name}"
-            if not is_visible(entry.name):
-                continue
-            if entry.is_dir():  # also by a link: a store may have its samples on another disk
-                yield from _walk(entry.path, f"{key}/")
-                continue
-            with contextlib.suppress(FileNotFoundError):
-                about = entry.stat()
-                if stat.S_ISREG(about.st_mode):
-                    modified = datetime.datetime.fromtimestamp(about.st_mtime, datetime.UTC)
-                    yield key, Entry(about.st_size, modified, f"{about.st_mtime_ns}-{about.st_ino}")
+        return link.is_dir()
+    except OSError:
+        return False

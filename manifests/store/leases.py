@@ -10,6 +10,10 @@ Clocks: the end is written by the holder's clock and read by the clock of whoeve
 agree within a third of the lease's duration (NTP keeps them within milliseconds). `keep_alive` renews after a third, so
 a lease that is alive always has two thirds left. Should clocks differ more, or a holder sleep past its end, then two
 machines may train one adapter: that wastes time, and harms nothing, for results are written once.
+
+Whatever end is written, a lease that nobody renews binds for its length at most: from when a watcher first saw it as it
+is, by a clock of its own that nobody sets (`Sightings`), and where its end is none that an agreeing clock could have
+written, from when it was written by the store's own clock. A holder that is alive changes it three times as often.
 """
 
 from __future__ import annotations
@@ -23,15 +27,23 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from time import monotonic
 
 from manifests.errors import StoreError
-from manifests.store.backend import Backend
+from manifests.store.backend import Backend, Version
 
 log = logging.getLogger("manifests")
 
 
-def _record(holder: str, nonce: str, expires_at: float) -> bytes:
-    return json.dumps({"holder": holder, "nonce": nonce, "expires_at": expires_at}).encode()
+LONGEST_SECONDS = 3600.0
+"""For how long a lease binds without a renewal, whatever length it says; most are renewed every minute or so."""
+
+_AGREEING = 4 / 3  # of its length: more than that is left of no lease whose holder's clock agrees
+
+
+def _record(holder: str, nonce: str, expires_at: float, seconds: float) -> bytes:
+    body = {"holder": holder, "nonce": nonce, "expires_at": expires_at, "seconds": seconds}
+    return json.dumps(body).encode()
 
 
 def _nonce_of(record: bytes) -> str | None:
@@ -42,13 +54,19 @@ def _nonce_of(record: bytes) -> str | None:
         return None
 
 
-def _has_lapsed(record: bytes, now: float) -> bool:
-    """Return whether a lease is over; a record that cannot be read binds nobody."""
-    try:
-        expires_at = float(json.loads(record)["expires_at"])
-    except (ValueError, TypeError, KeyError):
-        return True
-    return not math.isfinite(expires_at) or expires_at <= now
+class Sightings:
+    """Since when one watcher has seen each lease as it is, by a clock that nobody sets. Safe in threads."""
+
+    def __init__(self) -> None:
+        """Nothing has been seen yet."""
+        self._first: dict[str, tuple[str, float]] = {}
+
+    def seconds(self, key: str, token: str) -> float:
+        """Return for how long this version of a lease has been seen; 0 for the first time."""
+        now, first = monotonic(), self._first.get(key)
+        if first is None or first[0] != token:
+            self._first[key] = first = (token, now)
+        return now - first[1]
 
 
 class Lease:
@@ -111,7 +129,7 @@ class Lease:
     def _write(self, expires_at: float) -> bool:
         if self._version is None:
             return False
-        record = _record(self.holder, self.nonce, expires_at)
+        record = _record(self.holder, self.nonce, expires_at, self.ttl_seconds)
         version = self._backend.swap(self.key, record, self._version)
         if version is None and (own := self._own_version()) is not None:
             version = self._backend.swap(self.key, record, own)
@@ -124,7 +142,7 @@ class Lease:
     def _own_version(self) -> str | None:
         """The version that is there, if this holding wrote it: by a write whose answer was lost."""
         current = self._backend.read_version(self.key)
-        return current[1] if current is not None and _nonce_of(current[0]) == self.nonce else None
+        return current.token if current is not None and _nonce_of(current.data) == self.nonce else None
 
     @contextlib.contextmanager
     def keep_alive(self) -> Iterator[Lease]:
@@ -159,40 +177,68 @@ class Held:
     Attributes:
         holder: Who has or had it.
         expires_at: When it ends or ended, in seconds since 1970 by the holder's clock; 0 once released.
+        ends_at: The same by this machine's clock, unless it is renewed: never later than its length from now.
     """
 
     holder: str
     expires_at: float
+    ends_at: float
 
     @property
     def is_live(self) -> bool:
         """Whether it binds others, by this machine's clock."""
-        return self.expires_at > time.time()
+        return self.ends_at > time.time()
 
 
-def look(backend: Backend, key: str) -> Held | None:
-    """Return who holds or held a lease; None where nobody ever did, or the record cannot be read."""
-    current = backend.read_version(key)
-    if current is None:
-        return None
+def _held(version: Version, seen_seconds: float, usual_seconds: float) -> Held | None:
+    """Return what a record says; None where it cannot be read, and so binds nobody."""
     try:
-        record = json.loads(current[0])
-        return Held(str(record["holder"]), float(record["expires_at"]))
-    except (ValueError, TypeError, KeyError):
+        record = json.loads(version.data)
+        holder, expires_at = str(record["holder"]), float(record["expires_at"])
+        said = float(record.get("seconds", usual_seconds))
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
+    if not math.isfinite(expires_at):
+        return None
+    now, length = time.time(), min(said if said > 0 else usual_seconds, LONGEST_SECONDS)
+    left = min(expires_at - now, length - seen_seconds)
+    if expires_at - now > _AGREEING * length and version.age_seconds is not None:
+        left = min(left, length - version.age_seconds)
+    return Held(holder, expires_at, min(expires_at, now + left))
 
 
-def acquire(backend: Backend, key: str, holder: str, ttl_seconds: float) -> Lease | None:
+def look(backend: Backend, sightings: Sightings, key: str, usual_seconds: float) -> Held | None:
+    """Return who holds or held a lease; see `Store.look_at_lease`."""
+    current = backend.read_version(key)
+    return None if current is None else _held(current, sightings.seconds(key, current.token), usual_seconds)
+
+
+def acquire(backend: Backend, sightings: Sightings, key: str, holder: str, ttl_seconds: float) -> Lease | None:
     """Take a lease that is free or has lapsed; see `Store.acquire_lease`."""
     if not ttl_seconds > 0 or not math.isfinite(ttl_seconds):
         raise ValueError(f"ttl_seconds of lease {key}: received {ttl_seconds}; accepted a number above 0")
     nonce = secrets.token_hex(8)
     expires_at = time.time() + ttl_seconds
-    record = _record(holder, nonce, expires_at)
+    record = _record(holder, nonce, expires_at, ttl_seconds)
     version = backend.swap(key, record, None)
     if version is None:
         current = backend.read_version(key)
-        if current is None or not _has_lapsed(current[0], time.time()):
+        if current is None:
             return None
-        version = backend.swap(key, record, current[1])
+        held = _held(current, sightings.seconds(key, current.token), ttl_seconds)
+        if held is not None and held.is_live:
+            return None
+        version = backend.swap(key, record, current.token)
     return None if version is None else Lease(backend, key, holder, nonce, ttl_seconds, expires_at, version)
+
+
+def break_off(backend: Backend, sightings: Sightings, key: str) -> Held | None:
+    """Free a lease whoever holds it; see `Store.break_lease`."""
+    while (current := backend.read_version(key)) is not None:
+        held = _held(current, sightings.seconds(key, current.token), LONGEST_SECONDS)
+        if held is None or not held.is_live:
+            return None
+        # With another nonce: the holder must not take it for its own record.
+        if backend.swap(key, _record(held.holder, secrets.token_hex(8), 0.0, 0.0), current.token) is not None:
+            return held
+    return None

@@ -12,16 +12,74 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
 
 from manifests import layout
+from manifests.errors import Damaged, TableError, printable_name
 from manifests.ids import Json
 from manifests.store.store import Store
 from manifests.tables.columns import TableFile, TableFolder
 from manifests.tables.parquet import from_parquet_bytes, to_parquet_bytes, to_table
+
+REMEDY = "put it back from a copy, or delete it and run the run's manifest again: what is whole is not made again"
+"""What to do about an object without which a run cannot be understood."""
+
+
+@contextmanager
+def damage_told(store: Store, key: str, hint: str = REMEDY) -> Iterator[None]:
+    """Take whatever goes wrong while the bytes of an object are understood for damage of that object.
+
+    Reading from the store stands before the block: that a store does not answer is no damage.
+
+    Args:
+        store: the store.
+        key: the object.
+        hint: what to do about it.
+
+    Raises:
+        Damaged: the block could not make anything of it.
+    """
+    try:
+        yield
+    except (TableError, pa.ArrowException, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        newer = isinstance(error, TableError) and error.hint.startswith("upgrade")
+        what = f"{store.root}/{printable_name(key)} is damaged"
+        if newer:
+            what = f"{store.root}/{printable_name(key)} is of a newer version"
+        raise Damaged(what, _reason(error), hint="upgrade this package" if newer else hint) from error
+
+
+def _reason(error: Exception) -> str:
+    """Say in a few words what is wrong with an object."""
+    if isinstance(error, TableError):
+        text = f"{error.what}: {error.received}"
+    elif isinstance(error, KeyError):
+        text = f"nothing under {error}"
+    elif isinstance(error, RecursionError):
+        text = "values nested too deeply"
+    else:
+        text = str(error)
+    text = " ".join(text.split())
+    return text if len(text) <= 160 else f"{text[:157]}..."
+
+
+def json_mapping(data: bytes) -> dict[str, Any]:
+    """Return the mapping that a JSON file holds.
+
+    Raises:
+        ValueError: It is empty, no JSON or no mapping.
+        RecursionError: It is nested too deeply.
+    """
+    if not data.strip():
+        raise ValueError("an empty file")
+    body = json.loads(data)
+    if not isinstance(body, dict):
+        raise ValueError(f"a {type(body).__name__} where a mapping is expected")
+    return body
 
 
 class RunFolder:
@@ -53,29 +111,33 @@ class RunFolder:
 
         Raises:
             Missing: It has not been written.
-            TableError: What is there is not this table, or of a newer version.
+            Damaged: What is there is not this table, or of a newer version.
             StoreError: It cannot be read.
         """
-        return from_parquet_bytes(self.store.read(self.key(file.name)), file.schema)
+        data = self.store.read(self.key(file.name))
+        with damage_told(self.store, self.key(file.name)):
+            return from_parquet_bytes(data, file.schema)
 
-    def find(self, file: TableFile) -> pa.Table | None:
-        """Return a table; None where it has not been written.
+    def find(self, file: TableFile, hint: str = REMEDY) -> pa.Table | None:
+        """Return a table; None where it has not been written. `hint` says what to do about a damaged one.
 
         Raises:
-            TableError: What is there is not this table, or of a newer version.
+            Damaged: What is there is not this table, or of a newer version.
             StoreError: It cannot be read.
         """
-        data = self.store.find(self.key(file.name))
-        return None if data is None else from_parquet_bytes(data, file.schema)
+        if (data := self.store.find(self.key(file.name))) is None:
+            return None
+        with damage_told(self.store, self.key(file.name), hint):
+            return from_parquet_bytes(data, file.schema)
 
-    def rows(self, file: TableFile) -> list[dict[str, Any]]:
-        """Return the rows of a table; none where it has not been written.
+    def rows(self, file: TableFile, hint: str = REMEDY) -> list[dict[str, Any]]:
+        """Return the rows of a table; none where it has not been written. `hint` is that of `find`.
 
         Raises:
-            TableError: What is there is not this table, or of a newer version.
+            Damaged: What is there is not this table, or of a newer version.
             StoreError: It cannot be read.
         """
-        table = self.find(file)
+        table = self.find(file, hint)
         return [] if table is None else table.to_pylist()
 
     def files(self, folder: TableFolder) -> list[TableFile]:
@@ -119,18 +181,24 @@ class RunFolder:
 
         Raises:
             Missing: It has not been written.
+            Damaged: It is no JSON.
             StoreError: It cannot be read.
         """
-        return json.loads(self.store.read(self.key(name)))
+        data = self.store.read(self.key(name))
+        with damage_told(self.store, self.key(name)):
+            return json.loads(data)
 
     def find_json(self, name: str) -> Any:
         """Return what a JSON file says; None where it has not been written.
 
         Raises:
+            Damaged: It is no JSON.
             StoreError: It cannot be read.
         """
-        data = self.store.find(self.key(name))
-        return None if data is None else json.loads(data)
+        if (data := self.store.find(self.key(name))) is None:
+            return None
+        with damage_told(self.store, self.key(name)):
+            return json.loads(data)
 
     def write_json(self, name: str, value: Json) -> None:
         """Write a JSON file, in place of what was there.

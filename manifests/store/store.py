@@ -12,15 +12,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from manifests.errors import InvalidId, Missing, PermanentStoreError
 from manifests.store import leases
 from manifests.store.address import ACCEPTED, local_path, parts_are_plain, split_address
 from manifests.store.backend import Backend, Entry
 from manifests.store.bucket import Bucket
 from manifests.store.folder import Folder
-from manifests.store.leases import Held, Lease
+from manifests.store.leases import Held, Lease, Sightings
 
 _LONGEST_KEY_BYTES = 900  # S3 allows 1024 for prefix and key together
+_NO_KEY = (
+    "a name with a backslash, an empty part or characters that cannot be printed, such as line breaks and direction "
+    f"marks, or of more than {_LONGEST_KEY_BYTES} bytes"
+)
 
 
 def _checked(key: str) -> str:
@@ -29,11 +35,15 @@ def _checked(key: str) -> str:
     Raises:
         InvalidId: It does not, or has a name that a listing would hide.
     """
-    long = len(key.encode("utf-8", "replace")) > _LONGEST_KEY_BYTES
-    if long or not parts_are_plain(key) or any(part.startswith(".") for part in key.split("/")):
+    if not _is_key(key):
         accepted = f"names joined by /, none empty or starting with a dot, {_LONGEST_KEY_BYTES} bytes at most"
         raise InvalidId("object key", repr(key)[:200], accepted, "build keys with manifests.layout")
     return key
+
+
+def _is_key(text: str) -> bool:
+    short = len(text.encode("utf-8", "replace")) <= _LONGEST_KEY_BYTES
+    return short and parts_are_plain(text) and not any(part.startswith(".") for part in text.split("/"))
 
 
 class Store:
@@ -49,6 +59,7 @@ class Store:
         self.root = backend.root
         self.requests_at_once = backend.requests_at_once
         self._backend = backend
+        self._sightings = Sightings()
 
     @classmethod
     def open(cls, root: str) -> Store:
@@ -142,8 +153,25 @@ class Store:
         Raises:
             StoreError: The store cannot be asked; a listing is complete or fails.
         """
+        return {key: entry for key, entry, problem in self._scan(prefix) if not problem}
+
+    def strays(self, prefix: str) -> dict[str, tuple[Entry, str]]:
+        """Return what lies below a folder and is no object that could be read, each with the reason.
+
+        Names that no key may have; links that lead nowhere, to a folder or out of the store; never hidden files.
+
+        Args:
+            prefix: As of `list`, which leaves these out.
+
+        Raises:
+            StoreError: The store cannot be asked.
+        """
+        return {key: (entry, problem) for key, entry, problem in self._scan(prefix) if problem}
+
+    def _scan(self, prefix: str) -> Iterator[tuple[str, Entry, str]]:
         folder = prefix.rstrip("/")
-        return self._backend.list(f"{_checked(folder)}/" if folder else "")
+        for key, entry in self._backend.list(f"{_checked(folder)}/" if folder else "").items():
+            yield key, entry, entry.problem or ("" if _is_key(key) else _NO_KEY)
 
     def acquire_lease(self, key: str, holder: str, ttl_seconds: float) -> Lease | None:
         """Take a lease that is free or has lapsed.
@@ -160,12 +188,29 @@ class Store:
             ValueError: `ttl_seconds` is not a positive number.
             StoreError: The store cannot be asked.
         """
-        return leases.acquire(self._backend, _checked(key), holder, ttl_seconds)
+        return leases.acquire(self._backend, self._sightings, _checked(key), holder, ttl_seconds)
 
-    def look_at_lease(self, key: str) -> Held | None:
-        """Return who holds or held a lease, without taking it; None where nobody ever did.
+    def look_at_lease(self, key: str, usual_seconds: float = leases.LONGEST_SECONDS) -> Held | None:
+        """Return who holds or held a lease, without taking it; None where nobody ever did or it cannot be read.
+
+        Args:
+            key: Its object key.
+            usual_seconds: The length of a lease that does not say its own.
 
         Raises:
             StoreError: The store cannot be asked.
         """
-        return leases.look(self._backend, _checked(key))
+        return leases.look(self._backend, self._sightings, _checked(key), usual_seconds)
+
+    def break_lease(self, key: str) -> Held | None:
+        """Take a lease away from whoever holds it, so that the next may have it at once.
+
+        A holder that is alive goes on with its work all the same, and learns at its next renewal that it has lost.
+
+        Returns:
+            Who had it; None where nobody did.
+
+        Raises:
+            StoreError: The store cannot be asked.
+        """
+        return leases.break_off(self._backend, self._sightings, _checked(key))

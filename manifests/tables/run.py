@@ -24,7 +24,7 @@ from manifests.tables.columns import (
 PLAN = table_schema(
     "plan",
     RUN,
-    need("kind", pa.string(), "adapter: something to train; sample: something to draw"),
+    need("kind", pa.string(), "adapter: something to train, or finished; sample: something to draw"),
     need("group_id", pa.string(), "the pack (adapters) or shard (samples) that this item belongs to"),
     need("group_index", pa.int32(), "position of the pack or shard within the run, from 0"),
     need("batch_index", pa.int32(), "batch within the shard, from 0; 0 for adapters"),
@@ -41,9 +41,10 @@ PLAN = table_schema(
     *MIXES,
     *COLOURS,
     *CANDIDATES,
-    version=3,
+    may("source_file", pa.string(), "where a finished adapter was brought in from; null for one that is trained"),
+    version=4,
 )
-"""One row per adapter to train and per picture to draw; what the end of a run is compared with."""
+"""One row per adapter to have and per picture to draw; what the end of a run is compared with."""
 
 PLAN_FILE = TableFile("plan.parquet", PLAN)
 REDO_FILES = TableFolder("redo", PLAN)
@@ -54,7 +55,7 @@ ADAPTERS = table_schema(
     RUN,
     need("adapter_id", pa.string(), "content-derived id of the adapter"),
     need("name", pa.string(), "the user's name of what it was trained on"),
-    need("image_ids", TEXTS, "the pictures it was trained on"),
+    need("image_ids", TEXTS, "the pictures it was trained on; none where it was brought in as a file"),
     need("base", pa.string(), "the base model as the manifest names it"),
     need("base_revision", pa.string(), "pinned revision of the base model"),
     need("rank", pa.int32(), "rank of the low-rank factors"),
@@ -75,7 +76,8 @@ ADAPTERS = table_schema(
     may("split_image", pa.float64(), "how much that looks like two pictures: 0 to 1, 0 is best"),
     may("grey_collapse", pa.float64(), "share of the image's spread of colours that is gone: 0 to 1, 0 is best"),
     may("white_background", pa.float64(), "share of white pixels beyond the image's: -1 to 1"),
-    version=2,
+    may("source_file", pa.string(), "where it was brought in from as a file; null where it was trained"),
+    version=3,
 )
 """One row per adapter of a run."""
 
@@ -186,6 +188,19 @@ FAULTS = table_schema(
 """One row per refused row or failed item."""
 
 FAULTS_FILE = TableFile("faults.parquet", FAULTS)
+
+NOTES = table_schema(
+    "notes",
+    RUN,
+    need("text", pa.string(), "what there is to know, such as what was done to a picture"),
+    need("item", pa.string(), "the user's name of what it concerns; may be empty"),
+    need("file", pa.string(), "the manifest; may be empty"),
+    may("row", pa.int64(), "1-based line of text, or record number of a Parquet manifest"),
+)
+"""One row per note: what was done to what a manifest names, and keeps nothing out of the run."""
+
+NOTES_FILE = TableFile("notes.parquet", NOTES)
+"""Written with the plan; missing where there is nothing to tell."""
 
 CLIPS = table_schema(
     "clips",

@@ -29,6 +29,7 @@ from manifests.store.store import Store
 from manifests.tables.run import SCORES_FILE
 from tasks.closing.collect import close_run
 from tasks.downloads import local_scorer
+from tasks.environment import lease_seconds
 from tasks.errors import RunRefused, TaskError
 from tasks.run.inventory import Inventory, take_inventory
 from tasks.run.outcome import Outcome, recorded_faults
@@ -104,7 +105,7 @@ def publish_added(store: Store, plan: Plan, rescorings: Sequence[Rescoring]) -> 
 
 
 def _missing(plan: Plan, inventory: Inventory, judged: set[str]) -> dict[str, tuple[str, ...]]:
-    wanted = (inventory.pictures.keys() & inventory.scored) - judged
+    wanted = (inventory.pictures.keys() & inventory.scores.sample_ids) - judged
     by_shard = {
         shard.shard_id: tuple(sample.sample_id for sample in shard.samples if sample.sample_id in wanted)
         for shard in plan.shards
@@ -124,7 +125,7 @@ def _refuse_twice(kinds: Sequence[str], own: set[str]) -> None:
 
 def _refuse_unless_at_rest(store: Store, plan: Plan) -> None:
     run_id = plan.run.run_id
-    held = store.look_at_lease(layout.run_lease_key(run_id))
+    held = store.look_at_lease(layout.run_lease_key(run_id), lease_seconds())
     if held is not None and held.is_live:
         raise RunRefused(f"{run_id} is being worked on by {held.holder}: rescore it when that has ended")
     if not store.exists(RunFolder(store, run_id).key(SCORES_FILE.name)):

@@ -30,6 +30,7 @@ TABLES = (
     "scores.parquet",
     "adapters.parquet",
     "faults.parquet",
+    "notes.parquet",
     "run.json",
     "report/contact_sheet.png",
     "report/strips.png",

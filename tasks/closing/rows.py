@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from manifests import layout
 from manifests.faults import Fault
 from manifests.store.parallel import in_parallel
+from manifests.store.run_folder import damage_told, json_mapping
 from manifests.store.store import Store
 from manifests.tables.run import ADAPTERS
 from tasks.closing.yields import Markers, check_columns
@@ -75,7 +75,11 @@ def read_markers(store: Store, plan: Plan, whole: frozenset[str]) -> Markers:
     """The markers of a plan's adapters, by adapter_id; `whole` names those that are there."""
     there = [adapter.adapter_id for adapter in plan.adapters if adapter.adapter_id in whole]
     read = in_parallel(store, store.read, [layout.adapter_marker_key(adapter_id) for adapter_id in there])
-    return {adapter_id: json.loads(data) for adapter_id, data in zip(there, read, strict=True)}
+    markers: dict[str, dict[str, Any]] = {}
+    for adapter_id, data in zip(there, read, strict=True):
+        with damage_told(store, layout.adapter_marker_key(adapter_id), "delete it; blora rerun then trains it again"):
+            markers[adapter_id] = json_mapping(data)
+    return markers
 
 
 def adapter_rows(plan: Plan, markers: Markers) -> list[dict[str, Any]]:
@@ -87,5 +91,6 @@ def adapter_rows(plan: Plan, markers: Markers) -> list[dict[str, Any]]:
         known = {name: marker[name] for name in ADAPTERS.names if name in marker} | check_columns(marker)
         # Who trained it first is in the marker; this row says which run uses it, under its own name.
         trained_at = datetime.fromisoformat(marker["trained_at"])
-        rows.append(known | {"run_id": plan.run.run_id, "name": adapter.name, "trained_at": trained_at})
+        own = {"name": adapter.name, "source_file": adapter.source_file or None}
+        rows.append(known | own | {"run_id": plan.run.run_id, "trained_at": trained_at})
     return rows

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from manifests import layout
-from manifests.errors import counted, listed
+from manifests.errors import Damaged, counted, listed, printable_name
 from manifests.faults import Fault
 from manifests.store.leases import Held
 from manifests.store.parallel import in_parallel
 from manifests.store.store import Store
+from tasks.environment import lease_seconds
+from tasks.run.heartbeat import until
 from tasks.run.inventory import Inventory, take_inventory
-from tasks.run.outcome import Outcome, read_record, read_records, recorded_faults
+from tasks.run.outcome import Outcome, find_records, read_record, recorded_faults
 from tasks.run.plan import Plan, load_plan
 
 RENEWED_WITHIN = timedelta(hours=1)
@@ -24,16 +27,18 @@ AT_WORK = "at work"
 
 
 def list_runs(store: Store) -> list[tuple[str, str, str, str]]:
-    """Every run: id, state (at work while somebody is), time of creation, outcome; newest first."""
+    """Every run: id, state (at work while somebody is), time of creation, outcome; newest first, then damaged ones."""
     live = _live_leases(store)
     rows = [
-        (
+        (run_id, "damaged", "", str(record))
+        if isinstance(record, Damaged)
+        else (
             record.run_id,
             AT_WORK if layout.run_lease_key(record.run_id) in live else record.state,
             f"{record.created_at[:19].replace('T', ' ')} UTC",
             record.sentence,
         )
-        for record in read_records(store)
+        for run_id, record in find_records(store).items()
     ]
     return sorted(rows, key=lambda row: row[2], reverse=True)
 
@@ -42,7 +47,8 @@ def _live_leases(store: Store) -> dict[str, Held]:
     """Who holds which lease now, by its key; leases that lapsed long ago are not read: thousands of them lie there."""
     earliest = datetime.now(UTC) - RENEWED_WITHIN
     keys = [key for key, entry in store.list(layout.LEASES_PREFIX).items() if entry.modified >= earliest]
-    looked = zip(keys, in_parallel(store, store.look_at_lease, keys), strict=True)
+    look = partial(store.look_at_lease, usual_seconds=lease_seconds())
+    looked = zip(keys, in_parallel(store, look, keys), strict=True)
     return {key: held for key, held in looked if held is not None and held.is_live}
 
 
@@ -88,10 +94,12 @@ class AtWork:
     Attributes:
         what: the run as a whole, a shard on another machine, or the training of one adapter.
         who: machine, process and since when, as the holder of the lease wrote it.
+        until: when its lease ends.
     """
 
     what: str
     who: str
+    until: str
 
 
 def at_work(store: Store, plan: Plan) -> list[AtWork]:
@@ -101,11 +109,11 @@ def at_work(store: Store, plan: Plan) -> list[AtWork]:
     names[layout.run_lease_key(run_id)] = "the run"
     people: list[AtWork] = []
     for key, held in _live_leases(store).items():
-        run, _, who = held.holder.partition(": ")
+        run, _, who = printable_name(held.holder).partition(": ")
         if key in names:
-            people.append(AtWork(names[key] + ("" if run == run_id else f" (for run {run})"), who))
+            people.append(AtWork(names[key] + ("" if run == run_id else f" (for run {run})"), who, until(held)))
         elif run == run_id:
-            people.append(AtWork("a shard", who))
+            people.append(AtWork("a shard", who, until(held)))
     return people
 
 

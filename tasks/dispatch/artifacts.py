@@ -145,7 +145,11 @@ def _thumbnails(store: Store, rows: Sequence[ScoreRow]) -> dict[str, str]:
 def _inline(picture: bytes | None) -> str:
     if picture is None:
         return "missing"
-    return f"![](data:image/webp;base64,{base64.b64encode(thumbnail(decoded(picture), SIDE_PX)).decode()})"
+    try:
+        small = thumbnail(decoded(picture), SIDE_PX)
+    except OSError:
+        return "cannot be read"
+    return f"![](data:image/webp;base64,{base64.b64encode(small).decode()})"
 
 
 def _plain(text: str) -> str:

@@ -92,6 +92,8 @@ class Slot:
                     if message.doing != doing:
                         doing = message.doing
                         logger.info("slot %s: %s", self.name, doing)
+                        if message.until:  # a person who sees nothing happen must know why
+                            listen({"kind": "note", "id": self.name, "text": f"{doing}; {message.until}"})
                 case JobError():
                     raise JobFailed(message.error_class, message.message, message.transient)
                 case _:

@@ -211,7 +211,7 @@ class WorkPool:
         """Why a flow run that has not ended is taken for dead; empty if it is not."""
         age, patience = time.monotonic() - watched.since, environment.starting_seconds()
         if watched.state == StateType.RUNNING:
-            held = self._store.look_at_lease(layout.shard_lease_key(flow_run_id))
+            held = self._store.look_at_lease(layout.shard_lease_key(flow_run_id), environment.lease_seconds())
             if held is None:
                 return f"no sign of life in {age:.0f} s" if age > patience else ""
             # Released means that it is about to end; a lease needs its whole length to lapse.

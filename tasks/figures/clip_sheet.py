@@ -34,7 +34,7 @@ def draw_clips(store: Store, clips: Sequence[PlannedClip]) -> bytes:
     for row, name in enumerate(names):
         for column, (label, keys) in enumerate(_cells(name, rows[name])):
             grid.frame(column, row)
-            grid.write_under(column, row, label[:24])
+            grid.write_under(column, row, label)
             cells.append((column, row, in_parallel(store, store.find, keys)))
     sheets = []
     for number in range(max(len(rows[name][0].frames) for name in names)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tasks.figures.grid import GAP_PX, RULE, Grid, shortened
+from tasks.figures.grid import GAP_PX, RULE, Grid
 from tasks.pictures import encoded
 
 
@@ -30,7 +30,7 @@ def contact_sheet(
             grid.write_in(column, row, name)
         else:
             grid.show(column, row, picture)
-            grid.write_under(column, row, shortened(name))
+            grid.write_under(column, row, name)
 
     for column, (name, picture) in enumerate(styles, start=1):
         head(column, 0, name, picture)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import textwrap
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from tasks.figures import lettering
 from tasks.pictures import decoded
 
 CELL_PX = 160
 GAP_PX = 6
 LINE_PX = 18
+_LINE_PITCH = 1.35
 INK, PAPER, RULE = (32, 32, 36), (255, 255, 255), (214, 214, 220)
 
 
@@ -44,7 +45,6 @@ class Grid:
     Attributes:
         image: the paper.
         draw: for what no other method draws.
-        font: of all words.
     """
 
     def __init__(self, columns: int, rows: int, spacing: Spacing | None = None) -> None:
@@ -54,7 +54,6 @@ class Grid:
         size = spacing.left + columns * self._pitch[0], spacing.top + rows * self._pitch[1]
         self.image = Image.new("RGB", size, PAPER)
         self.draw = ImageDraw.Draw(self.image)
-        self.font = ImageFont.load_default(size=spacing.font)
 
     def corner(self, column: int, row: int) -> tuple[int, int]:
         """The upper left corner of a cell."""
@@ -75,37 +74,37 @@ class Grid:
         left, top = self.corner(column, row)
         self.draw.rectangle((left, top, left + self._spacing.cell, top + self._spacing.cell), outline=RULE)
 
+    def write(self, at: tuple[float, float], text: str) -> None:
+        """Write one line anywhere, from its upper left corner."""
+        lettering.write(self.draw, at, text, self._spacing.font, INK)
+
     def write_in(self, column: int, row: int, text: str) -> None:
         """Write a text out in a cell, on as many lines as it holds."""
         self.frame(column, row)
         left, top = self.corner(column, row)
-        self.draw.multiline_text((left + 8, top + 8), _wrapped(text), fill=INK, font=self.font)
+        font, cell = self._spacing.font, self._spacing.cell
+        pitch = round(font * _LINE_PITCH)
+        for number, line in enumerate(lettering.wrapped(text, cell - 16, (cell - 16) // pitch, font)):
+            self.write((left + 8, top + 8 + number * pitch), line)
 
     def write_under(self, column: int, row: int, label: str) -> None:
-        """Write a label under a cell."""
+        """Write a label under a cell, as much of it as fits there."""
         left, top = self.corner(column, row)
-        self.draw.text((left + 2, top + self._spacing.cell + 2), label, fill=INK, font=self.font)
+        label = lettering.shortened(label, self._spacing.cell - 4, self._spacing.font)
+        self.write((left + 2, top + self._spacing.cell + 2), label)
 
     def write_over(self, row: int, title: str) -> None:
         """Write a title over a row."""
         left, top = self.corner(0, row)
-        self.draw.text((left, top - self._spacing.over), title, fill=INK, font=self.font)
+        self.write((left, top - self._spacing.over), title)
 
 
 def fit(picture: bytes, side_px: int = CELL_PX) -> Image.Image:
-    """The middle square of a picture, at the size of a cell."""
-    image = decoded(picture)
+    """The middle square of a picture, at the size of a cell; a grey one where it cannot be read."""
+    try:
+        image = decoded(picture)
+    except OSError:  # a sheet is for looking: it shows an empty cell
+        return Image.new("RGB", (side_px, side_px), RULE)
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return image.crop((left, top, left + side, top + side)).resize((side_px, side_px), Image.Resampling.LANCZOS)
-
-
-def shortened(label: str, most: int = 24) -> str:
-    """A label that fits under a cell."""
-    return label if len(label) <= most else label[: most - 1] + "…"
-
-
-def _wrapped(text: str, columns: int = 23, most: int = 9) -> str:
-    """A text in as many lines as a cell holds."""
-    lines = textwrap.wrap(text, columns)
-    return "\n".join(lines if len(lines) <= most else [*lines[: most - 1], "…"])

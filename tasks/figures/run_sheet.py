@@ -64,11 +64,14 @@ def _read_inputs(store: Store, plan: Plan, edges: Sequence[Edge]) -> dict[str, l
 
 
 def _reference(parts: Sequence[SidePart], inputs: Mapping[str, Sequence[bytes]]) -> bytes | None:
-    """What a name on the edge refers to: a picture, an object's photos, slices of a mix; None for a prompt."""
-    photos = [inputs[part.adapter_id] for part in parts]
-    pictures = [_tiled(several) if len(several) > 1 else several[0] for several in photos]
+    """What a name on the edge refers to: a picture, an object's photos, slices of a mix.
+
+    None for a prompt and for a finished adapter, which have no picture.
+    """
+    photos = {part: several for part in parts if (several := inputs[part.adapter_id])}
+    pictures = [_tiled(several) if len(several) > 1 else several[0] for several in photos.values()]
     if len(pictures) > 1:
-        return _sliced(pictures, [part.weight for part in parts])
+        return _sliced(pictures, [part.weight for part in photos])
     return pictures[0] if pictures else None
 
 

@@ -90,12 +90,12 @@ def sheet(paired: PairedSet, result: BenchResult, shown: Sequence[int]) -> bytes
     titles = ["content", "style", "real drawing", *(title_of(row) for row in rivals)]
     grid = Grid(len(titles), len(shown), SPACING)
     for column, title in enumerate(titles):
-        grid.draw.text((grid.corner(column, 0)[0], 2), title, fill="black", font=grid.font)
+        grid.write((grid.corner(column, 0)[0], 2), title)
     for line, number in enumerate(shown):
         pair = result.pairs[number]
         label = f"{paired.things[pair.thing].name[:28]}\n{paired.styles[pair.content_style].name} to "
         label += paired.styles[pair.style].name
-        grid.draw.text((4, grid.corner(0, line)[1] + 30), label, fill="black", font=grid.font)
+        grid.write((4, grid.corner(0, line)[1] + 30), label)
         cells = [paired.pictures[place] for place in (pair.content, pair.reference, pair.truth)]
         cells += [result.drawn[row].pictures[number] for row in rivals]
         for column, picture in enumerate(cells):

@@ -1,12 +1,15 @@
 """What a Prefect server must hold for the nights: pools, queues, webhook, automations, deployments. Idempotent.
 
+Everything that is asked for is checked before anything is written. What a person has set on the server stays
+(`deployments.py`); where this changes something, old and new are said.
+
     pools        blora-control  flows that plan and gather: stylize, nightly; one worker on any machine
                  blora-gpu      flows that compute: shard, rescore, compare-methods, probe; ``--limit 1`` a GPU
     queues       in both: on-demand (priority 1) before nightly (2): a person who waits is served first
     block        blora-webhook  where messages go; the address is a secret of the block, since it may hold a token
     automations  a run with the tag blora-entry that failed or crashed -> webhook
                  a run without a heartbeat for too long -> Crashed (a machine that is gone can say nothing itself)
-    deployments  those of prefect.yaml, by Prefect's own command
+    deployments  those of prefect.yaml, which travels with the package, by Prefect's own command
 
 No limit by name is asked for anywhere in the flows, so none can be missing: how many shards run at once is how many
 workers there are, and that two nights never overlap is the nightly deployment's own concurrency limit.
@@ -15,32 +18,36 @@ workers there are, and that two nights never overlap is the nightly deployment's
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
-from prefect.client.schemas.schedules import CronSchedule
+from prefect.client.schemas.objects import WorkPool
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL
 from prefect.types import SecretDict
-from pydantic import ValidationError
 
+from manifests import layout
+from manifests.errors import printable_name
+from manifests.store.store import Store
 from tasks import environment
 from tasks.errors import TaskError
-from tasks.operations.automations import alert, zombies
+from tasks.operations.automations import ZOMBIES, alert, zombies
+from tasks.operations.deployments import Asked, SettingChange, apply, known_deployments, laid_over, read_file, roots
 
 PoolType = Literal["process", "kubernetes"]
 
 CONTROL_POOL, GPU_POOL = "blora-control", "blora-gpu"
 QUEUES = {"on-demand": 1, "nightly": 2}
 WEBHOOK_BLOCK = "blora-webhook"
+DEFAULT_ZOMBIE_SECONDS = 540
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ class DeployStep:
 
     Attributes:
         what: pool, queue, block, automation or deployments.
-        name: its name.
+        name: its name, and old and new where something that a person may set is changed.
         outcome: created, changed, or as it was.
     """
 
@@ -63,42 +70,44 @@ class DeployRequest:
     """What a server shall hold.
 
     Attributes:
-        prefect_file: the deployments.
-        root: the store that they work in.
-        cron: when the night begins, five fields.
-        timezone: of `cron`, an IANA name.
+        asked: what a person asks for this time.
+        default_root: the store of deployments that are new, unless it is asked for.
+        prefect_file: the deployments; None for those that travel with the package.
         gpu_pool: ``process`` for workers on bare machines, ``kubernetes`` for jobs.
         job_template: base job template of a Kubernetes pool.
-        zombie_seconds: a run whose last heartbeat is older has crashed; three times PREFECT_FLOWS_HEARTBEAT_FREQUENCY.
+        zombie_seconds: a run whose last heartbeat is older has crashed; None leaves it as it is, for a new server at
+            three times PREFECT_FLOWS_HEARTBEAT_FREQUENCY.
     """
 
-    prefect_file: Path
-    root: str
-    cron: str
-    timezone: str
+    asked: Asked
+    default_root: str
+    prefect_file: Path | None = None
     gpu_pool: PoolType = "process"
     job_template: Path | None = None
-    zombie_seconds: int = 540
+    zombie_seconds: int | None = None
 
 
 def deploy(request: DeployRequest) -> Iterator[DeployStep]:
     """Make the server hold everything, step by step; again and again if need be.
 
     Raises:
-        TaskError: the request cannot be fulfilled, in which case nothing is made; or Prefect's command refused it.
+        TaskError: something that is asked for is none, or there is no server; then nothing was written. Or Prefect's
+            command refused the deployments.
+        StoreError: the store cannot be asked.
     """
-    _check_night(request.cron, request.timezone)
-    _check_deployments(request.prefect_file)
-    template: dict[str, Any] | None = None
-    if request.gpu_pool == "kubernetes":
-        job_template = request.job_template
-        if job_template is None or not job_template.is_file():
-            raise TaskError(f"deploy: a Kubernetes pool needs a job template; received {job_template}; give --template")
-        try:
-            template = json.loads(job_template.read_bytes())
-        except ValueError as error:
-            raise TaskError(f"deploy: {job_template} is no JSON: {error}") from error
-    with get_client(sync_client=True) as client:
+    if not PREFECT_API_URL.value():
+        raise TaskError("deploy: received no PREFECT_API_URL; accepted: the address of a server that stays")
+    with ExitStack() as stack:
+        packaged = stack.enter_context(as_file(files("flows") / "prefect.yaml"))
+        body = read_file(request.prefect_file or packaged)
+        template = _template(request)
+        client = stack.enter_context(get_client(sync_client=True))
+        known = known_deployments(client, body)
+        body, differences = laid_over(body, known, request.asked, request.default_root)
+        for root in roots(body):
+            Store.open(root).list(layout.NIGHTS_PREFIX)
+        for name, kind in ((CONTROL_POOL, "process"), (GPU_POOL, request.gpu_pool)):
+            _known_pool(client, name, kind)
         yield _pool(client, CONTROL_POOL, "process", None)
         yield _pool(client, GPU_POOL, request.gpu_pool, template)
         for pool in (CONTROL_POOL, GPU_POOL):
@@ -109,49 +118,62 @@ def deploy(request: DeployRequest) -> Iterator[DeployStep]:
             yield _block(webhook)
             block_id = client.read_block_document_by_name(WEBHOOK_BLOCK, "custom-webhook").id
             yield _automation(client, alert(block_id))
-        yield _automation(client, zombies(request.zombie_seconds))
-    night = {"BLORA_NIGHT_CRON": request.cron, "BLORA_NIGHT_TIMEZONE": request.timezone}
-    yield _deployments(request.prefect_file, {"BLORA_ROOT": request.root, **night})
+        yield _zombies(client, request.zombie_seconds)
+    yield from map(_step, differences)
+    apply(body)
+    yield DeployStep("deployments", "prefect.yaml", "changed")
 
 
-def _check_night(cron: str, timezone: str) -> None:
-    """Refuse a time that is none, before anything is made."""
+def _template(request: DeployRequest) -> dict[str, Any] | None:
+    """The base job template of a Kubernetes pool."""
+    if request.gpu_pool != "kubernetes":
+        return None
+    path = request.job_template
+    if path is None or not path.is_file():
+        raise TaskError(f"deploy: a Kubernetes pool needs a job template; received {path}; give --template")
     try:
-        CronSchedule(cron=cron, timezone=timezone)
-    except ValidationError as error:
-        is_zone = error.errors()[0]["loc"][:1] == ("timezone",)
-        received = timezone if is_zone else cron
-        name = "--timezone or BLORA_NIGHT_TIMEZONE" if is_zone else "--cron or BLORA_NIGHT_CRON"
-        accepted = "an IANA name such as Europe/London" if is_zone else "minute hour day month weekday, as 0 2 * * *"
-        raise TaskError(f"deploy: {name}: received {received!r}; accepted: {accepted}") from error
+        template = json.loads(path.read_text())
+    except ValueError as error:
+        raise TaskError(f"--template {printable_name(str(path))}: received no JSON ({error})") from error
+    if not isinstance(template, dict):
+        raise TaskError(f"--template {printable_name(str(path))}: received no JSON object; accepted: a job template")
+    return template
 
 
-def _check_deployments(file: Path) -> None:
-    """Refuse a file without deployments."""
-    if not file.is_file():
-        raise TaskError(f"deploy: no file {file}; name the deployments with --file")
-    try:
-        body = yaml.safe_load(file.read_bytes())
-    except yaml.YAMLError as error:
-        raise TaskError(f"deploy: {file} is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(body, dict) or not body.get("deployments"):
-        raise TaskError(f"deploy: {file} names no deployments; accepted: a file such as prefect.yaml")
+def _step(difference: SettingChange) -> DeployStep:
+    name, old, new = difference.name, difference.old, difference.new
+    if old == new:
+        return DeployStep(difference.what, name if old == "kept" else f"{name}: {old}", "as it was")
+    return DeployStep(difference.what, f"{name}: {f'{old} -> ' if old else ''}{new}", "changed" if old else "created")
 
 
-def _pool(client: SyncPrefectClient, name: str, kind: PoolType, template: dict[str, Any] | None) -> DeployStep:
+def _known_pool(client: SyncPrefectClient, name: str, kind: str) -> WorkPool | None:
+    """A pool, if there is one.
+
+    Raises:
+        TaskError: it is of another type.
+    """
     try:
         known = client.read_work_pool(name)
     except ObjectNotFound:
-        client.create_work_pool(WorkPoolCreate(name=name, type=kind, base_job_template=template or {}))
-        return DeployStep("pool", name, "created")
+        return None
     if known.type != kind:
         raise TaskError(
-            f"pool {name} is of type {known.type}, not {kind}; a pool cannot change its type: delete it first"
+            f"pool {name} is of type {known.type}, not {kind}; a pool cannot change its type: delete it first; "
+            "nothing was deployed"
         )
+    return known
+
+
+def _pool(client: SyncPrefectClient, name: str, kind: PoolType, template: dict[str, Any] | None) -> DeployStep:
+    known = _known_pool(client, name, kind)
+    if known is None:
+        client.create_work_pool(WorkPoolCreate(name=name, type=kind, base_job_template=template or {}))
+        return DeployStep("pool", name, "created")
     if template is None or known.base_job_template == template:
         return DeployStep("pool", name, "as it was")
     client.update_work_pool(name, WorkPoolUpdate(base_job_template=template))
-    return DeployStep("pool", name, "changed")
+    return DeployStep("pool", f"{name}: another job template", "changed")
 
 
 def _queue(client: SyncPrefectClient, pool: str, name: str, priority: int) -> DeployStep:
@@ -164,7 +186,7 @@ def _queue(client: SyncPrefectClient, pool: str, name: str, priority: int) -> De
     if known.priority == priority:
         return DeployStep("queue", shown, "as it was")
     client.update_work_queue(known.id, priority=priority)
-    return DeployStep("queue", shown, "changed")
+    return DeployStep("queue", f"{shown}: priority {known.priority} -> {priority}", "changed")
 
 
 def _block(url: str) -> DeployStep:
@@ -194,6 +216,7 @@ def _automation(client: SyncPrefectClient, wanted: AutomationCore) -> DeployStep
     if not known:
         client.create_automation(wanted)
         return DeployStep("automation", wanted.name, "created")
+    wanted.enabled = known[0].enabled  # switched off by a person
     if _core(known[0]) == _core(wanted):
         return DeployStep("automation", wanted.name, "as it was")
     client.update_automation(known[0].id, wanted)
@@ -205,18 +228,8 @@ def _core(automation: AutomationCore) -> dict[str, Any]:
     return automation.model_dump(include={"description", "enabled", "trigger", "actions"})
 
 
-def _deployments(prefect_file: Path, variables: dict[str, str]) -> DeployStep:
-    """Run Prefect's own command on the file; it replaces what is there."""
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(prefect_file)]
-    done = subprocess.run(
-        command,
-        env=environment.with_variables(variables),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        said = " ".join((done.stdout + done.stderr).split())
-        raise TaskError(f"prefect deploy of {prefect_file} failed: {said[-500:]}")
-    return DeployStep("deployments", prefect_file.name, "changed")
+def _zombies(client: SyncPrefectClient, seconds: int | None) -> DeployStep:
+    known = client.read_automations_by_name(ZOMBIES)
+    if seconds is None and known:
+        return DeployStep("automation", ZOMBIES, "as it was")
+    return _automation(client, zombies(DEFAULT_ZOMBIE_SECONDS if seconds is None else seconds))

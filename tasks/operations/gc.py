@@ -18,8 +18,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from manifests import layout
+from manifests.errors import printable_name
 from manifests.store.backend import Entry
 from manifests.store.store import Store
+from tasks.errors import TaskError
 from tasks.operations.references import SHARED, References, object_id, planned_runs, references, run_of
 from tasks.run.scores import superseded_parts
 
@@ -58,11 +60,14 @@ class Removable:
         waste: by kind, in the order of deletion.
         read: the runs whose plans were read when it was looked for; what they refer to is not in it.
         listing: the objects of all runs as they were before that.
+        unreadable: what is wrong with runs that cannot be read, a line each. As they might refer to any adapter,
+            picture and input, none of these is waste.
     """
 
     waste: tuple[Waste, ...]
     read: frozenset[str]
     listing: Mapping[str, Entry]
+    unreadable: tuple[str, ...] = ()
 
     def written_since(self, runs: Mapping[str, Entry]) -> list[str]:
         """Those of the objects of all runs that have been written in the meantime."""
@@ -79,6 +84,7 @@ def find_waste(store: Store, older_than: timedelta, runs_older_than: timedelta |
 
     Raises:
         ValueError: an age of less than a day, in which a run may still be being planned.
+        TaskError: a link among the runs is not followed, so that what a run there refers to cannot be known.
         StoreError: the store cannot be asked.
     """
     for age in (older_than, runs_older_than):
@@ -88,22 +94,30 @@ def find_waste(store: Store, older_than: timedelta, runs_older_than: timedelta |
             )
     now = datetime.now(UTC)
     runs = store.list(layout.RUNS_PREFIX)
+    _check_all_runs_are_seen(store)
     old_runs = _old_runs(store, runs, now - runs_older_than) if runs_older_than else frozenset()
     kept = references(store, planned_runs(runs) - old_runs)
     before = now - older_than
     wastes = [
         _runs_waste(store, runs, old_runs),
         _score_parts(store, runs, _old_runs(store, runs, now - AT_REST) - old_runs),
-        _adapters(store, kept, before),
-        _single(store, "pictures", layout.SAMPLES_PREFIX, kept.samples, before),
-        _single(store, "inputs", layout.IMAGES_PREFIX, kept.images, before),
+        *(() if kept.unreadable else _unreferred(store, kept, before)),
         _leases(store, before),
     ]
     if runs_older_than:
         nights = store.list(layout.NIGHTS_PREFIX)
         old = {key: entry.size for key, entry in nights.items() if entry.modified < now - runs_older_than}
         wastes.append(Waste("nights", tuple(key.split("/")[1] for key in old), old))
-    return Removable(tuple(waste for waste in wastes if waste.keys), kept.runs, runs)
+    return Removable(tuple(waste for waste in wastes if waste.keys), kept.runs, runs, kept.unreadable)
+
+
+def _check_all_runs_are_seen(store: Store) -> None:
+    for key, (entry, problem) in store.strays(layout.RUNS_PREFIX).items():
+        if entry.problem:
+            raise TaskError(
+                f"gc: received {printable_name(key)}, {problem}; accepted: runs in the store itself, for what a run "
+                "there refers to would be deleted; put the files in its place, or remove it"
+            )
 
 
 def delete_waste(store: Store, removable: Removable) -> Iterator[tuple[str, int]]:
@@ -166,6 +180,15 @@ def _score_parts(store: Store, runs: Mapping[str, Entry], at_rest: frozenset[str
             names.append(run_id)
             sizes |= parts
     return Waste("score parts", tuple(names), sizes)
+
+
+def _unreferred(store: Store, kept: References, before: datetime) -> tuple[Waste, ...]:
+    """What no run refers to of what all share."""
+    return (
+        _adapters(store, kept, before),
+        _single(store, "pictures", layout.SAMPLES_PREFIX, kept.samples, before),
+        _single(store, "inputs", layout.IMAGES_PREFIX, kept.images, before),
+    )
 
 
 def _adapters(store: Store, kept: References, before: datetime) -> Waste:

@@ -10,19 +10,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from manifests import ids, layout
+from manifests.errors import PermanentStoreError, printable_name
+from manifests.faults import Fault
 from manifests.loading.load import MANIFEST_FORMATS, MAX_MANIFEST_BYTES
 from manifests.store.backend import Entry
 from manifests.store.parallel import in_parallel
 from manifests.store.store import Store
 
 PICTURE_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
-"""Files beside the manifests that are theirs, not manifests of an unknown kind."""
+"""Files beside the manifests that are theirs."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,9 @@ class Receipt:
     redos: int
 
 
+_RECEIPT = TypeAdapter(Receipt)
+
+
 @dataclass(frozen=True)
 class Dropped:
     """A manifest in the inbox.
@@ -54,6 +64,7 @@ class Dropped:
         address: of its oldest name.
         receipt: what became of it, if it has been worked off before.
         redos: how many reviews have asked its run for further pictures.
+        note: what was odd about it and stops nobody, such as a receipt that cannot be read; empty mostly.
     """
 
     manifest_id: str
@@ -61,6 +72,7 @@ class Dropped:
     address: str
     receipt: Receipt | None
     redos: int = 0
+    note: str = ""
 
     @property
     def key(self) -> str:
@@ -81,11 +93,39 @@ class Dropped:
         return not self.dropped_again and self.redos <= self.receipt.redos
 
 
+@dataclass(frozen=True)
+class Others:
+    """What lies in the inbox and is not worked off.
+
+    Attributes:
+        unreadable: what may be a manifest, by its extension or as it has none, but cannot be read, each with its fault.
+        ignored: names of files that are neither manifests nor pictures.
+    """
+
+    unreadable: Mapping[str, Fault]
+    ignored: tuple[str, ...]
+
+
+def look_aside(store: Store) -> Others:
+    """Everything of the inbox that `look` leaves out but pictures, under printable names.
+
+    Raises:
+        StoreError: the store cannot be asked.
+    """
+    unreadable: dict[str, Fault] = {}
+    ignored = [key for key in store.list(layout.INBOX_PREFIX) if not _is_manifest(key) and not _is_picture(key)]
+    for key, (_, problem) in store.strays(layout.INBOX_PREFIX).items():
+        name = printable_name(key)
+        if _is_manifest(key) or not _extension(key):
+            hint = "give it a plain name, or put the file itself there, and drop it again"
+            unreadable[name] = Fault("manifest", "cannot be read", problem, "a manifest", hint, file=name)
+        elif not _is_picture(key):
+            ignored.append(key)
+    return Others(unreadable, tuple(map(printable_name, sorted(ignored))))
+
+
 def look(store: Store, ways: ids.Json) -> list[Dropped]:
     """Every manifest of the inbox, in the order in which they were dropped; equal ones are one.
-
-    A file directly in the inbox that is neither a manifest nor a picture counts as one: it becomes a fault, and is
-    not passed over in silence.
 
     Args:
         store: the store.
@@ -108,9 +148,15 @@ def look(store: Store, ways: ids.Json) -> list[Dropped]:
 
 
 def _dropped(store: Store, manifest_id: str, drops: Mapping[str, str]) -> Dropped:
-    receipt = _receipt(store, manifest_id)
+    note = ""
+    try:
+        receipt = _receipt(store, manifest_id)
+    except (PermanentStoreError, ValueError) as error:
+        # What the run has made is not made again, and then there is a good receipt.
+        receipt, note = None, f"its receipt could not be read ({type(error).__name__}) and counts as none"
+        log.warning("%s: %s: %s", printable_name(next(iter(drops))), layout.receipt_key(manifest_id), note)
     redos = len(store.list(layout.redo_prefix(receipt.run_id))) if receipt else 0
-    return Dropped(manifest_id, drops, f"{store.root}/{next(iter(drops))}", receipt, redos)
+    return Dropped(manifest_id, drops, f"{store.root}/{next(iter(drops))}", receipt, redos, note)
 
 
 def write_receipt(store: Store, dropped: Dropped, run_id: str, state: str, sentence: str) -> None:
@@ -123,21 +169,33 @@ def write_receipt(store: Store, dropped: Dropped, run_id: str, state: str, sente
 
 
 def _fingerprint(store: Store, key: str, entry: Entry) -> str | None:
-    """Name a file by its bytes, if it is there; one too large for a manifest, which will be refused, by its looks."""
+    """Name a file by its bytes, if it is there; by its looks one that will be refused: too large, or not readable."""
+    looks = f"{entry.size} bytes of {entry.modified.isoformat()}"
     if entry.size > MAX_MANIFEST_BYTES:
-        return f"{entry.size} bytes of {entry.modified.isoformat()}"
-    data = store.find(key)
+        return looks
+    try:
+        data = store.find(key)
+    except PermanentStoreError:
+        return looks
     return None if data is None else hashlib.sha256(data).hexdigest()
 
 
 def _receipt(store: Store, manifest_id: str) -> Receipt | None:
     if (data := store.find(layout.receipt_key(manifest_id))) is None:
         return None
-    body = json.loads(data)
-    return Receipt(body["run_id"], body["state"], body["sentence"], body["drops"], body["redos"])
+    receipt = _RECEIPT.validate_json(data)
+    layout.redo_prefix(receipt.run_id)  # raises for what is no id
+    return receipt
+
+
+def _extension(key: str) -> str:
+    """The extension, without what cannot be printed."""
+    return "".join(c for c in os.path.splitext(key)[1].lower() if c == "." or c.isalnum())
 
 
 def _is_manifest(key: str) -> bool:
-    extension = os.path.splitext(key)[1].lower()
-    in_inbox_itself = key.count("/") == 1
-    return extension in MANIFEST_FORMATS or (in_inbox_itself and extension not in PICTURE_EXTENSIONS)
+    return _extension(key) in MANIFEST_FORMATS
+
+
+def _is_picture(key: str) -> bool:
+    return _extension(key) in PICTURE_EXTENSIONS

@@ -6,6 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from manifests import layout
+from manifests.errors import Damaged
+from manifests.store.run_folder import REMEDY
 from manifests.store.store import Store
 from tasks.errors import RunNotFound
 from tasks.run.plan import load_plan
@@ -23,15 +25,19 @@ class References:
         adapters: ids of adapters.
         samples: ids of pictures.
         images: ids of inputs.
+        unreadable: what is wrong with the plans that could not be read, a line each.
     """
 
     runs: frozenset[str] = frozenset()
     adapters: frozenset[str] = frozenset()
     samples: frozenset[str] = frozenset()
     images: frozenset[str] = frozenset()
+    unreadable: tuple[str, ...] = ()
 
     def include(self, key: str) -> bool:
-        """Whether an object is among it."""
+        """Whether an object is among it, or may be: a plan that cannot be read might refer to anything."""
+        if self.unreadable:
+            return key.startswith(SHARED)
         if key.startswith(layout.ADAPTERS_PREFIX):
             return key.split("/")[1] in self.adapters
         if key.startswith(layout.SAMPLES_PREFIX):
@@ -42,6 +48,7 @@ class References:
 def references(store: Store, run_ids: Collection[str]) -> References:
     """Read the plans of runs; one that has just been deleted refers to nothing."""
     read: set[str] = set()
+    unreadable: list[str] = []
     adapters: set[str] = set()
     samples: set[str] = set()
     images: set[str] = set()
@@ -49,12 +56,17 @@ def references(store: Store, run_ids: Collection[str]) -> References:
         try:
             plan = load_plan(store, run_id)
         except RunNotFound:
+            if store.exists(key := layout.run_key(run_id, "plan.parquet")):
+                unreadable.append(f"{store.root}/{key} lies without its run.json; {REMEDY}")
+            continue
+        except Damaged as error:
+            unreadable.append(str(error))
             continue
         read.add(run_id)
         adapters |= {adapter.adapter_id for adapter in plan.adapters}
         images |= {image_id for adapter in plan.adapters for image_id in adapter.image_ids}
         samples |= {sample.sample_id for sample in plan.samples}
-    return References(frozenset(read), frozenset(adapters), frozenset(samples), frozenset(images))
+    return References(frozenset(read), frozenset(adapters), frozenset(samples), frozenset(images), tuple(unreadable))
 
 
 def planned_runs(keys: Collection[str]) -> frozenset[str]:

@@ -20,11 +20,12 @@ Item = TypeVar("Item")
 
 
 def packs_of(adapters: Sequence[PlannedAdapter], held: Holdings, size: int) -> tuple[Pack, ...]:
-    """Packs of what is missing, then packs of what is there (a rerun may find it gone)."""
+    """Packs of what is missing, then packs of what is there (a rerun may find it gone), then of what came finished."""
     groups: list[tuple[PlannedAdapter, ...]] = []
+    trained, finished = ([a for a in adapters if a.is_finished is kind] for kind in (False, True))
     for there in (False, True):
-        some = [a for a in adapters if (a.adapter_id in held.adapters) is there]
-        groups += _chunks(some, size)
+        groups += _chunks([a for a in trained if (a.adapter_id in held.adapters) is there], size)
+    groups += _chunks(finished, size)
     return tuple(Pack(ids.digest("pack", [a.adapter_id for a in g]), i, g) for i, g in enumerate(groups))
 
 
@@ -65,6 +66,7 @@ def plan_rows(plan: Plan) -> Iterable[dict[str, Any]]:
                 "word": adapter.word,
                 "image_ids": list(adapter.image_ids),
                 "prompt": adapter.prompt or None,
+                "source_file": adapter.source_file or None,
             }
     for shard in plan.shards:
         for number, batch in enumerate(shard.batches):

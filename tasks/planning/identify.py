@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
+from blora.adapters.blocks import Half
 from blora.checks.limits import training_identity
 from blora.settings.presets import Settings
 from blora.settings.training import recipe_version
 from manifests import ids
+from manifests.faults import Fault
 from manifests.images.normalise import IdentifiedImage
+from manifests.notes import Note
 from manifests.schema.entries import ImageEntry, Manifest, PairEntry, content_parts, style_parts
 from tasks.planning.clips import PlannedClip, clips_of
+from tasks.planning.finished import Finished, is_usable, refused_pair
+from tasks.planning.prompts import plain_words, prompt_notes, shared_class, word_of
+from tasks.planning.repeats import told_apart
 from tasks.planning.sweeps import Strip, strips_of
 from tasks.run.plan import PlannedAdapter, PlannedSample, SidePart
 
@@ -29,6 +36,9 @@ class Identified:
             their further candidates.
         strips: the sweeps among them, each a row of pictures.
         clips: the clips among them, each in one style with one seed.
+        pairs: how many pairs are drawn.
+        faults: what of it is asked for twice.
+        notes: what there is to know of its prompts.
     """
 
     run_id: str
@@ -36,6 +46,9 @@ class Identified:
     samples: tuple[PlannedSample, ...]
     strips: tuple[Strip, ...]
     clips: tuple[PlannedClip, ...]
+    pairs: int
+    faults: tuple[Fault, ...]
+    notes: tuple[Note, ...]
 
 
 Entries = Mapping[str, tuple[ImageEntry, PlannedAdapter]]
@@ -43,7 +56,11 @@ Entries = Mapping[str, tuple[ImageEntry, PlannedAdapter]]
 
 
 def identify(
-    manifest: Manifest, pictures: Mapping[str, IdentifiedImage], settings: Settings, revision: str
+    manifest: Manifest,
+    pictures: Mapping[str, IdentifiedImage],
+    settings: Settings,
+    revision: str,
+    finished: Finished = MappingProxyType({}),
 ) -> Identified:
     """Name everything that a manifest asks for.
 
@@ -52,13 +69,29 @@ def identify(
         pictures: normalised picture by address; an entry with a picture that is not there is left out.
         settings: the resolved settings.
         revision: pinned revision of the base model.
+        finished: the good ones of the adapters that it names by their files; an entry of another is left out.
     """
     known: dict[str, PlannedAdapter] = {}
+    sides: tuple[tuple[Half, tuple[ImageEntry, ...]], ...]
+    sides = (("content", manifest.contents), ("style", manifest.styles))
     contents, styles = (
-        _named_entries(entries, pictures, settings, revision, known) for entries in (manifest.contents, manifest.styles)
+        _named_entries(
+            [entry for entry in entries if is_usable(entry, half, finished)],
+            pictures,
+            settings,
+            revision,
+            known,
+            finished,
+        )
+        for half, entries in sides
     )
     namer = _SampleNamer(contents, styles, settings, revision, manifest.strength_reading)
-    drawn = [(pair, namer.sample(pair, seed)) for pair in manifest.pairs if namer.knows(pair) for seed in pair.seeds]
+    content_entries, style_entries = ({name: entry for name, (entry, _) in side.items()} for side in (contents, styles))
+    entries = content_entries, style_entries
+    pairs = [(pair, refused_pair(pair, *entries, finished)) for pair in manifest.pairs if namer.knows(pair)]
+    every = [(pair, namer.sample(pair, seed)) for pair, refusal in pairs if refusal is None for seed in pair.seeds]
+    requests = told_apart(every, *entries, namer.drawing, revision)
+    drawn = requests.drawn
     asked: dict[str, PlannedSample] = {}
     for _, sample in drawn:  # of two names for one picture, the first: a clip that comes back has names 1, 2, 3
         asked.setdefault(sample.sample_id, sample)
@@ -67,7 +100,6 @@ def identify(
     samples = (*asked.values(), *(candidate for sample_id, candidate in further.items() if sample_id not in asked))
     used = {adapter_id for sample in samples for adapter_id in sample.adapter_ids}
     adapters = tuple(adapter for adapter_id, adapter in known.items() if adapter_id in used)
-    content_entries = {name: entry for name, (entry, _) in contents.items()}
     frames = {name: adapter.image_ids[0] for name, (entry, adapter) in contents.items() if entry.frame}
     content: dict[str, Any] = {
         "base": [manifest.base, revision],
@@ -81,6 +113,9 @@ def identify(
         samples,
         strips_of(drawn),
         clips_of(drawn, content_entries, frames),
+        len({id(pair) for pair, _ in drawn}),
+        (*dict.fromkeys(refusal for _, refusal in pairs if refusal), *requests.faults),
+        (*prompt_notes(every, settings.sample.prompt), *requests.notes),
     )
 
 
@@ -90,17 +125,23 @@ def _named_entries(
     settings: Settings,
     revision: str,
     known: dict[str, PlannedAdapter],
+    finished: Finished,
 ) -> dict[str, tuple[ImageEntry, PlannedAdapter]]:
     """Entry and adapter by the entry's name; two names of one picture share one adapter, which `known` keeps."""
     named: dict[str, tuple[ImageEntry, PlannedAdapter]] = {}
     for entry in entries:
+        if entry.adapter is not None:
+            one = finished[entry.adapter]
+            adapter = PlannedAdapter(one.adapter_id, entry.name, word_of(entry), (), source_file=one.address)
+            named[entry.name] = entry, known.setdefault(one.adapter_id, adapter)
+            continue
         if not all(key in pictures for key in entry.keys):
             continue
         image_ids = tuple(sorted({pictures[key].image_id for key in entry.keys}))
         prompt = settings.train.of_class(entry.class_word).prompt if entry.class_word else ""
         train = training_identity(settings, revision, prompt)
         adapter_id = ids.adapter_id(image_ids, train, revision, recipe_version(len(image_ids)))
-        adapter = PlannedAdapter(adapter_id, entry.name, _word(entry), image_ids, prompt)
+        adapter = PlannedAdapter(adapter_id, entry.name, word_of(entry), image_ids, prompt)
         named[entry.name] = entry, known.setdefault(adapter_id, adapter)
     return named
 
@@ -111,7 +152,7 @@ class _SampleNamer:
     def __init__(self, contents: Entries, styles: Entries, settings: Settings, revision: str, reading: str) -> None:
         self._contents, self._styles, self._settings, self._revision = contents, styles, settings, revision
         self._reading = reading
-        self._drawing = ids.canonical(settings.sample.identity())
+        self.drawing = ids.canonical(settings.sample.identity())
         self._with_tokens = lru_cache(maxsize=1024)(settings.train.with_tokens)  # most pairs have the same prompt
 
     def knows(self, pair: PairEntry) -> bool:
@@ -125,7 +166,7 @@ class _SampleNamer:
         contents = [(*self._contents[part.name], part.weight) for part in content_parts(pair)]
         styles = [(*self._styles[part.name], part.weight) for part in style_parts(pair)]
         sample = self._settings.sample
-        classes = [_shared_class([entry for entry, *_ in side]) for side in (contents, styles)]
+        classes = [shared_class([entry for entry, *_ in side]) for side in (contents, styles)]
         prompts = {
             "prompt": self._with_tokens(pair.prompt or sample.prompt, *classes),
             "content_prompt": self._with_tokens(pair.content_prompt or "", *classes) if contents else "",
@@ -143,7 +184,7 @@ class _SampleNamer:
             style_id=style.side_id or ids.text_id(prompts["prompt"]),
             content_name=pair.content or pair.prompt or "",
             style_name=(pair.style or pair.prompt or "") + (f" + own {pair.own_style:.3g}" if own else ""),
-            text=_plain_words(pair, [entry for entry, *_ in contents], [entry for entry, *_ in styles]),
+            text=plain_words(pair, [entry for entry, *_ in contents], [entry for entry, *_ in styles]),
             prompt=prompts["prompt"],
             content_prompt=prompts["content_prompt"] or None,
             negative_prompt=prompts["negative_prompt"],
@@ -154,13 +195,13 @@ class _SampleNamer:
             style_mix=style.mix,
             **_colour(pair),
         )
-        return drawn.named(self._drawing, self._revision)
+        return drawn.named(self.drawing, self._revision)
 
     def candidates(self, pair: PairEntry, asked: PlannedSample) -> list[PlannedSample]:
         """The candidates of a picture after the first: the same with other seeds."""
         seeds = [ids.candidate_seed(asked.seed, number) for number in range(2, pair.candidates + 1)]
         others = [replace(asked, seed=seed, candidate_of=asked.sample_id) for seed in seeds]
-        return [other.named(self._drawing, self._revision) for other in others]
+        return [other.named(self.drawing, self._revision) for other in others]
 
     def _side(
         self, parts: list[tuple[ImageEntry, PlannedAdapter, float]], said: float | None, otherwise: float
@@ -209,31 +250,3 @@ def _colour(pair: PairEntry) -> dict[str, Any]:
         "colour_by": pair.colour_by or "transfer",
         "colour_amount": amount,
     }
-
-
-def _word(entry: ImageEntry) -> str:
-    """What an entry shows, in a word or two; empty where nobody said."""
-    return entry.word or entry.class_word or ""
-
-
-def _shared_class(entries: Sequence[ImageEntry]) -> str:
-    """The class word of a side; of a mix only if all its parts have the same."""
-    words = {entry.class_word or "" for entry in entries}
-    return words.pop() if len(words) == 1 else ""
-
-
-def _plain_words(pair: PairEntry, contents: Sequence[ImageEntry], styles: Sequence[ImageEntry]) -> str:
-    """What a picture should show, for the text score; empty where a word for that is missing, or a side is mixed."""
-    if max(len(contents), len(styles)) > 1:
-        return ""
-    if contents and styles:
-        content, style = _word(contents[0]), _word(styles[0])
-        return f"a {content} in {style} style" if content and style else ""
-    text = pair.prompt or ""
-    for token, side in (("[c]", contents), ("[s]", styles)):
-        if token in text:
-            word = _word(side[0]) if side else ""
-            if not word:
-                return ""
-            text = text.replace(token, word)
-    return text

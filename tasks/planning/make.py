@@ -10,8 +10,8 @@ Making a plan reads; only `publish` writes.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -23,17 +23,19 @@ from manifests.errors import ManifestsError, counted
 from manifests.faults import Fault
 from manifests.images.normalise import NormalisedImage
 from manifests.loading.load import Loaded
-from manifests.loading.pictures import NORMALISED, check_images, read_images
+from manifests.loading.pictures import NORMALISED, check_images, picture_notes, read_images
+from manifests.notes import Note
 from manifests.schema.entries import Manifest
 from manifests.store.parallel import in_parallel
 from manifests.store.run_folder import RunFolder
 from manifests.store.store import Store
-from manifests.tables.run import PLAN_FILE
+from manifests.tables.run import NOTES_FILE, PLAN_FILE
 from tasks.devices import chosen_devices
 from tasks.downloads import revision_of
 from tasks.errors import RunNotFound, RunRefused
 from tasks.planning.clips import PlannedClip, write_clips
 from tasks.planning.cost import auto_pack_size
+from tasks.planning.finished import Finished, check_adapters, write_adapters
 from tasks.planning.group import packs_of, plan_rows, shards_of
 from tasks.planning.identify import identify
 from tasks.planning.sweeps import Strip, write_strips
@@ -55,6 +57,8 @@ class PlanDraft:
         held: what the store has of it.
         strips: the sweeps among its samples.
         clips: the clips among them.
+        notes: what there is to know of its rows.
+        finished: the adapters that came as files, by address.
         is_kept: whether the store has had it before.
     """
 
@@ -64,6 +68,8 @@ class PlanDraft:
     held: Holdings
     strips: tuple[Strip, ...] = ()
     clips: tuple[PlannedClip, ...] = ()
+    notes: tuple[Note, ...] = ()
+    finished: Finished = field(default_factory=dict)
     is_kept: bool = False
 
 
@@ -81,6 +87,40 @@ def settings_of(loaded: Loaded, preset: str | None = None, overrides: Mapping[st
     """
     manifest = _usable(loaded)
     return resolve(preset or manifest.preset, merge(manifest.settings, dict(overrides or {})))
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a manifest asks for, as far as can be told without a store.
+
+    Attributes:
+        counts: of its contents, styles and pairs, and where there are settings of its pictures.
+        faults: what of it cannot be drawn, beside what was found in reading it.
+        notes: what there is to know of its rows.
+    """
+
+    counts: Mapping[str, int]
+    faults: tuple[Fault, ...]
+    notes: tuple[Note, ...]
+
+
+def survey(manifest: Manifest, settings: Settings | None) -> Survey:
+    """Check the pictures and adapters of a manifest and count what it asks for, as `make_plan` does.
+
+    Args:
+        manifest: the good rows.
+        settings: the resolved settings; None where they were refused.
+    """
+    pictures, image_faults = check_images(manifest)
+    finished, adapter_faults, adapter_notes = check_adapters(manifest)
+    faults, notes = (*image_faults, *adapter_faults), (*picture_notes(manifest, pictures), *adapter_notes)
+    counts = {"content": len(manifest.contents), "style": len(manifest.styles), "pair": len(manifest.pairs)}
+    if settings is None:
+        return Survey(counts, faults, notes)
+    # The base's revision changes nothing in what is asked for twice.
+    asked = identify(manifest, pictures, settings, "", finished)
+    counts |= {"pair": asked.pairs, "picture": len(asked.samples)}
+    return Survey(counts, (*faults, *asked.faults), (*notes, *asked.notes))
 
 
 def make_plan(
@@ -108,15 +148,19 @@ def make_plan(
     manifest, settings = _usable(loaded), settings or settings_of(loaded)
     policy = on_fault or manifest.on_fault
     pictures, image_faults = check_images(manifest)
-    faults = (*loaded.faults, *image_faults)
-    if faults and policy == "stop":
-        raise RunRefused(f"stopped before any work: {counted(len(faults), 'fault')} and on_fault is stop", faults)
+    finished, adapter_faults, adapter_notes = check_adapters(manifest)
+    faults = (*loaded.faults, *image_faults, *adapter_faults)
+    _stop_at(faults, policy)
     revision = revision_of(manifest.base)
     with uncollected():
-        asked = identify(manifest, pictures, settings, revision)
+        asked = identify(manifest, pictures, settings, revision, finished)
+    faults = (*faults, *asked.faults)
+    _stop_at(faults, policy)
     if not asked.samples:
         raise RunRefused(f"no pair of the manifest can be drawn: {counted(len(faults), 'fault')}", faults)
     held = holdings(store, [a.adapter_id for a in asked.adapters], [s.content_id for s in asked.samples])
+    # What came finished is there as soon as the plan is: it is brought in with it.
+    held = replace(held, adapters=held.adapters | {a.adapter_id for a in asked.adapters if a.is_finished})
     try:
         kept = load_plan(store, asked.run_id)
         plan = replace(kept, run=replace(kept.run, faults=faults))
@@ -137,7 +181,15 @@ def make_plan(
         packs = packs_of(asked.adapters, held, _pack_size(settings, manifest.base, devices))
         plan = Plan(run, packs, shards_of(asked.samples, held, settings))
     images = {picture.image_id: key for key, picture in pictures.items()}
-    return PlanDraft(manifest, plan, images, held, asked.strips, asked.clips, kept is not None)
+    notes = (*picture_notes(manifest, pictures), *adapter_notes, *asked.notes)
+    used = {a.adapter_id for a in asked.adapters}
+    finished = {address: one for address, one in finished.items() if one.adapter_id in used}
+    return PlanDraft(manifest, plan, images, held, asked.strips, asked.clips, notes, finished, kept is not None)
+
+
+def _stop_at(faults: Sequence[Fault], policy: str) -> None:
+    if faults and policy == "stop":
+        raise RunRefused(f"stopped before any work: {counted(len(faults), 'fault')} and on_fault is stop", faults)
 
 
 def _usable(loaded: Loaded) -> Manifest:
@@ -149,20 +201,23 @@ def _usable(loaded: Loaded) -> Manifest:
 def publish(store: Store, draft: PlanDraft) -> Plan:
     """Write a plan and its input pictures; the plan that is in the store afterwards wins, also over a racing twin.
 
-    Order: pictures, manifest, run.json, and the plan last, because the plan is the marker.
+    Order: pictures and finished adapters, manifest, run.json, and the plan last, because the plan is the marker.
 
     Raises:
-        RunRefused: a picture has changed since the plan was made.
+        RunRefused: a picture or an adapter's file has changed since the plan was made.
     """
     plan = draft.plan
     run_id = plan.run.run_id
     run = RunFolder(store, run_id)
     _write_pictures(store, draft.images)
+    write_adapters(store, draft.finished, plan.run.base, plan.run.base_revision)
     if draft.is_kept:
         return plan
     store.write_once(run.key("manifest.json"), draft.manifest.model_dump_json(indent=2).encode())
     write_strips(store, run_id, draft.strips)
     write_clips(store, run_id, draft.clips)
+    if draft.notes:
+        run.write_once(NOTES_FILE, [{"run_id": run_id, **vars(note)} for note in draft.notes])
     store.write_once(run.key("run.json"), plan.run.to_json(state="planned"))
     run.write_once(PLAN_FILE, plan_rows(plan))
     kept = load_plan(store, run_id)

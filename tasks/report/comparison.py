@@ -140,10 +140,10 @@ def _numbered(sides: Iterable[Side]) -> dict[Side, int]:
 
 
 def _by_key(plan: Plan) -> dict[Key, list[PlannedSample]]:
-    images: dict[str, Side] = {adapter.adapter_id: adapter.image_ids for adapter in plan.adapters}
+    images: dict[str, Side] = {a.adapter_id: a.image_ids for a in plan.adapters if not a.is_finished}
     by_key: dict[Key, list[PlannedSample]] = defaultdict(list)
     for sample in plan.samples:
-        # A side that is no adapter is a prompt, and its id says which.
+        # A side without pictures is a prompt or a finished adapter, and its id says which.
         content = images.get(sample.content_id, (sample.content_id,))
         by_key[content, images.get(sample.style_id, (sample.style_id,)), sample.seed].append(sample)
     return dict(by_key)

@@ -20,6 +20,7 @@ from manifests.tables.run import (
     BEST_FILE,
     CLIPS_FILE,
     FAULTS_FILE,
+    NOTES_FILE,
     PLAN_FILE,
     SAMPLES_FILE,
     SCORES_FILE,
@@ -32,13 +33,23 @@ from tasks.report.thumbnails import in_pages, write_thumbnails
 from tasks.review.best import Choice, choose_of
 from tasks.review.decisions import load_marks
 from tasks.run.inventory import Inventory, take_inventory
-from tasks.run.outcome import read_record
+from tasks.run.outcome import read_record, recorded_notes
 from tasks.run.plan import Plan, load_plan
 
 SCRIPTS = ("common.js", "model.js", "marks.js", "thumbnails.js", "sheet.js", "pair.js", "run.js")
-FAULTS_SHOWN = 500
+ROWS_SHOWN = 500
 SHEETS = ("report/contact_sheet.png", "report/strips.png", "report/clips.gif")
-TABLES = (PLAN_FILE, SAMPLES_FILE, BEST_FILE, SCORES_FILE, ADAPTERS_FILE, FAULTS_FILE, SLOTS_FILE, CLIPS_FILE)
+TABLES = (
+    PLAN_FILE,
+    NOTES_FILE,
+    SAMPLES_FILE,
+    BEST_FILE,
+    SCORES_FILE,
+    ADAPTERS_FILE,
+    FAULTS_FILE,
+    SLOTS_FILE,
+    CLIPS_FILE,
+)
 LINKED = (*SHEETS, *(table.name for table in TABLES), "run.json", "manifest.json")
 """Files of a run that its page links to, those that are there."""
 _IN_STORE = "../../../"  # from the page's folder to the store's root
@@ -140,7 +151,7 @@ def _write(store: Store, plan: Plan, inventory: Inventory, choices: Sequence[Cho
     faults = _faults(run, plan)
     record = read_record(store, run_id)
     written = in_parallel(store, store.exists, [run.key(name) for name in LINKED])
-    adapters = run.rows(ADAPTERS_FILE)
+    adapters, notes = run.rows(ADAPTERS_FILE), recorded_notes(store, run_id)
     write_page(
         place.target,
         place.prefix,
@@ -158,8 +169,10 @@ def _write(store: Store, plan: Plan, inventory: Inventory, choices: Sequence[Cho
             "contents": len(data["contents"]),
             "styles": len(data["styles"]),
         },
-        faults=faults[:FAULTS_SHOWN],
-        faults_left=max(0, len(faults) - FAULTS_SHOWN),
+        faults=faults[:ROWS_SHOWN],
+        faults_left=max(0, len(faults) - ROWS_SHOWN),
+        notes=notes[:ROWS_SHOWN],
+        notes_left=max(0, len(notes) - ROWS_SHOWN),
         adapters=adapters,
         cost=_cost(record.timings, inventory, adapters),
         passed=record.passed,

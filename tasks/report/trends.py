@@ -1,6 +1,7 @@
 """Nights over time: what was asked for, what came out, what it cost, and whether scores drift.
 
-A night is a day (UTC) on which runs were planned; work done on one of them later counts for its night.
+A night is a day (UTC) on which runs were planned; work done on one of them later counts for its night. Where a store
+has records of nights, the runs that are in none of them were begun by day: they are told apart, and judge no night.
 
 **The drift alarm.** A night's value of a score is the median over its pictures. It is held against the nights before:
 their median, plus and minus `WIDTH` times their spread, which is 1.4826 times the median absolute deviation (a standard
@@ -13,21 +14,25 @@ fall out of the band of 10 others, 0.4 % out of that of 14, and 0.04 % out of th
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Final, Literal, TypeAlias
 
 from manifests import layout
-from manifests.errors import Missing
+from manifests.errors import Damaged, Missing
 from manifests.store.parallel import in_parallel
-from manifests.store.run_folder import RunFolder
+from manifests.store.run_folder import RunFolder, damage_told
 from manifests.store.store import Store
 from manifests.tables.parquet import from_parquet_bytes
 from manifests.tables.run import FAULTS_FILE, SAMPLES_FILE, SCORES
+from tasks.operations.night_record import runs_of_nights
 from tasks.review.decisions import load_marks
 from tasks.review.score_order import lower_is_better
 from tasks.run.outcome import RunRecord, read_records
+
+log = logging.getLogger(__name__)
 
 WIDTH: Final = 5.0
 LEAST_SPREAD: Final = 0.01
@@ -96,8 +101,19 @@ def load_nights(store: Store, last: int) -> list[NightSummary]:
         store: the store.
         last: how many nights on which something was planned.
     """
+    at_night = runs_of_nights(store)
+    return _summaries(store, [one for one in read_records(store) if not at_night or one.run_id in at_night], last)
+
+
+def load_days(store: Store, last: int) -> list[NightSummary]:
+    """Read the last days on which runs were planned by day, oldest first; none where no nights are recorded."""
+    at_night = runs_of_nights(store)
+    return _summaries(store, [one for one in read_records(store) if at_night and one.run_id not in at_night], last)
+
+
+def _summaries(store: Store, records: Sequence[RunRecord], last: int) -> list[NightSummary]:
     runs: dict[str, list[RunRecord]] = {}
-    for record in read_records(store):
+    for record in records:
         runs.setdefault(record.created_at[:10], []).append(record)
     nights = []
     for date in sorted(runs)[-last:]:
@@ -118,6 +134,9 @@ def _add_run(store: Store, night: NightSummary, record: RunRecord) -> None:
         samples, faults = run.read(SAMPLES_FILE), run.read(FAULTS_FILE)
     except Missing:
         return  # it has not ended yet
+    except Damaged as error:
+        log.warning("%s", error)
+        return
     night.planned += samples.num_rows
     night.done += samples["status"].to_pylist().count("done")
     night.bytes += sum(size or 0 for size in samples["bytes"].to_pylist())
@@ -128,10 +147,18 @@ def _add_run(store: Store, night: NightSummary, record: RunRecord) -> None:
 
 
 def _add_scores(store: Store, night: NightSummary) -> None:
-    for data in in_parallel(store, store.find, list(store.list(f"{layout.SCORES_PREFIX}date={night.date}/"))):
+    of_runs = {f"run={run_id}" for run_id, _ in night.runs}
+    parts = store.list(f"{layout.SCORES_PREFIX}date={night.date}/")
+    keys = [key for key in parts if of_runs.intersection(key.split("/"))]
+    for key, data in zip(keys, in_parallel(store, store.find, keys), strict=True):
         if data is None:  # deleted at this moment, with its run
             continue
-        table = from_parquet_bytes(data, SCORES)
+        try:
+            with damage_told(store, key, "blora rerun writes it again"):
+                table = from_parquet_bytes(data, SCORES)
+        except Damaged as error:
+            log.warning("%s", error)
+            continue
         columns = (table[name].to_pylist() for name in ("score", "scorer_version", "value"))
         for name, version, value in zip(*columns, strict=True):
             night.scores.setdefault((name, version), []).append(value)
@@ -163,6 +190,11 @@ def band_of(values: Sequence[float]) -> tuple[float, float] | None:
     middle = median(values)
     spread = max(1.4826 * median(abs(value - middle) for value in values), LEAST_SPREAD * abs(middle))
     return middle - WIDTH * spread, middle + WIDTH * spread
+
+
+def nights_judged(points: Sequence[TrendPoint]) -> int:
+    """How many nights have a value that others can be held against."""
+    return sum(point.value is not None for point in points)
 
 
 def all_trends(nights: Sequence[NightSummary]) -> dict[ScoreName, list[TrendPoint]]:

@@ -22,7 +22,9 @@ from tasks.report.trends import (
     ScoreName,
     TrendPoint,
     all_trends,
+    load_days,
     load_nights,
+    nights_judged,
 )
 from tasks.review.score_order import lower_is_better
 from tasks.words import seconds_in_words, size_in_words
@@ -51,8 +53,8 @@ def write_nights(store: Store, last: int) -> tuple[str, list[tuple[ScoreName, Tr
         The key of index.html, and the alarms of the last night.
     """
     known = load_nights(store, 2 * last)
-    nights = known[-last:]
-    shown = {name: points[-last:] for name, points in all_trends(known).items()}
+    nights, trends = known[-last:], all_trends(known)
+    shown = {name: points[-last:] for name, points in trends.items()}
     shown = {name: points for name, points in shown.items() if any(point.value is not None for point in points)}
     prefix = layout.nights_report_prefix()
     rows = [*_measure_rows(nights), *_score_rows(shown)]
@@ -64,6 +66,8 @@ def write_nights(store: Store, last: int) -> tuple[str, list[tuple[ScoreName, Tr
         (),
         {},
         nights=nights[::-1],
+        days=load_days(store, last)[::-1],
+        needed=still_needed(trends),
         measures=_measure_charts(nights),
         scores=_score_charts(shown),
         alarms=_alarms(shown),
@@ -88,8 +92,11 @@ def _measure_charts(nights: Sequence[NightSummary]) -> list[tuple[str, str, Mark
     for title, value, words in MEASURES.values():
         values = [value(night) for night in nights]
         labels = [NOTHING if number is None else words(number) for number in values]
-        points = [Point(f"{n.date}: {label}", number) for n, label, number in zip(nights, labels, values, strict=True)]
-        charts.append((title, labels[-1] if labels else NOTHING, line_chart(f"{title}, night by night", points)))
+        points = [
+            Point(n.date, f"{n.date}: {label}", number) for n, label, number in zip(nights, labels, values, strict=True)
+        ]
+        chart = line_chart(f"{title}, night by night", points, words)
+        charts.append((title, labels[-1] if labels else NOTHING, chart))
     return charts
 
 
@@ -101,11 +108,24 @@ def _score_charts(shown: Mapping[ScoreName, Sequence[TrendPoint]]) -> list[tuple
         title = name.replace("_", " ") + (" ↓" if lower_is_better(name) else "")
         title += f" ({version})" if name in several else ""
         points = [
-            Point(f"{point.date}: {_number(point.value)}", point.value, point.low, point.high, point.alarm != "")
+            Point(
+                point.date,
+                f"{point.date}: {_number(point.value)}",
+                point.value,
+                point.low,
+                point.high,
+                point.alarm != "",
+            )
             for point in some
         ]
-        charts.append((title, _number(some[-1].value), line_chart(f"{title}, night by night", points)))
+        charts.append((title, _number(some[-1].value), line_chart(f"{title}, night by night", points, _number)))
     return charts
+
+
+def still_needed(trends: Mapping[ScoreName, Sequence[TrendPoint]]) -> str:
+    """Say how many nights are there of those that a judgement needs; empty once a night can be judged."""
+    there = max((nights_judged(points) for points in trends.values()), default=0)
+    return f"{there} of {LEAST_NIGHTS} nights needed" if there <= LEAST_NIGHTS else ""
 
 
 def _number(value: float | None) -> str:

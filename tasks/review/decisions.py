@@ -13,16 +13,18 @@ turn do not undo each other's newer marks.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal, get_args
+from functools import partial
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictStr, ValidationError
 
 from manifests import ids
 from manifests.errors import counted, printable
 from manifests.faults import Fault
+from manifests.parsing.fault_list import glimpse
 from manifests.store.files import read_address
 from manifests.store.parallel import in_parallel
 from manifests.store.run_folder import RunFolder
@@ -36,6 +38,8 @@ Decision = Literal["keep", "reject", "redo", "undecided"]
 MAX_BYTES = 256 * 2**20
 """Of a decisions file; a mark takes about 120 bytes."""
 
+_LISTED = 10  # faults told in full; of a million nobody reads more
+_SURPLUS = 1000  # marks beyond one a picture before the rest is not looked at
 _CLOCK_SLACK = timedelta(days=1)  # a reviewer's clock and time zone may be off, but not by more
 _WHERE_FROM = "export the file again from the page of this run"
 
@@ -89,7 +93,7 @@ class _DecisionsFile(BaseModel):
     format: Literal[1] = Field(description="1")
     run_id: StrictStr = Field(description="the run that is reviewed")
     reviewer: Annotated[StrictStr, Field(max_length=200)] = Field("", description="a name of at most 200 characters")
-    decisions: list[_MarkRow] = Field(description="a list of marks")
+    decisions: list[Any] = Field(description="a list of marks")
 
 
 def read_marks(address: str, plan: Plan) -> list[Mark]:
@@ -100,7 +104,7 @@ def read_marks(address: str, plan: Plan) -> list[Mark]:
         plan: the run that it must be about.
 
     Raises:
-        RunRefused: it does not fit; every fault is listed, and nothing of the file counts.
+        RunRefused: it does not fit; the first faults are listed and all counted, and nothing of the file counts.
         StoreError: it cannot be read.
     """
     data = read_address(address, MAX_BYTES)
@@ -109,59 +113,89 @@ def read_marks(address: str, plan: Plan) -> list[Mark]:
     except (ValueError, RecursionError) as error:
         fault = _fault(address, "", "no JSON", str(error), "a decisions file")
         raise RunRefused("the decisions file cannot be read", [fault]) from error
-    faults: list[Fault] = []
+    found = _Found(address)
+    reviewer = ""
     try:
-        read = _DecisionsFile.model_validate(body)
+        reviewer = _DecisionsFile.model_validate(body).reviewer
     except ValidationError as error:
-        faults = [_explain(address, told) for told in error.errors()]
-        # What has the right form is checked for its sense as well: all faults at once.
-        rows: list[tuple[int, _MarkRow]] = []
-        reviewer = ""
-        listed = body.get("decisions") if isinstance(body, dict) else None
-        for number, row in enumerate(listed if isinstance(listed, list) else ()):
-            try:
-                rows.append((number, _MarkRow.model_validate(row)))
-            except ValidationError:
+        for told in error.errors():
+            found.add(partial(_explain, address, told, ()))
+    # What has the right form is checked for its sense as well: all faults at once.
+    rows: list[tuple[int, _MarkRow]] = []
+    listed = body.get("decisions") if isinstance(body, dict) else None
+    marks = listed if isinstance(listed, list) else []
+    if len(marks) > len(plan.samples) + _SURPLUS:
+        found.add(lambda: _fault(address, "decisions", "more marks than pictures", str(len(marks)), "one a picture"))
+        del marks[_SURPLUS:]
+    for number, row in enumerate(marks):
+        try:
+            rows.append((number, _MarkRow.model_validate(row)))
+        except ValidationError as error:
+            if found.is_full:
+                found.count += error.error_count()
                 continue
-    else:
-        rows, reviewer = list(enumerate(read.decisions)), read.reviewer
-    faults += _senseless(address, body, rows, plan)
-    if faults:
-        raise RunRefused(f"nothing was recorded: {counted(len(faults), 'fault')} in {printable(address)}", faults)
+            for told in error.errors():
+                found.add(partial(_explain, address, told, ("decisions", number)))
+    _check_sense(found, body, rows, plan)
+    if found.count:
+        first = f"; the first {len(found.faults)} are above" if found.count > len(found.faults) else ""
+        raise RunRefused(
+            f"nothing was recorded: {counted(found.count, 'fault')} in {printable(address)}{first}", found.faults
+        )
     return [Mark(row.sample_id, row.decision, reviewer, row.decided_at) for _, row in rows]
 
 
-def _senseless(address: str, body: object, rows: Sequence[tuple[int, _MarkRow]], plan: Plan) -> list[Fault]:
-    """Faults of a file that is well formed: another run, unknown pictures, two marks on one."""
-    faults: list[Fault] = []
+class _Found:
+    """The faults of one file: the first few in full, and how many there are."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.count = 0
+        self.faults: list[Fault] = []
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.faults) >= _LISTED
+
+    def add(self, fault: Callable[[], Fault]) -> None:
+        """Count a fault, and make it if it is among the first."""
+        self.count += 1
+        if not self.is_full:
+            self.faults.append(fault())
+
+
+def _check_sense(found: _Found, body: object, rows: Sequence[tuple[int, _MarkRow]], plan: Plan) -> None:
+    """Add faults of a file that is well formed: another run, unknown pictures, two marks on one."""
+
+    def add(field: str, what: str, received: str, accepted: str) -> None:
+        found.add(lambda: _fault(found.address, field, what, received, accepted))
+
     run_id = body.get("run_id") if isinstance(body, dict) else None
     if isinstance(run_id, str) and run_id != plan.run.run_id:
-        faults.append(_fault(address, "run_id", "another run", run_id, plan.run.run_id))
+        add("run_id", "another run", run_id, plan.run.run_id)
     known = {sample.sample_id for sample in plan.samples}
     first: dict[str, int] = {}
     for number, row in rows:
         field = f"decisions[{number}].sample_id"
         if row.sample_id not in known:
-            faults.append(_fault(address, field, "unknown picture", row.sample_id, "a picture of the run's plan"))
+            add(field, "unknown picture", row.sample_id, "a picture of the run's plan")
         elif (before := first.setdefault(row.sample_id, number)) != number:
-            faults.append(
-                _fault(address, field, "two marks on one picture", row.sample_id, f"one; see decisions[{before}]")
-            )
-    return faults
+            add(field, "two marks on one picture", row.sample_id, f"one; see decisions[{before}]")
 
 
-def _explain(address: str, error: Mapping[str, object]) -> Fault:
-    location = error["loc"]
+def _explain(address: str, error: Mapping[str, Any], within: tuple[str | int, ...]) -> Fault:
+    location = (*within, *error["loc"])
     path = ""
-    assert isinstance(location, tuple)
     for part in location:
-        path += f"[{part}]" if isinstance(part, int) else f"{'.' if path else ''}{part}"
+        path += f"[{part}]" if isinstance(part, int) else f"{'.' if path else ''}{part[:40]}"
     model = _MarkRow if any(isinstance(part, int) for part in location) else _DecisionsFile
     field = model.model_fields.get(str(location[-1])) if location else None
     accepted = (field.description or "") if field else ", ".join(model.model_fields)
+    if error["type"] == "extra_forbidden":  # what such a key holds is none of ours
+        return _fault(address, path, "unknown key", "", accepted)
     missing = error["type"] == "missing"
-    what = {"missing": "key is missing", "extra_forbidden": "unknown key"}.get(str(error["type"]), "wrong value")
-    return _fault(address, path, what, "nothing" if missing else repr(error["input"]), accepted)
+    what = "key is missing" if missing else "wrong value"
+    return _fault(address, path, what, "nothing" if missing else glimpse(error["input"], 40), accepted)
 
 
 def _fault(address: str, field: str, what: str, received: str, accepted: str) -> Fault:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
 import io
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +15,7 @@ from rich.table import Table
 
 from manifests import layout
 from manifests.errors import listed
+from manifests.parsing.csv_text import written_csv
 from manifests.store.store import Store
 from tasks.review.best import read_best
 from tasks.review.score_order import default_sort, lower_is_better
@@ -103,13 +104,12 @@ def _as_json(rows: Sequence[ScoreRow], names: Sequence[str]) -> str:
 
 
 def _as_csv(rows: Sequence[ScoreRow], names: Sequence[str]) -> str:
-    sheet = io.StringIO()
-    writer = csv.writer(sheet, lineterminator="\n")
-    writer.writerow([*HEAD, *names, "chosen", "key"])
-    for row in rows:
-        scores = [repr(row.scores[name]) if name in row.scores else "" for name in names]
-        writer.writerow([row.content_name, row.style_name, row.seed, *scores, row.chosen_word, row.key])
-    return sheet.getvalue()
+    head = [*HEAD, *names, "chosen", "key"]
+    body = (
+        [row.content_name, row.style_name, row.seed, *map(row.scores.get, names), row.chosen_word, row.key]
+        for row in rows
+    )
+    return written_csv([head, *body])
 
 
 def _as_table(rows: Sequence[ScoreRow], names: Sequence[str]) -> str:
@@ -135,9 +135,9 @@ def _columns(row: ScoreRow) -> dict[str, str]:
 
 
 def _parts(condition: str) -> tuple[str, str, str]:
-    """The column, the first of = < > and the value of a condition; without a sign the last two are empty."""
+    """The column, the first of = < > and the value of a condition, as manifests have names; without a sign, none."""
     name, sign, value = (*re.split("([=<>])", condition, maxsplit=1), "", "")[:3]
-    return name.strip(), sign, value.strip()
+    return name.strip(), sign, unicodedata.normalize("NFC", value.strip())
 
 
 def _check_condition(condition: str, rows: Sequence[ScoreRow], scores: Sequence[str]) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
+from manifests import layout
+from manifests.errors import counted, listed, printable, printable_name
+from manifests.store.leases import Held
 from manifests.store.store import Store
 from tasks.environment import lease_seconds
+from tasks.run.plan import Plan, PlannedAdapter
 
 
 def here() -> str:
@@ -37,3 +41,44 @@ def at_work(store: Store, key: str, what: str) -> Iterator[None]:
             yield
     finally:
         lease.release()  # after the renewing has stopped, which would take a released lease for a lost one
+
+
+def until(held: Held) -> str:
+    """Say when a lease ends unless it is renewed."""
+    return f"until {datetime.fromtimestamp(held.ends_at, UTC):%H:%M:%S} UTC, unless it is renewed"
+
+
+def waiting_for(store: Store, adapters: Sequence[PlannedAdapter]) -> tuple[str, str]:
+    """Say for whom the training of some adapters waits: how many, which, who has them, where; and until when.
+
+    Raises:
+        StoreError: the store cannot be asked.
+    """
+    looked = [store.look_at_lease(layout.lease_key(one.adapter_id), lease_seconds()) for one in adapters[:3]]
+    names = listed([printable_name(one.name) for one in adapters], 3)
+    said = f"waits for {counted(len(adapters), 'adapter')} that another run trains: {names}"
+    live = [held for held in looked if held is not None and held.is_live]
+    if not live:
+        return said, "a lease has just ended"
+    holders = listed(sorted({printable_name(held.holder) for held in live}), 2)
+    return f"{said}: held by {holders}", until(max(live, key=lambda held: held.ends_at))
+
+
+def take_over(store: Store, plan: Plan) -> list[str]:
+    """Take the leases of a run and of all its adapters away from whoever holds them.
+
+    Returns:
+        What was taken from whom, a line each.
+
+    Raises:
+        StoreError: the store cannot be asked.
+    """
+    run_id = plan.run.run_id
+    names = {layout.lease_key(adapter.adapter_id): f"the training of {adapter.name}" for adapter in plan.adapters}
+    names[layout.run_lease_key(run_id)] = f"run {run_id}"
+    there = [key for key in store.list(layout.LEASES_PREFIX) if key in names]
+    return [
+        printable(f"took over {names[key]} from {held.holder}")
+        for key in there
+        if (held := store.break_lease(key)) is not None
+    ]

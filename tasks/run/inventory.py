@@ -59,16 +59,19 @@ class Inventory:
         adapters: ids of its adapters that are whole.
         pictures: what a listing says of each of its pictures that is there, by sample_id.
         scores: the scores of its pictures.
+        unjudgeable: ids of its pictures that no scorer has anything to compare with: of finished adapters, whose
+            pictures nobody has, without words that say what is to be seen.
     """
 
     adapters: frozenset[str]
     pictures: Mapping[str, Entry]
     scores: RunScores
+    unjudgeable: frozenset[str] = frozenset()
 
     @cached_property
     def scored(self) -> frozenset[str]:
-        """Ids of the pictures that have scores."""
-        return self.scores.sample_ids
+        """Ids of the pictures that have all the scores they can have."""
+        return self.scores.sample_ids | self.unjudgeable
 
 
 def take_inventory(store: Store, plan: Plan, held: Holdings | None = None) -> Inventory:
@@ -84,4 +87,6 @@ def take_inventory(store: Store, plan: Plan, held: Holdings | None = None) -> In
         held = holdings(store, used | {a.adapter_id for a in plan.adapters}, [s.content_id for s in plan.samples])
     planned = {sample.sample_id for sample in plan.samples}
     there = {sample_id: entry for sample_id, entry in held.pictures.items() if sample_id in planned}
-    return Inventory(held.adapters, there, read_scores(store, plan.run, plan.shards))
+    finished = {adapter.adapter_id for adapter in plan.adapters if adapter.is_finished}
+    unjudgeable = frozenset(s.sample_id for s in plan.samples if finished and not s.text and s.adapter_ids <= finished)
+    return Inventory(held.adapters, there, read_scores(store, plan.run, plan.shards), unjudgeable)

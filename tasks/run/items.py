@@ -14,9 +14,10 @@ from manifests import ids, layout
 
 @dataclass(frozen=True)
 class PlannedAdapter:
-    """One training: the photos of one object (one image, usually) and what people call it.
+    """One training: the photos of one object (one image, usually) and what people call it; or a finished adapter.
 
-    `prompt` is what it is trained with where that is not the settings' prompt, such as "A [v] dog".
+    `prompt` is what it is trained with where that is not the settings' prompt, such as "A [v] dog". A finished one has
+    no images, and the address that it was brought in from under `source_file`.
     """
 
     adapter_id: str
@@ -24,6 +25,12 @@ class PlannedAdapter:
     word: str
     image_ids: tuple[str, ...]
     prompt: str = ""
+    source_file: str = ""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it came as a file, and is not trained."""
+        return not self.image_ids
 
 
 @dataclass(frozen=True)

@@ -5,21 +5,24 @@ What was recorded lies in ``runs/<run_id>/run.json`` and ``faults.parquet``; thi
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from manifests import layout
-from manifests.errors import Missing, counted
+from manifests.errors import Damaged, Missing, counted
 from manifests.faults import Fault
+from manifests.notes import Note
 from manifests.store.parallel import in_parallel
-from manifests.store.run_folder import RunFolder
+from manifests.store.run_folder import RunFolder, damage_told, json_mapping
 from manifests.store.store import Store
-from manifests.tables.run import FAULTS_FILE
+from manifests.tables.run import FAULTS_FILE, NOTES_FILE
 from tasks.errors import RunNotFound
 from tasks.run.inventory import Inventory
 from tasks.run.plan import Plan
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -94,8 +97,16 @@ class RunRecord:
     timings: Mapping[str, Any]
 
     @classmethod
-    def of(cls, body: Mapping[str, Any]) -> RunRecord:
-        """Take it from what a run.json says."""
+    def of(cls, data: bytes) -> RunRecord:
+        """Take it from what a run.json says.
+
+        Raises:
+            ValueError, LookupError, TypeError: it is none.
+        """
+        body = json_mapping(data)
+        for name, kind in {"run_id": str, "state": str, "created_at": str, "settings": dict}.items():
+            if not isinstance(body[name], kind):
+                raise TypeError(f"{name} is no {kind.__name__}")
         return cls(
             run_id=body["run_id"],
             state=body["state"],
@@ -118,20 +129,56 @@ def read_record(store: Store, run_id: str) -> RunRecord:
 
     Raises:
         RunNotFound: no such run.
+        Damaged: what was recorded cannot be read.
     """
+    key = RunFolder(store, run_id).key("run.json")
     try:
-        return RunRecord.of(RunFolder(store, run_id).read_json("run.json"))
+        data = store.read(key)
     except Missing as error:
         raise RunNotFound(f"run: received {run_id!r}; the store {store.root} has no such run") from error
+    with damage_told(store, key):
+        return RunRecord.of(data)
 
 
 def read_records(store: Store) -> list[RunRecord]:
-    """Every run of the store, less those that are deleted at this moment; in the order of their ids."""
+    """Every run of the store whose record can be read; of the others the log tells."""
+    records: list[RunRecord] = []
+    for record in find_records(store).values():
+        if isinstance(record, Damaged):
+            log.warning("%s", record)
+        else:
+            records.append(record)
+    return records
+
+
+def find_records(store: Store) -> dict[str, RunRecord | Damaged]:
+    """Every run of the store, less those that are deleted at this moment, by its id and in the order of ids.
+
+    A run whose record cannot be read has in its place what is wrong with it.
+    """
     keys = [key for key in store.list(layout.RUNS_PREFIX) if key.endswith("/run.json") and key.count("/") == 2]
-    return [RunRecord.of(json.loads(data)) for data in in_parallel(store, store.find, keys) if data is not None]
+    records: dict[str, RunRecord | Damaged] = {}
+    for key, data in zip(keys, in_parallel(store, store.find, keys), strict=True):
+        if data is not None:
+            try:
+                with damage_told(store, key):
+                    records[key.split("/")[1]] = RunRecord.of(data)
+            except Damaged as error:
+                records[key.split("/")[1]] = error
+    return records
 
 
 def recorded_faults(store: Store, run_id: str) -> tuple[Fault, ...]:
-    """The faults of a run as it last ended; none if it has not ended yet."""
-    rows = RunFolder(store, run_id).rows(FAULTS_FILE)
+    """The faults of a run as it last ended; none if it has not ended yet.
+
+    Raises:
+        Damaged: they cannot be read.
+    """
+    rows = RunFolder(store, run_id).rows(FAULTS_FILE, "blora rerun writes it again")
     return tuple(Fault(**{name: row[name] for name in Fault.__dataclass_fields__}) for row in rows)
+
+
+def recorded_notes(store: Store, run_id: str) -> tuple[Note, ...]:
+    """What there was to know of a run's rows when it was planned."""
+    rows = RunFolder(store, run_id).rows(NOTES_FILE)
+    return tuple(Note(**{name: row[name] for name in Note.__dataclass_fields__}) for row in rows)

@@ -20,7 +20,7 @@ from blora.settings.presets import Settings
 from manifests import layout
 from manifests.errors import Missing
 from manifests.faults import Fault
-from manifests.store.run_folder import RunFolder
+from manifests.store.run_folder import RunFolder, damage_told, json_mapping
 from manifests.store.store import Store
 from manifests.tables.parquet import read_rows
 from manifests.tables.run import PLAN_FILE, REDO_FILES
@@ -94,7 +94,7 @@ class RunInfo:
     @classmethod
     def from_json(cls, data: bytes) -> RunInfo:
         """Read back what `to_json` wrote."""
-        body = json.loads(data)
+        body = json_mapping(data)
         return cls(
             settings=Settings.model_validate(body["settings"]),
             created_at=datetime.fromisoformat(body["created_at"]),
@@ -157,8 +157,8 @@ class Plan:
         return tuple(sample for shard in self.shards for sample in shard.samples)
 
     def part(self, pack_ids: Collection[str], shard_ids: Collection[str]) -> Plan:
-        """The same run with some of its packs and shards."""
-        packs = tuple(pack for pack in self.packs if pack.pack_id in pack_ids)
+        """The same run with some of its packs and shards, and all adapters that are not trained."""
+        packs = tuple(p for p in self.packs if p.pack_id in pack_ids or all(a.is_finished for a in p.adapters))
         return Plan(self.run, packs, tuple(shard for shard in self.shards if shard.shard_id in shard_ids))
 
     def adapter(self, adapter_id: str) -> PlannedAdapter:
@@ -206,14 +206,18 @@ def load_run(store: Store, run_id: str) -> RunInfo:
 
     Raises:
         RunNotFound: the store has no such run.
+        Damaged: what is there cannot be read.
     """
+    key = RunFolder(store, run_id).key("run.json")
     try:
-        return RunInfo.from_json(store.read(RunFolder(store, run_id).key("run.json")))
+        data = store.read(key)
     except Missing as error:
         known = sorted({key.split("/")[1] for key in store.list(layout.RUNS_PREFIX)})
         raise RunNotFound(
             f"run: received {run_id!r}; the store {store.root} holds: {', '.join(known[-10:]) or 'no run yet'}"
         ) from error
+    with damage_told(store, key):
+        return RunInfo.from_json(data)
 
 
 @uncollected()
@@ -222,6 +226,7 @@ def load_plan(store: Store, run_id: str) -> Plan:
 
     Raises:
         RunNotFound: the store has no such run, or its planning did not end.
+        Damaged: what is there of it cannot be read.
     """
     run, folder = load_run(store, run_id), RunFolder(store, run_id)
     try:
@@ -234,8 +239,8 @@ def load_plan(store: Store, run_id: str) -> Plan:
     seen: set[str] = set()
     for row in itertools.chain.from_iterable(map(read_rows, (table, *redone))):
         if row["kind"] == "adapter":
-            images, prompt = tuple(row["image_ids"]), row["prompt"] or ""
-            adapter = PlannedAdapter(row["adapter_id"], row["name"], row["word"], images, prompt)
+            said = tuple(row["image_ids"]), row["prompt"] or "", row["source_file"] or ""
+            adapter = PlannedAdapter(row["adapter_id"], row["name"], row["word"], *said)
             packs.setdefault(row["group_id"], []).append(adapter)
         elif row["sample_id"] not in seen:  # two reviews at once may ask for the same picture
             seen.add(row["sample_id"])

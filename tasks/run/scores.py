@@ -26,6 +26,7 @@ when the object has its rows, so that a reader sees none of them or all; only th
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,14 +35,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests import layout
+from manifests.errors import Damaged
 from manifests.store.backend import Entry
 from manifests.store.parallel import in_parallel
+from manifests.store.run_folder import damage_told
 from manifests.store.store import Store
 from manifests.tables.parquet import from_parquet_bytes, read_note, read_rows, to_parquet_bytes, to_table
 from manifests.tables.run import SCORES
 from tasks.errors import RunNotFound
 from tasks.run.plan import RunInfo, Shard, load_run, published_scores_key, scores_key
 
+log = logging.getLogger(__name__)
+
+_RESCORED = "blora rerun makes these scores again"
 _PARTS, _ADDED = "parts", "added scorers"  # what the object's metadata note
 
 
@@ -97,7 +103,13 @@ def read_scores(
     for key, data in zip(newer, in_parallel(store, store.find, newer), strict=True):
         if data is None:  # the object has its rows by now
             return read_scores(store, run, shards, added)
-        table = from_parquet_bytes(data, SCORES)
+        try:
+            with damage_told(store, key, _RESCORED):
+                table = from_parquet_bytes(data, SCORES)
+        except Damaged as error:  # as if it were not there
+            log.warning("%s", error)
+            del parts[key]
+            continue
         rows.append(_current(table, versions))
         if table.num_rows and not rows[-1].num_rows:  # all of a version that does not count: the object is without them
             del parts[key]
@@ -159,7 +171,7 @@ def superseded_parts(store: Store, run_id: str, entries: Mapping[str, Entry]) ->
         return {}
     try:
         known = read_published(store, load_run(store, run_id)).parts
-    except RunNotFound:
+    except (RunNotFound, Damaged):
         return {}
     held = all(known.get(key) == entry.version for key, entry in parts.items())
     return {key: entry.size for key, entry in parts.items()} if held else {}
@@ -171,8 +183,18 @@ def _names(rows: pa.Table) -> pa.Array:
 
 
 def read_published(store: Store, run: RunInfo) -> RunScores:
-    """The rows of a run as it was last closed, with the parts that they stand for; nothing if it never was."""
-    if (data := store.find(published_scores_key(run))) is None:
+    """The rows of a run as it was last closed, with the parts that they stand for; nothing if it never was.
+
+    An object that cannot be read counts as none, and the log tells of it.
+    """
+    key = published_scores_key(run)
+    if (data := store.find(key)) is None:
         return _NOTHING
-    parts, added = (json.loads(read_note(data, name) or "{}") for name in (_PARTS, _ADDED))
-    return RunScores(from_parquet_bytes(data, SCORES), parts, added)
+    try:
+        with damage_told(store, key, _RESCORED):
+            table = from_parquet_bytes(data, SCORES)
+            parts, added = (json.loads(read_note(data, name) or "{}") for name in (_PARTS, _ADDED))
+            return RunScores(table, parts, added)
+    except Damaged as error:
+        log.warning("%s", error)
+        return _NOTHING

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -61,7 +62,7 @@ def select(plan: Plan, only: Sequence[str], faults: Sequence[Fault]) -> Selectio
         name, equals, value = condition.partition("=")
         if not (condition == "faults" or (equals and value and name in _FIELDS)):
             raise ValueError(f"--only: received {condition!r}; accepted: {_ACCEPTED}")
-        asked.setdefault(name, set()).add(value)
+        asked.setdefault(name, set()).add(unicodedata.normalize("NFC", value))  # as manifests have names
     samples: list[PlannedSample] = list(plan.samples)
     if asked.pop("faults", None) is not None:
         failed = {fault.item for fault in faults if fault.item}

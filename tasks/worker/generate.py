@@ -23,6 +23,7 @@ from blora.adapters.blocks import Half
 from blora.errors import BloraError
 from blora.sampling.colour_transfer import Method, Palette
 from blora.sampling.draw import Draw
+from blora.sampling.generation_text import KEY, generation_text
 from blora.sampling.sample import sample_each
 from manifests import layout
 from manifests.errors import Missing
@@ -140,7 +141,8 @@ def _fault(planned: PlannedSample, error: BloraError) -> Fault:
 
 def _write(session: Session, planned: PlannedSample, pixels: Pixels, run: RunInfo) -> str | None:
     """Write one picture; its id if it was not there."""
-    there = session.store.write_once(planned.key, encode_png(pixels, planned, run))
+    scheduler = str(session.base(run.base, run.settings.sample.precision).scheduler_config["_class_name"])
+    there = session.store.write_once(planned.key, encode_png(pixels, planned, run, scheduler))
     return planned.sample_id if there else None
 
 
@@ -185,16 +187,37 @@ def _half(session: Session, planned: PlannedSample, half: Half) -> Adapter | Non
     return parts[0][0] if len(parts) == 1 else blend_adapters(parts) if parts else None
 
 
-def encode_png(pixels: Pixels, planned: PlannedSample, run: RunInfo) -> bytes:
-    """A PNG that explains itself: ids, prompts, strengths, seed, settings, base; no time, so that its bytes repeat."""
+def encode_png(pixels: Pixels, planned: PlannedSample, run: RunInfo, base_scheduler: str) -> bytes:
+    """A PNG that explains itself: ids, prompts, strengths, seed, settings, base; no time, so that its bytes repeat.
+
+    Once as JSON, with everything, and once in the text that image browsers read.
+    """
     told = {key: value for key, value in planned.columns().items() if not key.endswith(UNTOLD)}
     facts = {key: value for key, value in told.items() if value is not None or key not in NEWER}
     facts |= {"base": run.base, "base_revision": run.base_revision, "settings": run.settings.sample.identity()}
-    return png_with(pixels, facts)
+    more = {
+        "Base revision": run.base_revision,
+        "Content": planned.content_id,
+        "Content strength": planned.content_strength,
+        "Style": planned.style_id,
+        "Style strength": planned.style_strength,
+    }
+    text = generation_text(
+        planned.prompt,
+        planned.negative_prompt,
+        planned.seed,
+        run.settings.sample,
+        base=run.base,
+        base_scheduler=base_scheduler,
+        more={name: value for name, value in more.items() if value is not None},
+    )
+    return png_with(pixels, facts, text)
 
 
-def png_with(pixels: Pixels, facts: Mapping[str, Any]) -> bytes:
-    """A PNG with facts about it as JSON under the key ``blora``."""
+def png_with(pixels: Pixels, facts: Mapping[str, Any], generation: str = "") -> bytes:
+    """A PNG with facts about it as JSON under the key ``blora``, and the text that image browsers read, if any."""
     text = PngInfo()
     text.add_itxt("blora", json.dumps(facts, sort_keys=True, ensure_ascii=False))
+    if generation:
+        text.add_text(KEY, generation)  # Latin letters as tEXt, which old readers know; others as iTXt
     return encoded(Image.fromarray(pixels), pnginfo=text)

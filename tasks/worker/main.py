@@ -76,7 +76,13 @@ def main(device: str, store_root: str, answer_fd: int) -> None:
         with one_at_a_time:
             answers.write(to_line(number, message))
 
-    session = Session(device, Store.open(store_root), send, lambda doing: send(Heartbeat(doing)))
+    session = Session(
+        device,
+        Store.open(store_root),
+        send,
+        beat=lambda doing: send(Heartbeat(doing)),
+        wait=lambda doing, until: send(Heartbeat(doing, until)),
+    )
     while True:
         number, job = from_line(requests.get())
         try:

@@ -16,7 +16,7 @@ from blora.errors import ScorerError
 from blora.metrics.feature_scorer import ScoreItem
 from blora.metrics.score import Scored, Scorer, score_each
 from manifests import layout
-from manifests.errors import Missing
+from manifests.errors import Damaged, Missing
 from manifests.faults import Fault
 from manifests.store.run_folder import RunFolder
 from manifests.tables.run import SHARD_SCORES_FILES
@@ -35,7 +35,10 @@ def score_shard(session: Session, job: ScoreShard) -> ScoreAnswer:
     """
     plan, shard = session.shard(job.run_id, job.shard_id)
     run, part = RunFolder(session.store, job.run_id), SHARD_SCORES_FILES.file(shard.shard_id)
-    rows = run.rows(part)
+    try:
+        rows = run.rows(part)
+    except Damaged:  # told where the run's scores are read; made again here
+        rows = []
     known = {row["sample_id"] for row in rows}
     started = time.monotonic()
     unscored = [sample for sample in shard.samples if sample.sample_id not in known]
@@ -142,13 +145,13 @@ def _fault(sample: PlannedSample, error: Exception) -> Fault:
 def _items(session: Session, picture: Pixels, sample: PlannedSample, plan: Plan) -> list[tuple[float, ScoreItem]]:
     """What is judged, by weight: one item for each content and style picture.
 
-    A mix has those of its parts, an object those of all its photos, and a side that the prompt says has none.
+    A mix has those of its parts, an object those of all its photos; a side that the prompt says, or that is a finished
+    adapter, has none.
     """
 
     def pictures(half: Half) -> list[tuple[float, Pixels | None]]:
-        parts = sample.parts(half)
-        total = sum(part.weight for part in parts) or 1.0
-        photos = {part: plan.adapter(part.adapter_id).image_ids for part in parts}
+        photos = {part: ids for part in sample.parts(half) if (ids := plan.adapter(part.adapter_id).image_ids)}
+        total = sum(part.weight for part in photos) or 1.0
         return [
             (part.weight / total / len(image_ids), session.picture(layout.image_key(image_id)))
             for part, image_ids in photos.items()

@@ -6,7 +6,6 @@ Everything here can be had again from the store; a slot that dies loses time and
 from __future__ import annotations
 
 import gc
-import io
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +15,6 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from blora.adapters.adapter import Adapter
 from blora.adapters.blocks import Half
@@ -31,10 +29,12 @@ from blora.settings.judging import ScoreSettings
 from blora.settings.sampling import SampleSettings
 from blora.settings.training import TrainSettings
 from manifests import layout
+from manifests.errors import Missing
 from manifests.store.store import Store
 from tasks.downloads import is_plain, local_scorer, located_base, with_local_weights
 from tasks.environment import heartbeat_seconds
 from tasks.messages import Advance
+from tasks.pictures import decoded
 from tasks.planning.cost import memory_model
 from tasks.run.plan import Pack, Plan, Shard, load_plan
 
@@ -51,6 +51,7 @@ class Session:
         store: the store.
         emit: tells whoever watches the slot how far a job is.
         beat: tells the parent that the slot lives, and what it does that has no steps to tell of.
+        wait: tells it that the slot waits for somebody else, and until when at most.
     """
 
     def __init__(
@@ -59,12 +60,14 @@ class Session:
         store: Store,
         emit: Callable[[Advance], None],
         beat: Callable[[str], None] = lambda doing: None,
+        wait: Callable[[str, str], None] = lambda doing, until: None,
     ) -> None:
         """Hold nothing yet; everything is loaded on first use."""
         self.device = device
         self.store = store
         self.emit = emit
         self.beat = beat
+        self.wait = wait
         self._base: tuple[tuple[str, str], Base] | None = None
         self._free_bytes: float | None = None  # of a GPU, before the base model came
         self._plain: tuple[tuple[str, str], PlainBase] | None = None
@@ -189,7 +192,14 @@ class Session:
             return load_clip(architecture, pretrained, self.device)
 
     def _read_picture(self, key: str) -> Pixels:
-        return np.asarray(Image.open(io.BytesIO(self.store.read(key))).convert("RGB"))
+        put_back = "run the run's manifest again, which puts it back" if key.startswith(layout.IMAGES_PREFIX) else ""
+        where = f"{self.store.root}/{key}"
+        try:
+            return np.asarray(decoded(self.store.read(key)))
+        except Missing as error:
+            raise Missing(f"{where} is gone", hint=put_back or "blora rerun makes it again") from error
+        except OSError as error:
+            raise OSError(f"{where} cannot be read: {error}; delete it, then {put_back or 'blora rerun'}") from error
 
     def _read_half(self, adapter_id: str, half: Half) -> Adapter:
         return load_adapter(self.store.read(layout.adapter_key(adapter_id, half)))

@@ -26,13 +26,13 @@ from blora.settings.training import TrainSettings, recipe_version
 from blora.training.items import StepReport, TrainItem, TrainResult
 from blora.training.train import train
 from manifests import layout
-from manifests.errors import Missing, counted
+from manifests.errors import Missing
 from manifests.faults import Fault
 from manifests.store.store import Store
 from tasks.environment import lease_seconds
 from tasks.messages import Advance, TrainAnswer, TrainPack
 from tasks.planning.cost import memory_model
-from tasks.run.heartbeat import here
+from tasks.run.heartbeat import here, waiting_for
 from tasks.run.inventory import is_whole
 from tasks.run.plan import Pack, PlannedAdapter, RunInfo
 from tasks.worker.attempts import Attempt, checkpoint_key, checkpoint_keys, diverged, train_until_good
@@ -48,7 +48,7 @@ def train_pack(session: Session, job: TrainPack) -> TrainAnswer:
     wanted = [adapter for adapter in pack.adapters if job.only is None or adapter.adapter_id in job.only]
     holder = f"{plan.run.run_id}: {here()}"
     trained: list[str] = []
-    faults: list[Fault] = []
+    faults = [_gone(a) for a in wanted if a.is_finished and not is_whole(session.store, a.adapter_id)]
     started, busy_seconds = time.monotonic(), 0.0
     while True:
         settled = {*trained, *(fault.item for fault in faults)}
@@ -59,7 +59,7 @@ def train_pack(session: Session, job: TrainPack) -> TrainAnswer:
             mine = _lease(session.store, missing, holder, stack)
             if not mine:
                 # Their end is awaited, or that of their leases.
-                session.beat(f"waits for {counted(len(missing), 'adapter')} that another run trains")
+                session.wait(*waiting_for(session.store, missing))
                 time.sleep(POLL_SECONDS)
                 continue
             done, failed, seconds = _train(session, plan.run, pack, mine)
@@ -73,6 +73,18 @@ def train_pack(session: Session, job: TrainPack) -> TrainAnswer:
         faults=tuple(faults),
         train_seconds=time.monotonic() - started if trained else 0.0,
         busy_seconds=busy_seconds,
+    )
+
+
+def _gone(adapter: PlannedAdapter) -> Fault:
+    """The fault of a finished adapter that is no longer in the store, and that no training can replace."""
+    return Fault(
+        kind="train",
+        item=adapter.adapter_id,
+        what=f"the adapter {adapter.name} is missing in the store, and came as a file",
+        received="nothing",
+        accepted=f"its halves and its marker, as {adapter.source_file} has them",
+        hint="run the manifest again, which brings it in",
     )
 
 

@@ -24,8 +24,9 @@ from diffusers.utils.logging import set_verbosity_error
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from blora.adapters.adapter import Adapter, Factors
+from blora.adapters.adapter import Adapter
 from blora.adapters.blocks import target_layers
+from blora.adapters.factors import Factors
 from blora.adapters.load import load_adapter
 from blora.models.locate import locate_base
 from blora.models.model import Base, load_base

@@ -29,14 +29,16 @@ STYLES = 10
 
 
 def write_project(folder: Path, items: int) -> Path:
-    """Pictures of one colour each, and a grid of them with ten styles; about so many items in all."""
+    """Pictures of a colour each, and a grid of them with ten styles; about so many items in all."""
     contents = max(1, items // (STYLES + 1))
     sides: dict[str, list[dict[str, str]]] = {"contents": [], "styles": []}
     for number in range(contents + STYLES):
         side = "contents" if number < contents else "styles"
         name = f"{side[0]}{number}"
         colour = (number % 256, number // 256 % 256, number // 65536)
-        Image.new("RGB", (16, 16), colour).save(folder / f"{name}.png")
+        picture = Image.new("RGB", (16, 16), colour)
+        picture.putpixel((0, 0), (255, 255, 255))
+        picture.save(folder / f"{name}.png")
         sides[side].append({"image": f"{name}.png", "name": name, "word": name})
     manifest = folder / "scale.json"
     manifest.write_text(json.dumps({"version": 1, "name": "scale", "grid": True, **sides}))

@@ -125,13 +125,15 @@ class Stage:
 
 
 def write_manifest(folder: Path, stub: bool) -> Path:
-    """A grid of small pictures of one colour each, on the embedded base model; a smaller one for the model itself."""
+    """A grid of small pictures of a colour each, on the embedded base model; a smaller one for the model itself."""
     count = SIDES if stub else 2
     sides: dict[str, list[dict[str, str]]] = {"contents": [], "styles": []}
     for number in range(2 * count):
         side = "contents" if number < count else "styles"
         name = f"{side[0]}{number % count}"
-        Image.new("RGB", (16, 16), (30 * number, 255 - 30 * number, 90)).save(folder / f"{name}.png")
+        picture = Image.new("RGB", (16, 16), (30 * number, 255 - 30 * number, 90))
+        picture.putpixel((0, 0), (0, 0, 0))
+        picture.save(folder / f"{name}.png")
         sides[side].append({"image": f"{name}.png", "name": name, "word": name})
     settings = {"pack_size": 2, "shard_size": 2, "sample": {"batch_size": 1}} if stub else REAL_SETTINGS
     path = folder / "chaos.json"

@@ -16,8 +16,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId, FlowRunFilterState
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from tests.processes import wait_for
@@ -163,15 +165,27 @@ def test_a_run_without_heartbeats_is_marked_crashed_and_told(
             worker.kill()
 
 
-def test_what_is_asked_for_otherwise_is_changed_and_nothing_else(deployed: tuple[PrefectServer, Any, str, str]) -> None:
+def test_what_is_asked_for_otherwise_is_changed_and_nothing_else(
+    deployed: tuple[PrefectServer, Any, str, str], client: SyncPrefectClient
+) -> None:
     server, _, root, _ = deployed
+    before = client.read_deployment_by_name("nightly/nightly")
+    own = CronSchedule(cron="30 3 * * 1-5", timezone="Europe/London")
+    client.update_deployment_schedule(before.id, before.schedules[0].id, active=False, schedule=own)
+    options = {**before.parameters["options"], "hours": 5}
+    client.update_deployment(before.id, DeploymentUpdate(parameters={"options": options}))
     changed = [
         line for line in deploy(server, root, "", "--zombie-seconds", "120").splitlines() if "as it was" not in line
     ]
     assert [line.split()[0] for line in changed] == ["automation", "deployments"]
     assert "heartbeats" in changed[0]
-    again = deploy(server, root, "", "--zombie-seconds", "120")
+    again = deploy(server, root, "")
     assert [line.split()[0] for line in again.splitlines() if "as it was" not in line] == ["deployments"]
+    after = client.read_deployment_by_name("nightly/nightly")
+    (schedule,) = after.schedules
+    assert schedule.schedule == own and not schedule.active, "what a person has set is gone"
+    assert after.parameters == {"options": options}
+    assert re.search(r"^schedule +nightly: 30 3 \* \* 1-5 Europe/London \(paused\) +as it was$", again, re.MULTILINE)
 
 
 def _next(messages: queue.SimpleQueue[str]) -> str | None:

@@ -203,7 +203,8 @@ def test_a_diverging_adapter_is_a_fault_and_the_rest_goes_on(work: Work, project
 
 def test_two_names_of_one_picture_share_an_adapter(work: Work, project: Project) -> None:
     project.names["styles"].append("twin")
-    project.write()
+    pairs = [{"content": f"c{n}", "style": f"s{n}"} for n in range(2)]
+    project.write(pairs=[*pairs, {"content": "c0", "style": "twin", "prompt": "A [c] at night"}], grid=None)
     (project.folder / "twin.png").write_bytes((project.folder / "s0.png").read_bytes())
     assert work(stylize, str(project.path)).is_completed()
     assert len(work.rows("adapters", ADAPTERS)) == 4

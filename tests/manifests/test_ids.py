@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Any
 
 import pytest
@@ -123,8 +124,10 @@ def test_sample_id_takes_equal_strengths_for_equal() -> None:
 @given(st.text(max_size=400), st.integers(16, 80))
 def test_slug_is_a_safe_word(name: str, max_length: int) -> None:
     word = ids.slug(name, max_length)
-    assert re.fullmatch(r"[0-9a-z]+(-[0-9a-z]+)*", word)
-    assert len(word) <= max_length
+    assert all(part and part[0].isalnum() for part in word.split("-"))
+    assert all(unicodedata.category(c)[0] in "LMN" for c in word.replace("-", ""))
+    assert word == word.lower() == unicodedata.normalize("NFC", word)
+    assert len(word) <= max_length and len(word.encode()) <= 2 * max_length
     assert ids.slug(word, max_length) == word
 
 
@@ -136,6 +139,16 @@ def test_slug_is_a_safe_word(name: str, max_length: int) -> None:
         ("Café Müller", "cafe-muller"),
         ("../../etc/passwd", "etc-passwd"),
         ("ﬁne", "fine"),
+        ("りんご", "りんご"),
+        ("がぎぐ \uff21\uff22\uff23", "がぎぐ-abc"),
+        ("Сова и Йод", "сова-и-йод"),
+        ("القط 🎨", "القط"),
+        ("夜の絵", "夜の絵"),
+        ("हिन्दी", "हिन्दी"),
+        ("Straße Nº 5", "straße-no-5"),
+        ("ΟΔΥΣΣΕΥΣ Ή", "οδυσσευς-ή"),
+        ("İstanbul", "istanbul"),
+        ("가을", "가을"),
     ],
 )
 def test_slug_reads_well(name: str, word: str) -> None:
@@ -148,6 +161,11 @@ def test_slug_reads_well(name: str, word: str) -> None:
 )
 def test_slug_keeps_names_distinct_that_it_cannot_spell(one: str, other: str) -> None:
     assert ids.slug(one) != ids.slug(other)
+
+
+@pytest.mark.parametrize("name", ["Café Müller", "がぎぐ", "йод", "가을", "ΆΈ"])
+def test_slug_takes_composed_and_decomposed_names_for_one(name: str) -> None:
+    assert len({ids.slug(unicodedata.normalize(form, name)) for form in ("NFC", "NFD")}) == 1
 
 
 def test_slug_refuses_a_length_without_room_for_the_hash() -> None:

@@ -50,6 +50,8 @@ def test_the_table_in_its_three_forms() -> None:
     rows = [ScoreRow("id1", "pepper, red", "wave", 0, "k1", {"transfer": 0.5, "colour_distance": 12.0})]
     assert json.loads(render(rows, "json"))[0]["transfer"] == 0.5
     assert '"pepper, red",wave,0,12.0,0.5,yes,k1' in render(rows, "csv")
+    formula = ScoreRow("3", '=HYPERLINK("x")', "+cmd", 0, "k3", {"transfer": -0.5})
+    assert """\n"'=HYPERLINK(""x"")",'+cmd,0,-0.5,yes,k3\n""" in render([formula], "csv")
     assert "pepper, red" in render(rows, "table") and "0.500" in render(rows, "table")
     with pytest.raises(ValueError, match="accepted: table, csv, json"):
         render(rows, "xml")

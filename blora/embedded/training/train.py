@@ -120,8 +120,8 @@ class UnetTraining:
 
     @property
     def power(self) -> float:
-        """Exponent for the timesteps: 4 for 20,000 pictures, 2.5 after 60,000, 1.5 after 400,000."""
-        return float(np.interp(self.seen, [20_000, 60_000, 400_000], [4.0, 2.5, 1.5]))
+        """Exponent for the timesteps: 4 for 10,000 pictures, 2.5 after 40,000, 1.5 after 300,000."""
+        return float(np.interp(self.seen, [10_000, 40_000, 300_000], [4.0, 2.5, 1.5]))
 
     def step(self, done: float) -> None:
         """One batch, at the given share of the budget."""

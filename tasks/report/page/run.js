@@ -261,7 +261,7 @@
     at("as-wall").addEventListener("click", () => change({ view: "wall" }));
     at("size").addEventListener("input", (event) => change({ size: event.target.valueAsNumber }));
     at("search").addEventListener("input", (event) => {
-      filter.text = event.target.value.trim().toLowerCase();
+      filter.text = event.target.value.normalize("NFC").trim().toLowerCase();
       update();
     });
     at("decision").addEventListener("change", (event) => {

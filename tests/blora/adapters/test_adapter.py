@@ -14,8 +14,9 @@ from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from blora.adapters.adapter import Adapter, Factors, mix, strength_from_reference
+from blora.adapters.adapter import Adapter, mix, strength_from_reference
 from blora.adapters.blocks import block_of, target_layers
+from blora.adapters.factors import Factors
 from blora.adapters.load import load_adapter
 from blora.adapters.packed import Rows, inject, stack
 from blora.errors import KeyMismatchError

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from blora.adapters.adapter import Adapter, Factors
+from blora.adapters.adapter import Adapter
 from blora.adapters.blocks import target_layers
+from blora.adapters.factors import Factors
 from blora.adapters.packed import PackedLinear, Rows, inject, stack
 from blora.errors import KeyMismatchError, TopologyError
 from blora.models.model import Base

@@ -103,3 +103,10 @@ def test_a_flow_under_bars_gives_its_result_its_faults_or_its_error() -> None:
         run_with_bars(flow, ValueError("bad"), "r3")
     with pytest.raises(TaskError, match="no slot was free"):
         run_with_bars(flow, None, "")
+
+
+def test_a_note_is_a_line_above_the_bars_as_it_was_written() -> None:
+    console = Console(file=io.StringIO(), width=60, soft_wrap=True)
+    with Bars(console) as bars:
+        bars({"kind": "note", "id": "0 cpu", "text": "waits for 1 adapter: [wave]; until 12:00:00 UTC"})
+    assert "waits for 1 adapter: [wave]; until 12:00:00 UTC\n" in console.file.getvalue()  # type: ignore[attr-defined]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from flows.cli.main import app
@@ -119,7 +120,17 @@ def test_validate_lists_every_fault_and_exits_with_one(project: Project) -> None
 def test_validate_of_a_good_manifest_exits_with_zero(project: Project) -> None:
     code, printed, errors = blora("validate", str(project.path), *project.allow)
     assert (code, errors) == (0, "")
-    assert "2 contents, 2 styles, 4 pairs, 0 faults" in printed
+    assert "2 contents, 2 styles, 4 pairs, 4 pictures, 0 faults" in printed
+
+
+def test_validate_and_plan_tell_what_was_done_to_pictures_and_exit_with_zero(project: Project, tmp_path: Path) -> None:
+    with Image.open(project.folder / "c0.png") as picture:
+        picture.convert("CMYK").save(project.folder / "c0.png", "TIFF")
+    for told in (("validate",), ("plan", "--root", str(tmp_path / "store"))):
+        code, _, errors = blora(*told, str(project.path), *project.allow)
+        assert code == 0
+        (line,) = errors.splitlines()
+        assert line.startswith("note: ") and "c0" in line and "CMYK" in line
 
 
 def test_a_run_of_nothing_exits_with_one_and_of_no_run_with_two(

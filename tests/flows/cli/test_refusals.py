@@ -55,12 +55,12 @@ def test_an_address_that_is_none_of_prefects_is_named(url: str, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (("--cron", "x y z"), "--cron or BLORA_NIGHT_CRON: received 'x y z'"),
-        (("--cron", "0 25 * * *"), "--cron or BLORA_NIGHT_CRON: received '0 25 * * *'"),
-        (("--timezone", "Mars/Olympus"), "--timezone or BLORA_NIGHT_TIMEZONE: received 'Mars/Olympus'"),
-        (("--file", "no-such.yaml"), "no file no-such.yaml"),
-        (("--file", "README.md"), "README.md is no YAML"),
-        (("--gpu-pool", "kubernetes", "--template", "README.md"), "README.md is no JSON"),
+        (("--cron", "x y z"), "--cron: received 'x y z'; accepted: minute hour"),
+        (("--cron", "0 25 * * *"), "--cron: received '0 25 * * *'; accepted: minute"),
+        (("--timezone", "Mars/Olympus"), "--timezone: received 'Mars/Olympus'; accepted: an IANA"),
+        (("--file", "no-such.yaml"), "no-such.yaml cannot be read"),
+        (("--file", "README.md"), "README.md cannot be read"),
+        (("--gpu-pool", "kubernetes", "--template", "README.md"), "README.md: received no JSON"),
     ],
 )
 def test_a_deployment_that_cannot_be_is_refused_before_anything_is_made(

@@ -27,6 +27,13 @@ def picture(width: int = 48, height: int = 32) -> Image.Image:
     return Image.fromarray(np.stack([x, y, blue], axis=-1).astype(np.uint8))
 
 
+def patch(colour: object, side: int = 32, mode: str = "RGB") -> Image.Image:
+    """A square of one colour but for its lower right corner, which is black: a picture of one colour shows nothing."""
+    square = Image.new(mode, (side, side), colour)
+    square.paste(0 if len(square.getbands()) == 1 else (0,) * len(square.getbands()), (side - 8, side - 8, side, side))
+    return square
+
+
 def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     out = io.BytesIO()
     image.save(out, kind, **options)

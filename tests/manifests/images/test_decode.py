@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,6 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from manifests.errors import ImageError
 from manifests.images.decode import MAX_JPEG_SCANS
+from manifests.images.file_kind import kind_of
 from manifests.images.normalise import MAX_SIDE_PX, normalise
 from tests.manifests.images.made import (
     FORMATS,
@@ -94,19 +97,51 @@ def test_truncated_files_are_refused_and_named(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "named"),
+    ("data", "named", "advice"),
     [
-        (b"<!DOCTYPE html><html>404</html>", "HTML"),
-        (b"<?xml version='1.0'?><svg/>", "SVG"),
-        (b"%PDF-1.7", "PDF"),
-        (b"\0\0\0\x18ftypheic\0\0", "HEIC"),
-        (b"version https://git-lfs.github.com/spec/v1\noid", "Git LFS pointer"),
-        (b"just some text", "no picture"),
-        (b"\0" * 100, "no picture"),
+        (b"<!DOCTYPE html><html>404</html>", "HTML", "save the picture itself"),
+        (b"\xef\xbb\xbf\n<!-- saved from -->\n<HTML lang=en>", "HTML", "save the picture itself"),
+        (b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code></Error>", "XML", "save the picture itself"),
+        (b"<?xml version='1.0'?><!-- drawn --><svg/>", "SVG", "export it as PNG"),
+        (b"<!DOCTYPE svg PUBLIC 'x'><svg width='3'/>", "SVG", "export it as PNG"),
+        (b"%PDF-1.7", "PDF", "export it as PNG"),
+        (b"8BPS\0\1", "Photoshop", "export it as PNG"),
+        (b"gimp xcf v011", "GIMP", "export it as PNG"),
+        (b"PK\3\4" + bytes(26) + b"mimetypeapplication/x-krita", "Krita", "export it as PNG"),
+        (b"PK\3\4", "ZIP", "unpack it"),
+        (b"\0\0\0\x18ftypheic\0\0", "HEIC", "export it as PNG or JPEG"),
+        (b"\0\0\0\x18ftypmif1\0\0", "HEIC", "export it as PNG or JPEG"),
+        (b"\0\0\0\x18ftypavif\0\0", "AVIF", "export it as PNG or JPEG"),
+        (b"\xff\x0a\xfa\x1f", "JPEG XL", "export it as PNG or JPEG"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL", "export it as PNG or JPEG"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000", "export it as PNG or JPEG"),
+        (b"\xff\x4f\xff\x51\0", "JPEG 2000", "export it as PNG or JPEG"),
+        (b"\x76\x2f\x31\x01", "OpenEXR", "export it as PNG or JPEG"),
+        (b"P6\n# made\n3 3", "portable anymap", "export it as PNG or JPEG"),
+        (b"\0\0\0\x18ftypisom\0\0", "video", "ffmpeg"),
+        (b"\0\0\0\x14ftypqt  ", "video", "ffmpeg"),
+        (b"\x1a\x45\xdf\xa3", "video", "ffmpeg"),
+        (b"RIFF\0\0\0\0AVI LIST", "video", "ffmpeg"),
+        (b"\0\0\0\x18ftypcrx \0\0", "camera raw (CR3)", "develop it"),
+        (b"FUJIFILMCCD-RAW 0201", "camera raw (RAF)", "develop it"),
+        (b"IIRO\x08\0\0\0", "camera raw (ORF)", "develop it"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "Git LFS pointer", "git lfs pull"),
+        (b"../../.git/annex/objects/Xx/9q/SHA256E-s1.png", "git-annex pointer", "git annex get"),
+        (b"just some text", "no picture", "check that this is the file"),
+        (b"The free bird, in a wide sky", "no picture", "check that this is the file"),
+        (b"\0" * 100, "no picture", "check that this is the file"),
     ],
 )
-def test_other_files_are_refused_and_named(data: bytes, named: str) -> None:
-    assert named in refusal(data).received
+def test_other_files_are_refused_named_and_answered(data: bytes, named: str, advice: str) -> None:
+    error = refusal(data)
+    assert named in error.received and advice in error.hint
+
+
+def test_kinds_are_told_at_once_whatever_the_bytes() -> None:
+    began = time.process_time()
+    for data in (b"<!---->" * 80, b"<!doctype svg" * 80, b" " * 600, b"<?xml" * 200):
+        kind_of(data)
+    assert time.process_time() - began < 1
 
 
 def test_formats_outside_the_list_stay_shut() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 
 from manifests.errors import TransientStoreError
 from manifests.images.normalise import NormalisedImage
-from manifests.loading.load import parse_manifest
+from manifests.loading.load import load_manifest, parse_manifest
 from manifests.loading.pictures import NORMALISED, check_images, read_images
 from manifests.schema.entries import Manifest
 from manifests.store.store import Store
@@ -102,3 +103,42 @@ def test_a_server_that_does_not_answer_is_a_transient_fault(network: Proxy) -> N
     (address, found), *_ = read_images(manifest.contents[0].keys, NORMALISED)
     assert address == manifest.contents[0].images[0] and isinstance(found, TransientStoreError)
     assert check_images(manifest)[1][0].transient
+
+
+@pytest.mark.parametrize(("kept", "asked"), [("NFD", "NFC"), ("NFC", "NFD")])
+@pytest.mark.parametrize("path", ["café.png", "Ärger/가을/ガ.png"])
+def test_composed_and_decomposed_names_of_files_find_each_other(root: str, path: str, kept: str, asked: str) -> None:
+    store = Store.open(root)
+    there, said = (unicodedata.normalize(form, path) for form in (kept, asked))
+    assert there != said
+    store.write_once(there, picture(1))
+    store.write_once("s", picture(2))
+    pictures, faults = check_images(manifest_of([said], store.root))
+    assert not faults and len(pictures) == 2
+    store.write_once(said, picture(3))
+    exact, _ = check_images(manifest_of([said, there], store.root))
+    assert len({one.image_id for one in exact.values()}) == 3, "each of two files that look the same has its own name"
+
+
+def test_a_manifest_and_its_folder_are_found_in_either_spelling(root: str) -> None:
+    store = Store.open(root)
+    for name, data in {
+        "m é.yaml": b"contents: [c.png]\nstyles: [s.png]\n",
+        "c.png": picture(1),
+        "s.png": picture(2),
+    }.items():
+        store.write_once(unicodedata.normalize("NFD", f"Müller/{name}"), data)
+    loaded = load_manifest(unicodedata.normalize("NFC", f"{store.root}/Müller/m é.yaml"))
+    assert loaded.manifest is not None and not loaded.faults
+    assert check_images(loaded.manifest)[1] == ()
+
+
+def test_the_other_spelling_of_a_name_leads_no_further_than_the_name(tmp_path: Path) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (tmp_path / "secret.png").write_bytes(picture(1))
+    (inside / "s").write_bytes(picture(2))
+    (inside / unicodedata.normalize("NFD", "café.png")).symlink_to(tmp_path / "secret.png")
+    document = {"contents": [{"image": unicodedata.normalize("NFC", "café.png")}], "styles": ["s"]}
+    loaded = parse_manifest(document, "json", "m.yaml", [str(inside)])
+    assert "outside the allowed folders" in str(loaded.faults[0])

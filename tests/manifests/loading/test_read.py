@@ -217,3 +217,10 @@ def test_only_faults_leave_no_manifest(tmp_path: Path) -> None:
     ):
         loaded = load(tmp_path, text, name)
         assert loaded.manifest is None and len(loaded.faults) == 1, text
+
+
+@pytest.mark.parametrize(("name", "text"), [("m.csv", "content,style,style_strength\na.png,b.png,\"0,5\"\n"),
+    ("m.yaml", "contents: [a.png]\nstyles: [b.png]\nstyle_strength: 0,5\n")])  # fmt: skip
+def test_a_decimal_comma_is_named(tmp_path: Path, name: str, text: str) -> None:
+    (fault, *_) = load(tmp_path, text.encode(), name).faults
+    assert (fault.what, fault.hint) == ("decimal comma", "write 0.5")

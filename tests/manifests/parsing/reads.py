@@ -11,9 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from manifests.faults import Fault
+from manifests.parsing.csv_text import read_csv
 from manifests.parsing.fault_list import DocumentRefused, FaultList
 from manifests.parsing.nodes import Node
-from manifests.parsing.records import Record, read_csv, read_parquet
+from manifests.parsing.parquet_file import read_parquet
+from manifests.parsing.records import Record
 
 Parser = Callable[[str, FaultList], Node]
 COLUMNS = {"content": "text", "style": "text", "content_strength": "number", "seeds": "integers"}

@@ -13,6 +13,8 @@ from manifests.parsing.nodes import decode_text, from_mapping
 from manifests.parsing.yaml_text import parse_yaml
 from tests.manifests.parsing.reads import Parser, parsed, refused
 
+BOM = "\ufeff"
+
 # Text
 
 
@@ -27,9 +29,15 @@ def test_latin_1_is_refused_with_its_line_and_letter() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
-def test_utf_16_is_refused_by_name(encoding: str) -> None:
-    data = ("" if encoding == "utf-16" else "\ufeff").encode(encoding) + "name: a".encode(encoding)
-    assert refused(lambda faults: decode_text(data, faults)).received == "UTF-16 text"
+def test_utf_16_is_read_by_its_mark(encoding: str) -> None:
+    data = f"{'' if encoding == 'utf-16' else BOM}name: é🎨".encode(encoding)
+    assert decode_text(data, FaultList("m")) == "name: é🎨"
+    assert "UTF-16" in refused(lambda faults: decode_text(data[:-1], faults)).received
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32"])
+def test_wide_text_without_such_a_mark_is_refused_by_name(encoding: str) -> None:
+    assert "zero bytes" in refused(lambda faults: decode_text("name: a".encode(encoding), faults)).received
 
 
 @pytest.mark.parametrize("data", [b"", b"\n \t\r\n", b"\xef\xbb\xbf"])

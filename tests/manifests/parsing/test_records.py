@@ -5,15 +5,17 @@ from __future__ import annotations
 import gzip
 import io
 import struct
+from decimal import Decimal
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from manifests.parsing import records
+from manifests.parsing import csv_text, parquet_file
+from manifests.parsing.csv_text import read_csv
 from manifests.parsing.fault_list import DocumentRefused, FaultList
-from manifests.parsing.records import read_csv, read_parquet
+from manifests.parsing.parquet_file import read_parquet
 from tests.manifests.parsing.reads import COLUMNS, csv, parquet, parquet_bytes, refused
 
 # CSV
@@ -80,7 +82,7 @@ def test_a_csv_header_alone_has_no_rows() -> None:
 
 
 def test_too_many_csv_rows_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "MAX_ROWS", 2)
+    monkeypatch.setattr(csv_text, "MAX_ROWS", 2)
     assert len(csv(b"content\na\nb\n")[0]) == 2
     assert refused(lambda faults: list(read_csv(b"content\na\nb\nc\n", COLUMNS, faults))).what == "too many rows"
 
@@ -124,7 +126,7 @@ def test_parquet_columns_of_wrong_types_are_refused_all_at_once() -> None:
             "content": pa.array([1]),
             "style": pa.array([["a"]]),
             "content_strength": pa.array(["1"]),
-            "seeds": pa.array([0.5]),
+            "seeds": pa.array([True]),
         }
     )
     faults = FaultList("m.parquet")
@@ -132,9 +134,9 @@ def test_parquet_columns_of_wrong_types_are_refused_all_at_once() -> None:
         list(read_parquet(parquet_bytes(table), COLUMNS, faults))
     assert [(fault.field, fault.received) for fault in faults.all()] == [
         ("content", "int64"),
-        ("style", "list<element: string>"),
+        ("style", "list<item: string>"),
         ("content_strength", "string"),
-        ("seeds", "double"),
+        ("seeds", "bool"),
     ]
 
 
@@ -173,9 +175,70 @@ def test_parquet_beyond_the_limits_is_refused_from_its_footer(monkeypatch: pytes
     assert refused(lambda faults: list(read_parquet(lists, COLUMNS, faults))).what == "Parquet unpacks to too much"
     longest = parquet_bytes({"seeds": [list(range(1000))]})
     assert len(list(read_parquet(longest, COLUMNS, FaultList("m")))) == 1, "as many as one pair may have"
-    monkeypatch.setattr(records, "MAX_UNPACKED_BYTES", 10)
+    monkeypatch.setattr(parquet_file, "MAX_UNPACKED_BYTES", 10)
     small = parquet_bytes({"content": ["a", "b"]})
     assert refused(lambda faults: list(read_parquet(small, COLUMNS, faults))).what == "Parquet unpacks to too much"
+
+
+LONG = "x" * 3_000_000
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([LONG]),
+        pa.DictionaryArray.from_arrays(pa.array([0] * 5000), pa.array([LONG])),
+        pa.ListArray.from_arrays(range(5001), pa.DictionaryArray.from_arrays(pa.array([0] * 5000), pa.array([LONG]))),
+    ],
+    ids=["one", "shared by rows", "shared by lists"],
+)
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_cells_of_megabytes_are_refused_by_their_page(column: pa.Array, version: str) -> None:
+    name = "prompts" if pa.types.is_list(column.type) else "content"
+    options = {"store_schema": False, "compression": "zstd", "data_page_version": version}
+    data = parquet_bytes({name: column}, **options)
+    columns = COLUMNS | {"prompts": "texts"}
+    assert len(data) < 30_000
+    assert refused(lambda faults: list(read_parquet(data, columns, faults))).what == "cells too long"
+
+
+def test_a_long_cell_among_short_ones_is_a_fault_of_its_row() -> None:
+    faults = FaultList("m")
+    texts = ["a"] * 50 + ["x" * 200_000, "b"]
+    rows = list(read_parquet(parquet_bytes({"content": texts}), COLUMNS, faults))
+    assert [fault.row for fault in faults.all()] == [51] and len(rows) == 51
+
+
+def test_a_footer_that_lies_about_sizes_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_file, "MAX_UNPACKED_BYTES", 100_000)
+    column = {"content": [f"{number:0100}" for number in range(2000)]}
+    data = parquet_bytes(column, compression="zstd", use_dictionary=False)
+    size = pq.read_metadata(io.BytesIO(data)).row_group(0).column(0).total_uncompressed_size
+    lying = data.replace(_varint(size), b"\x82\x80\x00")  # one, in as many bytes
+    assert pq.read_metadata(io.BytesIO(lying)).row_group(0).column(0).total_uncompressed_size == 1
+    assert refused(lambda faults: list(read_parquet(lying, COLUMNS, faults))).what == "Parquet unpacks to too much"
+
+
+def _varint(number: int) -> bytes:
+    number *= 2
+    return bytes([number & 127 | 128, number >> 7 & 127 | 128, number >> 14])
+
+
+def test_numbers_and_lists_as_pandas_and_duckdb_write_them() -> None:
+    table = pa.table(
+        {
+            "content": pa.array(["a", "b"]),
+            "content_strength": pa.array([Decimal("0.50"), None], pa.decimal128(4, 2)),
+            "seeds": pa.array([[1.0, 2.0], None], pa.list_(pa.float64())),
+            "__index_level_0__": pa.array([0, 1]),
+        }
+    )
+    assert [dict(row.cells) for row in parquet(parquet_bytes(table))] == [
+        {"content": "a", "content_strength": 0.5, "seeds": [1, 2]},
+        {"content": "b"},
+    ]
+    doubles = parquet(parquet_bytes({"seeds": pa.array([256.0, None])}))
+    assert [dict(row.cells) for row in doubles] == [{"seeds": 256}, {}]
 
 
 @pytest.mark.parametrize("before", [0, 3])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.pool import Pool
@@ -66,7 +67,7 @@ def test_leases_of_other_adapters_are_free(root: str) -> None:
 def test_the_record_says_who_and_until_when(root: str) -> None:
     store = Store.open(root)
     lease = take(store, "günther\n@host")
-    record = {"holder": lease.holder, "nonce": lease.nonce, "expires_at": lease.expires_at}
+    record = {"holder": lease.holder, "nonce": lease.nonce, "expires_at": lease.expires_at, "seconds": LONG}
     assert json.loads(store.read(KEY)) == record
     assert lease.renew()
     assert json.loads(store.read(KEY)) == record | {"expires_at": lease.expires_at}
@@ -100,6 +101,105 @@ def test_a_damaged_record_binds_nobody(root: str, record: bytes) -> None:
     store = Store.open(root)
     store.replace(KEY, record)
     take(store)
+
+
+YEARS = 10 * 365 * 86400.0
+
+
+def edited(store: Store, lease: Lease, expires_at: float, **changes: object) -> None:
+    """Have a lease say another end, as if its holder's clock had stood wrong, or somebody had edited it."""
+    record = json.loads(store.read(KEY)) | {"expires_at": expires_at} | changes
+    store.replace(KEY, json.dumps(record).encode())
+
+
+def seconds_until_taken(store: Store, ttl_seconds: float = LONG) -> float:
+    """Try again and again, as a run that wants the lease does."""
+    begun = time.monotonic()
+    while store.acquire_lease(KEY, "next", ttl_seconds) is None:
+        assert time.monotonic() < begun + 20, "it never lapses"
+        time.sleep(0.05)
+    return time.monotonic() - begun
+
+
+@pytest.mark.parametrize("ahead", [400 * 86400.0, YEARS, 1e300])
+def test_a_lease_from_the_future_binds_for_its_length_only(root: str, ahead: float) -> None:
+    store = Store.open(root)
+    edited(store, take(store, "killed", 1.5), time.time() + ahead)
+    assert store.acquire_lease(KEY, "next", LONG) is None
+    held = store.look_at_lease(KEY)
+    assert held is not None and held.is_live and held.ends_at <= time.time() + 1.5
+    assert seconds_until_taken(store) < 5
+    assert json.loads(store.read(KEY))["holder"] == "next"
+
+
+def test_a_lease_of_before_lengths_were_written_binds_for_that_of_whoever_wants_it(root: str) -> None:
+    store = Store.open(root)
+    store.replace(KEY, json.dumps({"holder": "old", "nonce": "n", "expires_at": time.time() + YEARS}).encode())
+    assert seconds_until_taken(store, 1.5) < 5
+
+
+@pytest.mark.parametrize("length", [YEARS, float("inf"), float("nan"), -1, "long", None])
+def test_a_length_from_the_future_does_not_hide_it_either(root: str, length: object) -> None:
+    store = Store.open(root)
+    edited(store, take(store, "killed", 1.0), time.time() + YEARS, seconds=length)
+    held = store.look_at_lease(KEY, 60)
+    assert held is None or held.ends_at <= time.time() + leases.LONGEST_SECONDS
+
+
+def test_a_disk_whose_clock_stood_ahead_is_not_asked_for_the_time(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    lease = take(store, "killed", 1.5)
+    edited(store, lease, time.time() + YEARS)
+    os.utime(tmp_path / KEY, (time.time() + YEARS, time.time() + YEARS))
+    fresh = Store.open(str(tmp_path))
+    assert 1 < seconds_until_taken(fresh) < 5
+
+
+def test_a_watcher_that_starts_anew_goes_by_the_clock_of_the_store(root: str) -> None:
+    edited(Store.open(root), take(Store.open(root), "killed", 2.0), time.time() + YEARS)
+    time.sleep(3.1)  # servers tell seconds
+    held = Store.open(root).look_at_lease(KEY)
+    assert held is not None and not held.is_live
+    take(Store.open(root), "next")
+
+
+def test_a_holder_that_renews_keeps_its_lease_whatever_its_clock_says(
+    root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, watcher = Store.open(root), Store.open(root)
+    lease = take(store, "ahead", 1.5)
+    for _ in range(8):
+        ahead = time.time() + YEARS
+        with monkeypatch.context() as patch:
+            patch.setattr(leases.time, "time", lambda: ahead)  # noqa: B023
+            assert lease.renew()
+        for _ in range(4):
+            time.sleep(0.1)
+            assert watcher.acquire_lease(KEY, "rival", LONG) is None
+    assert not lease.lost
+
+
+def test_of_two_watchers_one_gets_a_lease_from_the_future(root: str) -> None:
+    edited(Store.open(root), take(Store.open(root), "killed", 1.0), time.time() + YEARS)
+    watchers = [Store.open(root) for _ in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        won: list[bool] = []
+        begun = time.monotonic()
+        while not any(won) and time.monotonic() < begun + 20:
+            won = [lease is not None for lease in pool.map(lambda one: one.acquire_lease(KEY, "w", LONG), watchers)]
+    assert sum(won) == 1
+
+
+def test_a_lease_that_is_broken_goes_to_the_next_and_its_holder_learns_of_it(root: str) -> None:
+    store = Store.open(root)
+    assert store.break_lease(KEY) is None
+    lease = take(store, "alive")
+    held = store.break_lease(KEY)
+    assert held is not None and held.holder == "alive"
+    assert store.break_lease(KEY) is None
+    taken = take(Store.open(root), "next")
+    assert lease.renew() is False and lease.lost
+    assert taken.renew()
 
 
 @pytest.mark.parametrize("ttl_seconds", [0.0, -1.0, float("nan"), float("inf")])

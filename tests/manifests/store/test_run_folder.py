@@ -114,3 +114,11 @@ def test_files_have_names_of_their_own_and_lie_where_the_layout_says() -> None:
     )
     assert run.key(REDO_FILES.name) + "/" == layout.redo_prefix("r")
     assert run.key(DECISIONS_FILES.name) == "runs/r/decisions"
+
+
+def test_a_run_whose_id_has_letters_of_another_script_is_kept_and_listed(root: str) -> None:
+    store = Store.open(root)
+    run = RunFolder(store, "夜の絵-3f2a")
+    run.write_json("run.json", {"name": "夜の絵"})
+    assert RunFolder(store, "夜の絵-3f2a").read_json("run.json") == {"name": "夜の絵"}
+    assert list(store.list(layout.RUNS_PREFIX)) == ["runs/夜の絵-3f2a/run.json"]

@@ -267,6 +267,59 @@ def test_a_local_store_may_have_a_part_on_another_disk(tmp_path: Path) -> None:
     assert list(store.list("")) == ["samples/a"]
 
 
+def test_a_link_that_leads_out_of_a_local_store_is_followed_for_nothing(tmp_path: Path) -> None:
+    outside, store = tmp_path / "outside", Store.open(str(tmp_path / "store"))
+    outside.mkdir()
+    (outside / "a").write_bytes(b"not yours")
+    store.write_once("runs/x/a", b"x")
+    (tmp_path / "store/runs/file").symlink_to(outside / "a")
+    (tmp_path / "store/runs/y").symlink_to(outside)
+    (tmp_path / "store/top").symlink_to(outside / "a")
+    (tmp_path / "store/runs/within").symlink_to("x/a")
+    assert list(store.list("")) == ["runs/within", "runs/x/a"]
+    assert set(store.strays("")) == {"runs/file", "runs/y", "top"}
+    assert store.read("runs/within") == b"x"
+    for key in ("runs/file", "runs/y/a", "top"):
+        for ask in (store.read, store.find, store.exists, store.look_at_lease):
+            with pytest.raises(PermanentStoreError, match="a link that leads out of the store"):
+                ask(key)
+    for change in (store.write_once, store.replace):
+        with pytest.raises(PermanentStoreError, match="a folder that is a link that leads out"):
+            change("runs/y/b", b"x")
+    with pytest.raises(PermanentStoreError, match="leads out"):
+        store.acquire_lease("runs/y/lease", "me", 60)
+    with pytest.raises(PermanentStoreError, match="leads out"):
+        store.delete("runs/y/a")
+    assert [path.name for path in outside.iterdir()] == ["a"]
+
+
+def test_links_in_a_circle_end_no_listing(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    store.write_once("inbox/a/x", b"x")
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "inbox/self").symlink_to(".")
+    (tmp_path / "inbox/a/up").symlink_to("..")
+    (tmp_path / "inbox/one").symlink_to("two")
+    (tmp_path / "inbox/two").symlink_to("one")
+    assert list(store.list("")) == ["inbox/a/x"]
+    assert set(store.strays("")) == {"circle", "inbox/self", "inbox/a/up", "inbox/one", "inbox/two"}
+
+
+@pytest.mark.parametrize("name", ["line\nbreak", "\x1b[31m", "no\xa0break", "\u202eltr", "back\\slash"])
+def test_what_a_listing_names_can_be_read(root: str, s3_server: S3Server, name: str) -> None:
+    store = Store.open(root)
+    store.write_once("inbox/good", b"x")
+    if root.startswith("s3://"):
+        prefix = root.split("/", 3)[3]
+        s3_server.client().put_object(Bucket=s3_server.bucket, Key=f"{prefix}/inbox/{name}", Body=b"")
+    else:
+        (Path(root) / "inbox" / name).write_bytes(b"")
+    listed, strays = store.list("inbox"), store.strays("inbox")
+    assert all(store.exists(key) for key in listed)
+    if "\\" not in name or not root.startswith("s3://"):  # which the server takes for a slash
+        assert list(listed) == ["inbox/good"] and list(strays) == [f"inbox/{name}"]
+
+
 def test_files_of_a_local_store_can_be_read_by_colleagues(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path))
     before = os.umask(0o027)

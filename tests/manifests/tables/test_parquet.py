@@ -67,7 +67,7 @@ def test_every_column_is_explained(name: str) -> None:
     schema = SCHEMAS[name]
     assert schema.metadata == {
         b"table": name.encode(),
-        b"schema_version": {"plan": b"3", "samples": b"3", "adapters": b"2", "bench": b"2"}.get(name, b"1"),
+        b"schema_version": {"plan": b"4", "samples": b"3", "adapters": b"3", "bench": b"2"}.get(name, b"1"),
     }
     assert all(len((field.metadata or {}).get(b"doc", b"")) > 10 for field in schema)
     assert all(field.type.tz == "UTC" for field in schema if pa.types.is_timestamp(field.type))

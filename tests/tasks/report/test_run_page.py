@@ -9,10 +9,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from manifests import layout
+from manifests.store.run_folder import RunFolder
 from manifests.store.store import Store
+from manifests.tables.run import NOTES_FILE
 from tasks.messages import ScoreShard
 from tasks.report.html import script_data
 from tasks.report.run_page import SCRIPTS, copy_report, write_report
@@ -43,6 +47,18 @@ class Page(HTMLParser):
         self.tags.append(tag)
         self.attributes |= {name for name, _ in attrs}
         self.links += [value for name, value in attrs if name in ("href", "src") and value]
+
+
+def test_what_was_done_to_a_picture_stands_in_a_table_and_on_the_page(tmp_path: Path) -> None:
+    (tmp_path / "inputs").mkdir()
+    Image.fromarray(np.arange(4096, dtype=np.uint16).reshape(64, 64) * 16).save(tmp_path / "inputs/contents0.png")
+    store, plan = plan_run(tmp_path, ["<b>apple", "owl"], ["wave"])
+    finish(store, plan)
+    run = RunFolder(store, plan.run.run_id)
+    (row,) = run.rows(NOTES_FILE)
+    assert (row["item"], row["file"], row["text"]) == ("<b>apple", "inline", "16 bits a channel reduced to 8")
+    page = store.read(f"{layout.report_prefix(plan.run.run_id)}index.html").decode()
+    assert page.count("16 bits a channel reduced to 8") == 1 and "<b>apple" not in page and "notes.parquet" in page
 
 
 def test_a_finished_run_has_a_page_whose_links_all_lead_somewhere(tmp_path: Path) -> None:

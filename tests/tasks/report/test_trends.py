@@ -14,8 +14,9 @@ from manifests import layout
 from manifests.store.store import Store
 from manifests.tables.parquet import from_parquet_bytes
 from manifests.tables.review import NIGHTS
+from tasks.operations.night_record import Night, NightEntry, write_night
 from tasks.report.charts import Point, interval_bar, line_chart
-from tasks.report.trends import LEAST_NIGHTS, NightSummary, band_of, load_nights, trend
+from tasks.report.trends import LEAST_NIGHTS, NightSummary, band_of, load_days, load_nights, trend
 from tasks.report.trends_page import write_nights
 from tasks.review.decisions import Mark, record_marks
 from tests.made_run import finish, plan_run
@@ -110,6 +111,25 @@ def test_table_page_and_alarm(store: Store) -> None:
     assert "is worse than the nights before" in html and html.count("<svg") == 7 and "<script" not in html
 
 
+def test_runs_by_day_are_told_apart_and_judge_no_night(tmp_path: Path) -> None:
+    night = Night.begin()
+    for name, level, entry in (("dropped", 0.5, True), ("by-hand", 0.1, False)):
+        store, plan = plan_run(tmp_path, ["apple"], ["wave", "ink", "sun", "oil"], seeds=(1, 2), name=name)
+        finish(store, plan, scorer=lambda s, n, level=level: {"transfer": level})  # type: ignore[misc]
+        dated(store, plan.run.run_id, FIRST)
+        if entry:
+            night = night.add(NightEntry("inbox/a.yaml", "finished", plan.run.run_id))
+    write_night(store, night.add(NightEntry("inbox/b.yaml", "refused")))
+    store.replace(layout.night_key("damaged"), b"{")
+    (at_night,), (by_day,) = load_nights(store, 30), load_days(store, 30)
+    assert [run_id[:7] for run_id, _ in at_night.runs] == ["dropped"] and at_night.done == 8
+    assert [run_id[:7] for run_id, _ in by_day.runs] == ["by-hand"] and by_day.done == 8
+    assert at_night.scores["transfer", "1"] == [0.5] * 8
+    key, alarms = write_nights(store, 30)
+    html = (Path(store.root) / key).read_text()
+    assert "1 of 10 nights needed" in html and "By day" in html and alarms == []
+
+
 def test_an_empty_store_has_a_page_too(tmp_path: Path) -> None:
     key, alarms = write_nights(Store.open(str(tmp_path)), 30)
     assert alarms == [] and "0 nights" in (tmp_path / key).read_text()
@@ -117,11 +137,12 @@ def test_an_empty_store_has_a_page_too(tmp_path: Path) -> None:
 
 def test_charts_are_well_formed_and_escaped() -> None:
     hostile = '"><script>alert(1)</script>'
-    points = [Point(hostile, 1.0, 0.5, 1.5), Point("gap", None), Point("b", 2.0, 0.5, 1.5, True)]
-    chart = ElementTree.fromstring(str(line_chart(hostile, points)))
+    points = [Point(hostile, hostile, 1.0, 0.5, 1.5), Point("", "gap", None), Point("2", "b", 2.0, 0.5, 1.5, True)]
+    chart = ElementTree.fromstring(str(line_chart(hostile, points, lambda value: f"<{value:g}>")))
     assert chart.attrib["aria-label"] == hostile
     assert [one.tag for one in chart.iter()].count("circle") == 2
     assert [one.attrib["class"] for one in chart.iter("circle")] == ["dot", "alarm"]
+    assert [one.text for one in chart.iter("text")] == ["<0.5>", "<2>", hostile, "2"]
     bar = ElementTree.fromstring(str(interval_bar(0.1, -0.1, 0.3)))
     assert float(bar.find("circle").attrib["cx"]) > 80  # type: ignore[union-attr]
-    assert line_chart("none", [Point("a", None)]) == "" and interval_bar(1.0, None, None) == ""
+    assert line_chart("none", [Point("a", "a", None)], str) == "" and interval_bar(1.0, None, None) == ""

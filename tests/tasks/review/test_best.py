@@ -105,7 +105,7 @@ def test_batches_and_bytes_of_what_is_asked_for_do_not_depend_on_candidates(tmp_
     (further,) = (s for s in many.samples if s.seed == ids.candidate_seed(0, 2) and s.key.startswith(
         f"samples/{asked[0][0].content_id}/{asked[0][0].style_id}/"))  # fmt: skip
     alone = replace(further, candidate_of=None)
-    assert encode_png(pixels, further, many.run) == encode_png(pixels, alone, plain.run)
+    assert encode_png(pixels, further, many.run, "ddim") == encode_png(pixels, alone, plain.run, "ddim")
 
 
 def test_the_best_by_transfer_is_written_shown_and_delivered(tmp_path: Path) -> None:

@@ -83,6 +83,24 @@ def test_every_fault_of_a_file_is_told_at_once(tmp_path: Path, run: tuple[Store,
     assert all(fault.file == address and fault.accepted and fault.hint for fault in caught.value.faults)
 
 
+@pytest.mark.parametrize("row", [{"decision": "love"}, {"sample_id": "f" * 24}, {}])
+def test_of_many_faults_the_first_are_told_and_all_are_counted(
+    tmp_path: Path, run: tuple[Store, Plan], row: dict[str, Any]
+) -> None:
+    with pytest.raises(RunRefused) as caught:
+        read_marks(marks_file(tmp_path, run[1], {}, *[row] * 900), run[1])
+    assert [fault.field for fault in caught.value.faults][::9] == [
+        f"decisions[{number}].{'decision' if 'decision' in row else 'sample_id'}" for number in (1, 10)
+    ]
+    assert "900 faults" in str(caught.value) and "the first 10" in str(caught.value)
+
+
+def test_many_more_marks_than_pictures_are_not_looked_at(tmp_path: Path, run: tuple[Store, Plan]) -> None:
+    with pytest.raises(RunRefused) as caught:
+        read_marks(marks_file(tmp_path, run[1], *[{}] * 20_000), run[1])
+    assert (caught.value.faults[0].what, caught.value.faults[0].received) == ("more marks than pictures", "20000")
+
+
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "null", "7", '{"decisions": 5}', '{"decisions": [null, []]}', "\udcff", "[" * 100_000]
 )

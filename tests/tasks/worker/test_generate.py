@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,15 @@ def test_colours_and_a_prompt_for_the_content_block_change_the_picture_that_asks
     session, plan = trained(project, store)
     for shard in plan.shards:
         generate_shard(session, GenerateShard(plan.run.run_id, shard.shard_id))
-    drawn = [np.asarray(Image.open(io.BytesIO(store.read(sample.key)))) for sample in plan.samples]
+    pictures = [Image.open(io.BytesIO(store.read(sample.key))) for sample in plan.samples]
+    drawn = [np.asarray(picture) for picture in pictures]
     assert len(drawn) == 6
+    for sample, picture in zip(plan.samples, pictures, strict=True):
+        prompt, negative, told = picture.info["parameters"].split("\n")
+        assert negative == "Negative prompt: "
+        assert prompt == json.loads(picture.info["blora"])["prompt"] == sample.prompt
+        assert f"Seed: {sample.seed}, Size: {picture.width}x{picture.height}, Model: " in told
+        assert f"Style strength: {sample.style_strength:g}" in told
     assert all(not np.array_equal(one, other) for one, other in itertools.combinations(drawn, 2))
     by_way = {(sample.colour_by, bool(sample.style_mix), sample.content_prompt): one
               for sample, one in zip(plan.samples, drawn, strict=True)}  # fmt: skip

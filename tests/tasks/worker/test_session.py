@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from manifests import layout
 from tasks import downloads, environment
 from tasks.dispatch.slots import Slot
 from tasks.messages import GenerateShard, TrainAnswer, TrainPack
+from tasks.progress import Event
 from tasks.review.decisions import Mark
 from tasks.review.redo import record_review
 from tasks.run.plan import load_plan
@@ -54,9 +56,14 @@ def test_who_waits_for_another_runs_training_is_not_taken_for_dead(
             lease.release()
 
     threading.Thread(target=train_elsewhere, daemon=True).start()
-    answer = slot.call(TrainPack(work.plan.run.run_id, pack.pack_id))
+    notes: list[Event] = []
+    answer = slot.call(TrainPack(work.plan.run.run_id, pack.pack_id), notes.append)
     slot.stop()
     assert len(leases) == 2 and answer == TrainAnswer()
+    assert notes[0]["kind"] == "note"
+    said = r"waits for 2 adapters that another run trains: .+, .+: held by another run; until ..:..:.. UTC, unless .+"
+    assert re.fullmatch(said, notes[0]["text"]), notes
+    assert len(notes) <= 2, "the same is said again and again"
 
 
 def test_a_base_that_takes_long_to_come_is_said_to_come(
