@@ -51,7 +51,7 @@ def server_at_hand(*, lasting: bool = False, verbose: bool = False) -> Iterator[
     if url:
         _ask(url)
     else:
-        _TemporaryServer().start()
+        _start()
     try:
         yield
     except (httpx.HTTPError, PrefectHTTPStatusError) as error:
@@ -60,6 +60,20 @@ def server_at_hand(*, lasting: bool = False, verbose: bool = False) -> Iterator[
         if isinstance(error.__cause__, httpx.HTTPError):
             raise _unreachable(url or "the temporary server", error.__cause__) from error
         raise
+
+
+def _start() -> None:
+    """Start a temporary server, and wait for it for as long as Prefect's settings say.
+
+    Raises:
+        ServerUnreachable: it does not start, or takes longer.
+    """
+    try:
+        _TemporaryServer().start()
+    except (RuntimeError, httpx.HTTPError) as error:
+        said = " ".join(str(error).split())[:200]
+        hint = "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS gives it longer"
+        raise ServerUnreachable(f"{said} ({hint}; its log: {environment.log_file()})") from error
 
 
 def _ask(url: str) -> None:

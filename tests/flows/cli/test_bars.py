@@ -89,6 +89,7 @@ class State:
         return self.ended
 
 
+@pytest.mark.usefixtures("prefect_api")
 def test_a_flow_under_bars_gives_its_result_its_faults_or_its_error() -> None:
     def flow(ended: object, subject: str, return_state: bool) -> State:
         if subject:
