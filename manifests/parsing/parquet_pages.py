@@ -15,7 +15,7 @@ _DICTIONARY = 7
 _MAX_DEPTH = 8
 
 
-class Page(NamedTuple):
+class ParquetPage(NamedTuple):
     """One page of a column, as its header has it.
 
     Attributes:
@@ -29,7 +29,7 @@ class Page(NamedTuple):
     distinct: int
 
 
-def pages_between(data: bytes, start: int, end: int) -> Iterator[Page]:
+def pages_between(data: bytes, start: int, end: int) -> Iterator[ParquetPage]:
     """Yield the pages of one column of one row group, unpacking none.
 
     Raises:
@@ -46,7 +46,7 @@ def pages_between(data: bytes, start: int, end: int) -> Iterator[Page]:
         values = max((fields.get((kind, 1), 0) for kind in _DATA_PAGES), default=0)
         if unpacked < 0 or packed < 0 or values < 0:
             raise ValueError("a page without a size")
-        yield Page(unpacked, values, max(fields.get((_DICTIONARY, 1), 0), 0))
+        yield ParquetPage(unpacked, values, max(fields.get((_DICTIONARY, 1), 0), 0))
         at = reader.at + packed
 
 
