@@ -22,25 +22,22 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from blora.adapters.blocks import Half
 from blora.errors import BloraError
-from manifests import ids, layout
+from manifests import layout
 from manifests.errors import ManifestsError, StoreError
 from manifests.faults import Fault
 from manifests.notes import Note
 from manifests.schema.addresses import shown_address
 from manifests.schema.entries import ImageEntry, Manifest, PairEntry, content_parts, style_parts
-from manifests.store.files import read_address
 from manifests.store.store import Store
 from tasks.downloads import base_config
 from tasks.errors import RunRefused
+from tasks.planning.adapter_file import AdapterFile
 from tasks.run.inventory import is_whole
 
 if TYPE_CHECKING:
     from torch import nn
 
     from blora.adapters.adapter import Adapter
-
-MAX_ADAPTER_BYTES = 2 * 2**30
-"""Size of an adapter's file (2 GiB): SDXL's of rank 64 has 113 MB in fp32."""
 
 _UNSEEN = "not compared with the base model, whose configuration cannot be had here"
 
@@ -134,12 +131,12 @@ def write_adapters(store: Store, finished: Finished, base: str, base_revision: s
     for one in {one.adapter_id: one for one in finished.values()}.values():
         if is_whole(store, one.adapter_id):
             continue
-        data = read_address(one.address, MAX_ADAPTER_BYTES)
-        if _id_of(data) != one.adapter_id:
+        file = AdapterFile.read(one.address)
+        if file.adapter_id != one.adapter_id:
             what, hint = f"{one.address} changed while the run was being planned", "run the manifest again"
             fault = Fault("image", what, "another file", "the file as it was", hint)
             raise RunRefused("an adapter file changed while the run was being planned", (fault,))
-        adapter = _loaded(data, one.address, None)
+        adapter = file.load(None)
         halves = {half: _half_bytes(adapter, half) for half in get_args(Half)}
         for half, content in halves.items():
             store.write_once(layout.adapter_key(one.adapter_id, half), content)
@@ -167,22 +164,12 @@ def _looked_at(address: str, unet: nn.Module | None) -> FinishedAdapter:
         StoreError: It cannot be read.
         KeyMismatchError: It is no adapter, or none for this base.
     """
-    data = read_address(address, MAX_ADAPTER_BYTES)
-    adapter = _loaded(data, address, unet)
+    file = AdapterFile.read(address)
+    adapter = file.load(unet)
     halves = frozenset(half for half in get_args(Half) if adapter.half(half).layers)
     for half in halves:
         _half_bytes(adapter, half)  # what does not fit half precision is refused here
-    return FinishedAdapter(_id_of(data), address, halves)
-
-
-def _id_of(data: bytes) -> str:
-    return ids.digest("finished adapter", hashlib.sha256(data).hexdigest())
-
-
-def _loaded(data: bytes, address: str, unet: nn.Module | None) -> Adapter:
-    from blora.adapters.load import load_adapter
-
-    return load_adapter(data, unet, name=shown_address(address))
+    return FinishedAdapter(file.adapter_id, address, halves)
 
 
 def _half_bytes(adapter: Adapter, half: Half) -> bytes:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from blora.adapters.adapter import Adapter, Factors
 from blora.adapters.blocks import target_layers
+from blora.adapters.load import load_adapter
 from blora.adapters.safetensors_bytes import pack_safetensors, unpack_safetensors
 from manifests import layout
 from manifests.loading.load import Loaded, load_manifest, parse_manifest
@@ -115,7 +116,8 @@ def test_a_finished_adapter_is_drawn_with_scored_and_told_of_and_never_trained(f
     }
     scores = {(row["content_name"], row["score"]) for row in run.rows(SCORES_FILE)}
     assert ("c0", "content_lite0") in scores and not any(name == "style_lite0" for _, name in scores)
-    assert "wave" in store.read(f"{layout.report_prefix(plan.run.run_id)}index.html").decode()
+    page = store.read(f"{layout.report_prefix(plan.run.run_id)}index.html").decode()
+    assert ">from whole.safetensors<" in page and ">from style.safetensors<" in page
 
     assert "adapters" not in {waste.kind for waste in find_waste(store, DAY).waste}
     store.replace(layout.adapter_marker_key("0" * 24), b"{}")
@@ -207,6 +209,19 @@ def test_the_same_bytes_are_the_same_adapter_wherever_they_lie(files: Project, t
         draft = make_plan(store, loaded(files, contents=["c0.png"], styles=[{"adapter": f"{name}.safetensors"}]))
         found.append(draft.plan.samples[0].style_id)
     assert found[0] == found[1] != found[2]
+
+
+def test_the_configuration_that_peft_keeps_beside_a_file_counts(files: Project, tmp_path: Path) -> None:
+    store, found = Store.open(str(tmp_path / "store")), {}
+    for alpha in (None, 4, 16):  # of rank 4
+        if alpha is not None:
+            (files.folder / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": alpha}))
+        draft = make_plan(store, loaded(files, contents=["c0.png"], styles=[{"adapter": "style.safetensors"}]))
+        publish(store, draft)
+        found[alpha] = load_adapter(store.read(layout.adapter_key(draft.plan.samples[0].style_id, "style")))
+    for layer, factors in found[None].layers.items():
+        assert torch.equal(found[4].layers[layer].delta, factors.delta)
+        assert torch.allclose(found[16].layers[layer].delta, 4 * factors.delta, rtol=1e-3, atol=1e-5)
 
 
 def test_tables_name_adapters_in_columns_of_their_own(tmp_path: Path) -> None:
