@@ -38,7 +38,7 @@ from tasks.dispatch.work_pool import WorkPool
 from tasks.errors import EndedWithFaults
 from tasks.planning.make import make_plan, publish, settings_of
 from tasks.run.heartbeat import at_work, take_over
-from tasks.run.inventory import Holdings, take_inventory
+from tasks.run.inventory import Holdings, Inventory, take_inventory
 from tasks.run.outcome import Outcome, recorded_faults
 from tasks.run.plan import Plan, load_plan
 from tasks.run.repair import discard_unreadable
@@ -107,8 +107,7 @@ def _work_off(store: Store, plan: Plan, options: RunOptions, held: Holdings | No
     log.info("%s: %d adapters, %d pictures", plan.run.run_id, len(plan.adapters), len(plan.samples))
     progress.publish({"kind": "run", "id": plan.run.run_id})
     for line in take_over(store, plan) if options.take_over else ():
-        log.warning("%s", line)
-        progress.publish({"kind": "note", "id": plan.run.run_id, "text": line})
+        _tell(plan.run.run_id, line)
     try:
         recorded = recorded_faults(store, plan.run.run_id)
     except Damaged as error:  # closing writes them anew
@@ -119,12 +118,12 @@ def _work_off(store: Store, plan: Plan, options: RunOptions, held: Holdings | No
         selection = selection.without(given_up(recorded))
     work = _work_here if options.shards == "here" else _work_on_pool
     with at_work(store, layout.run_lease_key(plan.run.run_id), plan.run.run_id):
-        if discarded := discard_unreadable(store, plan, take_inventory(store, plan, held)):
-            held = None
+        known = take_inventory(store, plan, held)
+        if discarded := discard_unreadable(store, plan, known):
+            known = take_inventory(store, plan)
         for line in discarded:
-            log.warning("%s", line)
-            progress.publish({"kind": "note", "id": plan.run.run_id, "text": line})
-        board = work(store, plan, selection, options, held)
+            _tell(plan.run.run_id, line)
+        board = work(store, plan, selection, options, known)
     inventory = board.inventory if board.idle else take_inventory(store, plan)
     if board.idle and already_closed(store, plan, inventory):
         outcome = Outcome.of(plan, inventory, ())
@@ -137,19 +136,25 @@ def _work_off(store: Store, plan: Plan, options: RunOptions, held: Holdings | No
     return _final_state(outcome)
 
 
-def _work_here(store: Store, plan: Plan, selection: Selection, options: RunOptions, held: Holdings | None) -> Board:
+def _tell(run_id: str, line: str) -> None:
+    """Tell at once, in the log and on the terminal, what a person should know."""
+    get_run_logger().warning("%s", line)
+    progress.publish({"kind": "note", "id": run_id, "text": line})
+
+
+def _work_here(store: Store, plan: Plan, selection: Selection, options: RunOptions, known: Inventory) -> Board:
     """Do what is wanted in this machine's slots."""
     devices = chosen_devices(options.devices)
     with slots(store, devices) as pool:
-        board = Board(store, plan, selection, Slots(plan.run.run_id, pool), held)
+        board = Board(store, plan, selection, Slots(plan.run.run_id, pool), known)
         board.run()
     return board
 
 
-def _work_on_pool(store: Store, plan: Plan, selection: Selection, options: RunOptions, held: Holdings | None) -> Board:
+def _work_on_pool(store: Store, plan: Plan, selection: Selection, options: RunOptions, known: Inventory) -> Board:
     """Have what is wanted done by the workers of the GPUs."""
     with WorkPool(store, plan.run.run_id, options.queue) as work_pool:
-        board = Board(store, plan, selection, Pool(work_pool, options.at_once), held)
+        board = Board(store, plan, selection, Pool(work_pool, options.at_once), known)
         board.run()
     return board
 

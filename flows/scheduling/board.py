@@ -17,7 +17,7 @@ from manifests.faults import Fault
 from manifests.store.store import Store
 from tasks import progress
 from tasks.dispatch.slots import slot_figures
-from tasks.run.inventory import Holdings, Inventory, take_inventory
+from tasks.run.inventory import Inventory, take_inventory
 from tasks.run.plan import Pack, Plan, Shard
 from tasks.run.selection import Selection
 
@@ -34,7 +34,7 @@ class Board:
         plan: the run's plan, or a part of it.
         selection: the items of the plan that are wanted.
         place: where they are handed over.
-        held: what the store has of the plan, where planning has just listed it.
+        known: what there is of the plan, where somebody has just looked.
         inventory: what there was when the work began.
         failures: the failures of items, in the end.
         idle: whether nothing had to be done, in the end.
@@ -45,14 +45,14 @@ class Board:
     plan: Plan
     selection: Selection
     place: Place
-    held: InitVar[Holdings | None] = None
+    known: InitVar[Inventory | None] = None
     inventory: Inventory = field(init=False)
     failures: list[Fault] = field(default_factory=list)
     idle: bool = field(default=True, init=False)
     spent: dict[str, dict[str, float]] = field(default_factory=dict)
 
-    def __post_init__(self, held: Holdings | None) -> None:
-        inventory = self.inventory = take_inventory(self.store, self.plan, held)
+    def __post_init__(self, known: Inventory | None) -> None:
+        inventory = self.inventory = known or take_inventory(self.store, self.plan)
         coming = self.selection.adapters - inventory.adapters
         self._packs = deque(pack for pack in self.plan.packs if any(a.adapter_id in coming for a in pack.adapters))
         self._ready: deque[Shard] = deque()
