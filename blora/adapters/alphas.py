@@ -15,15 +15,17 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 from blora.errors import KeyMismatchError
 
-__all__ = ["Alphas", "told_alphas"]
+__all__ = ["HEADER", "PEFT_CONFIG", "Alphas", "told_alphas"]
 
 HEADER: Final = "lora_adapter_metadata"
-CONFIG: Final = "adapter_config.json"
+"""The key of a file's header under which diffusers writes PEFT's configuration."""
+
+PEFT_CONFIG: Final = "adapter_config.json"
+"""The file beside the adapter's in which PEFT writes it."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,12 @@ class Alphas:
         return next(fits, self.alpha) / (rank**0.5 if self.by_root else rank)
 
 
-def told_alphas(metadata: Mapping[str, str], folder: Path | None, where: str) -> Alphas | None:
-    """Read the file's header, or else the configuration in its folder; None if neither says anything of alpha.
+def told_alphas(metadata: Mapping[str, str], config: bytes | None, where: str) -> Alphas | None:
+    """Read the file's header, or else the configuration beside it; None if neither says anything of alpha.
 
     Args:
         metadata: The header of a safetensors file.
-        folder: Where the file lies; None for bytes.
+        config: What `PEFT_CONFIG` of its folder holds; None where there is none.
         where: What messages call the file.
 
     Raises:
@@ -59,11 +61,10 @@ def told_alphas(metadata: Mapping[str, str], folder: Path | None, where: str) ->
     """
     if HEADER in metadata:
         return _read(metadata[HEADER], f"{where}, header {HEADER}")
-    config = folder / CONFIG if folder else None
-    return _read(config.read_text("utf-8"), str(config)) if config and config.is_file() else None
+    return None if config is None else _read(config, f"{where}, {PEFT_CONFIG} beside it")
 
 
-def _read(text: str, where: str) -> Alphas | None:
+def _read(text: str | bytes, where: str) -> Alphas | None:
     """Alphas of PEFT's configuration as JSON; diffusers writes that of the UNet under keys that begin with "unet."."""
     try:
         told = json.loads(text)

@@ -25,11 +25,12 @@ from typing import Any, Final, Literal, get_args
 import torch
 from torch import Tensor
 
+from blora.adapters.alphas import HEADER, PEFT_CONFIG
 from blora.adapters.blocks import block_of
 from blora.adapters.factors import Factors, check_finite
 from blora.adapters.safetensors_bytes import pack_safetensors, write_whole
 
-__all__ = ["PEFT_CONFIG", "PEFT_WEIGHTS", "Form", "fits_sdxl", "in_form", "write_form"]
+__all__ = ["PEFT_WEIGHTS", "Form", "files_of", "fits_sdxl", "in_form", "write_form"]
 
 Layers = Mapping[str, Factors]
 """Factors by the layer's name in the UNet."""
@@ -37,8 +38,8 @@ Layers = Mapping[str, Factors]
 Form = Literal["kohya", "diffusers", "peft"]
 """Whose names a file's keys have."""
 
-PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-"""Names by which peft finds an adapter in a folder."""
+PEFT_WEIGHTS: Final = "adapter_model.safetensors"
+"""The name by which peft finds an adapter's weights in a folder, beside its configuration."""
 
 _SDXL_CONTEXT: Final = 2048
 """Width of the text that SDXL's cross-attention reads."""
@@ -64,19 +65,35 @@ def write_form(
         KeyMismatchError: A weight is not finite, or too large for fp16.
     """
     target = Path(path)
-    if form != "peft" and target.suffix != ".safetensors":
-        raise ValueError(f"received {str(path)!r}; accepted: a file whose name ends in .safetensors")
-    tensors, metadata = in_form(layers, said, form, name or target.stem)
     folder = target if form == "peft" else target.parent
+    files = {folder / name: data for name, data in files_of(layers, said, target.name, form, name).items()}
     folder.mkdir(parents=True, exist_ok=True)
+    for file, data in files.items():
+        write_whole(file, data)
+    return list(files)
+
+
+def files_of(
+    layers: Layers, said: Mapping[str, str], file: str, form: Form = "kohya", name: str = ""
+) -> dict[str, bytes]:
+    """Return what `write_form` writes, by the name of each file; raises as it does.
+
+    Args:
+        layers: As there.
+        said: As there.
+        file: The name of the file, or for PEFT of the folder that the two files belong in.
+        form: As there.
+        name: As there.
+    """
+    stem = file if form == "peft" else file.removesuffix(".safetensors")
+    if form != "peft" and stem == file:
+        raise ValueError(f"received {file!r}; accepted: a file whose name ends in .safetensors")
+    tensors, metadata = in_form(layers, said, form, name or stem)
     data = pack_safetensors(tensors, metadata)
     if form != "peft":
-        write_whole(target, data)
-        return [target]
+        return {file: data}
     config = {"peft_type": "LORA", "inference_mode": True, "bias": "none", **_peft_config(layers)}
-    write_whole(target / PEFT_WEIGHTS, data)
-    write_whole(target / PEFT_CONFIG, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
-    return [target / PEFT_WEIGHTS, target / PEFT_CONFIG]
+    return {PEFT_WEIGHTS: data, PEFT_CONFIG: (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()}
 
 
 def in_form(layers: Layers, said: Mapping[str, str], form: Form, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -153,7 +170,7 @@ def _metadata(
         said["modelspec.prediction_type"] = "epsilon"
     if form == "diffusers":
         config = {f"unet.{key}": value for key, value in _peft_config(layers).items()}
-        said["lora_adapter_metadata"] = json.dumps(config, sort_keys=True)
+        said[HEADER] = json.dumps(config, sort_keys=True)
     return {**said, **_hashes(tensors, said)}
 
 

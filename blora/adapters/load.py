@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from blora.adapters.adapter import Adapter
-from blora.adapters.alphas import Alphas, told_alphas
+from blora.adapters.alphas import PEFT_CONFIG, Alphas, told_alphas
 from blora.adapters.blocks import BLOCKS, PROJECTIONS, Half, block_of, target_layers
 from blora.adapters.factors import Factors, check_finite, refuse_layers
 from blora.adapters.keys import is_of_other_layer, parse_key
@@ -34,6 +34,7 @@ def load_adapter(
     *,
     name: str = "",
     only: Literal["blocks"] | None = None,
+    config: bytes | None = None,
 ) -> Adapter:
     """Read an adapter, or one half, in any known dialect; every key must land and none may be left over.
 
@@ -46,6 +47,7 @@ def load_adapter(
         name: What messages call the source; the path by default.
         only: "blocks" takes the two blocks' attention out of a larger LoRA; the metadata then lists under ``dropped``
             what was left behind.
+        config: What PEFT's configuration beside the file holds, where the source is bytes; a path's is found by itself.
 
     Raises:
         KeyMismatchError: Unreadable, unknown or missing keys, layers outside the two blocks, or shapes that do not fit.
@@ -59,7 +61,9 @@ def load_adapter(
     parts, dropped = _collect(tensors, where, blocks_only=only == "blocks")
     if dropped:
         metadata |= {"dropped": ", ".join(sorted(dropped))}
-    alphas = told_alphas(metadata, None if isinstance(source, bytes) else Path(source).parent, where)
+    if not isinstance(source, bytes) and (beside := Path(source).parent / PEFT_CONFIG).is_file():
+        config = beside.read_bytes()
+    alphas = told_alphas(metadata, config, where)
     own = "half" in metadata or any(key.endswith("recipe_version") for key in metadata)  # alpha is in the factors
     if not own and alphas is None and not any("alpha" in part for part in parts.values()):
         _LOG.warning("%s says nothing of alpha: a scale of one (alpha = rank) is assumed", where)

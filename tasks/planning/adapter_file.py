@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from blora.adapters.alphas import PEFT_CONFIG
 from manifests import ids
 from manifests.errors import Missing
 from manifests.schema.addresses import shown_address
@@ -24,7 +23,6 @@ MAX_ADAPTER_BYTES = 2 * 2**30
 """Size of an adapter's file (2 GiB): SDXL's of rank 64 has 113 MB in fp32."""
 
 _MAX_CONFIG_BYTES = 2**20
-_CONFIG = "adapter_config.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,20 +65,13 @@ class AdapterFile:
         """
         from blora.adapters.load import load_adapter  # with torch
 
-        name = shown_address(self.address)
-        if self.config is None:
-            return load_adapter(self.data, unet, name=name)
-        with tempfile.TemporaryDirectory() as folder:  # the loader finds a configuration beside a path alone
-            path = Path(folder) / "adapter.safetensors"
-            path.write_bytes(self.data)
-            (Path(folder) / _CONFIG).write_bytes(self.config)
-            return load_adapter(path, unet, name=name)
+        return load_adapter(self.data, unet, name=shown_address(self.address), config=self.config)
 
 
 def _config_beside(address: str) -> bytes | None:
     """The configuration in an adapter's folder; None where there is none, or a link that leads elsewhere."""
     folder = address.rpartition("/")[0]
-    config = f"{folder}/{_CONFIG}"
+    config = f"{folder}/{PEFT_CONFIG}"
     if not is_bucket(address) and os.path.realpath(config) != config:
         return None
     try:
