@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
+from blora.adapters.blocks import Half
 from manifests import ids, layout
+from manifests.store.address import local_path
 from manifests.store.store import Store
 from tasks.errors import TaskError
 from tasks.run.plan import load_plan
 
 if TYPE_CHECKING:
     from blora.adapters.adapter import Adapter
-    from blora.adapters.blocks import Half
     from blora.adapters.forms import Form
 
 __all__ = ["asked", "export_adapters", "weighted", "write_one"]
 
 Weighted = tuple[str, float]
 """Something named, and how strongly it counts."""
+
+Stems = dict[str, tuple[Half, str, str]]
+"""Half, adapter_id and name by the stem of a file."""
 
 
 def weighted(text: str) -> Weighted:
@@ -44,13 +47,13 @@ def asked(content: Sequence[str], style: Sequence[str]) -> dict[Half, list[Weigh
     return sides
 
 
-def export_adapters(store: Store, run_id: str, folder: str, form: Form = "kohya") -> list[Path]:
+def export_adapters(store: Store, run_id: str, folder: str, form: Form = "kohya") -> list[str]:
     """Write each content half and each style half that a run's pictures use, ``content__name.safetensors``.
 
     Args:
         store: The store.
         run_id: The run.
-        folder: Where to; ``adapters/`` is made in it.
+        folder: Where to, here or in a bucket; ``adapters/`` is made in it.
         form: Whose names the files' keys have (`blora.adapters.forms`).
 
     Returns:
@@ -62,12 +65,27 @@ def export_adapters(store: Store, run_id: str, folder: str, form: Form = "kohya"
     """
     from blora.adapters.load import load_adapter
 
-    written: list[Path] = []
+    target = Store.open(folder)
+    written: list[str] = []
     for stem, (half, adapter_id, name) in _stems(store, run_id).items():
         data = store.find(layout.adapter_key(adapter_id, half))
         if data is not None:
             suffix = "" if form == "peft" else ".safetensors"
-            written += load_adapter(data, name=name).save(Path(folder) / "adapters" / f"{stem}{suffix}", form, name)
+            written += _write(load_adapter(data, name=name), target, f"adapters/{stem}{suffix}", form, name)
+    return written
+
+
+def _write(adapter: Adapter, target: Store, key: str, form: Form, name: str) -> list[str]:
+    """Write an adapter's files to a folder, here or in a bucket; return their addresses."""
+    from blora.adapters.forms import files_of
+
+    folder, _, file = key.rpartition("/")
+    within = key if form == "peft" else folder
+    written = []
+    for own, data in files_of(adapter.layers, adapter.metadata, file, form, name).items():
+        place = f"{within}/{own}" if within else own
+        target.replace(place, data)
+        written.append(f"{target.root}/{place}")
     return written
 
 
@@ -79,12 +97,12 @@ def write_one(
     *,
     of: tuple[Store, str] | None = None,
     only: Literal["blocks"] | None = None,
-) -> tuple[list[Path], Adapter]:
+) -> tuple[list[str], Adapter]:
     """Write one file of the halves that were asked for.
 
     Args:
         sides: Names of a run's contents and styles, or paths of adapter files; see `asked`.
-        target: The file; for PEFT a folder.
+        target: The file, here or in a bucket; for PEFT a folder.
         form: Whose names its keys have.
         name: What programs show; the target's own name by default.
         of: The store and the run whose names are meant; None for files.
@@ -99,21 +117,23 @@ def write_one(
     """
     from blora.adapters.adapter import blend_adapters, mix
 
+    known = _stems(*of) if of else {}
     made: dict[Half, Adapter] = {}
     for half, parts in sides.items():
-        halves = [(_half(half, part, of, only), weight) for part, weight in parts]
+        halves = [(_half(half, part, of, known, only), weight) for part, weight in parts]
         if halves:
             made[half] = halves[0][0].scaled(halves[0][1]) if len(halves) == 1 else blend_adapters(halves)
     whole = mix(made["content"], made["style"]) if len(made) == 2 else next(iter(made.values()))
-    return whole.save(target, form, name), whole
+    folder, slash, file = target.rstrip("/").rpartition("/")
+    return _write(whole, Store.open(folder or slash or "."), file, form, name), whole
 
 
-def _half(half: Half, name: str, of: tuple[Store, str] | None, only: Literal["blocks"] | None) -> Adapter:
+def _half(half: Half, name: str, of: tuple[Store, str] | None, stems: Stems, only: Literal["blocks"] | None) -> Adapter:
     """One half by its name in a run, or from a file."""
     from blora.adapters.load import load_adapter
 
     if of is None:
-        path = Path(name)
+        path = local_path(name)
         if not path.is_file():
             raise TaskError(f"{half}: there is no file {name}; name an adapter's file, or give --run and a name in it")
         found = load_adapter(path, name=name, only=only).half(half)
@@ -121,7 +141,7 @@ def _half(half: Half, name: str, of: tuple[Store, str] | None, only: Literal["bl
             raise TaskError(f"{half}: {name} does not hold the {half} half")
         return found
     store, run_id = of
-    known = {said: adapter_id for side, adapter_id, said in _stems(store, run_id).values() if side == half}
+    known = {said: adapter_id for side, adapter_id, said in stems.values() if side == half}
     if name not in known:
         near = get_close_matches(name, known, 1)
         shown = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(sorted(known)[:10]) or 'none'}"
@@ -132,11 +152,9 @@ def _half(half: Half, name: str, of: tuple[Store, str] | None, only: Literal["bl
     return load_adapter(data, name=name)
 
 
-def _stems(store: Store, run_id: str) -> dict[str, tuple[Half, str, str]]:
+def _stems(store: Store, run_id: str) -> Stems:
     """Half, adapter and name by a file's stem, for all that pictures use; a second of a name gets its id."""
-    from blora.adapters.blocks import Half
-
-    found: dict[str, tuple[Half, str, str]] = {}
+    found: Stems = {}
     seen: set[tuple[Half, str]] = set()
     for sample in load_plan(store, run_id).samples:
         for half in get_args(Half):

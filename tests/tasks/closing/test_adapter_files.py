@@ -36,7 +36,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Plan]:
     return store, plan
 
 
-def deltas(path: Path) -> dict[str, torch.Tensor]:
+def deltas(path: Path | str) -> dict[str, torch.Tensor]:
     return {name: factors.delta for name, factors in load_adapter(path).layers.items()}
 
 
@@ -48,7 +48,7 @@ def half(run: tuple[Store, Plan], name: str, side: str) -> Adapter:
 
 def test_a_run_gives_a_file_for_each_half_that_is_there(run: tuple[Store, Plan], tmp_path: Path) -> None:
     written = export_adapters(run[0], run[1].run.run_id, str(tmp_path))
-    names = {path.relative_to(tmp_path).as_posix() for path in written}
+    names = {Path(path).relative_to(tmp_path).as_posix() for path in written}
     assert names == {f"adapters/{name}.safetensors" for name in ("content__cat", "content__fox", "style__wave")}
     found = deltas(tmp_path / "adapters" / "style__wave.safetensors")
     for name, factors in half(run, "wave", "style").layers.items():
@@ -69,7 +69,7 @@ def test_strengths_and_mixes_are_in_the_weights(run: tuple[Store, Plan], tmp_pat
 def test_files_are_taken_where_no_run_is_named(run: tuple[Store, Plan], tmp_path: Path) -> None:
     half(run, "wave", "style").save(tmp_path / "a=1.safetensors")
     (path,), whole = write_one(asked([], [str(tmp_path / "a=1.safetensors")]), str(tmp_path / "b.safetensors"))
-    assert path.is_file() and whole.layers.keys() == half(run, "wave", "style").layers.keys()
+    assert Path(path).is_file() and whole.layers.keys() == half(run, "wave", "style").layers.keys()
 
 
 @pytest.mark.parametrize(
@@ -116,3 +116,20 @@ def test_the_blocks_are_taken_out_of_a_larger_file(run: tuple[Store, Plan], tmp_
         write_one(sides, str(tmp_path / "out.safetensors"))
     _, whole = write_one(sides, str(tmp_path / "out.safetensors"), only="blocks")
     assert whole.metadata["dropped"] == next(iter(more))
+
+
+@pytest.mark.s3
+def test_files_go_to_buckets_and_to_the_home_folder(
+    run: tuple[Store, Plan], tmp_path: Path, s3_root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    of = run[0], run[1].run.run_id
+    assert write_one(asked(["cat"], []), f"{s3_root}/loras/cat.safetensors", of=of)[0] == [
+        f"{s3_root}/loras/cat.safetensors"
+    ]
+    written = export_adapters(*of, f"{s3_root}/out", "peft")
+    assert f"{s3_root}/out/adapters/content__cat/adapter_config.json" in written
+    bucket = Store.open(s3_root)
+    local = write_one(asked(["cat"], []), "~/cat.safetensors", of=of)[0]
+    assert bucket.read("loras/cat.safetensors") == (tmp_path / "cat.safetensors").read_bytes()
+    assert local == [str(tmp_path / "cat.safetensors")]
