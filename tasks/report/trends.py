@@ -94,21 +94,33 @@ class TrendPoint:
     alarm: Alarm
 
 
-def load_nights(store: Store, last: int) -> list[NightSummary]:
+Runs: TypeAlias = tuple[list[RunRecord], list[RunRecord]]
+"""Runs that nights worked off, and runs by day."""
+
+
+def runs_apart(store: Store) -> Runs:
+    """Read the records of a store's runs; where no nights are recorded, all are taken for those of nights."""
+    records, at_night = read_records(store), runs_of_nights(store)
+    return (
+        [one for one in records if not at_night or one.run_id in at_night],
+        [one for one in records if at_night and one.run_id not in at_night],
+    )
+
+
+def load_nights(store: Store, last: int, runs: Runs | None = None) -> list[NightSummary]:
     """Read the last nights of a store, oldest first.
 
     Args:
         store: the store.
         last: how many nights on which something was planned.
+        runs: what `runs_apart` has read, where that is at hand.
     """
-    at_night = runs_of_nights(store)
-    return _summaries(store, [one for one in read_records(store) if not at_night or one.run_id in at_night], last)
+    return _summaries(store, (runs or runs_apart(store))[0], last)
 
 
-def load_days(store: Store, last: int) -> list[NightSummary]:
-    """Read the last days on which runs were planned by day, oldest first; none where no nights are recorded."""
-    at_night = runs_of_nights(store)
-    return _summaries(store, [one for one in read_records(store) if at_night and one.run_id not in at_night], last)
+def load_days(store: Store, last: int, runs: Runs | None = None) -> list[NightSummary]:
+    """The same of the days on which runs were planned by day; none where no nights are recorded."""
+    return _summaries(store, (runs or runs_apart(store))[1], last)
 
 
 def _summaries(store: Store, records: Sequence[RunRecord], last: int) -> list[NightSummary]:

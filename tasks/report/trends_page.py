@@ -25,6 +25,7 @@ from tasks.report.trends import (
     load_days,
     load_nights,
     nights_judged,
+    runs_apart,
 )
 from tasks.review.score_order import lower_is_better
 from tasks.words import seconds_in_words, size_in_words
@@ -52,7 +53,8 @@ def write_nights(store: Store, last: int) -> tuple[str, list[tuple[ScoreName, Tr
     Returns:
         The key of index.html, and the alarms of the last night.
     """
-    known = load_nights(store, 2 * last)
+    runs = runs_apart(store)
+    known = load_nights(store, 2 * last, runs)
     nights, trends = known[-last:], all_trends(known)
     shown = {name: points[-last:] for name, points in trends.items()}
     shown = {name: points for name, points in shown.items() if any(point.value is not None for point in points)}
@@ -66,7 +68,7 @@ def write_nights(store: Store, last: int) -> tuple[str, list[tuple[ScoreName, Tr
         (),
         {},
         nights=nights[::-1],
-        days=load_days(store, last)[::-1],
+        days=load_days(store, last, runs)[::-1],
         needed=still_needed(trends),
         measures=_measure_charts(nights),
         scores=_score_charts(shown),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import io
 import json
 import re
@@ -16,6 +15,7 @@ from rich.table import Table
 from manifests import layout
 from manifests.errors import listed
 from manifests.parsing.csv_text import written_csv
+from manifests.parsing.records import suggest
 from manifests.store.store import Store
 from tasks.review.best import read_best
 from tasks.review.score_order import default_sort, lower_is_better
@@ -150,26 +150,23 @@ def _check_condition(condition: str, rows: Sequence[ScoreRow], scores: Sequence[
     columns = ("content", "style", "seed", "sample_id", "chosen")
     known = columns if sign == "=" else scores
     if not sign or name not in known:
-        near = _did_you_mean(name, (*columns, *scores))
         accepted = f"{'=, '.join(columns)}= or a score with < or >: {', '.join(scores)}"
-        raise ValueError(f"where: received {condition!r}; accepted: {accepted}{near}")
+        near = suggest(name, (*columns, *scores), "")
+        raise ValueError(_refusal(condition, accepted, near))
     if sign == "=":
         there = sorted({"yes", "no"} if name == "chosen" else {_columns(row)[name] for row in rows})
         if rows and value not in there:
-            raise ValueError(
-                f"where: received {condition!r}; accepted: a {name} of this run: {listed(there, 20)}"
-                + _did_you_mean(value, there)
-            )
+            near = suggest(value, tuple(there), "")
+            raise ValueError(_refusal(condition, f"a {name} of this run: {listed(there, 20)}", near))
         return
     try:
         float(value)
     except ValueError as error:
-        raise ValueError(f"where: received {condition!r}; accepted: a number after the {sign}") from error
+        raise ValueError(_refusal(condition, f"a number after the {sign}")) from error
 
 
-def _did_you_mean(word: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+def _refusal(condition: str, accepted: str, hint: str = "") -> str:
+    return f"where: received {condition!r}; accepted: {accepted}" + (f"; {hint}" if hint else "")
 
 
 def _meets(row: ScoreRow, condition: str) -> bool:
