@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from flows.cli.console import OK, Root, errors_shown, open_store, out
+from flows.cli.console import OK, Root, open_store, out
 
 if TYPE_CHECKING:
     from blora.adapters.forms import Form
@@ -50,17 +50,14 @@ def export_adapter(
     from blora.adapters.forms import fits_sdxl
     from tasks.closing.adapter_files import asked, write_one
 
-    with errors_shown():
-        of = (open_store(root), run_id) if run_id else None
-        sides = asked(content or [], style or [])
-        written, whole = write_one(
-            sides, target, cast("Form", form), name, of=of, only="blocks" if only_blocks else None
-        )
-        for path in written:
-            out.print(str(path), markup=False, highlight=False)
-        for key, names in whole.metadata.items():
-            if key.rpartition(".")[2] == "dropped":
-                out.print(f"left behind: {names}", markup=False, highlight=False)
-        if not fits_sdxl(whole.layers):
-            out.print("not of SDXL's width: only the base that it was trained on can use it", highlight=False)
+    of = (open_store(root), run_id) if run_id else None
+    sides = asked(content or [], style or [])
+    written, whole = write_one(sides, target, cast("Form", form), name, of=of, only="blocks" if only_blocks else None)
+    for path in written:
+        out.print(str(path), markup=False, highlight=False)
+    for key, names in whole.metadata.items():
+        if key.rpartition(".")[2] == "dropped":
+            out.print(f"left behind: {names}", markup=False, highlight=False)
+    if not fits_sdxl(whole.layers):
+        out.print("not of SDXL's width: only the base that it was trained on can use it", highlight=False)
     raise typer.Exit(OK)

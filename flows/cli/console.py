@@ -80,7 +80,7 @@ Verbose = Annotated[bool, typer.Option("--verbose", help="Show Prefect's log lin
 
 
 @contextmanager
-def errors_shown() -> Iterator[None]:
+def _errors_shown() -> Iterator[None]:
     """Errors made for people are shown as such, without a traceback."""
     try:
         yield
@@ -114,7 +114,7 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; its options are read in here, too."""
-        with errors_shown():
+        with _errors_shown():
             return super().invoke(ctx)
 
 

@@ -29,7 +29,6 @@ from flows.cli.console import (
     Shards,
     TakeOver,
     Verbose,
-    errors_shown,
     open_store,
     out,
     print_pairs,
@@ -68,31 +67,28 @@ def validate(manifest: ManifestArgument, allow_root: AllowRoot = None, preset: P
     from manifests.loading.load import load_manifest
     from tasks.planning.make import survey
 
-    with errors_shown():
-        loaded = load_manifest(manifest, allowed_roots=allow_root or ())
-        faults = list(loaded.faults)
-        if loaded.manifest is not None:
-            settings = None
-            try:
-                settings = resolve(
-                    preset or loaded.manifest.preset, merge(loaded.manifest.settings, parse_overrides(set_))
+    loaded = load_manifest(manifest, allowed_roots=allow_root or ())
+    faults = list(loaded.faults)
+    if loaded.manifest is not None:
+        settings = None
+        try:
+            settings = resolve(preset or loaded.manifest.preset, merge(loaded.manifest.settings, parse_overrides(set_)))
+        except SettingsError as error:
+            faults += [
+                Fault(
+                    "settings",
+                    fault.what,
+                    fault.received,
+                    fault.accepted,
+                    fault.hint,
+                    file=manifest,
+                    field=fault.field,
                 )
-            except SettingsError as error:
-                faults += [
-                    Fault(
-                        "settings",
-                        fault.what,
-                        fault.received,
-                        fault.accepted,
-                        fault.hint,
-                        file=manifest,
-                        field=fault.field,
-                    )
-                    for fault in error.faults
-                ]
-            found = survey(loaded.manifest, settings)
-            faults += found.faults
-            show_notes(found.notes)
+                for fault in error.faults
+            ]
+        found = survey(loaded.manifest, settings)
+        faults += found.faults
+        show_notes(found.notes)
     show_faults(faults)
     if loaded.manifest is not None:
         counts = {**found.counts, "fault": len(faults)}
@@ -118,13 +114,12 @@ def plan(
     from tasks.planning.make import make_plan, settings_of
     from tasks.words import seconds_in_words
 
-    with errors_shown():
-        store = open_store(root)
-        loaded = load_manifest(manifest, allowed_roots=allow_root or ())
-        elsewhere = shards == "pool"
-        settings = settings_of(loaded, preset, parse_overrides(set_))
-        draft = make_plan(store, loaded, settings, devices="" if elsewhere else "auto")
-        cost = estimate(store, draft.plan, draft.held)
+    store = open_store(root)
+    loaded = load_manifest(manifest, allowed_roots=allow_root or ())
+    elsewhere = shards == "pool"
+    settings = settings_of(loaded, preset, parse_overrides(set_))
+    draft = make_plan(store, loaded, settings, devices="" if elsewhere else "auto")
+    cost = estimate(store, draft.plan, draft.held)
     show_notes(draft.notes)
     show_faults(draft.plan.run.faults)
     training, drawing = seconds_in_words(cost.train_seconds), seconds_in_words(cost.sample_seconds)
@@ -209,13 +204,12 @@ def _run_flow(name: str, subject: str, options: dict[str, Any], verbose: bool) -
     from flows import stylize as flows
     from flows.cli.bars import run_with_bars
 
-    with errors_shown():
-        chosen = RunOptions.model_validate(options)
-        store = open_store(chosen.root)
-        chosen_devices(chosen.devices)
-        # A run with faults has ended all the same; what it says of itself is read from the store.
-        flow = flows.stylize if name == "stylize" else flows.rerun
-        _, run_id = run_with_bars(flow, subject, chosen, verbose=verbose)
+    chosen = RunOptions.model_validate(options)
+    store = open_store(chosen.root)
+    chosen_devices(chosen.devices)
+    # A run with faults has ended all the same; what it says of itself is read from the store.
+    flow = flows.stylize if name == "stylize" else flows.rerun
+    _, run_id = run_with_bars(flow, subject, chosen, verbose=verbose)
     _report(store, run_id)
 
 

@@ -18,7 +18,6 @@ from flows.cli.console import (
     Set,
     Verbose,
     err,
-    errors_shown,
     open_store,
     out,
     print_aligned,
@@ -72,10 +71,9 @@ def probe(
     from flows.params import ProbeOptions
     from flows.probe import analyze
 
-    with errors_shown():
-        chosen = ProbeOptions.model_validate(options)
-        store = open_store(chosen.root)
-        _, probe_id = run_with_bars(analyze, base, chosen, verbose=verbose)
+    chosen = ProbeOptions.model_validate(options)
+    store = open_store(chosen.root)
+    _, probe_id = run_with_bars(analyze, base, chosen, verbose=verbose)
     _report_probe(store, probe_id)
 
 
@@ -106,17 +104,16 @@ def bench(
     from manifests.store.store import Store
     from tasks.measuring.benchmark import BenchRequest, measure, write_report, write_tables
 
-    with errors_shown():
-        if split not in ("validation", "test"):
-            raise ValueError(f"--split: received {split!r}; accepted: validation, test")
-        asked = [row.strip() for row in rows.split(",") if row.strip()]
-        part: Literal["validation", "test"] = "test" if split == "test" else "validation"
-        request = BenchRequest(part, pairs, asked, base, preset, parse_overrides(set_), device)
-        place = Store.open(folder)
-        with Bars(err) as bars:
-            measurement = measure(place, request, bars.step)
-        write_tables(place, measurement)
-        written = write_report(place, measurement)
+    if split not in ("validation", "test"):
+        raise ValueError(f"--split: received {split!r}; accepted: validation, test")
+    asked = [row.strip() for row in rows.split(",") if row.strip()]
+    part: Literal["validation", "test"] = "test" if split == "test" else "validation"
+    request = BenchRequest(part, pairs, asked, base, preset, parse_overrides(set_), device)
+    place = Store.open(folder)
+    with Bars(err) as bars:
+        measurement = measure(place, request, bars.step)
+    write_tables(place, measurement)
+    written = write_report(place, measurement)
     out.print(written, markup=False, highlight=False)
     raise typer.Exit(OK)
 
@@ -142,11 +139,10 @@ def scores(
     from tasks.review.score_table import render, score_table
     from tasks.run.plan import load_run
 
-    with errors_shown():
-        store = open_store(root)
-        rows = score_table(store, load_run(store, run_id), sort=sort, best_first=best, where=where or ())
-        text = render(rows[: top or None], format_)
-        clips = clip_lines(load_measures(store, run_id)) if format_ == "table" else []
+    store = open_store(root)
+    rows = score_table(store, load_run(store, run_id), sort=sort, best_first=best, where=where or ())
+    text = render(rows[: top or None], format_)
+    clips = clip_lines(load_measures(store, run_id)) if format_ == "table" else []
     sys.stdout.write(text)
     for line in clips:
         out.print(line, markup=False, highlight=False)
@@ -181,10 +177,9 @@ def rescore(
     from flows.params import SlotOptions
     from flows.rescore import rescore as flow
 
-    with errors_shown():
-        chosen = SlotOptions.model_validate({"root": root, "devices": devices})
-        store = open_store(chosen.root)
-        ended, _ = run_with_bars(flow, run_id, tuple(scorer), chosen, verbose=verbose)
+    chosen = SlotOptions.model_validate({"root": root, "devices": devices})
+    store = open_store(chosen.root)
+    ended, _ = run_with_bars(flow, run_id, tuple(scorer), chosen, verbose=verbose)
     lines = {
         kind: f"{count} pictures judged, version {ended['versions'][kind]}" for kind, count in ended["judged"].items()
     }
@@ -221,14 +216,13 @@ def compare_methods(
     from tasks.measuring.methods_report import table_rows
     from tasks.run.plan import load_plan
 
-    with errors_shown():
-        asked = tuple(name.strip() for name in methods.split(",") if name.strip())
-        options = {"root": root, "preset": preset, "overrides": parse_overrides(set_), "devices": devices}
-        chosen = MethodOptions.model_validate(options | {"methods": asked, "allowed_roots": tuple(allow_root or ())})
-        store = open_store(chosen.root)
-        ended, _ = run_with_bars(flow, manifest, chosen, verbose=verbose)
-        comparison = gather_methods(store, load_plan(store, ended["run_id"]), ended["methods"], ended["left_out"])
-        print_aligned(table_rows(comparison))
+    asked = tuple(name.strip() for name in methods.split(",") if name.strip())
+    options = {"root": root, "preset": preset, "overrides": parse_overrides(set_), "devices": devices}
+    chosen = MethodOptions.model_validate(options | {"methods": asked, "allowed_roots": tuple(allow_root or ())})
+    store = open_store(chosen.root)
+    ended, _ = run_with_bars(flow, manifest, chosen, verbose=verbose)
+    comparison = gather_methods(store, load_plan(store, ended["run_id"]), ended["methods"], ended["left_out"])
+    print_aligned(table_rows(comparison))
     for name, reason in comparison.left_out.items():
         err.print(f"{name} is left out: {reason}", style="yellow", markup=False, highlight=False)
     folder = f"{store.root}/runs/{ended['run_id']}/methods"

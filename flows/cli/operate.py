@@ -18,7 +18,6 @@ from flows.cli.console import (
     Shards,
     Verbose,
     err,
-    errors_shown,
     open_store,
     out,
     print_aligned,
@@ -64,23 +63,22 @@ def nightly(
         "shards": shards,
         "allowed_roots": tuple(allow_root or ()),
     }
-    with errors_shown():
-        store = open_store(root)
-        if last:
-            night = load_night(store)
-        else:
-            environment.quiet_prefect(verbose)
-            from flows.nightly import nightly as flow
-            from flows.params import NightOptions
-            from tasks.dispatch.server import server_at_hand
+    store = open_store(root)
+    if last:
+        night = load_night(store)
+    else:
+        environment.quiet_prefect(verbose)
+        from flows.nightly import nightly as flow
+        from flows.params import NightOptions
+        from tasks.dispatch.server import server_at_hand
 
-            chosen = NightOptions.model_validate(options)
-            chosen_devices(chosen.devices)
-            with server_at_hand(verbose=verbose):
-                ended: Any = flow(chosen, return_state=True).result(raise_on_failure=False)
-                if isinstance(ended, Exception) and not isinstance(ended, EndedWithFaults):
-                    raise ended
-            night = load_night(store, ended.subject if isinstance(ended, EndedWithFaults) else ended["night_id"])
+        chosen = NightOptions.model_validate(options)
+        chosen_devices(chosen.devices)
+        with server_at_hand(verbose=verbose):
+            ended: Any = flow(chosen, return_state=True).result(raise_on_failure=False)
+            if isinstance(ended, Exception) and not isinstance(ended, EndedWithFaults):
+                raise ended
+        night = load_night(store, ended.subject if isinstance(ended, EndedWithFaults) else ended["night_id"])
     _show_night(night)
 
 
@@ -113,25 +111,24 @@ def deploy(
     from tasks.operations import deploy as work
     from tasks.operations.deployments import Asked
 
-    with errors_shown():
-        if gpu_pool not in ("process", "kubernetes"):
-            raise ValueError(f"--gpu-pool: received {gpu_pool!r}; accepted: process, kubernetes")
-        asked = root or environment.asked_root()
-        request = work.DeployRequest(
-            Asked(
-                root=open_store(asked).root if asked else "",
-                cron=cron or environment.night_cron(),
-                timezone=timezone or environment.night_timezone(),
-            ),
-            default_root=open_store("").root,
-            prefect_file=local_path(str(file)) if file else None,
-            gpu_pool="kubernetes" if gpu_pool == "kubernetes" else "process",
-            job_template=local_path(str(template)) if template else None,
-            zombie_seconds=zombie_seconds,
-        )
-        with server_at_hand(lasting=True):
-            for step in work.deploy(request):
-                out.print(f"{step.what:<11}  {step.name:<48}  {step.outcome}", markup=False, highlight=False)
+    if gpu_pool not in ("process", "kubernetes"):
+        raise ValueError(f"--gpu-pool: received {gpu_pool!r}; accepted: process, kubernetes")
+    asked = root or environment.asked_root()
+    request = work.DeployRequest(
+        Asked(
+            root=open_store(asked).root if asked else "",
+            cron=cron or environment.night_cron(),
+            timezone=timezone or environment.night_timezone(),
+        ),
+        default_root=open_store("").root,
+        prefect_file=local_path(str(file)) if file else None,
+        gpu_pool="kubernetes" if gpu_pool == "kubernetes" else "process",
+        job_template=local_path(str(template)) if template else None,
+        zombie_seconds=zombie_seconds,
+    )
+    with server_at_hand(lasting=True):
+        for step in work.deploy(request):
+            out.print(f"{step.what:<11}  {step.name:<48}  {step.outcome}", markup=False, highlight=False)
     raise typer.Exit(OK)
 
 
@@ -154,22 +151,21 @@ def gc(
 
     from tasks.operations.gc import delete_waste, find_waste
 
-    with errors_shown():
-        store = open_store(root)
-        retention = None if runs_older_than is None else timedelta(days=runs_older_than)
-        findings = find_waste(store, timedelta(days=older_than), retention)
-        for line in findings.unreadable:
-            err.print(f"adapters, pictures and inputs are all kept: {line}", style="red", markup=False, highlight=False)
-        rows = [
-            (waste.kind, str(len(waste.names)), str(len(waste.keys)), f"{waste.bytes / 1e6:.1f} MB")
-            for waste in findings.waste
-        ]
-        if rows:
-            print_aligned([("kind", "items", "objects", "size"), *rows])
-        if not delete:
-            out.print("nothing deleted; --delete does it" if rows else "nothing to delete", highlight=False)
-            raise typer.Exit(OK)
-        gone = sum(number for _, number in delete_waste(store, findings))
+    store = open_store(root)
+    retention = None if runs_older_than is None else timedelta(days=runs_older_than)
+    findings = find_waste(store, timedelta(days=older_than), retention)
+    for line in findings.unreadable:
+        err.print(f"adapters, pictures and inputs are all kept: {line}", style="red", markup=False, highlight=False)
+    rows = [
+        (waste.kind, str(len(waste.names)), str(len(waste.keys)), f"{waste.bytes / 1e6:.1f} MB")
+        for waste in findings.waste
+    ]
+    if rows:
+        print_aligned([("kind", "items", "objects", "size"), *rows])
+    if not delete:
+        out.print("nothing deleted; --delete does it" if rows else "nothing to delete", highlight=False)
+        raise typer.Exit(OK)
+    gone = sum(number for _, number in delete_waste(store, findings))
     out.print(f"{gone} objects deleted", highlight=False)
     raise typer.Exit(OK)
 
@@ -182,12 +178,11 @@ def status(run_id: Annotated[str, typer.Argument(help="Run id; none lists all ru
     """
     from tasks.closing.status import full_status, list_runs
 
-    with errors_shown():
-        store = open_store(root)
-        if not run_id:
-            print_aligned([("run", "state", "created", "outcome"), *list_runs(store)])
-            raise typer.Exit(OK)
-        status = full_status(store, run_id)
+    store = open_store(root)
+    if not run_id:
+        print_aligned([("run", "state", "created", "outcome"), *list_runs(store)])
+        raise typer.Exit(OK)
+    status = full_status(store, run_id)
     stand = status.outcome
     print_pairs(
         {

@@ -16,7 +16,6 @@ from flows.cli.console import (
     Root,
     RunArgument,
     err,
-    errors_shown,
     open_store,
     out,
     print_aligned,
@@ -62,16 +61,15 @@ def report(
     Examples: `blora report RUN --open` · `blora report RUN --out ./for-ada --no-pictures` · `blora report --nights 30
     --root s3://bucket/art`
     """
-    with errors_shown():
-        if bool(run_id) == bool(nights):
-            raise ValueError("report: give a run id, or --nights NUMBER, and not both")
-        store = open_store(root)
-        if nights:
-            if out_:
-                raise ValueError("report: --out copies the page of a run, and does not go with --nights")
-            alarms = _report_nights(store, nights, open_)
-            raise typer.Exit(FAULTS if alarms else OK)
-        _report_run(store, run_id, out_, open_, pictures)
+    if bool(run_id) == bool(nights):
+        raise ValueError("report: give a run id, or --nights NUMBER, and not both")
+    store = open_store(root)
+    if nights:
+        if out_:
+            raise ValueError("report: --out copies the page of a run, and does not go with --nights")
+        alarms = _report_nights(store, nights, open_)
+        raise typer.Exit(FAULTS if alarms else OK)
+    _report_run(store, run_id, out_, open_, pictures)
     raise typer.Exit(OK)
 
 
@@ -97,15 +95,14 @@ def review(
     from tasks.run.inventory import take_inventory
     from tasks.run.plan import load_plan
 
-    with errors_shown():
-        store = open_store(root)
-        plan = load_plan(store, run_id)
-        marks = read_marks(decisions, plan)
-        added = record_review(store, plan, marks)
-        plan = load_plan(store, run_id)
-        inventory = take_inventory(store, plan)
-        write_report(store, plan, inventory, write_choice(store, plan, inventory))
-        standing = Counter(mark.decision for mark in load_marks(store, run_id).values())
+    store = open_store(root)
+    plan = load_plan(store, run_id)
+    marks = read_marks(decisions, plan)
+    added = record_review(store, plan, marks)
+    plan = load_plan(store, run_id)
+    inventory = take_inventory(store, plan)
+    write_report(store, plan, inventory, write_choice(store, plan, inventory))
+    standing = Counter(mark.decision for mark in load_marks(store, run_id).values())
     lines = {
         "read": f"{len(marks)} decisions",
         "standing": f"{standing['keep']} kept, {standing['reject']} rejected, {standing['redo']} redone",
@@ -141,11 +138,10 @@ def export(
     from tasks.closing.adapter_files import export_adapters
     from tasks.closing.export import FilmError, export_clips, export_films, export_run
 
-    with errors_shown():
-        store = open_store(root)
-        count, missing = export_run(store, run_id, folder, kept=kept, best=best)
-        clips = export_clips(store, run_id, folder, kept=kept)
-        files = export_adapters(store, run_id, folder, cast("Form", form)) if adapters else []
+    store = open_store(root)
+    count, missing = export_run(store, run_id, folder, kept=kept, best=best)
+    clips = export_clips(store, run_id, folder, kept=kept)
+    files = export_adapters(store, run_id, folder, cast("Form", form)) if adapters else []
     try:
         films = export_films(store, run_id, folder, clips) if mp4 and clips else []
     except FilmError as error:  # MP4 is an extra: what was asked for besides is there
@@ -177,34 +173,33 @@ def compare(
     from tasks.report.comparison import compare as compare_runs
     from tasks.report.comparison_page import write_comparison
 
-    with errors_shown():
-        store = open_store(root)
-        comparison = compare_runs(store, run_a, run_b)
-        page = f"{store.root}/{write_comparison(store, comparison)}"
-        rows = [
-            (
-                difference.score + (" (low is good)" if difference.lower_is_better else ""),
-                f"{difference.mean_a:.4g}",
-                f"{difference.mean_b:.4g}",
-                f"{difference.difference:+.4g}",
-                "-"
-                if difference.low is None or difference.high is None
-                else f"{difference.low:+.4g} to {difference.high:+.4g}",
-                str(difference.pairs),
-                difference.verdict,
-            )
-            for difference in comparison.differences
-        ]
-        print_aligned([("score", "a", "b", "b - a", "95 % interval", "pairs", "verdict"), *rows])
-        for name, reason in comparison.left_out.items():
-            out.print(f"{name} is not compared: {reason}", markup=False, highlight=False)
-        if comparison.alone_a or comparison.alone_b:
-            out.print(
-                f"without counterpart: {comparison.alone_a} pictures of a, {comparison.alone_b} of b", highlight=False
-            )
-        out.print(page, markup=False, highlight=False)
-        if open_:
-            _open(page)
+    store = open_store(root)
+    comparison = compare_runs(store, run_a, run_b)
+    page = f"{store.root}/{write_comparison(store, comparison)}"
+    rows = [
+        (
+            difference.score + (" (low is good)" if difference.lower_is_better else ""),
+            f"{difference.mean_a:.4g}",
+            f"{difference.mean_b:.4g}",
+            f"{difference.difference:+.4g}",
+            "-"
+            if difference.low is None or difference.high is None
+            else f"{difference.low:+.4g} to {difference.high:+.4g}",
+            str(difference.pairs),
+            difference.verdict,
+        )
+        for difference in comparison.differences
+    ]
+    print_aligned([("score", "a", "b", "b - a", "95 % interval", "pairs", "verdict"), *rows])
+    for name, reason in comparison.left_out.items():
+        out.print(f"{name} is not compared: {reason}", markup=False, highlight=False)
+    if comparison.alone_a or comparison.alone_b:
+        out.print(
+            f"without counterpart: {comparison.alone_a} pictures of a, {comparison.alone_b} of b", highlight=False
+        )
+    out.print(page, markup=False, highlight=False)
+    if open_:
+        _open(page)
     raise typer.Exit(OK)
 
 
