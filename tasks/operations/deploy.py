@@ -31,7 +31,6 @@ from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import WorkPool
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound
-from prefect.settings import PREFECT_API_URL
 from prefect.types import SecretDict
 
 from manifests import layout
@@ -90,13 +89,13 @@ class DeployRequest:
 def deploy(request: DeployRequest) -> Iterator[DeployStep]:
     """Make the server hold everything, step by step; again and again if need be.
 
+    To be called where a server is at hand that stays (`tasks.dispatch.server`).
+
     Raises:
-        TaskError: something that is asked for is none, or there is no server; then nothing was written. Or Prefect's
-            command refused the deployments.
+        TaskError: something that is asked for is none; then nothing was written. Or Prefect's command refused the
+            deployments.
         StoreError: the store cannot be asked.
     """
-    if not PREFECT_API_URL.value():
-        raise TaskError("deploy: received no PREFECT_API_URL; accepted: the address of a server that stays")
     with ExitStack() as stack:
         packaged = stack.enter_context(as_file(files("flows") / "prefect.yaml"))
         body = read_file(request.prefect_file or packaged)

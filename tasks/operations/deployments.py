@@ -22,7 +22,6 @@ from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterNam
 from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
-from prefect.settings import PREFECT_API_URL
 from pydantic import ValidationError
 
 from manifests.errors import printable_name
@@ -88,16 +87,7 @@ def read_file(path: Path) -> dict[str, Any]:
 
 
 def known_deployments(client: SyncPrefectClient, body: dict[str, Any]) -> dict[str, DeploymentResponse]:
-    """Those of the deployments that the server holds already, by name; of another product's, none.
-
-    Raises:
-        TaskError: the server does not answer.
-    """
-    if (error := client.api_healthcheck()) is not None:
-        address = PREFECT_API_URL.value()
-        raise TaskError(
-            f"deploy: no Prefect server answers at {address} ({type(error).__name__}): start it, or correct it"
-        )
+    """Those of the deployments that the server holds already, by name; of another product's, none."""
     names = [entry["name"] for entry in body["deployments"]]
     found = client.read_deployments(deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=names)))
     return {one.name: one for one in found if TAG in one.tags}
