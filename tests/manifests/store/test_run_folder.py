@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from manifests import layout
-from manifests.errors import InvalidId, Missing, TableError
+from manifests.errors import Damaged, InvalidId, Missing, TableError
 from manifests.store.run_folder import RunFolder
 from manifests.store.store import Store
 from manifests.tables import measuring, review
@@ -48,8 +48,9 @@ def test_a_table_that_is_not_there(run: RunFolder) -> None:
 @pytest.mark.parametrize("read", [RunFolder.read, RunFolder.find, RunFolder.rows])
 def test_another_table_in_its_place_is_refused(run: RunFolder, read: Callable[[RunFolder, TableFile], Any]) -> None:
     run.write(TableFile(PLAN_FILE.name, SLOTS), [])
-    with pytest.raises(TableError, match="wrong table"):
+    with pytest.raises(Damaged, match=r"runs/night-1/plan\.parquet is damaged: received wrong table") as caught:
         read(run, PLAN_FILE)
+    assert isinstance(caught.value.__cause__, TableError)
 
 
 def test_rows_that_do_not_fit_leave_what_was_there(run: RunFolder) -> None:
