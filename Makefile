@@ -24,8 +24,8 @@ servers: ## for some tests: Postgres and Redis, from Debian (as root); without t
 	apt-get update --quiet --quiet
 	DEBIAN_FRONTEND=noninteractive apt-get install --quiet --quiet --yes --no-install-recommends $(DEBIAN)
 
-test: $(STAMP) ## the whole test suite, three files at a time: many wait
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+test: $(STAMP) ## the whole test suite, two files at a time
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP) ## lint, format and strict types
 	$(BIN)/ruff check .
