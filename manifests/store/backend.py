@@ -30,7 +30,8 @@ class Version(NamedTuple):
     Attributes:
         data: The object.
         token: Of this version of it.
-        age_seconds: Since it was written, by the clock of the disk or server alone; None where that clock is wrong.
+        age_seconds: At least for how long it has been there, by the clock of the disk or server alone; None where that
+            clock is wrong.
     """
 
     data: bytes

@@ -201,14 +201,17 @@ class Bucket:
         return self._run(f"list {self._address(prefix)}", ask)
 
     def read_version(self, key: str) -> Version | None:
-        """See `Backend.read_version`; the token is the ETag, and both times are the server's."""
+        """See `Backend.read_version`; the token is the ETag, and both times are the server's.
+
+        Both are whole seconds, cut down: between 0.9 and 2.1 lie two of them. The age is the least that it can be.
+        """
         try:
             data, answer = self._get(key, None)
         except Missing:
             return None
         said = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
         age = (parsedate_to_datetime(said) - answer["LastModified"]).total_seconds() if said else None
-        return Version(data, answer["ETag"], age)
+        return Version(data, answer["ETag"], None if age is None else max(age - 1.0, 0.0))
 
     def swap(self, key: str, data: bytes, version: str | None) -> str | None:
         """See `Backend.swap`."""
