@@ -20,7 +20,7 @@ from types import MappingProxyType
 
 import torch
 
-from blora.adapters.blocks import Half, block_of
+from blora.adapters.blocks import Half, block_of, lacking
 from blora.adapters.factors import Factors, check_finite
 from blora.adapters.forms import Form, write_form
 from blora.adapters.safetensors_bytes import pack_safetensors, write_whole
@@ -146,23 +146,26 @@ def blend_adapters(parts: Sequence[tuple[Adapter, float]]) -> Adapter:
 
     Raises:
         ValueError: No adapter, or a weight that is not finite.
-        KeyMismatchError: The adapters have different layers, or layers of different shapes.
+        KeyMismatchError: The adapters have different layers, or layers of different shapes. One of keys and values of
+            cross-attention alone goes with one of all layers.
     """
     if not parts:
         raise ValueError("blend_adapters: received no adapter; accepted one or several with a weight each")
     if any(not abs(weight) < float("inf") for _, weight in parts):
         raise ValueError(f"blend_adapters: received weights {[weight for _, weight in parts]}; accepted finite numbers")
-    names = parts[0][0].layers.keys()
+    names = dict.fromkeys(name for adapter, _ in parts for name in adapter.layers)
     for number, (adapter, _) in enumerate(parts):
-        if adapter.layers.keys() != names:
-            stray = sorted(adapter.layers.keys() ^ names)[0]
-            received = f"{stray} in only one of adapters 0 and {number}"
+        if stray := lacking(adapter.layers, names):
+            received = f"adapter {number} of {len(parts)} without {stray[0]}"
             raise KeyMismatchError("adapters of different layers", received, "the same half of each")
     origin = {
         f"{number}.{key}": value for number, (part, _) in enumerate(parts) for key, value in part.metadata.items()
     }
     origin |= {f"{number}.weight": repr(float(weight)) for number, (_, weight) in enumerate(parts)}
-    layers = {name: _stacked(name, [(part.layers[name], weight) for part, weight in parts]) for name in names}
+    layers = {
+        name: _stacked(name, [(part.layers[name], weight) for part, weight in parts if name in part.layers])
+        for name in names
+    }
     return Adapter(layers, origin)
 
 

@@ -7,6 +7,7 @@ modules of the first up block. Only the attention projections carry an update: n
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -15,7 +16,17 @@ from blora.errors import TopologyError
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["BLOCKS", "PROJECTIONS", "Half", "attention_layers", "block_of", "inner_blocks", "target_layers"]
+__all__ = [
+    "BLOCKS",
+    "PROJECTIONS",
+    "Half",
+    "Layers",
+    "attention_layers",
+    "block_of",
+    "inner_blocks",
+    "lacking",
+    "target_layers",
+]
 
 Half = Literal["content", "style"]
 """The two halves of an adapter."""
@@ -28,7 +39,11 @@ BLOCKS: Final = MappingProxyType({"content": "up_blocks.0.attentions.0", "style"
 PROJECTIONS: Final = ("to_q", "to_k", "to_v", "to_out.0")
 """The linear layers of an attention that carry an update."""
 
+Layers = Literal["attention", "crossattn_kv"]
+"""Which layers of a block carry an update: all projections, or those through which it reads the prompt."""
+
 _TARGET = re.compile(r"transformer_blocks\.\d+\.attn[12]\.(?:to_q|to_k|to_v|to_out\.0)")
+_READS_PROMPT = re.compile(r"\.attn2\.to_[kv]$")
 _CROSS_ATTENTION: Final = re.compile(
     r"(?P<block>(?P<level>(?P<way>down|up)_blocks\.(?P<number>\d+)|mid_block)\.attentions\.(?P<index>\d+))"
     r"\.transformer_blocks\.0\.attn2"
@@ -47,15 +62,27 @@ def block_of(layer: str) -> Half | None:
     return None
 
 
-def target_layers(unet: nn.Module, half: Half) -> tuple[str, ...]:
+def lacking(have: Collection[str], expected: Iterable[str]) -> list[str]:
+    """Name the layers that an adapter lacks.
+
+    Args:
+        have: Its layers. Keys and values of cross-attention alone ("crossattn_kv") are whole without any others.
+        expected: Those of a whole one.
+    """
+    alone = bool(have) and all(map(_READS_PROMPT.search, have))
+    return [name for name in expected if name not in have and (not alone or _READS_PROMPT.search(name))]
+
+
+def target_layers(unet: nn.Module, half: Half, layers: Layers = "attention") -> tuple[str, ...]:
     """Name the linear layers of a half in the order of the UNet's own modules.
 
     Args:
         unet: A UNet with SDXL's block names.
         half: "content" or "style".
+        layers: All, or the keys and values of cross-attention alone.
 
     Returns:
-        Names such as ``up_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q``; 80 for SDXL.
+        Names such as ``up_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q``; 80 for SDXL, 20 of "crossattn_kv".
 
     Raises:
         TopologyError: The UNet has no such block.
@@ -70,7 +97,7 @@ def target_layers(unet: nn.Module, half: Half) -> tuple[str, ...]:
             accepted=f"attention layers under {BLOCKS[half]}",
             hint="use a base model with SDXL's topology",
         )
-    return names
+    return names if layers == "attention" else tuple(filter(_READS_PROMPT.search, names))
 
 
 def inner_blocks(unet: nn.Module) -> tuple[str, ...]:

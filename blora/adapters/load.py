@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from blora.adapters.adapter import Adapter
 from blora.adapters.alphas import PEFT_CONFIG, Alphas, told_alphas
-from blora.adapters.blocks import BLOCKS, PROJECTIONS, Half, block_of, target_layers
+from blora.adapters.blocks import BLOCKS, PROJECTIONS, Half, block_of, lacking, target_layers
 from blora.adapters.factors import Factors, check_finite, refuse_layers
 from blora.adapters.keys import is_of_other_layer, parse_key
 from blora.adapters.safetensors_bytes import unpack_safetensors
@@ -132,7 +132,8 @@ def _check_whole(layers: Collection[str], where: str) -> None:
     """Refuse a half that lacks some of the four projections of an attention that it has."""
     attentions = {layer.partition(".to_")[0] for layer in layers}
     expected = {f"{attention}.{projection}" for attention in attentions for projection in PROJECTIONS}
-    _refuse_missing(expected - set(layers), where, f"{', '.join(PROJECTIONS)} of each attention")
+    accepted = f"{', '.join(PROJECTIONS)} of each attention, or to_k and to_v of each attn2"
+    _refuse_missing(lacking(layers, expected), where, accepted)
 
 
 def _check_against(layers: Mapping[str, Factors], unet: nn.Module, where: str) -> None:
@@ -140,7 +141,7 @@ def _check_against(layers: Mapping[str, Factors], unet: nn.Module, where: str) -
     halves: set[Half] = {half for half in map(block_of, layers) if half is not None}
     expected = {layer for half in halves for layer in target_layers(unet, half)}
     refuse_layers(layers.keys() - expected, "layers that the UNet does not have", where, f"{len(expected)} layers")
-    _refuse_missing(expected - layers.keys(), where, f"all {len(expected)} layers")
+    _refuse_missing(lacking(layers.keys(), expected), where, f"all {len(expected)} layers")
     for layer, factors in layers.items():
         linear = unet.get_submodule(layer)
         fits: object = (linear.out_features, linear.in_features)

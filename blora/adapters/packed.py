@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from blora.adapters.adapter import Adapter
+from blora.adapters.blocks import lacking
+from blora.adapters.factors import Factors
 from blora.errors import KeyMismatchError, TopologyError
 
 __all__ = ["Injection", "PackedLinear", "Rows", "inject", "stack"]
@@ -199,24 +201,30 @@ def stack(
     """Stack the factors of several adapters for `inject`, smaller ranks padded with zeros.
 
     Args:
-        adapters: K adapters; each must have every layer.
+        adapters: K adapters; each must have every layer, or the keys and values of cross-attention alone, and then its
+            update of the others is zero.
         layers: Names of the layers, usually those of `blora.adapters.blocks.target_layers`.
         device: Where the factors go.
         dtype: Number format of the factors; the UNet's own saves a conversion in each forward pass.
 
     Returns:
-        By layer name: down (K, rank, in) and up (K, out, rank). Empty without adapters.
+        By layer name: down (K, rank, in) and up (K, out, rank), of the layers that any adapter has.
 
     Raises:
         KeyMismatchError: An adapter lacks a layer.
     """
-    stacked: dict[str, tuple[Tensor, Tensor]] = {}
-    for name in layers if adapters else ():
-        missing = [index for index, adapter in enumerate(adapters) if name not in adapter.layers]
-        if missing:
-            received = f"adapters {missing} of {len(adapters)} without {name}"
+    layers = tuple(layers)
+    for index, adapter in enumerate(adapters):
+        if missing := lacking(adapter.layers, layers):
+            received = f"adapter {index} of {len(adapters)} without {missing[0]}"
             raise KeyMismatchError("an adapter lacks a layer", received, "adapters with this half")
-        factors = [adapter.layers[name] for adapter in adapters]
+    stacked: dict[str, tuple[Tensor, Tensor]] = {}
+    for name in layers:
+        held = [adapter.layers.get(name) for adapter in adapters]
+        nothing = next((Factors(f.down[:1] * 0, f.up[:, :1] * 0) for f in held if f), None)
+        if nothing is None:
+            continue
+        factors = [factor or nothing for factor in held]
         rank = max(factor.rank for factor in factors)
         down = torch.stack([nn.functional.pad(f.down, (0, 0, 0, rank - f.rank)) for f in factors])
         up = torch.stack([nn.functional.pad(f.up, (0, rank - f.rank)) for f in factors])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from blora.adapters.adapter import Adapter
-from blora.adapters.blocks import Half, target_layers
+from blora.adapters.blocks import Half, lacking, target_layers
 from blora.errors import KeyMismatchError, SettingFault, SettingsError
 from blora.models.model import Base
 from blora.sampling.colour_transfer import Palette
@@ -69,8 +69,8 @@ def misfit(base: Base, draw: Draw) -> KeyMismatchError | None:
     """Why a draw's adapters cannot be used, if they cannot."""
     sides: tuple[tuple[Half, Adapter | None], ...] = (("content", draw.content), ("style", draw.style))
     for half, adapter in sides:
-        lacking = [name for name in target_layers(base.unet, half) if adapter and name not in adapter.layers]
-        if lacking:
-            received = f"{len(lacking)} layers missing, such as {lacking[0]}"
+        missing = lacking(adapter.layers, target_layers(base.unet, half)) if adapter else []
+        if missing:
+            received = f"{len(missing)} layers missing, such as {missing[0]}"
             return KeyMismatchError("an adapter lacks a layer", received, f"an adapter with a {half} half")
     return None

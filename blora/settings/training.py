@@ -38,6 +38,9 @@ class TrainSettings(Frozen):
     """The one prompt of the training; "[v]" is an ordinary string, no token is added."""
     rank: int = Field(default=64, ge=1, le=256)
     """Rank of the low-rank update of every layer."""
+    layers: Literal["attention", "crossattn_kv"] = "attention"
+    """Which layers of the two blocks carry an update. "attention": all projections of self- and cross-attention, as
+    published. "crossattn_kv": keys and values of cross-attention alone, that is, how a block reads the prompt."""
     alpha: float | None = Field(default=None, gt=0, le=1024)
     """LoRA's alpha: the update is scaled by alpha / rank. None means alpha = rank, a scale of one."""
     learning_rate: float = Field(default=5e-5, gt=0, le=1e3)
@@ -88,10 +91,13 @@ class TrainSettings(Frozen):
         """Return the settings that change the trained weights, as JSON values; they go into the adapter's id.
 
         Left out: when checkpoints are written, whether activations are kept or recomputed, and how steps are handed to
-        the device. Equal recipes give equal identities: alpha is written as the number it stands for.
+        the device. Equal recipes give equal identities: alpha is written as the number it stands for, and the choice of
+        layers, which is younger than many adapters, only where it is not the published one.
         """
         values = self.model_dump(mode="json", exclude={"checkpoint_every_steps", "checkpointing", "execution"})
         values["alpha"] = float(self.rank if self.alpha is None else self.alpha)
+        if self.layers == "attention":
+            del values["layers"]
         return values
 
     def of_class(self, class_word: str) -> TrainSettings:

@@ -16,12 +16,13 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import get_args
 
 import diffusers
 import torch
 
 from blora.adapters.adapter import Adapter
-from blora.adapters.blocks import target_layers
+from blora.adapters.blocks import Half, target_layers
 from blora.adapters.factors import Factors
 from blora.errors import OutOfMemoryError, SettingFault, SettingsError
 from blora.models.model import Base
@@ -89,7 +90,9 @@ def _train(
     on_step: Callable[[StepReport], None] | None,
 ) -> list[TrainResult]:
     """Train a pack from the start or from a checkpoint."""
-    trained = layers or (*target_layers(base.unet, "content"), *target_layers(base.unet, "style"))
+    trained = layers or tuple(
+        name for half in get_args(Half) for name in target_layers(base.unet, half, settings.layers)
+    )
     shapes = {name: tuple(base.unet.get_parameter(f"{name}.weight").shape) for name in trained}
     factors = FlatFactors(shapes, len(items), settings.rank, base.device, base.dtype)
     optimizer = PackedAdamW(factors.values, settings.beta1, settings.beta2, settings.epsilon, settings.weight_decay)

@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from blora.models import memory
 from blora.settings.training import TrainSettings
@@ -25,7 +26,7 @@ TRAIN_TFLOP_PER_STEP, SAMPLE_TFLOP_PER_STEP, DECODE_TFLOP = 11.0, 13.6, 10.5  # 
 ASSUMED_TFLOPS = 31.0  # what the published times mean on an A100 (10 minutes an adapter); a tuned machine is faster
 EMBEDDED_SHARE = 1 / 13_000  # operations of the embedded model at 64 px, relative to SDXL's at 1024 px
 EMBEDDED_TFLOPS = 0.07  # two cores of a laptop
-PARAMETERS_PER_RANK = 440_320  # SDXL: both blocks, sum of (in + out) over 160 layers
+PARAMETERS_PER_RANK = {"attention": 440_320, "crossattn_kv": 133_120}  # SDXL: both blocks, sum of (in + out)
 BYTES_PER_PARAMETER, BYTES_PER_PIXEL = 2, 1.6  # fp16 halves; a PNG of a drawn picture
 
 
@@ -60,7 +61,9 @@ def estimate(store: Store, plan: Plan, held: Holdings) -> Estimate:
     adapters = [a for a in plan.adapters if a.adapter_id not in held.adapters]
     samples = [s for s in plan.samples if s.sample_id not in held.pictures]
     per_adapter, per_sample, basis = _measured(store, plan) or _assumed(plan)
-    adapter_bytes = parameters_per_rank(plan.run.base) * settings.train.rank * BYTES_PER_PARAMETER
+    adapter_bytes = (
+        parameters_per_rank(plan.run.base, settings.train.layers) * settings.train.rank * BYTES_PER_PARAMETER
+    )
     sample_bytes = settings.sample.width_px * settings.sample.height_px * BYTES_PER_PIXEL
     return Estimate(
         len(plan.adapters),
@@ -74,18 +77,19 @@ def estimate(store: Store, plan: Plan, held: Holdings) -> Estimate:
     )
 
 
-def parameters_per_rank(base: str) -> int:
+def parameters_per_rank(base: str, layers: Literal["attention", "crossattn_kv"] = "attention") -> int:
     """LoRA parameters of both blocks for each unit of rank: the sum of (in + out) over every adapted layer."""
     path = unet_config(base)
     if path is None:
-        return PARAMETERS_PER_RANK
+        return PARAMETERS_PER_RANK[layers]
     config = json.loads(path.read_text())
     width, context = config["block_out_channels"][-1], config["cross_attention_dim"]
     depths = config.get("reverse_transformer_layers_per_block") or config["transformer_layers_per_block"][::-1]
     depth = depths[0] if isinstance(depths, list) else depths
-    layers = depth * 2 if isinstance(depth, int) else sum(depth[:2])
+    attentions = depth * 2 if isinstance(depth, int) else sum(depth[:2])
     # attn1: four layers of width + width; attn2: q and out likewise, k and v of context + width.
-    return int(layers * (8 * width + 4 * width + 2 * (context + width)))
+    others = 8 * width + 4 * width if layers == "attention" else 0
+    return int(attentions * (others + 2 * (context + width)))
 
 
 def auto_pack_size(base: str, settings: TrainSettings, devices: Sequence[str]) -> int:

@@ -8,7 +8,7 @@ import json
 import pytest
 from PIL import Image
 
-from blora.adapters.blocks import target_layers
+from blora.adapters.blocks import BLOCKS, target_layers
 from blora.models.model import load_base
 from tasks.dispatch.artifacts import _plain
 from tasks.figures.contact_sheet import contact_sheet
@@ -67,4 +67,8 @@ def test_the_number_of_parameters_is_that_of_the_layers() -> None:
     unet = load_base("embedded").unet
     layers = [unet.get_submodule(name) for half in ("content", "style") for name in target_layers(unet, half)]  # type: ignore[arg-type]
     assert parameters_per_rank("embedded") == sum(layer.in_features + layer.out_features for layer in layers)
-    assert parameters_per_rank("org/model@" + "0" * 40) * 64 == PARAMETERS_PER_RANK * 64 == 28_180_480
+    read = [unet.get_submodule(n) for half in BLOCKS for n in target_layers(unet, half, "crossattn_kv")]  # type: ignore[arg-type]
+    assert parameters_per_rank("embedded", "crossattn_kv") == sum(
+        layer.in_features + layer.out_features for layer in read
+    )
+    assert parameters_per_rank("org/model@" + "0" * 40) * 64 == PARAMETERS_PER_RANK["attention"] * 64 == 28_180_480

@@ -210,7 +210,7 @@ def test_misuse_is_named(base: Base) -> None:
         Rows([0, 1], [1.0])
     with pytest.raises(ValueError, match="None and 0 to 1"):
         Rows([0, 2], count=2)
-    with pytest.raises(KeyMismatchError, match=r"adapters \[1\] of 2"):
+    with pytest.raises(KeyMismatchError, match=r"adapter 1 of 2"):
         stack([adapter, adapter.content], style)
     with pytest.raises(TopologyError, match="no such layer"):
         inject(base.unet, {"up_blocks.9.to_q": (torch.zeros(1, 1, 1), torch.zeros(1, 1, 1))}, Rows([0]))
