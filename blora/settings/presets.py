@@ -35,22 +35,27 @@ class Settings(Frozen):
 
 PRESETS: Final[Mapping[str, Settings]] = MappingProxyType(
     {
-        # The embedded model on a CPU: minutes for a 4 x 4 grid. Layout and palette are settled at the noisy end, and
+        # The embedded model on a CPU: minutes for a 4 x 4 grid. Its two blocks learned to read pictures as prompts, so an
+        # update of how they read says all that they can draw. Layout and palette are settled at the noisy end, and
         # guidance away from the base alone brings out what little a small model adds. The halves of so small a model
         # answer to the very prompt that they were trained on.
         "demo": Settings(
             train=TrainSettings(
-                resolution_px=64, rank=32, learning_rate=4e-3, steps=250, batch_size=4, timestep_power=4.0
+                resolution_px=128,
+                layers="crossattn_kv",
+                rank=32,
+                learning_rate=4e-3,
+                steps=100,
+                batch_size=4,
+                timestep_power=4.0,
             ),
             sample=SampleSettings(
                 steps=20,
                 guidance_scale=2.0,
                 guidance_from="base",
                 prompt="A [c]",
-                content_strength=0.8,
-                style_strength=1.2,
-                width_px=64,
-                height_px=64,
+                width_px=128,
+                height_px=128,
                 batch_size=8,
             ),
             pack_size=4,
