@@ -22,6 +22,7 @@ from torch import nn
 from blora.embedded.drawings.pictures import Pictures
 from blora.embedded.training import judge, progress, vae
 from blora.embedded.training.batches import ConditionedBatch, ConditionedBatches
+from blora.embedded.training.muon import Muon
 from blora.embedded.training.text import TextPair
 from blora.embedded.training.unet import (
     BETAS,
@@ -102,6 +103,11 @@ class Trainee(nn.Module):
         return parts
 
 
+def is_hidden(name: str, weight: torch.Tensor) -> bool:
+    """Whether a weight of the UNet joins hidden layers: Muon's; AdamW has what comes in and goes out, norms, biases."""
+    return weight.ndim > 1 and not name.startswith(("conv_in", "conv_out", "time_embedding", "add_embedding"))
+
+
 class UnetTraining:
     """A trainee, its optimiser, its batches and its averaged weights; a state that goes on to the bit."""
 
@@ -109,7 +115,13 @@ class UnetTraining:
         """Begin anew."""
         self.trainee, self.batches, self.args = trainee, batches, args
         self.averaged = progress.Averaged(trainee.parameters(), args.ema)
-        self.optimiser = torch.optim.AdamW(trainee.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01)
+        hidden = [q for name, q in trainee.unet.named_parameters() if is_hidden(name, q)]
+        chosen = set(map(id, hidden))
+        others = [q for q in trainee.parameters() if id(q) not in chosen]
+        self.optimisers = (
+            Muon(hidden, lr=args.lr),
+            torch.optim.AdamW(others, lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01),
+        )
         self.steps = self.seen = 0
         self.means: dict[str, float] = {}
 
@@ -120,8 +132,8 @@ class UnetTraining:
 
     @property
     def power(self) -> float:
-        """Exponent for the timesteps: 4 for 10,000 pictures, 2.5 after 40,000, 1.5 after 300,000."""
-        return float(np.interp(self.seen, [10_000, 40_000, 300_000], [4.0, 2.5, 1.5]))
+        """Exponent for the timesteps: 4 for 8,000 pictures, 2.5 after 20,000, 1.5 after 50,000."""
+        return float(np.interp(self.seen, [8_000, 20_000, 50_000], [4.0, 2.5, 1.5]))
 
     def step(self, done: float) -> None:
         """One batch, at the given share of the budget."""
@@ -129,11 +141,13 @@ class UnetTraining:
         parts = self.trainee.losses(self.batches.draw(size), self.power)
         weights = WEIGHTS | ({"lookup": 0.0} if self.means.get("local", 0) > SETTLED else {})
         loss = sum(weights[name] * value for name, value in parts.items() if weights.get(name))
-        progress.set_rate(self.optimiser, self.args.lr * progress.flat_then_down(done, self.steps))
-        self.optimiser.zero_grad(set_to_none=True)
+        rate = self.args.lr * progress.flat_then_down(done, self.steps)
+        self.trainee.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.trainee.parameters(), 1.0)
-        self.optimiser.step()
+        for optimiser in self.optimisers:
+            progress.set_rate(optimiser, rate)
+            optimiser.step()
         self.averaged.update(self.steps)
         self.steps, self.seen = self.steps + 1, self.seen + size
         for name, value in parts.items():
@@ -145,7 +159,7 @@ class UnetTraining:
             "sizes": self.trainee.sizes,
             "model": self.trainee.state_dict(),
             "averaged": self.averaged.values,
-            "optimiser": self.optimiser.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
             "steps": self.steps,
             "seen": self.seen,
             "means": self.means,
@@ -157,7 +171,8 @@ class UnetTraining:
         """Go on from `state` as if there had been no break."""
         self.trainee.load_state_dict(state["model"])
         self.averaged.load(state["averaged"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        for optimiser, kept in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(kept)
         self.steps, self.seen, self.means = state["steps"], state["seen"], state["means"]
         torch.set_rng_state(state["torch_random"].cpu())
         self.batches.rng.bit_generator.state = state["numpy_random"]
