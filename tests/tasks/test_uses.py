@@ -18,6 +18,7 @@ from tasks.planning.identify import Identified, identify
 from tasks.run.plan import PlannedSample
 
 EXAMPLES = Path(__file__).parents[2] / "manifests" / "examples"
+DEMO = resolve("demo").sample
 PICTURES = EXAMPLES / "pictures"
 
 
@@ -69,8 +70,8 @@ def test_a_prompt_that_stands_for_a_side_is_that_side(tmp_path: Path) -> None:
     )
     assert (ice.content_id, horse.style_id) == (whole.content_id, whole.style_id)
     assert ice.style_id == ids.text_id("A [v] of ice") and horse.content_id == ids.text_id("A horse in [v] style")
-    assert (ice.content_strength, ice.style_strength) == (0.8, None)
-    assert (horse.content_strength, horse.style_strength) == (None, 1.2)
+    assert (ice.content_strength, ice.style_strength) == (DEMO.content_strength, None)
+    assert (horse.content_strength, horse.style_strength) == (None, DEMO.style_strength)
     assert ice.adapter_ids == {whole.content_id} and horse.adapter_ids == {whole.style_id}
     assert (ice.content_name, ice.style_name) == ("owl", "A [c] of ice")
     assert (horse.content_name, horse.style_name) == ("A horse in [s] style", "night")
@@ -105,8 +106,8 @@ def test_a_mix_is_named_by_its_parts_and_weights_in_any_order(tmp_path: Path) ->
     assert one.content_id.startswith("mix-") and one.key.startswith(f"samples/{one.content_id}/")
     assert {(part.name, part.weight) for part in one.content_mix} == {("owl", 0.7), ("apple", 0.3)}
     assert one.adapter_ids == {part.adapter_id for part in one.content_mix} | {plain.style_id}
-    assert (one.content_strength, one.text) == (0.8, "")
-    assert (alone.content_id, alone.content_strength, alone.content_mix) == (plain.content_id, 0.4, ())
+    assert (one.content_strength, one.text) == (DEMO.content_strength, "")
+    assert (alone.content_id, alone.content_strength, alone.content_mix) == (plain.content_id, 0.5 * DEMO.content_strength, ())
     assert one.row == other.row == heavier.row, "mixes of the same adapters share shards"
 
 
@@ -154,7 +155,7 @@ def test_the_contents_own_style_is_mixed_in_beside_the_styles(tmp_path: Path) ->
     assert {part.name: part.weight for part in own.style_mix} == {"night": 1.0, "owl": 0.45}
     assert (own.style_name, own.content_mix, own.text) == ("night + own 0.45", (), "a owlish in nightish style")
     assert {part.name: part.weight for part in mixed.style_mix} == {"coral": 1.0, "owl": 0.2, "apple": 0.2}
-    assert (alone.style_id, alone.style_strength, alone.style_mix) == (own.content_id, 0.6, ())
+    assert (alone.style_id, alone.style_strength, alone.style_mix) == (own.content_id, 0.5 * DEMO.style_strength, ())
 
 
 def test_colours_are_part_of_an_id_only_where_they_are_used(tmp_path: Path) -> None:

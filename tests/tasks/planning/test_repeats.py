@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from blora.settings.resolve import resolve
 from manifests.loading.load import load_manifest, parse_manifest
 from manifests.notes import told
 from manifests.store.store import Store
@@ -31,6 +32,9 @@ def faults(draft: PlanDraft) -> list[tuple[str, str, int | None]]:
     return [(fault.what, fault.item, fault.row) for fault in draft.plan.run.faults]
 
 
+DEMO = resolve("demo").sample.style_strength
+"""What a pair that says nothing has."""
+
 TWICE, TWO_NAMES = "sample drawn twice", "one picture under two names"
 
 
@@ -43,14 +47,14 @@ TWICE, TWO_NAMES = "sample drawn twice", "one picture under two names"
         ({"contents": ["a.png"], "prompts": ["A [c] x", "A [v] x"]}, [(TWICE, "a")], 2),
         ({"pairs": [{"content": "b", "style": "s"}, {"content": "c", "style": "s", "seeds": [0, 1]}]},
          [(TWO_NAMES, "c")], 2),
-        ({"pairs": [{"content": "a", "style": "s"}, {"content": "a", "style": "s", "style_strength": 1.2}]},
+        ({"pairs": [{"content": "a", "style": "s"}, {"content": "a", "style": "s", "style_strength": DEMO}]},
          [(TWICE, "a")], 1),
         ({"pairs": [{"content": "b", "style": "s"}, {"content": {"b": 0.5, "c": 0.5}, "style": "s"}]},
          [(TWO_NAMES, "b 0.5 + c 0.5")], 1),
         ({"pairs": [{"content": "b", "style": "s"}, {"content": "c", "style": "s", "prompt": "A [c] at night"}]},
          [], 2),
         ({"contents": ["b.png", {"image": "c.png", "class_word": "owl"}]}, [], 4),
-        ({"pairs": [{"content": "a", "style": "s", "sweep": {"style_strength": [0.5, 1.2]}},
+        ({"pairs": [{"content": "a", "style": "s", "sweep": {"style_strength": [0.5, DEMO]}},
                     {"content": "a", "style": "s"}]}, [], 2),
     ],
 )  # fmt: skip
