@@ -6,6 +6,7 @@ no store). Heavy imports happen inside the commands: `blora --help` and `blora v
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -209,7 +210,9 @@ def _run_flow(name: str, subject: str, options: dict[str, Any], verbose: bool) -
     chosen_devices(chosen.devices)
     # A run with faults has ended all the same; what it says of itself is read from the store.
     flow = flows.stylize if name == "stylize" else flows.rerun
-    _, run_id = run_with_bars(flow, subject, chosen, verbose=verbose)
+    where = f" --root {shlex.quote(chosen.root)}" if chosen.root else ""
+    again = f"go on with: blora rerun {{subject}}{where}"
+    _, run_id = run_with_bars(flow, subject, chosen, verbose=verbose, again=again)
     _report(store, run_id)
 
 

@@ -6,6 +6,7 @@ Prefect: a child starts in the time that torch takes to import.
 
 from __future__ import annotations
 
+import _thread
 import os
 import queue
 import sys
@@ -51,21 +52,31 @@ JOBS: Mapping[type, Callable[[Session, Any], JobAnswer]] = {
 """What does a job, by the type of its message."""
 
 
+UNWIND_SECONDS = 3.0
+"""How long a job may take to let go of what it holds, once it is interrupted."""
+
+
 def read_requests() -> queue.SimpleQueue[bytes]:
-    """Standard input, line by line, read by a thread that ends the process when the parent goes away."""
+    """Standard input, line by line, read by a thread that ends the process when the parent goes away.
+
+    The job at hand is interrupted, so that its leases are released and nobody waits for them to lapse.
+    """
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def read() -> None:
         for line in sys.stdin.buffer:
             lines.put(line)
-        os._exit(0)
+        late = threading.Timer(UNWIND_SECONDS, os._exit, (0,))
+        late.daemon = True
+        late.start()
+        _thread.interrupt_main()
 
     threading.Thread(target=read, daemon=True).start()
     return lines
 
 
 def main(device: str, store_root: str, answer_fd: int) -> None:
-    """Serve requests until the parent closes the input."""
+    """Serve requests until the parent closes the input, which raises KeyboardInterrupt here."""
     answers = os.fdopen(answer_fd, "wb", buffering=0)
     requests = read_requests()
 
@@ -93,4 +104,7 @@ def main(device: str, store_root: str, answer_fd: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    try:
+        main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    except KeyboardInterrupt:
+        os._exit(0)  # threads of libraries may go on for as long as they like
