@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 Listener = Callable[[Event], None]
 
-_POLITE_SECONDS = 4.0
+_POLITE_SECONDS = 8.0
 """How long a child may take to leave once its input is closed."""
 
 

@@ -6,14 +6,14 @@ Prefect: a child starts in the time that torch takes to import.
 
 from __future__ import annotations
 
-import _thread
 import os
 import queue
+import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from manifests.store.store import Store
 from tasks.errors import is_transient
@@ -52,7 +52,7 @@ JOBS: Mapping[type, Callable[[Session, Any], JobAnswer]] = {
 """What does a job, by the type of its message."""
 
 
-UNWIND_SECONDS = 3.0
+UNWIND_SECONDS = 10.0
 """How long a job may take to let go of what it holds, once it is interrupted."""
 
 
@@ -69,14 +69,21 @@ def read_requests() -> queue.SimpleQueue[bytes]:
         late = threading.Timer(UNWIND_SECONDS, os._exit, (0,))
         late.daemon = True
         late.start()
-        _thread.interrupt_main()
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # wakes it where it waits, too
 
     threading.Thread(target=read, daemon=True).start()
     return lines
 
 
-def main(device: str, store_root: str, answer_fd: int) -> None:
-    """Serve requests until the parent closes the input, which raises KeyboardInterrupt here."""
+def main(device: str, store_root: str, answer_fd: int) -> NoReturn:
+    """Serve requests until the parent closes the input, then end the process."""
+    try:
+        _serve(device, store_root, answer_fd)
+    except KeyboardInterrupt:
+        os._exit(0)  # threads of libraries may go on for as long as they like
+
+
+def _serve(device: str, store_root: str, answer_fd: int) -> NoReturn:
     answers = os.fdopen(answer_fd, "wb", buffering=0)
     requests = read_requests()
 
@@ -104,7 +111,4 @@ def main(device: str, store_root: str, answer_fd: int) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
-    except KeyboardInterrupt:
-        os._exit(0)  # threads of libraries may go on for as long as they like
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
