@@ -13,6 +13,7 @@ Source: arXiv 2403.14572, section 4.2 (what is trained), and the recipe of the r
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from blora.adapters.adapter import Adapter
 from blora.adapters.blocks import target_layers
 from blora.adapters.factors import Factors
 from blora.errors import OutOfMemoryError, SettingFault, SettingsError
+from blora.models.memory import MemoryPlan, ModelSize, needed_bytes
 from blora.models.model import Base
 from blora.settings.training import TrainSettings, recipe_version
 from blora.training.checkpoint import checkpoint_identity, read_checkpoint, write_checkpoint
@@ -37,6 +39,8 @@ from blora.training.stepper import Stepper
 
 __all__ = ["train"]
 
+_LOG = logging.getLogger("blora")
+
 
 def train(
     base: Base,
@@ -48,7 +52,11 @@ def train(
     on_checkpoint: Callable[[bytes], None] | None = None,
     on_step: Callable[[StepReport], None] | None = None,
 ) -> list[TrainResult]:
-    """Train one adapter an item, all in one pass.
+    """Train one adapter an item, all in one pass where that fits on the device.
+
+    Where it does not, halves of the pack are trained one after the other, down to one adapter, and one alone recomputes
+    its activations. Two halves are two passes, as all but one adapter and that one would be, and need less memory;
+    recomputing would cost a quarter more operations in every step. Only a whole pack has checkpoints.
 
     Args:
         base: Loaded with the precision that the settings name; its UNet is left as it was found.
@@ -66,17 +74,47 @@ def train(
     Raises:
         SettingsError: The items or the settings do not fit the base.
         CheckpointError: The checkpoint is unreadable or belongs to another training.
-        OutOfMemoryError: The pack does not fit on the device.
+        OutOfMemoryError: One adapter alone does not fit on the device; the message says what it takes.
     """
     _check(base, items, settings)
     try:
         return _train(base, items, settings, layers, checkpoint, on_checkpoint, on_step)
     except torch.OutOfMemoryError as error:
         reason = str(error).split(". ")[0]
-    # Outside the handler: the failed attempt's tensors hang on its traceback, and the caller may want their memory.
-    received = f"{len(items)} adapters x {settings.batch_size} rows at {settings.resolution_px} px: {reason}"
-    hint = "use a smaller pack_size, train.batch_size or train.resolution_px, or train.checkpointing on"
-    raise OutOfMemoryError("training does not fit on the device", received, hint=hint)
+    # Outside the handler: the failed attempt's tensors hang on its traceback, and the next one needs their memory.
+    base.make_room()
+    if len(items) == 1:
+        raise _too_large(base, settings, layers, reason)
+    half = -(-len(items) // 2)
+    _LOG.info("%d adapters do not fit on the device: %d at once from here on", len(items), half)
+    return [
+        result
+        for part in (items[:half], items[half:])
+        for result in train(base, part, settings, layers=layers, on_step=on_step)
+    ]
+
+
+def _too_large(base: Base, settings: TrainSettings, layers: Sequence[str] | None, reason: str) -> OutOfMemoryError:
+    """Return what to say of one adapter that does not fit: what it takes by the model of memory."""
+    shapes = _shapes(base, layers).values()
+    model = ModelSize.like_sdxl(base.unet.config, base.vae_scale_factor, sum(map(sum, shapes)))
+    recomputed = settings.checkpointing != "off"
+    needed = needed_bytes(settings, MemoryPlan(1, recomputed, "cpu", vae_in_tiles=True), model)
+    return OutOfMemoryError(
+        "training one adapter does not fit on the device",
+        f"rank {settings.rank}, {settings.batch_size} rows at {settings.resolution_px} px: {reason}",
+        f"about {needed / 1e9:.1f} GB free for this process",
+        "train",
+        "lower train.rank, train.batch_size or train.resolution_px"
+        + ("" if recomputed else ", or set train.checkpointing: auto")
+        + ", or end what else is on the device",
+    )
+
+
+def _shapes(base: Base, layers: Sequence[str] | None) -> dict[str, tuple[int, int]]:
+    """Return (out, in) of every layer that is trained."""
+    trained = layers or (*target_layers(base.unet, "content"), *target_layers(base.unet, "style"))
+    return {name: tuple(base.unet.get_parameter(f"{name}.weight").shape) for name in trained}
 
 
 def _train(
@@ -89,12 +127,14 @@ def _train(
     on_step: Callable[[StepReport], None] | None,
 ) -> list[TrainResult]:
     """Train a pack from the start or from a checkpoint."""
-    trained = layers or (*target_layers(base.unet, "content"), *target_layers(base.unet, "style"))
-    shapes = {name: tuple(base.unet.get_parameter(f"{name}.weight").shape) for name in trained}
-    factors = FlatFactors(shapes, len(items), settings.rank, base.device, base.dtype)
+    digests = [[pixel_digest(rgb) for rgb in item.images] for item in items]
+    known = {tuple(digest): item.images for digest, item in zip(digests, items, strict=True)}
+    encoded = {digest: prepare_photos(base, images, settings) for digest, images in known.items()}
+    if base.vae_in_tiles:
+        base.release_vae()  # where room is so short, not even its weights stay beside the pack
+    factors = FlatFactors(_shapes(base, layers), len(items), settings.rank, base.device, base.dtype)
     optimizer = PackedAdamW(factors.values, settings.beta1, settings.beta2, settings.epsilon, settings.weight_decay)
     pack = [Progress.start(item.key, settings) for item in items]
-    digests = [[pixel_digest(rgb) for rgb in item.images] for item in items]
     names = ["\0".join(filter(None, (item.key, item.draws, item.prompt and f"told {item.prompt}"))) for item in items]
     prompts = [item.prompt or settings.prompt for item in items]
     pictures = list(zip(names, digests, strict=True))
@@ -104,8 +144,6 @@ def _train(
             factors.draw_down(index, progress.generator)
     _share_draws(pack, items, digests, settings)
     done = 0 if checkpoint is None else read_checkpoint(checkpoint, pack, factors, optimizer, identity)
-    known = {tuple(digest): item.images for digest, item in zip(digests, items, strict=True)}
-    encoded = {digest: prepare_photos(base, images, settings) for digest, images in known.items()}
     photos = [encoded[tuple(digest)] for digest in digests]
     ahead = _steps_ahead(base.device)
     queued: deque[QueuedStep] = deque()

@@ -20,7 +20,7 @@ import torch
 from diffusers.utils.logging import set_verbosity_error
 
 from blora.errors import BloraError
-from blora.models import memory
+from blora.models.memory import plan_memory
 from blora.models.model import Base, load_base
 from blora.settings.presets import Settings
 from blora.training.items import TrainItem
@@ -221,15 +221,15 @@ class Bench:
                 self.notes.append(f"budget of {limit} GB: {error}")
             finally:
                 torch.cuda.set_per_process_memory_fraction(1.0, self.device)
-                self.base.save_memory(encoders_on_cpu=False, vae_in_tiles=False)
+                self.base.save_memory(encoders="stay", vae_in_tiles=False)
 
     def _under(self, limit: float) -> str:
-        plan = memory.plan_training(limit * GB, self.settings.train)
-        self.base.save_memory(encoders_on_cpu=plan.encoders_on_cpu, vae_in_tiles=plan.vae_in_tiles)
+        plan = plan_memory(limit * GB, self.settings.train)
+        self.base.save_memory(encoders=plan.encoders, vae_in_tiles=plan.vae_in_tiles)
         checkpointing = "on" if plan.checkpointing else "off"
         found, train_peak = self.peak(lambda: self.train_seconds(plan.size, checkpointing=checkpointing))
-        drawn = memory.plan_sampling(limit * GB, self.settings.sample)
-        self.base.save_memory(encoders_on_cpu=drawn.encoders_on_cpu, vae_in_tiles=drawn.vae_in_tiles)
+        drawn = plan_memory(limit * GB, self.settings.sample)
+        self.base.save_memory(encoders=drawn.encoders, vae_in_tiles=drawn.vae_in_tiles)
         settings = self.settings.sample.model_copy(update={"steps": 4, "batch_size": drawn.size})
         with tempfile.TemporaryDirectory() as name:
             write_halves(self.base, Path(name), drawn.size, self.settings.train.rank)
@@ -237,7 +237,7 @@ class Bench:
         return (
             f"budget of {limit} GB: pack of {plan.size}, checkpointing {checkpointing}, {found[0] / plan.size:.3f} s a "
             f"step, {train_peak:.2f} GB (model of memory: {plan.needed_bytes / GB:.2f}); batch of {drawn.size}, "
-            f"{sample_peak:.2f} GB ({drawn.needed_bytes / GB:.2f}); encoders on the CPU: {drawn.encoders_on_cpu}, "
+            f"{sample_peak:.2f} GB ({drawn.needed_bytes / GB:.2f}); encoders: {drawn.encoders}, "
             f"tiles: {drawn.vae_in_tiles}"
         )
 
