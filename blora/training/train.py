@@ -2,7 +2,8 @@
 
 The pictures are encoded once and the prompt is embedded once. Each adapter has its own random numbers, clipping and
 optimizer state, so that a pack gives what training one by one gives, up to rounding (stated in
-test_train.py); a resumed training ends bit-equal to an undisturbed one on the CPU.
+test_train.py); a resumed training ends bit-equal to an undisturbed one on the CPU, and on
+a GPU with `TrainSettings.deterministic`.
 
     results = train(base, [TrainItem((pixels,), key="pepper")], settings.train)
     results[0].adapter.content.save_half("content.safetensors")
@@ -25,6 +26,7 @@ from blora.adapters.adapter import Adapter
 from blora.adapters.blocks import target_layers
 from blora.adapters.factors import Factors
 from blora.errors import OutOfMemoryError, SettingFault, SettingsError
+from blora.models.execution import same_bits
 from blora.models.memory import MemoryPlan, ModelSize, needed_bytes
 from blora.models.model import Base
 from blora.settings.training import TrainSettings, recipe_version
@@ -65,7 +67,8 @@ def train(
         layers: Train these linear layers and no others; None for both halves. For comparisons: an adapter of other
             layers can be drawn with (`Draw.whole`), but is no B-LoRA and has no file format.
         checkpoint: Go on from here.
-        on_checkpoint: Called with a checkpoint after each ``checkpoint_every_steps`` steps but the last.
+        on_checkpoint: Called with a checkpoint after each ``checkpoint_every_seconds`` and ``checkpoint_every_steps``,
+            but not after the last step.
         on_step: Called after each step.
 
     Returns:
@@ -148,12 +151,16 @@ def _train(
     ahead = _steps_ahead(base.device)
     queued: deque[QueuedStep] = deque()
     turns = [item.draws or item.key for item in items]
-    with Stepper(base, photos, factors, settings, prompts) as stepper:
-        began = time.perf_counter()
+    with (
+        same_bits(settings.deterministic, base.device),
+        Stepper(base, photos, factors, settings, prompts) as stepper,
+    ):
+        began = saved = time.perf_counter()
         for step in range(done + 1, settings.steps + 1):
             queued.append(queue_step(stepper, pack, turns, optimizer, step))
-            halt = step == settings.steps or step % settings.checkpoint_every_steps == 0
-            while len(queued) > (0 if halt else ahead):
+            last = step == settings.steps
+            save = on_checkpoint is not None and not last and _is_due(step, time.perf_counter() - saved, settings)
+            while len(queued) > (0 if last or save else ahead):
                 settled = queued.popleft()
                 settle(settled, stepper, pack, optimizer)
                 if on_step:
@@ -163,10 +170,17 @@ def _train(
                     began = time.perf_counter()
             if all(progress.error for progress in pack):
                 break
-            if on_checkpoint and halt and step < settings.steps:
+            if on_checkpoint and save:
                 on_checkpoint(write_checkpoint(pack, factors, optimizer, step, identity))
+                saved = time.perf_counter()
     counts = optimizer.steps_taken()
     return [_result(base, items[i], pack[i], factors, i, counts[i], settings) for i in range(len(items))]
+
+
+def _is_due(step: int, seconds: float, settings: TrainSettings) -> bool:
+    """Whether a checkpoint is to be written after a step, so many seconds after the last one."""
+    by_steps = settings.checkpoint_every_steps is not None and step % settings.checkpoint_every_steps == 0
+    return by_steps or seconds >= settings.checkpoint_every_seconds
 
 
 def _steps_ahead(device: torch.device) -> int:

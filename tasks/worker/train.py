@@ -2,8 +2,8 @@
 
 Nothing is trained twice: an adapter whose marker and halves are in the store is left alone, and one that another run
 is training is waited for. A half that has gone missing is computed again in the pack's own layout, which gives the
-same bytes on the same kind of processor; should it give others, both halves are written anew, so that a pair of
-halves always comes from one training.
+same bytes on the same kind of processor, on a GPU with `train.deterministic` alone; where it gives others, both halves
+are written anew, so that a pair of halves always comes from one training.
 """
 
 from __future__ import annotations

@@ -180,7 +180,7 @@ class Bench:
         floor = (flop + decode_flop(self.base, settings.height_px)) / self.rate
         times: dict[int, list[float]] = {size: [] for size in (0, *self.given.batches)}
         peaks: dict[int, float | None] = {}
-        pipeline = pipeline_of(self.base)
+        pipeline = pipeline_of(self.base, half=self.on_gpu)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             write_halves(self.base, folder, pairs, self.settings.train.rank)
@@ -303,15 +303,22 @@ def timed(work: Callable[[], Any], peaks: dict[int, float | None], key: int, ben
     return bench.clock() - began
 
 
-def pipeline_of(base: Base) -> Any:
-    """Build diffusers' pipeline from the base's own parts."""
+def pipeline_of(base: Base, half: bool) -> Any:
+    """Build diffusers' pipeline from the base's own parts.
+
+    Args:
+        base: Its UNet is used as it is; the rest is loaded for the pipeline alone.
+        half: In fp16, the autoencoder included: the published way decodes with the fp16-fix VAE, which does not
+            overflow, and whose configuration tells diffusers not to decode in fp32.
+    """
     set_verbosity_error()  # each load says that the text encoders have no LoRA
     (tokenizer, encoder), (tokenizer_2, encoder_2) = base.text_encoders.load()
     schedulers: Any = getattr(diffusers, base.scheduler_config["_class_name"])
-    half = base.device.type == "cuda"
-    parts = [part.half() if half else part for part in (base.vae, encoder, encoder_2)]
+    parts = [part.half() if half else part.float() for part in (base.vae, encoder, encoder_2)]
+    if half:
+        base.vae.register_to_config(force_upcast=False)
     base.release_vae()
-    base.release_encoders()  # ours load their own again, in fp32
+    base.release_encoders()  # ours load their own again
     kind: Any = diffusers.StableDiffusionXLPipeline
     pipeline = kind(
         parts[0], parts[1], parts[2], tokenizer, tokenizer_2, base.unet, schedulers.from_config(base.scheduler_config)
