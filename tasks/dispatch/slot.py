@@ -146,6 +146,8 @@ class Slot:
         device = self.device
         if device.startswith("cuda:"):
             (environment["CUDA_VISIBLE_DEVICES"],) = physical_gpus([device])
+            # Without it, torch refuses to compute deterministically.
+            environment.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             device = "cuda:0"
         command = [sys.executable, "-m", slot_module(), device, self.store_root, str(write_end)]
         child = subprocess.Popen(
