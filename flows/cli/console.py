@@ -40,7 +40,10 @@ def refuse_empty(context: typer.Context, parameter: typer.CallbackParam, value: 
 
 
 ManifestArgument = Annotated[
-    str, typer.Argument(help="Manifest: YAML, JSON, CSV or Parquet; a path or s3:// address.", callback=refuse_empty)
+    str,
+    typer.Argument(
+        help="Manifest: YAML, JSON, CSV, JSON Lines or Parquet; a path or s3:// address.", callback=refuse_empty
+    ),
 ]
 RunArgument = Annotated[str, typer.Argument(help="Run id, as `blora status` lists it.")]
 Root = Annotated[

@@ -19,6 +19,7 @@ from manifests.schema.fields import (
     PRESET_NAMES,
     Amount,
     Name,
+    Paths,
     PresetName,
     Prompt,
     Seed,
@@ -36,6 +37,7 @@ _A_PROMPT = f"a text of at most {MAX_PROMPT_CHARS} characters"
 _A_STRENGTH = f"a finite number from 0 to {MAX_STRENGTH:g}; 1 is as trained"
 _PROMPTS = f"1 to {MAX_PROMPTS} distinct prompts, one pair each; in a table separated by |"
 _A_PATH = "the path or s3:// address of a picture"
+_PATHS = f"{_A_PATH}; several of one object as a list, or separated by |"
 _AN_ADAPTER = "the path or s3:// address of a finished B-LoRA (.safetensors), in place of a picture"
 
 _A_CLIP = "a folder, a pattern such as walk/*.png, or an animated GIF, WebP or APNG"
@@ -209,10 +211,10 @@ class ImageRow(_RowModel):
 
 
 class TableRow(PairFields):
-    """A row of a CSV or Parquet manifest: a pair, or a content or style alone."""
+    """A row of a manifest that is a table: a pair, or a content or style alone."""
 
-    content: str | None = Field(default=None, description=f"{_A_PATH}; several of one object separated by |")
-    style: str | None = Field(default=None, description=f"{_A_PATH}; several of one object separated by |")
+    content: Paths | None = Field(default=None, description=_PATHS)
+    style: Paths | None = Field(default=None, description=_PATHS)
     content_adapter: str | None = Field(default=None, description=_AN_ADAPTER)
     style_adapter: str | None = Field(default=None, description=_AN_ADAPTER)
     content_name: Name | None = Field(default=None, description=_A_NAME)
@@ -225,8 +227,6 @@ class TableRow(PairFields):
     @model_validator(mode="after")
     def _belongs(self) -> TableRow:
         for side in ("content", "style"):
-            if (getattr(self, side) or "").startswith("{"):
-                raise ValueError(f"a mix in a table: {side}s are mixed by weight in YAML and JSON only")
             if getattr(self, side) is not None and getattr(self, f"{side}_adapter") is not None:
                 raise ValueError(f"{side} and {side}_adapter together: keep one of them")
             about = {f"{side}_name", f"{side}_word", f"{side}_class_word"}

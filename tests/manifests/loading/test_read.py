@@ -219,6 +219,65 @@ def test_only_faults_leave_no_manifest(tmp_path: Path) -> None:
         assert loaded.manifest is None and len(loaded.faults) == 1, text
 
 
+def test_a_table_says_the_same_in_every_format(tmp_path: Path) -> None:
+    text = "content,style,prompts,seeds\na.png | b.png,s.png,one|two,0|1\nc.png,s.png,,\n"
+    lines = [
+        {
+            "Unnamed: 0": 0,
+            "content": [" a.png ", "b.png", ""],
+            "style": "s.png",
+            "prompts": ["one", "two"],
+            "seeds": [0, 1.0],
+        },
+        {"Unnamed: 0": 1, "content": "c.png", "style": ["s.png"], "prompts": None, "seeds": [], "style_name": " "},
+    ]
+    columns = {name: [line[name] for line in lines] for name in ("content", "prompts")}
+    columns["content"][1] = ["c.png"]  # a Parquet column is of one type
+    columns |= {"style": [["s.png"], ["s.png"]], "seeds": [[0, 1], None], "style_name": ["", " "]}
+    loaded = [
+        load(tmp_path, text, "m.csv"),
+        load(tmp_path, "\r\n".join(map(json.dumps, lines)) + "\n\n", "m.jsonl"),
+        load(tmp_path, "\n".join(map(json.dumps, lines)), "m.ndjson"),
+        load(tmp_path, parquet(columns), "m.parquet"),
+    ]
+    told = [[(pair.content, pair.prompt, pair.seeds) for pair in good(one).pairs] for one in loaded]
+    assert told[0] == [("a", "one", (0, 1)), ("a", "two", (0, 1)), ("c", None, (0,))]
+    assert told[1:] == told[:1] * 3
+    assert all([len(image.images) for image in good(one).contents] == [2, 1] for one in loaded)
+
+
+def test_lines_of_json_that_say_nothing_usable_are_faults_of_their_own(tmp_path: Path) -> None:
+    lines = [
+        '{"content": "a.png", "style": "s.png"}',
+        '{"content": "b.png", "style": "s.png", "content": "c.png"}',
+        '["c.png", "s.png"]',
+        '{"content": "d.png", "style": "s.png"',
+        '{"content": "e.png", "style": {"s": 0.5, "t": 0.5}}',
+        '{"content": 7, "style": "s.png"}',
+        '{"content": "f.png", "style": "s.png", "stlye_strength": 1}',
+        '{"content": ' + "[" * 100_000,
+        '{"content": "' + "g" * 200_000 + '", "style": "s.png"}',
+        '{"content": "h.png", "style": "s.png", "seeds": NaN}',
+        '{"content": [], "style": "s.png"}',
+        '{"content": "a.png", "style": "t.png"}',
+    ]
+    loaded = load(tmp_path, "\n".join(lines), "m.jsonl")
+    assert pair_names(loaded) == [("a", "s"), ("a", "t")]
+    assert [(fault.row, fault.what) for fault in loaded.faults] == [
+        (2, "key given twice"),
+        (3, "no row"),
+        (4, "not well-formed JSON"),
+        (5, "a mix in a table: contents and styles are mixed by weight in YAML and JSON only"),
+        (6, "should be a valid tuple"),
+        (7, "unknown key"),
+        (8, "nested too deeply"),
+        (9, "cell too long"),
+        (10, "number is not finite"),
+        (11, "half a row"),
+    ]
+    assert "style_strength" in loaded.faults[5].hint
+
+
 @pytest.mark.parametrize(("name", "text"), [("m.csv", "content,style,style_strength\na.png,b.png,\"0,5\"\n"),
     ("m.yaml", "contents: [a.png]\nstyles: [b.png]\nstyle_strength: 0,5\n")])  # fmt: skip
 def test_a_decimal_comma_is_named(tmp_path: Path, name: str, text: str) -> None:
