@@ -12,9 +12,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from blora.bases.hub import fetch_files
+from blora.bases.locate import Located, base_revision, locate_base
+from blora.bases.places import HUB
+from blora.bases.topology import check_topology
 from blora.embedded import MODEL_DIR
 from blora.errors import BaseModelError, ScorerError
-from blora.models.locate import HUB, Located, base_revision, check_topology, fetch_files, locate_base
 from blora.settings.judging import ScoreSettings
 from blora.settings.scorer_spec import parse_scorer
 from manifests import ids
