@@ -13,7 +13,7 @@ from typing import Any, Final
 from blora.bases.headers import SingleFile, check_sdxl
 from blora.bases.hub import fetch_files
 from blora.bases.places import PARTS, bring_file, hub_place, place_revision, split_digest
-from blora.bases.spec import parse_base
+from blora.bases.spec import BaseSpec, parse_base
 from blora.bases.topology import check_topology, check_vae
 
 __all__ = ["SDXL_FOLDER", "Located", "base_revision", "locate_base"]
@@ -61,7 +61,7 @@ class Located:
         return Path(MODEL_DIR)
 
 
-def base_revision(spec: str | os.PathLike[str], of: Callable[[str], str] = place_revision) -> str:
+def base_revision(spec: str | os.PathLike[str] | BaseSpec, of: Callable[[str], str] = place_revision) -> str:
     """Return what fixes a base model's content, without loading it.
 
     Args:
@@ -83,8 +83,12 @@ def base_revision(spec: str | os.PathLike[str], of: Callable[[str], str] = place
     return hashlib.sha256(json.dumps([parts, fuse], sort_keys=True).encode()).hexdigest()
 
 
-def locate_base(spec: str | os.PathLike[str]) -> Located:
+def locate_base(spec: str | os.PathLike[str] | BaseSpec, revision: str = "") -> Located:
     """Bring a base model to this machine and check its topology before any weights move.
+
+    Args:
+        spec: As `blora.bases.spec` says.
+        revision: What fixes its content, where that is known; else `base_revision` tells.
 
     Raises:
         BaseModelError: Unknown spec, a file that is no SDXL, or a repository or revision that does not exist.
@@ -92,7 +96,7 @@ def locate_base(spec: str | os.PathLike[str]) -> Located:
         TopologyError: The model is not built as SDXL is.
     """
     base = parse_base(spec)
-    revision = base_revision(base.text)
+    revision = revision or base_revision(base)
     said: SingleFile | None = None
     file: Path | None = None
     if _is_file(base.model):

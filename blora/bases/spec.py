@@ -77,6 +77,16 @@ class BaseSpec:
             parts["fuse"] = [{"lora": one.lora, "weight": one.weight} for one in self.fuse]
         return json.dumps(parts, ensure_ascii=False)
 
+    def below(self, folder: str) -> BaseSpec:
+        """The same with its relative paths taken from a folder."""
+
+        def absolute(place: str) -> str:
+            named = not place or place == "embedded" or "://" in place or hub_place(place) is not None
+            return place if named else os.path.join(folder, place)
+
+        fuse = tuple(Fused(absolute(one.lora), one.weight) for one in self.fuse)
+        return BaseSpec(absolute(self.model), absolute(self.vae), fuse)
+
     @property
     def label(self) -> str:
         """What others may be shown: no folders of this machine."""
