@@ -11,11 +11,10 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blora.adapters.blocks import target_layers
-from blora.models.locate import Located, locate_base
+from blora.bases.locate import Located, locate_base
 from blora.models.memory import Encoders
 from blora.models.tiles import set_tiles, whole_or_in_tiles
 from blora.settings.fields import Precision
@@ -37,7 +36,7 @@ class Base:
 
     Attributes:
         spec: How it was asked for.
-        name: The same as it may be shown to others: of a folder only its last part.
+        name: The same as it may be shown to others: of a folder or file only its last part.
         revision: What fixes its content.
         device: Where it runs.
         precision: Number format of the UNet, "fp32", "bf16" or "fp16".
@@ -56,21 +55,22 @@ class Base:
         import torch
         from diffusers import UNet2DConditionModel
 
-        from blora.models.text_encoders import DTYPES, TextEncoders, load_frozen
+        from blora.bases.parts import load_part, vae_config
+        from blora.models.text_encoders import DTYPES, TextEncoders
 
-        self.spec, self.revision, self._folder = located.spec, located.revision, located.folder
-        self.name = Path(self.spec).name if Path(self.spec).is_dir() else self.spec
+        self.spec, self.revision, self._located = located.spec, located.revision, located
+        self.name = located.label
         self.device = torch.device(device)
         self.precision = precision
         self.dtype: torch.dtype = DTYPES[precision]
-        self.scheduler_config: dict[str, Any] = self._json("scheduler/scheduler_config.json")
+        self.scheduler_config: dict[str, Any] = self._json("scheduler/scheduler_config.json") | dict(located.scheduler)
         self.prediction_type: str = self.scheduler_config.get("prediction_type", "epsilon")
-        self.unet = load_frozen(UNet2DConditionModel, self._folder, "unet", self.device, torch_dtype=self.dtype)
+        self.unet = load_part(UNet2DConditionModel, located, "unet", self.device, torch_dtype=self.dtype)
         self.latent_channels: int = self.unet.config.in_channels
-        self.vae_scale_factor: int = 2 ** (len(self._json("vae/config.json")["block_out_channels"]) - 1)
+        self.vae_scale_factor: int = 2 ** (len(vae_config(located)["block_out_channels"]) - 1)
         self._vae: Any = None
         self.vae_in_tiles = self._encoders_leave = False
-        self.text_encoders = TextEncoders(self._folder, self.device, self.dtype)
+        self.text_encoders = TextEncoders(located, self.device, self.dtype)
         for half in ("content", "style"):
             target_layers(self.unet, half)  # raises TopologyError by name
 
@@ -81,9 +81,9 @@ class Base:
             import torch
             from diffusers import AutoencoderKL
 
-            from blora.models.text_encoders import load_frozen
+            from blora.bases.parts import load_part
 
-            self._vae = load_frozen(AutoencoderKL, self._folder, "vae", self.device, torch_dtype=torch.float32)
+            self._vae = load_part(AutoencoderKL, self._located, "vae", self.device, torch_dtype=torch.float32)
             set_tiles(self._vae, self.vae_in_tiles)
         return self._vae
 
@@ -226,7 +226,7 @@ class Base:
         return affine[0], affine[1]
 
     def _json(self, name: str) -> dict[str, Any]:
-        path = self._folder / name
+        path = self._located.folder / name
         return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
 
     def _collect(self) -> None:
@@ -241,7 +241,8 @@ def load_base(spec: str | os.PathLike[str], device: str | torch.device = "cpu", 
     """Load a base model.
 
     Args:
-        spec: "embedded", ``org/model@<40 hex digits>``, or a folder in diffusers' layout.
+        spec: "embedded", "sdxl", ``org/model@<40 hex digits>``, a folder in diffusers' layout, a .safetensors file, or
+            several parts; `blora.bases.spec` has all forms.
         device: "cpu", "cuda", "cuda:1", …
         precision: Number format of the UNet.
 

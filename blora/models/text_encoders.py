@@ -7,7 +7,6 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -17,11 +16,12 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
-from blora.errors import BaseModelError
+from blora.bases.locate import Located
+from blora.bases.parts import load_part
 from blora.models.prompt_tokens import CONTEXT_TOKENS, READ_TOKENS
 from blora.settings.fields import Precision
 
-__all__ = ["DTYPES", "PromptEmbeddings", "TextEncoders", "encoder_format", "load_frozen", "to_pixels"]
+__all__ = ["DTYPES", "PromptEmbeddings", "TextEncoders", "encoder_format", "to_pixels"]
 
 _LOG = logging.getLogger("blora")
 
@@ -56,15 +56,15 @@ class TextEncoders:
     embeddings that come out not finite are computed anew in fp32. On a CPU they run in fp32.
     """
 
-    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, located: Located, device: torch.device, dtype: torch.dtype) -> None:
         """Load nothing yet.
 
         Args:
-            folder: The base model's diffusers folder.
+            located: The base model.
             device: Where they run.
             dtype: Number format of the embeddings.
         """
-        self._folder, self._device, self._dtype = folder, device, dtype
+        self._located, self._device, self._dtype = located, device, dtype
         self._runs_on, self._exact = device, False
         self._pairs: list[tuple[Any, Any]] = []
         self._known: OrderedDict[str, PromptEmbeddings] = OrderedDict()
@@ -92,10 +92,9 @@ class TextEncoders:
             bars.disable_progress_bar()  # a bar for half a second would only tear up the caller's own
             try:
                 for suffix, kind in (("", CLIPTextModel), ("_2", CLIPTextModelWithProjection)):
-                    tokenizer = CLIPTokenizer.from_pretrained(self._folder / f"tokenizer{suffix}")
-                    encoder = load_frozen(
-                        kind, self._folder, f"text_encoder{suffix}", self._runs_on, dtype=self.number_format
-                    )
+                    tokenizer = CLIPTokenizer.from_pretrained(self._located.tokenizers / f"tokenizer{suffix}")
+                    part = f"text_encoder{suffix}"
+                    encoder = load_part(kind, self._located, part, self._runs_on, dtype=self.number_format)
                     self._pairs.append((tokenizer, encoder))
             finally:
                 if shown:
@@ -163,30 +162,6 @@ def encoder_format(device: torch.device, dtype: torch.dtype) -> torch.dtype:
     fp16 alone 0.0002.
     """
     return torch.float16 if device.type == "cuda" and dtype != torch.float32 else torch.float32
-
-
-def load_frozen(kind: Any, folder: Path, part: str, device: torch.device, **dtype: torch.dtype) -> Any:
-    """Load one component without gradients, from full weights if there are any, else from half-precision ones.
-
-    Args:
-        kind: The class, of diffusers or transformers.
-        folder: The base model's diffusers folder.
-        part: The component's name.
-        device: Where it goes.
-        **dtype: Its number format, under the name that the class gives it: ``dtype`` or ``torch_dtype``.
-
-    Raises:
-        BaseModelError: There are no safetensors weights, or they do not fit the component's configuration.
-    """
-    full = any(".fp16." not in path.name for path in (folder / part).glob("*.safetensors"))
-    try:
-        model = kind.from_pretrained(
-            folder, subfolder=part, variant=None if full else "fp16", use_safetensors=True, **dtype
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        received = f"{part}: {error}"
-        raise BaseModelError("cannot load a component", received, "safetensors weights", str(folder)) from error
-    return model.requires_grad_(False).eval().to(device)
 
 
 def to_pixels(picture: Tensor) -> NDArray[np.uint8]:

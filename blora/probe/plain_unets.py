@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from blora.bases.parts import load_frozen
 from blora.errors import TopologyError
-from blora.models.text_encoders import DTYPES, PromptEmbeddings, load_frozen, to_pixels
+from blora.models.text_encoders import DTYPES, PromptEmbeddings, to_pixels
 from blora.models.tiles import whole_or_in_tiles
 from blora.settings.fields import Precision
 

@@ -107,7 +107,9 @@ def denoise(
         (pictures, channels, height, width) fp32.
     """
     conditions = model.conditions(pooled, settings.height_px, settings.width_px)
-    sampler = make_sampler(model.scheduler_config, settings.scheduler, settings.steps, model.device)
+    sampler = make_sampler(
+        model.scheduler_config, settings.scheduler, settings.steps, model.device, settings.scheduler_options
+    )
     generators = [generator_of(seed) for seed in seeds]
     shape = latent_shape(model, settings)
     noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])

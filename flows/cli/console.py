@@ -54,6 +54,14 @@ Root = Annotated[
         callback=refuse_empty,
     ),
 ]
+Base = Annotated[
+    str,
+    typer.Option(
+        "--base",
+        help="Replaces the manifest's base: sdxl, embedded, org/model@<40 hex digits>, a folder, a .safetensors file, "
+        "or {model: ..., vae: ..., fuse: [...]}.",
+    ),
+]
 Preset = Annotated[str | None, typer.Option("--preset", help=f"{PRESET_NAMES}; replaces the manifest's.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="A setting, e.g. train.steps=200. May be repeated.")]
 OnFault = Annotated[str | None, typer.Option("--on-fault", help="record (default) or stop.")]

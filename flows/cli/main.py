@@ -18,6 +18,7 @@ from flows.cli.console import (
     FAULTS,
     OK,
     AllowRoot,
+    Base,
     Commands,
     Devices,
     ManifestArgument,
@@ -36,10 +37,11 @@ from flows.cli.console import (
     show_faults,
     show_notes,
 )
-from flows.cli.overrides import parse_overrides
+from flows.cli.overrides import parse_base_option, parse_overrides
 from flows.params import RunOptions
 from manifests.errors import counted
 from tasks import environment
+from tasks.bases import with_base
 from tasks.devices import chosen_devices
 
 if TYPE_CHECKING:
@@ -58,7 +60,9 @@ app = typer.Typer(
 
 
 @app.command()
-def validate(manifest: ManifestArgument, allow_root: AllowRoot = None, preset: Preset = None, set_: Set = None) -> None:
+def validate(
+    manifest: ManifestArgument, allow_root: AllowRoot = None, base: Base = "", preset: Preset = None, set_: Set = None
+) -> None:
     """Check a manifest and its pictures; report every fault at once. Needs no store.
 
     Examples: `blora validate pairs.csv` · `blora validate s3://bucket/inbox/night.yaml --allow-root s3://bucket/pictures`
@@ -68,7 +72,7 @@ def validate(manifest: ManifestArgument, allow_root: AllowRoot = None, preset: P
     from manifests.loading.load import load_manifest
     from tasks.planning.make import survey
 
-    loaded = load_manifest(manifest, allowed_roots=allow_root or ())
+    loaded = with_base(load_manifest(manifest, allowed_roots=allow_root or ()), parse_base_option(base), preset)
     faults = list(loaded.faults)
     if loaded.manifest is not None:
         settings = None
@@ -101,6 +105,7 @@ def validate(manifest: ManifestArgument, allow_root: AllowRoot = None, preset: P
 def plan(
     manifest: ManifestArgument,
     root: Root = "",
+    base: Base = "",
     preset: Preset = None,
     set_: Set = None,
     shards: Shards = "here",
@@ -108,7 +113,7 @@ def plan(
 ) -> None:
     """Show what a run would do and cost: counts, what the store already has, seconds and bytes. Writes nothing.
 
-    Examples: `blora plan pairs.csv` · `blora plan pairs.csv --preset paper --set train.steps=500 --root s3://bucket/art`
+    Examples: `blora plan pairs.csv` · `blora plan pairs.csv --base sdxl --set train.steps=500 --root s3://bucket/art`
     """
     from manifests.loading.load import load_manifest
     from tasks.planning.cost import estimate
@@ -116,7 +121,7 @@ def plan(
     from tasks.words import seconds_in_words
 
     store = open_store(root)
-    loaded = load_manifest(manifest, allowed_roots=allow_root or ())
+    loaded = with_base(load_manifest(manifest, allowed_roots=allow_root or ()), parse_base_option(base), preset)
     elsewhere = shards == "pool"
     settings = settings_of(loaded, preset, parse_overrides(set_))
     draft = make_plan(store, loaded, settings, devices="" if elsewhere else "auto")
@@ -144,6 +149,7 @@ def plan(
 def run(
     manifest: ManifestArgument,
     root: Root = "",
+    base: Base = "",
     preset: Preset = None,
     set_: Set = None,
     on_fault: OnFault = None,
@@ -159,6 +165,7 @@ def run(
     """
     options = {
         "root": root,
+        "base": parse_base_option(base),
         "preset": preset,
         "overrides": parse_overrides(set_),
         "on_fault": on_fault,

@@ -88,7 +88,12 @@ def paths(value: object) -> object:
     return [part.strip() for part in value.split("|")] if isinstance(value, str) else value
 
 
-PresetName = Literal["demo", "draft", "paper"]
+BaseName = Literal["embedded", "sdxl", "sdxl+fp16vae", "sdxl+lightning8"]
+"""Base models that have a name, as `blora.bases.spec` has them; nothing here may import that."""
+
+BASE_NAMES: Final = get_args(BaseName)
+
+PresetName = Literal["demo", "draft", "fast", "paper"]
 """The settings that a run may start from, as `blora.settings.presets` has them; nothing here may import that."""
 
 *_FIRST_PRESETS, _LAST_PRESET = get_args(PresetName)
@@ -108,6 +113,11 @@ Strengths = Annotated[tuple[Strength, ...], Field(min_length=1, max_length=MAX_S
 def _form(value: object) -> str:
     """Which of the forms of a side a value has, so that a wrong one gives one fault and not one a form."""
     return "weights" if isinstance(value, dict) else "names" if isinstance(value, list | tuple) else "name"
+
+
+def base_form(value: object) -> str:
+    """Which of its two forms a base has, likewise."""
+    return "parts" if isinstance(value, dict) else "place"
 
 
 SideNames = Annotated[

@@ -12,6 +12,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from blora.bases.locate import Located
 from blora.embedded import MODEL_DIR
 from blora.models.model import Base
 from blora.models.text_encoders import DTYPES, TextEncoders
@@ -88,7 +89,7 @@ class FullSize(Base):
         self.latent_channels, self.vae_scale_factor = 4, 8
         self._vae: Any = None
         self.vae_in_tiles = self._encoders_leave = False
-        self.text_encoders = _Encoders(MODEL_DIR, self.device, self.dtype)
+        self.text_encoders = _Encoders(Located("sdxl, random weights", MODEL_DIR, "random"), self.device, self.dtype)
 
     @property
     def vae(self) -> Any:

@@ -17,9 +17,10 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 
 import blora.embedded
+from blora.bases.locate import base_revision, locate_base
+from blora.bases.topology import check_topology
 from blora.errors import BaseModelError, BaseUnreachableError, TopologyError
 from blora.models import text_encoders
-from blora.models.locate import base_revision, check_topology, locate_base
 from blora.models.model import Base, load_base
 from blora.models.text_encoders import encoder_format
 from tests.tiny import picture
@@ -242,7 +243,7 @@ def test_an_unreachable_hub_says_so(tmp_path: Path) -> None:
 def test_an_unreachable_hub_does_not_matter_to_what_is_in_its_cache(epsilon_folder: Path, tmp_path: Path) -> None:
     snapshot = tmp_path / "hub" / "models--org--model" / "snapshots" / COMMIT
     shutil.copytree(epsilon_folder, snapshot)
-    code = f"from blora.models.locate import locate_base; print(locate_base('org/model@{COMMIT}'))"
+    code = f"from blora.bases.locate import locate_base; print(locate_base('org/model@{COMMIT}'))"
     environment = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "PATH": ""}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=60)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from blora.bases.spec import KNOWN, BaseSpec, Fused, parse_base
 from manifests.loading.load import parse_manifest
 from manifests.schema.entries import Manifest, PairEntry
+from manifests.schema.fields import BASE_NAMES
 from tests.manifests.loading.written import FULL, SMALL, good, load, pair_names, parquet, places
 
 # What right manifests say
@@ -76,7 +79,7 @@ def test_csv_and_parquet_pairs_say_the_same(tmp_path: Path) -> None:
     }
     for loaded in (load(tmp_path, text, "m.csv"), load(tmp_path, parquet(columns), "m.parquet")):
         manifest = good(loaded)
-        assert manifest.name == "m" and manifest.base == "embedded" and manifest.preset == "demo"
+        assert manifest.name == "m" and manifest.base == "" and manifest.preset == "demo"
         assert [(entry.name, entry.word, len(entry.images)) for entry in manifest.contents] == [
             ("a", "jar", 1),
             ("pot", None, 2),
@@ -123,7 +126,7 @@ def test_keys_without_a_value_are_as_if_not_given(tmp_path: Path) -> None:
         "settings:\nprompt: null\nseeds: ~\nbase:\ncontents:\n- {image: a.png, name: null, word: }\nstyles: [s.png]\n"
     )
     manifest = good(load(tmp_path, text))
-    assert (manifest.settings, manifest.base, manifest.contents[0].word) == ({}, "embedded", None)
+    assert (manifest.settings, manifest.base, manifest.contents[0].word) == ({}, "", None)
     assert manifest.pairs == (PairEntry(content="a", style="s", file=manifest.source),)
 
 
@@ -200,11 +203,66 @@ def test_documents_that_are_no_manifest(tmp_path: Path, text: str, name: str) ->
     assert loaded.manifest is None and loaded.faults
 
 
-@pytest.mark.parametrize("base", ["embedded", "org/model@" + "0a" * 20, "models/sdxl", "s3://bucket/base"])
+@pytest.mark.parametrize(
+    "base",
+    [
+        "embedded",
+        "sdxl",
+        "sdxl+fp16vae",
+        "org/model@" + "0a" * 20,
+        "org/model@" + "0a" * 20 + "/fine.safetensors#sha256:" + "0b" * 32,
+        "models/sdxl",
+        "models/fine.safetensors",
+        "models/fine.safetensors#sha256:" + "0b" * 32,
+        "s3://bucket/base",
+        "s3://bucket/fine.safetensors",
+    ],
+)
 def test_bases_that_are_accepted(tmp_path: Path, base: str) -> None:
     (tmp_path / "models" / "sdxl").mkdir(parents=True)
+    (tmp_path / "models" / "fine.safetensors").touch()
     manifest = good(load(tmp_path, SMALL | {"base": base}, "m.json", allowed_roots=["s3://bucket"]))
     assert manifest.base == (str(tmp_path / base) if base.startswith("models") else base)
+
+
+def test_a_base_of_several_parts_is_one_line_with_absolute_paths(tmp_path: Path) -> None:
+    for name in ("fine.safetensors", "lcm.safetensors"):
+        (tmp_path / name).touch()
+    base = {"model": "fine.safetensors", "vae": "org/vae@" + "0a" * 20, "fuse": [{"lora": "./lcm.safetensors"}]}
+    text = good(load(tmp_path, SMALL | {"base": base}, "m.json")).base
+    read = parse_base(text)
+    assert read == BaseSpec(
+        str(tmp_path / "fine.safetensors"), "org/vae@" + "0a" * 20, (Fused(str(tmp_path / "lcm.safetensors"), 1.0),)
+    )
+    assert read.text == text, "both houses write it in the same way"
+
+
+@pytest.mark.parametrize(
+    ("base", "field", "message"),
+    [
+        ("fine.ckpt", "base", "no such base model.*pickle"),
+        ("missing.safetensors", "base", "no such base model"),
+        ("fine.safetensors#sha256:12", "base", "no SHA-256"),
+        ("../fine.safetensors", "base", "outside the allowed folders"),
+        ("org/model@main", "base", "without a fixed revision"),
+        ({"model": "sdxl", "vea": "x"}, "base", "unknown key.*did you mean vae"),
+        ({"vae": "sdxl"}, "base", "key missing"),
+        ({"model": "sdxl", "fuse": [{"lora": "gone.safetensors"}]}, "base.fuse.0.lora", "no such base model"),
+        ({"model": "sdxl", "fuse": [{"lora": "x", "wieght": 1}]}, "base", "unknown key.*did you mean weight"),
+        ({"model": "sdxl", "fuse": [{"lora": "x", "weight": 11}]}, "base", "less than or equal to 10"),
+        ({"model": "org/model@main", "vae": "../x"}, "base.model", "without a fixed revision"),
+        (7, "base", "valid string"),
+    ],
+)
+def test_bases_that_are_refused(tmp_path: Path, base: object, field: str, message: str) -> None:
+    (tmp_path / "fine.ckpt").touch()
+    (tmp_path / "fine.safetensors").touch()
+    faults = load(tmp_path, SMALL | {"base": base}, "m.json").faults
+    assert faults[0].field == field and re.search(message, str(faults[0])), faults[0]
+
+
+def test_names_of_bases_are_the_methods_own() -> None:
+    assert set(BASE_NAMES) == {"embedded", *KNOWN}
 
 
 def test_only_faults_leave_no_manifest(tmp_path: Path) -> None:

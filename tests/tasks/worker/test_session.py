@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from blora.models.locate import Located
+from blora.bases.locate import Located
 from manifests import layout
 from tasks import downloads, environment
 from tasks.dispatch.slot import Slot
