@@ -27,12 +27,12 @@ if TYPE_CHECKING:  # The one list of public names: type checkers read it here, a
     from blora.adapters.blocks import BLOCKS as BLOCKS
     from blora.adapters.factors import Factors as Factors
     from blora.adapters.load import load_adapter as load_adapter
+    from blora.bases.locate import base_revision as base_revision
     from blora.errors import BloraError as BloraError
     from blora.metrics.feature_scorer import ScoreItem as ScoreItem
     from blora.metrics.score import score_samples as score_samples
     from blora.metrics.steadiness import Steadiness as Steadiness
     from blora.metrics.steadiness import steadiness as steadiness
-    from blora.models.locate import base_revision as base_revision
     from blora.models.model import Base as Base
     from blora.models.model import load_base as load_base
     from blora.sampling.colour_transfer import Palette as Palette

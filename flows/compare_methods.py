@@ -49,7 +49,13 @@ def compare_methods(manifest: str, options: MethodOptions | None = None) -> Stat
     methods = check_methods(options.methods)
     left_out = _left_out(methods)
     store = Store.open(options.root or environment.store_root())
-    shared = RunOptions(root=options.root, devices=options.devices, allowed_roots=options.allowed_roots)
+    shared = RunOptions(
+        root=options.root,
+        devices=options.devices,
+        base=options.base,
+        preset=options.preset,
+        allowed_roots=options.allowed_roots,
+    )
     loaded = read_manifest(manifest, shared)
     for fault in loaded.faults:
         get_run_logger().error("%s", fault)

@@ -48,6 +48,11 @@ class ManifestOptions(SlotOptions):
     """What is laid over a manifest, and from where its pictures may come."""
 
     preset: PresetName | None = Field(None, description="Replaces the manifest's preset.")
+    base: str = Field(
+        "",
+        description="Replaces the manifest's base: sdxl, embedded, org/model@<40 hex digits>, a folder or a "
+        ".safetensors file. Empty: as the manifest, else sdxl (embedded with preset demo).",
+    )
     overrides: dict[str, Any] = Field(
         default_factory=dict, description='Settings laid over the manifest\'s own, e.g. {"train": {"steps": 200}}.'
     )

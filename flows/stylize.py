@@ -30,6 +30,7 @@ from manifests.loading.load import Loaded, load_manifest, parse_manifest
 from manifests.notes import told
 from manifests.store.store import Store
 from tasks import environment, progress
+from tasks.bases import with_base
 from tasks.closing.collect import already_closed, close_run
 from tasks.devices import chosen_devices
 from tasks.dispatch.artifacts import publish_artifacts
@@ -97,9 +98,11 @@ def rerun(run_id: str, options: RunOptions | None = None) -> State[Any]:
 def read_manifest(manifest: str | InlineManifest, options: RunOptions) -> Loaded:
     """Read a manifest from its address, or take an inline one."""
     if isinstance(manifest, str):
-        return load_manifest(manifest, allowed_roots=options.allowed_roots)
+        loaded = load_manifest(manifest, allowed_roots=options.allowed_roots)
+        return with_base(loaded, options.base, options.preset)
     said = manifest.model_dump(mode="json", exclude_unset=True, exclude_none=True)
-    return parse_manifest(said, "json", "inline", options.allowed_roots)
+    loaded = parse_manifest(said, "json", "inline", options.allowed_roots)
+    return with_base(loaded, options.base, options.preset)
 
 
 def _work_off(store: Store, plan: Plan, options: RunOptions, held: Holdings | None = None) -> State[Any]:

@@ -9,65 +9,108 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from blora.bases.hub import fetch_files
+from blora.bases.locate import SDXL_FOLDER, Located, base_revision, locate_base
+from blora.bases.places import HUB, place_revision, split_digest
+from blora.bases.spec import BaseSpec, parse_base
 from blora.embedded import MODEL_DIR
 from blora.errors import BaseModelError, ScorerError
-from blora.models.locate import HUB, Located, base_revision, check_topology, fetch_files, locate_base
 from blora.settings.judging import ScoreSettings
 from blora.settings.scorer_spec import parse_scorer
 from manifests import ids
 from manifests.errors import StoreError
 from manifests.store.address import is_bucket
+from manifests.store.backend import Entry
 from manifests.store.store import Store
 
 BASES_CACHE = Path("~/.cache/blora/bases").expanduser()
 SCORERS_CACHE = Path("~/.cache/blora/scorers").expanduser()
+_FILE = ".safetensors"
 
 
 def revision_of(spec: str) -> str:
-    """The pinned revision of a base model, wherever it lies.
+    """The pinned revision of a base model, wherever its parts lie.
 
     A bucket's revision is the digest of its listing, names and ETags: other files make another base, and the same ones
-    uploaded anew, in parts of the same size, do not.
+    uploaded anew, in parts of the same size, do not. Of a file whose SHA-256 is said, it is that.
 
     Raises:
         BaseModelError: there is no such base, or it has no pinned revision.
         StoreError: the bucket does not answer.
     """
-    if not is_bucket(spec):
-        return base_revision(spec)
-    listing = Store.open(spec).list("")
-    return ids.digest("bucket base", [[key, entry.version] for key, entry in listing.items()])
+    return base_revision(spec, _place_revision)
 
 
 def located_base(spec: str) -> Located:
     """The base on this machine, copied or fetched here if need be.
 
     Args:
-        spec: ``embedded``, ``org/model@<revision>``, a folder, or ``s3://bucket/folder``.
+        spec: as `blora.bases.spec` says; its places may be s3:// addresses of folders and .safetensors files.
     """
-    if not is_bucket(spec):
-        return locate_base(spec)
+    base = parse_base(spec)
+    if not any(map(is_bucket, (base.model, base.vae, *(one.lora for one in base.fuse)))):
+        return locate_base(base)
+    here = BaseSpec(
+        _copied(base.model),
+        base.vae and _copied(base.vae),
+        tuple(replace(one, lora=_copied(one.lora)) for one in base.fuse),
+    )
     revision = revision_of(spec)
-    folder = BASES_CACHE / revision
-    if not folder.exists():
-        store = Store.open(spec)
-        copy_objects(store, store.list(""), folder)
-    check_topology(folder, spec)
-    return Located(spec, folder, revision)
+    return replace(locate_base(here, revision), spec=base.text)
+
+
+def _place_revision(place: str) -> str:
+    if not is_bucket(place) or split_digest(place)[1]:
+        return place_revision(place)
+    _, objects = _objects(place)
+    return ids.digest("bucket base", [[key, entry.version] for key, entry in objects.items()])
+
+
+def _copied(place: str) -> str:
+    """A place as a path of this machine; what lies in a bucket is copied once."""
+    if not is_bucket(place):
+        return place
+    bare, digest = split_digest(place)
+    store, objects = _objects(bare)
+    folder = BASES_CACHE / (digest or _place_revision(place))
+    copy_objects(store, objects, folder)
+    name = next(iter(objects), "") if bare.endswith(_FILE) else ""
+    return str(folder / name) + (f"#sha256:{digest}" if digest else "")
+
+
+def _objects(place: str) -> tuple[Store, dict[str, Entry]]:
+    """The objects below an s3:// address, or the one that it names.
+
+    Raises:
+        BaseModelError: it names a file that is not there, or no .safetensors file.
+    """
+    if not place.endswith(_FILE):
+        store = Store.open(place)
+        return store, store.list("")
+    folder, _, name = place.rpartition("/")
+    store = Store.open(folder)
+    entry = store.list(name).get(name)
+    if entry is None:
+        raise BaseModelError("no such object", place, "a .safetensors file in the bucket", hint="correct the address")
+    return store, {name: entry}
 
 
 def base_config(spec: str) -> dict[str, Any] | None:
     """The configuration of a base's UNet, wherever it lies; None where it cannot be had now."""
+    model = parse_base(spec).model
+    if split_digest(model)[0].endswith(_FILE):
+        return dict(json.loads((SDXL_FOLDER / "unet" / "config.json").read_text("utf-8")))
     try:
-        if is_bucket(spec):
-            data = Store.open(spec).find("unet/config.json")
+        if is_bucket(model):
+            data = Store.open(model).find("unet/config.json")
             return None if data is None else dict(json.loads(data))
-        hub = HUB.fullmatch(spec)
-        folder = fetch_files(hub["repo"], hub["revision"], ["unet/config.json"], []) if hub else Path(spec)
-        if spec == "embedded":
+        hub = HUB.fullmatch(model)
+        folder = fetch_files(hub["repo"], hub["revision"], ["unet/config.json"], []) if hub else Path(model)
+        if model == "embedded":
             folder = MODEL_DIR
         return dict(json.loads((folder / "unet" / "config.json").read_text("utf-8")))
     except (BaseModelError, StoreError, OSError, ValueError):
@@ -94,7 +137,7 @@ def copy_objects(store: Store, keys: Iterable[str], folder: Path) -> None:
 
 def is_plain(base: str) -> bool:
     """Whether a base is a folder with a single text encoder, as Stable Diffusion 1.5's is."""
-    folder = Path(base)
+    folder = Path(parse_base(base).model)
     return bool(base) and (folder / "text_encoder").is_dir() and not (folder / "text_encoder_2").is_dir()
 
 

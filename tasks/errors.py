@@ -5,6 +5,7 @@ The error tree of this package::
     TaskError
     ├── SlotDied         the child process of a slot ended: killed, crashed, out of memory        (transient)
     ├── SlotStalled      the child gave no sign of life for the stall timeout and was ended       (transient)
+    ├── SlotClosed       the slot was closed, since the run is being stopped                      (permanent)
     ├── JobFailed        a job raised inside a slot; carries the class name, message and verdict
     ├── RunNotFound      no such run in this store                                                (permanent)
     ├── RunRefused       the manifest holds nothing that can be worked off                        (permanent)
@@ -36,6 +37,10 @@ class SlotStalled(TaskError):
     """The child process of a slot gave no sign of life for too long and was ended."""
 
     transient = True
+
+
+class SlotClosed(TaskError):
+    """The slot was closed, while it was at work or before: somebody stops the run."""
 
 
 class JobFailed(TaskError):

@@ -27,6 +27,7 @@ ROOMS = {
         "embedded",
         "settings",
         "adapters",
+        "bases",
         "models",
         "training",
         "sampling",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final, Literal
 
-__all__ = ["Part", "is_of_other_layer", "parse_key"]
+__all__ = ["Part", "is_of_other_layer", "parse_key", "split_key"]
 
 Part = Literal["down", "up", "alpha"]
 """What one key of an adapter file holds for a layer."""
@@ -50,6 +50,23 @@ def parse_key(key: str) -> tuple[str, Part] | None:
     Returns:
         The layer's name in the UNet and the part it holds, or None for a key of no known dialect.
     """
+    split = split_key(key)
+    if split is None:
+        return None
+    layer, part = split
+    if _FLAT_PREFIX.match(layer):
+        layer = _flat_layer(_FLAT_PREFIX.sub("", layer))
+    elif _LDM.match(layer):
+        layer = _flat_layer(layer.replace(".", "_"))
+    return (layer, part) if layer else None
+
+
+def split_key(key: str) -> tuple[str, Part] | None:
+    """Split a key in any known dialect into its layer, as the file names it within the UNet, and the part it holds.
+
+    Returns:
+        Both, the layer of kohya's files with underscores and ``lora_unet_``; None for a key of no known dialect.
+    """
     bare = _PREFIX.sub("", key)
     for suffix in _SUFFIXES:
         match = suffix.match(bare)
@@ -59,11 +76,7 @@ def parse_key(key: str) -> tuple[str, Part] | None:
         layer = groups["layer"]
         if "projection" in groups:
             layer += "to_out.0" if groups["projection"] == "to_out" else groups["projection"]
-        elif _FLAT_PREFIX.match(layer):
-            layer = _flat_layer(_FLAT_PREFIX.sub("", layer))
-        elif _LDM.match(layer):
-            layer = _flat_layer(layer.replace(".", "_"))
-        return (layer, _PARTS[groups["part"]]) if layer else None
+        return layer, _PARTS[groups["part"]]
     return None
 
 

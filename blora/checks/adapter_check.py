@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from blora.adapters.adapter import Adapter
 from blora.checks.defects import adapter_defects
 from blora.checks.limits import adapter_limits, reconstruction_settings
-from blora.errors import BloraError
+from blora.errors import BloraError, OutOfMemoryError
 from blora.models.model import Base
 from blora.sampling.draw import Draw
 from blora.sampling.sample import sample_each
@@ -80,7 +80,7 @@ def check_adapters(
         drawing: Replaces `reconstruction_settings` of the settings where memory asks for smaller batches.
 
     Raises:
-        OutOfMemoryError: The pictures do not fit on the device.
+        OutOfMemoryError: A picture does not fit on the device.
     """
     pictures = reconstruct(base, [adapter for adapter, _ in trained], settings, drawing=drawing)
     limits = adapter_limits(settings.check, base.revision)
@@ -99,7 +99,10 @@ def reconstruct(
     ]
     chosen = drawing or reconstruction_settings(settings)
     black = np.zeros((chosen.height_px, chosen.width_px, 3), np.uint8)
-    drawn = [black if isinstance(made, BloraError) else made for made in sample_each(base, draws, chosen)]
+    made = sample_each(base, draws, chosen)
+    if short := next((one for one in made if isinstance(one, OutOfMemoryError)), None):
+        raise short  # says nothing about the adapter
+    drawn = [black if isinstance(one, BloraError) else one for one in made]
     return [drawn[start : start + count] for start in range(0, len(drawn), count)]
 
 

@@ -13,8 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
+from blora.bases.hub import fetch_files
+from blora.bases.places import HUB
 from blora.errors import ScorerError
-from blora.models.locate import HUB, fetch_files
 from blora.settings.scorer_spec import ACCEPTED_SOURCES, PICKLES, PUBLISHED, WEIGHTS_SUFFIX, ScorerSpec, pickled
 
 __all__ = ["Weights", "locate_weights"]

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-__all__ = ["Graphs", "compiled_blocks", "shared_front", "to_device"]
+__all__ = ["Graphs", "compiled_blocks", "same_bits", "shared_front", "to_device"]
 
 _COMPILED: Final = ("BasicTransformerBlock", "ResnetBlock2D")
 _VARIANTS: Final = 64
@@ -27,15 +28,16 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 def compiled_blocks(unet: nn.Module) -> Iterator[None]:
     """While the context is open, the blocks that repeat are compiled; equal blocks are compiled once.
 
-    Adapters of the same shapes can be exchanged without compiling again. Compiling all of SDXL as one function takes
-    minutes and gains little over its blocks, in which nearly all operations lie.
+    Adapters of the same shapes can be exchanged without compiling again. Every width is compiled with its own sizes:
+    torch would otherwise make the second one it meets a function of any size, which is slower for all. Compiling all of
+    SDXL as one function takes minutes and gains little over its blocks, in which nearly all operations lie.
     """
     blocks = [module for module in unet.modules() if type(module).__name__ in _COMPILED]
     dynamo: Any = torch._dynamo.config  # the limit of 8 is meant for one function, not for a family of blocks
     with dynamo.patch(recompile_limit=_VARIANTS):
         try:
             for block in blocks:
-                block.compile()
+                block.compile(dynamic=False)
             yield
         finally:
             for block in blocks:
@@ -79,6 +81,26 @@ def shared_front(
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@contextmanager
+def same_bits(wanted: bool, device: torch.device) -> Iterator[None]:
+    """While the context is open, a GPU computes the same bits each time, if that is wanted.
+
+    The fastest backward passes of attention add in the order in which threads come to it: cuDNN's and the
+    memory-efficient one are not used then, and flash attention and all other operations take their deterministic way.
+    cuBLAS wants ``CUBLAS_WORKSPACE_CONFIG=:4096:8`` in the environment of the process; torch says so where it lacks.
+    """
+    if not wanted or device.type != "cuda":
+        yield
+        return
+    kept = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(kept[0], warn_only=kept[1])
 
 
 class Graphs:

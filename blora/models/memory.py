@@ -1,37 +1,45 @@
 """What fits into a device's memory: size of packs and batches, recomputation, and what has to leave the device.
 
-A stated model, not a trial: bytes of frozen weights, of adapters with their optimizer state, and of activations kept
-for the backward pass, which were counted on SDXL's full-size configuration (saved tensors of one row at 1024 px in
-half precision, without the score matrices that fused attention does not keep) and are scaled by width, picture and
-number format. Everything else is one allowance. A wrong guess costs time, never a result: a pack that does not fit
-after all recomputes its activations, and then is trained in halves. Imports no torch, so that a planner can ask.
+One stated model for planning, loading, training and drawing: `plan_memory`. What is alive at once was counted on SDXL's
+full-size configuration (a row at 1024 px, attention without matrices of scores) and is scaled by width, picture and
+number format; a share of the memory stays free for what an allocator cannot use. A wrong guess costs time, never a
+result: what does not fit after all is tried in smaller parts. Imports no torch, so that a planner can ask.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
 
 from blora.errors import OutOfMemoryError
+from blora.models.tiles import TILE_LATENTS
 from blora.settings.sampling import SampleSettings
 from blora.settings.training import TrainSettings
 
-__all__ = ["SDXL", "MemoryPlan", "ModelSize", "pack_size", "plan_sampling", "plan_training", "room", "training_bytes"]
+__all__ = ["SDXL", "Encoders", "MemoryPlan", "ModelSize", "needed_bytes", "pack_size", "plan_memory"]
+
+Encoders = Literal["stay", "leave", "cpu"]
+"""Text encoders stay on the device; leave it once they have encoded all prompts of some work; or work on the CPU."""
 
 GB: Final = 10**9
-_ALLOWANCE: Final = 1.0 * GB
-"""CUDA's context, workspaces of libraries, and what the allocator cannot use."""
+_SHARE: Final = 0.92
+"""Of the free memory that is planned with; the rest an allocator loses between its blocks."""
+_CONTEXT: Final = 1.0 * GB
+"""CUDA's context, loaded kernels and the workspaces of libraries; reckoned, not counted."""
 _BYTES_PER_ADAPTER_PARAMETER: Final = 4 + 4 + 8 + 2
 """Value, gradient, AdamW's two moments, and the copy in the UNet's format."""
-_KEPT_PER_ROW: Final = 3.26 * GB
-_RECOMPUTED_PER_ROW: Final = 0.85 * GB
-"""0.45 GB counted, and the block that is being recomputed."""
-_DRAWN_PER_ROW: Final = 0.35 * GB
-"""Two rows a picture with guidance: live activations, adapter and remembered keys; reckoned, not counted."""
-_DECODED: Final = 4.5 * GB
-"""The autoencoder's largest activations and copies, fp32, 1024 px; reckoned, not counted."""
-_TILED: Final = 1.3 * GB
+_KEPT_PER_ROW: Final = 3.25 * GB
+_RECOMPUTED_PER_ROW: Final = 0.43 * GB
+_DRAWN_PER_ROW: Final = 0.195 * GB
+"""With remembered keys and values; a guided picture has two rows."""
+_DRAWN_RANK: Final = 64
+"""Of the adapters that pictures are drawn with, whose own rank is not known before they are read."""
+_ENCODED: Final = 2.70 * GB
+_DECODED: Final = 3.23 * GB
+"""What the autoencoder's activations take, fp32, 1024 px."""
+_OUTPUT_PER_PIXEL: Final = 24
+"""Bytes of the tiles and the picture that is put together from them."""
 _MOST_ADAPTERS: Final = 16
 """Beyond, a pack gains nothing that would be worth losing it."""
 _MOST_ADAPTERS_ON_A_CPU: Final = 8
@@ -86,91 +94,64 @@ class MemoryPlan:
     Attributes:
         size: Adapters in a pack, or pictures in a batch.
         checkpointing: Whether activations of the up blocks are recomputed.
-        encoders_on_cpu: Whether the text encoders stay on the CPU; each prompt takes seconds, once.
-        vae_in_tiles: Whether the autoencoder works in overlapping tiles, which changes pixels slightly.
-        needed_bytes: What the model of memory says this takes.
+        encoders: Where the text encoders are; "cpu" takes seconds a prompt, once.
+        vae_in_tiles: Whether the autoencoder works in overlapping tiles, which changes pixels slightly, and leaves the
+            device when a training has encoded its pictures.
+        needed_bytes: What the model of memory says this takes, CUDA's context included.
     """
 
     size: int
-    checkpointing: bool
-    encoders_on_cpu: bool
-    vae_in_tiles: bool
-    needed_bytes: int
+    checkpointing: bool = False
+    encoders: Encoders = "stay"
+    vae_in_tiles: bool = False
+    needed_bytes: int = 0
 
 
-def training_bytes(settings: TrainSettings, size: int, *, checkpointing: bool, model: ModelSize = SDXL) -> int:
-    """Return what a pack of so many adapters takes while it trains, the frozen UNet included."""
-    per_number = 4 if settings.precision == "fp32" else 2
-    adapters = size * settings.rank * model.adapter_parameters_per_rank * _BYTES_PER_ADAPTER_PARAMETER
-    row = (_RECOMPUTED_PER_ROW if checkpointing else _KEPT_PER_ROW) * per_number / 2
-    rows = size * settings.batch_size * model.rows(settings.resolution_px, settings.resolution_px)
-    return round(model.unet_parameters * per_number + adapters + rows * row + _ALLOWANCE)
+def plan_memory(
+    free_bytes: float, work: TrainSettings | SampleSettings, model: ModelSize = SDXL, most: int | None = None
+) -> MemoryPlan:
+    """Choose how some work is done: as much at once as fits, and nothing taken off the device that can stay.
 
-
-def plan_training(free_bytes: float, settings: TrainSettings, model: ModelSize = SDXL) -> MemoryPlan:
-    """Choose the largest pack that fits while keeping its activations; if none does, one adapter recomputing them.
+    A training keeps its activations if that is possible with any size of pack: recomputing them costs a quarter of a
+    step, a smaller pack next to nothing.
 
     Args:
         free_bytes: What the device has for this process, the base model not loaded yet.
-        settings: The recipe; checkpointing "on" or "off" is kept.
+        work: A recipe, of which checkpointing "on" or "off" is kept; or how pictures are drawn.
         model: Sizes of the base model.
+        most: Adapters in the pack, or pictures to draw; None: the most that makes sense.
 
     Raises:
-        OutOfMemoryError: One adapter alone does not fit; the message names the floor.
+        OutOfMemoryError: One adapter or picture alone does not fit; the message names the floor.
     """
-    beside = room(free_bytes, settings.precision, model)
-    ways = {"auto": (False, True), "on": (True,), "off": (False,)}[settings.checkpointing]
-    for checkpointing in ways:
-        for size in range(_MOST_ADAPTERS if checkpointing is ways[0] else 1, 0, -1):
-            needed = training_bytes(settings, size, checkpointing=checkpointing, model=model)
-            if needed <= free_bytes:
-                return MemoryPlan(size, checkpointing, needed_bytes=needed, **beside)
-    floor = training_bytes(settings, 1, checkpointing=ways[-1], model=model)
-    raise OutOfMemoryError(
-        "training one adapter does not fit on the device",
-        f"{free_bytes / GB:.1f} GB free for rank {settings.rank} at {settings.resolution_px} px",
-        f"{floor / GB:.1f} GB or more",
-        "train",
-        "lower train.resolution_px or train.batch_size, use precision bf16, or a device with more memory",
-    )
+    floor = float("inf")
+    for way in _ways(work, most):
+        needed = needed_bytes(work, way, model)
+        if needed <= _SHARE * free_bytes:
+            return replace(way, needed_bytes=needed)
+        floor = min(floor, needed)
+    raise _too_small(free_bytes, work, floor / _SHARE)
 
 
-def plan_sampling(free_bytes: float, settings: SampleSettings, model: ModelSize = SDXL) -> MemoryPlan:
-    """Choose how many pictures, up to the settings' own number, are drawn at once, and what stays off the device.
-
-    Raises:
-        OutOfMemoryError: One picture alone does not fit; the message names the floor.
-    """
-    encoders_on_cpu = room(free_bytes, settings.precision, model)["encoders_on_cpu"]
-    per_number = 4 if settings.precision == "fp32" else 2
-    share = model.rows(settings.width_px, settings.height_px)
-    picture = _DRAWN_PER_ROW * (2 if settings.guidance_scale > 1 else 1) * share * per_number / 2
-    still = model.unet_parameters * per_number + model.vae_bytes + _ALLOWANCE
-    in_tiles = still + _DECODED * share > free_bytes
-    decoding = still + (_TILED if in_tiles else _DECODED) * share
-    size = min(settings.batch_size, int((free_bytes - still) / picture))
-    if size < 1 or decoding > free_bytes:
-        floor = still + max(picture, _TILED * share)
-        raise OutOfMemoryError(
-            "drawing one picture does not fit on the device",
-            f"{free_bytes / GB:.1f} GB free for {settings.width_px} x {settings.height_px} px",
-            f"{floor / GB:.1f} GB or more",
-            "sample",
-            "draw smaller pictures, use precision bf16, or a device with more memory",
-        )
-    return MemoryPlan(size, False, encoders_on_cpu, in_tiles, round(max(decoding, still + size * picture)))
-
-
-def room(free_bytes: float, precision: str, model: ModelSize = SDXL) -> dict[str, bool]:
-    """Return what `blora.models.model.Base.save_memory` should be told on a device with so much free memory.
-
-    That is whether the encoders, and whether the whole autoencoder at work, do not fit beside the UNet.
-    """
-    unet = model.unet_parameters * (4 if precision == "fp32" else 2) + _ALLOWANCE
-    return {
-        "encoders_on_cpu": unet + model.encoder_bytes > free_bytes,
-        "vae_in_tiles": unet + model.vae_bytes + _DECODED > free_bytes,
-    }
+def needed_bytes(work: TrainSettings | SampleSettings, way: MemoryPlan, model: ModelSize = SDXL) -> int:
+    """Return the most that is on the device at once while some work is done in a way: the largest of its stages."""
+    number = 4 if work.precision == "fp32" else 2
+    still = model.unet_parameters * number + _CONTEXT
+    encoders = 0 if way.encoders == "cpu" else model.encoder_bytes * number / 4
+    if isinstance(work, SampleSettings):
+        adapters = model.adapter_parameters_per_rank * _DRAWN_RANK * number
+        rows = (2 if work.guidance_scale > 1 else 1) * model.rows(work.width_px, work.height_px)
+        drawn = way.size * (rows * _DRAWN_PER_ROW * number / 2 + adapters)
+        decoded = _coded(_DECODED, work.width_px, work.height_px, way, model)
+        still += model.vae_bytes + (encoders if way.encoders == "stay" else 0)
+        return round(still + max(drawn, decoded, encoders if way.encoders == "leave" else 0))
+    side = work.resolution_px
+    adapters = way.size * work.rank * model.adapter_parameters_per_rank * _BYTES_PER_ADAPTER_PARAMETER
+    a_row = (_RECOMPUTED_PER_ROW if way.checkpointing else _KEPT_PER_ROW) * number / 2
+    trained = way.size * work.batch_size * model.rows(side, side) * a_row
+    vae = 0 if way.vae_in_tiles else model.vae_bytes  # in tiles, it leaves after its work
+    encoded = model.vae_bytes + _coded(_ENCODED, side, side, way, model)
+    return round(still + max(encoded, vae + adapters + max(trained, encoders)))
 
 
 def pack_size(free_bytes: float | None, settings: TrainSettings, model: ModelSize = SDXL, *, on_gpu: bool) -> int:
@@ -181,7 +162,50 @@ def pack_size(free_bytes: float | None, settings: TrainSettings, model: ModelSiz
     if free_bytes is None:
         return 1
     try:
-        size = plan_training(free_bytes, settings, model).size
+        size = plan_memory(free_bytes, settings, model).size
     except OutOfMemoryError:
         return 1
     return size if on_gpu else min(size, _MOST_ADAPTERS_ON_A_CPU)
+
+
+def _ways(work: TrainSettings | SampleSettings, most: int | None) -> Iterator[MemoryPlan]:
+    """Every way of doing some work, the best first and the one that takes least last."""
+    if isinstance(work, SampleSettings):
+        places: tuple[Encoders, ...] = ("stay", "leave", "cpu")
+        for in_tiles in (False, True):
+            for size in range(min(work.batch_size, most or work.batch_size), 0, -1):
+                yield from (MemoryPlan(size, False, place, in_tiles) for place in places)
+        return
+    kept = {"auto": (False, True), "on": (True,), "off": (False,)}[work.checkpointing]
+    for checkpointing in kept:
+        for in_tiles in (False, True):
+            for size in range(most or _MOST_ADAPTERS, 0, -1):
+                yield MemoryPlan(size, checkpointing, "leave", in_tiles)
+                yield MemoryPlan(size, checkpointing, "cpu", in_tiles)
+
+
+def _coded(whole: float, width_px: int, height_px: int, way: MemoryPlan, model: ModelSize) -> float:
+    """Return what the autoencoder's activations take: of a picture as a whole, or of its largest tile."""
+    share = model.rows(width_px, height_px)
+    if not way.vae_in_tiles:
+        return whole * share
+    side = TILE_LATENTS * model.factor
+    tile = model.rows(min(side, width_px), min(side, height_px))
+    return whole * tile + _OUTPUT_PER_PIXEL * width_px * height_px
+
+
+def _too_small(free_bytes: float, work: TrainSettings | SampleSettings, floor: float) -> OutOfMemoryError:
+    """Return what to say of a device that has no room for one adapter or picture."""
+    if isinstance(work, TrainSettings):
+        what, where, hint = "training one adapter", "train", "lower train.resolution_px or train.batch_size"
+        asked = f"rank {work.rank} at {work.resolution_px} px"
+    else:
+        what, where, hint = "drawing one picture", "sample", "draw smaller pictures"
+        asked = f"{work.width_px} x {work.height_px} px"
+    return OutOfMemoryError(
+        f"{what} does not fit on the device",
+        f"{free_bytes / GB:.1f} GB free for {asked}",
+        f"{floor / GB:.1f} GB or more",
+        where,
+        f"{hint}, use precision bf16, or a device with more memory",
+    )

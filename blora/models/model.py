@@ -9,13 +9,14 @@ from __future__ import annotations
 import gc
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blora.adapters.blocks import target_layers
-from blora.models.locate import Located, locate_base
+from blora.bases.locate import Located, locate_base
+from blora.models.memory import Encoders
+from blora.models.tiles import set_tiles, whole_or_in_tiles
 from blora.settings.fields import Precision
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Base:
 
     Attributes:
         spec: How it was asked for.
-        name: The same as it may be shown to others: of a folder only its last part.
+        name: The same as it may be shown to others: of a folder or file only its last part.
         revision: What fixes its content.
         device: Where it runs.
         precision: Number format of the UNet, "fp32", "bf16" or "fp16".
@@ -46,6 +47,7 @@ class Base:
         prediction_type: "epsilon" or "v_prediction".
         latent_channels: Channels of a latent.
         vae_scale_factor: Pixels per latent, along a side.
+        vae_in_tiles: Whether the autoencoder works in tiles.
     """
 
     def __init__(self, located: Located, device: str | torch.device = "cpu", precision: Precision = "fp32") -> None:
@@ -53,21 +55,22 @@ class Base:
         import torch
         from diffusers import UNet2DConditionModel
 
-        from blora.models.text_encoders import DTYPES, TextEncoders, load_frozen
+        from blora.bases.parts import load_part, vae_config
+        from blora.models.text_encoders import DTYPES, TextEncoders
 
-        self.spec, self.revision, self._folder = located.spec, located.revision, located.folder
-        self.name = Path(self.spec).name if Path(self.spec).is_dir() else self.spec
+        self.spec, self.revision, self._located = located.spec, located.revision, located
+        self.name = located.label
         self.device = torch.device(device)
         self.precision = precision
         self.dtype: torch.dtype = DTYPES[precision]
-        self.scheduler_config: dict[str, Any] = self._json("scheduler/scheduler_config.json")
+        self.scheduler_config: dict[str, Any] = self._json("scheduler/scheduler_config.json") | dict(located.scheduler)
         self.prediction_type: str = self.scheduler_config.get("prediction_type", "epsilon")
-        self.unet = load_frozen(UNet2DConditionModel, self._folder, "unet", self.device, torch_dtype=self.dtype)
+        self.unet = load_part(UNet2DConditionModel, located, "unet", self.device, torch_dtype=self.dtype)
         self.latent_channels: int = self.unet.config.in_channels
-        self.vae_scale_factor: int = 2 ** (len(self._json("vae/config.json")["block_out_channels"]) - 1)
+        self.vae_scale_factor: int = 2 ** (len(vae_config(located)["block_out_channels"]) - 1)
         self._vae: Any = None
-        self._vae_in_tiles = False
-        self.text_encoders = TextEncoders(self._folder, self.device, self.dtype)
+        self.vae_in_tiles = self._encoders_leave = False
+        self.text_encoders = TextEncoders(located, self.device, self.dtype)
         for half in ("content", "style"):
             target_layers(self.unet, half)  # raises TopologyError by name
 
@@ -78,24 +81,39 @@ class Base:
             import torch
             from diffusers import AutoencoderKL
 
-            from blora.models.text_encoders import load_frozen
+            from blora.bases.parts import load_part
 
-            self._vae = load_frozen(AutoencoderKL, self._folder, "vae", self.device, torch_dtype=torch.float32)
-            self._vae.use_tiling = self._vae_in_tiles
+            self._vae = load_part(AutoencoderKL, self._located, "vae", self.device, torch_dtype=torch.float32)
+            set_tiles(self._vae, self.vae_in_tiles)
         return self._vae
 
-    def save_memory(self, *, encoders_on_cpu: bool, vae_in_tiles: bool) -> None:
-        """Make room on the device; see `blora.models.memory`.
+    def save_memory(self, *, encoders: Encoders, vae_in_tiles: bool) -> None:
+        """Use the device's memory as `blora.models.memory.plan_memory` says.
 
         Args:
-            encoders_on_cpu: Encode prompts on the CPU: seconds each, once.
+            encoders: "leave": prompts are best encoded all at once (`remember_prompts`); "cpu": seconds each, once.
             vae_in_tiles: Encode and decode in overlapping tiles, blended: pictures differ slightly from whole ones.
         """
         import torch
 
-        self.text_encoders.run_on(torch.device("cpu") if encoders_on_cpu else self.device)
-        self._vae_in_tiles = vae_in_tiles
+        self.text_encoders.run_on(torch.device("cpu") if encoders == "cpu" else self.device)
+        self._encoders_leave, self.vae_in_tiles = encoders == "leave", vae_in_tiles
+        if self._encoders_leave:
+            self.release_encoders()
+        if self._vae is not None:
+            set_tiles(self._vae, vae_in_tiles)
+
+    def make_room(self) -> bool:
+        """Take off the device what comes back when it is needed; encoders leave after their work from now on.
+
+        Returns:
+            Whether anything was there.
+        """
+        held = self._vae is not None or self.text_encoders.loaded
+        self._encoders_leave = True
+        self.release_encoders()
         self.release_vae()
+        return held
 
     def release_vae(self) -> None:
         """Give the autoencoder's memory back; it returns when next needed."""
@@ -112,7 +130,15 @@ class Base:
 
         Prompts beyond 75 tokens are cut, with a warning.
         """
-        return self.text_encoders.encode(prompts)
+        embeddings = self.text_encoders.encode(prompts)
+        if self._encoders_leave and self.text_encoders.loaded:
+            self.release_encoders()
+        return embeddings
+
+    def remember_prompts(self, prompts: Iterable[str]) -> None:
+        """Embed prompts ahead of their use, all at once: encoders that leave after their work then come only once."""
+        if distinct := list(dict.fromkeys(prompts)):
+            self.encode_prompts(distinct)
 
     def encode_negative_prompts(self, prompts: Sequence[str]) -> PromptEmbeddings:
         """Embed what guidance leads away from: zeros for an empty prompt where the base says so, as SDXL base does."""
@@ -157,13 +183,16 @@ class Base:
         import torch
 
         pixels = torch.from_numpy(np.array(rgb, dtype=np.uint8)).to(self.device)
+        scaled = pixels.permute(2, 0, 1)[None].float() / 127.5 - 1.0
         with torch.no_grad():
-            moments = self.vae.encode(pixels.permute(2, 0, 1)[None].float() / 127.5 - 1.0).latent_dist
+            moments = whole_or_in_tiles(self.vae, self.vae.encode, scaled).latent_dist
         shift, scale = self._latent_affine
         return (moments.mean - shift) * scale, moments.std * scale
 
     def decode(self, latents: Tensor) -> NDArray[np.uint8]:
         """Decode latents to pictures, one at a time, so that a picture does not depend on its neighbours.
+
+        A picture that does not fit on the device as a whole is decoded in tiles, as are all that follow.
 
         Args:
             latents: (n, channels, height, width) of any number format.
@@ -180,7 +209,8 @@ class Base:
         pictures = []
         with torch.no_grad():
             for latent in latents.float():
-                pictures.append(to_pixels(self.vae.decode(latent[None] / scale + shift).sample[0]))
+                scaled = latent[None] / scale + shift
+                pictures.append(to_pixels(whole_or_in_tiles(self.vae, self.vae.decode, scaled).sample[0]))
         return np.stack(pictures)
 
     @cached_property
@@ -196,7 +226,7 @@ class Base:
         return affine[0], affine[1]
 
     def _json(self, name: str) -> dict[str, Any]:
-        path = self._folder / name
+        path = self._located.folder / name
         return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
 
     def _collect(self) -> None:
@@ -211,7 +241,8 @@ def load_base(spec: str | os.PathLike[str], device: str | torch.device = "cpu", 
     """Load a base model.
 
     Args:
-        spec: "embedded", ``org/model@<40 hex digits>``, or a folder in diffusers' layout.
+        spec: "embedded", "sdxl", ``org/model@<40 hex digits>``, a folder in diffusers' layout, a .safetensors file, or
+            several parts; `blora.bases.spec` has all forms.
         device: "cpu", "cuda", "cuda:1", …
         precision: Number format of the UNet.
 

@@ -102,7 +102,8 @@ def measure(
             if on_step:
                 on_step(start + size * (number == steps), len(rows))
 
-        pictures = model.decode(_draw(model, pairs, batch, settings, step))
+        with fits_device("the probe", len(batch), settings):
+            pictures = model.decode(_draw(model, pairs, batch, settings, step))
         texts = judge.embed_texts([pairs[row.pair].q for row in batch])
         values = (judge.extract(list(pictures)).content * texts).sum(dim=1)
         scores |= zip(batch, values.tolist(), strict=True)
@@ -141,5 +142,4 @@ def _draw(
         here = torch.tensor([row.where == block for row in rows], device=model.device)[:, None, None]
         by_block[block] = beside(torch.where(here, told.hidden, own.hidden), negative.hidden, settings)
     hidden, pooled = beside(own.hidden, negative.hidden, settings), beside(own.pooled, negative.pooled, settings)
-    with fits_device("the probe", len(rows), settings):
-        return denoise(model, hidden, pooled, [row.seed for row in rows], settings, step, by_block)
+    return denoise(model, hidden, pooled, [row.seed for row in rows], settings, step, by_block)

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from blora.bases.parts import load_frozen
 from blora.errors import TopologyError
-from blora.models.text_encoders import DTYPES, PromptEmbeddings, load_frozen, to_pixels
+from blora.models.text_encoders import DTYPES, PromptEmbeddings, to_pixels
+from blora.models.tiles import whole_or_in_tiles
 from blora.settings.fields import Precision
 
 __all__ = ["PlainBase"]
@@ -94,4 +96,5 @@ class PlainBase:
     def decode(self, latents: Tensor) -> NDArray[np.uint8]:
         """Decode latents (n, c, h, w) one at a time to pictures (n, h * factor, w * factor, 3) uint8."""
         scaled = latents.float() / self._vae.config.scaling_factor
-        return np.stack([to_pixels(self._vae.decode(latent[None]).sample[0]) for latent in scaled])
+        decoded = (whole_or_in_tiles(self._vae, self._vae.decode, latent[None]).sample[0] for latent in scaled)
+        return np.stack([to_pixels(picture) for picture in decoded])

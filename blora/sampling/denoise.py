@@ -24,7 +24,7 @@ from blora.settings.sampling import SampleSettings
 if TYPE_CHECKING:
     from blora.models.text_encoders import PromptEmbeddings
 
-__all__ = ["Model", "beside", "denoise", "fits_device", "is_guided", "latent_shape", "model_faults"]
+__all__ = ["Model", "beside", "denoise", "fits_device", "is_guided", "latent_shape", "model_faults", "too_large"]
 
 
 class Model(Protocol):
@@ -107,7 +107,9 @@ def denoise(
         (pictures, channels, height, width) fp32.
     """
     conditions = model.conditions(pooled, settings.height_px, settings.width_px)
-    sampler = make_sampler(model.scheduler_config, settings.scheduler, settings.steps, model.device)
+    sampler = make_sampler(
+        model.scheduler_config, settings.scheduler, settings.steps, model.device, settings.scheduler_options
+    )
     generators = [generator_of(seed) for seed in seeds]
     shape = latent_shape(model, settings)
     noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
@@ -135,9 +137,15 @@ def fits_device(what: str, pictures: int, settings: SampleSettings) -> Iterator[
     try:
         yield
     except torch.OutOfMemoryError as error:
-        received = f"{pictures} pictures of {settings.width_px} x {settings.height_px} px"
-        hint = "use a smaller sample.batch_size, or smaller pictures"
-        raise OutOfMemoryError(f"{what} does not fit on the device", received, hint=hint) from error
+        raise too_large(what, pictures, settings) from error
+
+
+def too_large(what: str, pictures: int, settings: SampleSettings) -> OutOfMemoryError:
+    """Return what to say of pictures that do not fit."""
+    received = f"{pictures} of {settings.width_px} x {settings.height_px} px in {settings.precision}"
+    fewer = "a smaller sample.batch_size, " if pictures > 1 else ""
+    hint = f"use {fewer}smaller pictures or precision bf16, or end what else is on the device"
+    return OutOfMemoryError(f"{what} does not fit on the device", received, hint=hint)
 
 
 def model_faults(model: Model, settings: SampleSettings, name: str) -> list[SettingFault]:

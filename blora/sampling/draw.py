@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from blora.sampling.colour_transfer import Palette
 from blora.sampling.denoise import model_faults
 from blora.settings.sampling import SampleSettings
 
-__all__ = ["Draw", "check_draws", "misfit"]
+__all__ = ["Draw", "check_draws", "misfit", "prompts_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,3 +74,9 @@ def misfit(base: Base, draw: Draw) -> KeyMismatchError | None:
             received = f"{len(missing)} layers missing, such as {missing[0]}"
             return KeyMismatchError("an adapter lacks a layer", received, f"an adapter with a {half} half")
     return None
+
+
+def prompts_of(draws: Iterable[Draw], settings: SampleSettings) -> set[str]:
+    """Return every prompt that drawing asks the text encoders for."""
+    told = {text for draw in draws for text in (draw.prompt, draw.content_prompt) if text is not None}
+    return told | {draw.negative_prompt or settings.negative_prompt for draw in draws}

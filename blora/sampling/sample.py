@@ -11,6 +11,7 @@ Source: arXiv 2403.14572, sections 4.2 and 5 (the uses); classifier-free guidanc
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -24,16 +25,18 @@ from torch import Tensor
 from blora.adapters.adapter import Adapter
 from blora.adapters.blocks import BLOCKS, Half, target_layers
 from blora.adapters.packed import Rows, inject, stack
-from blora.errors import BloraError
+from blora.errors import BloraError, OutOfMemoryError
 from blora.models.execution import compiled_blocks
 from blora.models.model import Base
-from blora.sampling.denoise import beside, denoise, fits_device, is_guided, latent_shape
-from blora.sampling.draw import Draw, check_draws, misfit
+from blora.sampling.denoise import beside, denoise, is_guided, latent_shape, too_large
+from blora.sampling.draw import Draw, check_draws, misfit, prompts_of
 from blora.sampling.palette_guidance import steering_of
 from blora.sampling.step_report import SampleReport, StepCounter
 from blora.settings.sampling import SampleSettings
 
 __all__ = ["sample", "sample_each", "sample_latents"]
+
+_LOG = logging.getLogger("blora")
 
 _FINITE_HINTS: Final = {
     "fp16": "use precision bf16 or fp32, a lower strength, or another adapter",
@@ -49,7 +52,7 @@ def sample(
     *,
     on_step: Callable[[SampleReport], None] | None = None,
 ) -> list[NDArray[np.uint8]]:
-    """Draw pictures, ``settings.batch_size`` at a time in the order given.
+    """Draw pictures, ``settings.batch_size`` at a time in the order given; fewer where they do not fit on the device.
 
     Args:
         base: Loaded with the precision that the settings name; its UNet is left as it was found.
@@ -63,11 +66,16 @@ def sample(
     Raises:
         SettingsError: The settings or a draw do not fit the base.
         KeyMismatchError: An adapter lacks the half that it is drawn with.
-        OutOfMemoryError: A batch does not fit on the device.
+        OutOfMemoryError: One picture alone does not fit on the device.
         BloraError: A picture came out not finite.
     """
-    latents = sample_latents(base, draws, settings, on_step=on_step)
-    return [_finished(base, draw, latent) for draw, latent in zip(draws, latents, strict=True)]
+    pictures = []
+    for draw, latent in zip(draws, sample_latents(base, draws, settings, on_step=on_step), strict=True):
+        picture = _finished(base, draw, latent, settings)
+        if isinstance(picture, BloraError):
+            raise picture
+        pictures.append(picture)
+    return pictures
 
 
 def sample_each(
@@ -79,23 +87,24 @@ def sample_each(
 ) -> list[NDArray[np.uint8] | BloraError]:
     """Draw pictures as `sample` does; one that cannot be drawn is an error in its place, and no harm to the others.
 
-    That is a picture that comes out not finite, or one of whose adapters lacks the half that it is drawn with. Its row
-    is drawn all the same, without its adapters where they do not fit, so that the others keep the layout they had.
+    That is a picture that comes out not finite, one of whose adapters lacks the half that it is drawn with, or one that
+    does not fit on the device even alone and decoded in tiles. A row is drawn all the same, without its adapters where
+    they do not fit, so that the others keep the layout they had.
 
     Raises:
         SettingsError: The settings or a draw do not fit the base.
-        OutOfMemoryError: A batch does not fit on the device.
     """
     check_draws(base, draws, settings)
     misfits = [misfit(base, draw) for draw in draws]
     rows = [replace(draw, content=None, style=None) if bad else draw for draw, bad in zip(draws, misfits, strict=True)]
     drawn: list[NDArray[np.uint8] | BloraError] = []
     for start, latents in _batches(base, rows, settings, on_step):
+        if isinstance(latents, OutOfMemoryError):
+            drawn.append(misfits[start] or latents)
+            continue
         for number, latent in enumerate(latents, start):
-            if error := misfits[number] or _not_finite(base, latent):
-                drawn.append(error)
-            else:
-                drawn.append(_finished(base, draws[number], latent))
+            error = misfits[number] or _not_finite(base, latent)
+            drawn.append(error or _finished(base, draws[number], latent, settings))
     return drawn
 
 
@@ -113,6 +122,8 @@ def sample_latents(
     check_draws(base, draws, settings)
     drawn = [torch.empty(0, *latent_shape(base, settings), device=base.device)]
     for start, latents in _batches(base, draws, settings, on_step):
+        if isinstance(latents, OutOfMemoryError):
+            raise latents
         bad = [row for row, latent in enumerate(latents, start) if _not_finite(base, latent)]
         if bad:
             received = f"draws {bad} in {base.precision}"
@@ -125,16 +136,37 @@ def sample_latents(
 
 def _batches(
     base: Base, draws: Sequence[Draw], settings: SampleSettings, on_step: Callable[[SampleReport], None] | None
-) -> Iterator[tuple[int, Tensor]]:
-    """Denoise batch by batch; yields the number of a batch's first draw, and its latents."""
-    progress = StepCounter(len(draws), -(-len(draws) // settings.batch_size), on_step)
-    for start in range(0, len(draws), settings.batch_size):
-        yield start, _denoise(base, draws[start : start + settings.batch_size], settings, progress)
+) -> Iterator[tuple[int, Tensor | OutOfMemoryError]]:
+    """Denoise batch by batch; yields the number of a batch's first draw, and its latents.
+
+    A batch that does not fit is tried again in halves; of one draw that does not fit even alone, yields the error.
+    """
+    base.remember_prompts(prompts_of(draws, settings))
+    progress = StepCounter(len(draws), settings.batch_size, on_step)
+    start = 0
+    while start < len(draws):
+        rows = draws[start : start + progress.at_once]
+        try:
+            latents: Tensor | OutOfMemoryError | None = _denoise(base, rows, settings, progress)
+        except torch.OutOfMemoryError:
+            latents = None
+        if latents is None:  # outside the handler, so that what the failed attempt held is gone
+            made_room = base.make_room()
+            if len(rows) > 1 or made_room:
+                progress.at_once = -(-len(rows) // 2)
+                _LOG.info("%d pictures do not fit on the device: %d at once from here on", len(rows), progress.at_once)
+                continue
+            latents = too_large("drawing a picture", 1, settings)
+        yield start, latents
+        start += len(rows)
 
 
-def _finished(base: Base, draw: Draw, latent: Tensor) -> NDArray[np.uint8]:
+def _finished(base: Base, draw: Draw, latent: Tensor, settings: SampleSettings) -> NDArray[np.uint8] | OutOfMemoryError:
     """A draw's picture, with the colours that it asks for."""
-    picture = base.decode(latent[None])[0]
+    try:
+        picture = base.decode(latent[None])[0]
+    except torch.OutOfMemoryError:
+        return too_large("decoding a picture", 1, settings)
     return draw.palette.applied(picture) if draw.palette else picture
 
 
@@ -144,10 +176,10 @@ def _denoise(base: Base, draws: Sequence[Draw], settings: SampleSettings, progre
     adapted = [settings.guidance_from == "adapted", True] if is_guided(settings) else [True]
     hidden, pooled, hidden_by_block = _embed(base, draws, settings)
 
-    def step(_: int, steps: int) -> None:
-        progress.step(steps, len(draws))
+    def step(number: int, steps: int) -> None:
+        progress.step(number, steps, len(draws))
 
-    with fits_device("sampling", len(draws), settings), ExitStack() as changes:
+    with ExitStack() as changes:
         for half in get_args(Half):
             adapters, strengths = _half_of(draws, half)
             _inject(changes, base, target_layers(base.unet, half), adapters, strengths, adapted)

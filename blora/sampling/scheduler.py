@@ -29,6 +29,10 @@ SHORT_NAMES: Final[Mapping[str, str]] = MappingProxyType(
 _ONE_NOISE_FOR_ALL: Final = ("CosineDPMSolverMultistepScheduler", "DPMSolverSDEScheduler")
 """These draw from a Brownian tree seeded once a batch, so that a picture depends on its neighbours."""
 
+_OPTIONS: Final = "sample.scheduler_options"
+_THE_BASES: Final = ("prediction_type", "num_train_timesteps", "trained_betas")
+"""What the UNet was trained with."""
+
 _SEED_BITS: Final = 32
 """What torch's CPU generator keeps of a seed; it drops the rest without a word."""
 
@@ -67,7 +71,13 @@ class Sampler:
         return stepped
 
 
-def make_sampler(config: Mapping[str, Any], name: str, steps: int, device: torch.device | str = "cpu") -> Sampler:
+def make_sampler(
+    config: Mapping[str, Any],
+    name: str,
+    steps: int,
+    device: torch.device | str = "cpu",
+    options: Mapping[str, Any] | None = None,
+) -> Sampler:
     """Build a scheduler from a base's scheduler configuration.
 
     Args:
@@ -75,10 +85,11 @@ def make_sampler(config: Mapping[str, Any], name: str, steps: int, device: torch
         name: "base", a short name, or a scheduler class of diffusers.
         steps: Denoising steps.
         device: Where the latents are.
+        options: Laid over the configuration, by the names of diffusers.
 
     Raises:
-        SettingsError: No such scheduler, or one that does not fit the base, or one whose noise cannot be drawn row by
-            row (a picture would then depend on the rest of its batch).
+        SettingsError: No such scheduler or option, or one that does not fit the base, or one whose noise cannot be
+            drawn row by row (a picture would then depend on the rest of its batch).
     """
     class_name = str(config["_class_name"]) if name == "base" else SHORT_NAMES.get(name, name)
     if class_name in _ONE_NOISE_FOR_ALL:
@@ -95,7 +106,34 @@ def make_sampler(config: Mapping[str, Any], name: str, steps: int, device: torch
         )
     if config.get("rescale_betas_zero_snr") and "rescale_betas_zero_snr" not in takes:
         _refuse("ignores the base's zero terminal signal-to-noise ratio", class_name, "use euler, ddim or dpm++")
-    return Sampler(kind.from_config(dict(config)), steps, torch.device(device))
+    chosen = dict(options or {})
+    _check_options(chosen, takes, class_name)
+    try:
+        return Sampler(kind.from_config({**config, **chosen}), steps, torch.device(device))
+    except (ValueError, TypeError, NotImplementedError, ImportError) as error:
+        if not chosen:
+            raise
+        received = f"{chosen}: {str(error)[:200]}"
+        fault = SettingFault(_OPTIONS, "not accepted", received, f"what {class_name} of diffusers accepts")
+        raise SettingsError([fault]) from error
+
+
+def _check_options(options: Mapping[str, Any], takes: Mapping[str, Any], class_name: str) -> None:
+    """Refuse options that the scheduler would ignore, and those that are the base's to say."""
+    faults = []
+    for option, value in options.items():
+        if option in _THE_BASES:
+            hint = "take another base"
+            faults.append(SettingFault(f"{_OPTIONS}.{option}", "is the base's own", repr(value), hint=hint))
+        elif option not in takes:
+            near = difflib.get_close_matches(option, list(takes), n=1)
+            hint = f"did you mean {near[0]}?" if near else ""
+            accepted = ", ".join(sorted(takes.keys() - {"self", *_THE_BASES}))
+            faults.append(
+                SettingFault(f"{_OPTIONS}.{option}", f"no option of {class_name}", repr(value), accepted, hint)
+            )
+    if faults:
+        raise SettingsError(faults)
 
 
 def generator_of(seed: int) -> torch.Generator:

@@ -29,19 +29,25 @@ class SampleReport:
 
 
 class StepCounter:
-    """Counts steps over all batches and tells the caller about each."""
+    """Counts steps over all batches and tells the caller about each.
 
-    def __init__(self, pictures: int, batches: int, tell: Callable[[SampleReport], None] | None) -> None:
-        self._pictures, self._batches, self._tell = pictures, batches, tell
-        self._done = self._finished = 0
+    Attributes:
+        at_once: Pictures in a batch; fewer from now on where a batch was too large and is tried again in parts.
+    """
+
+    def __init__(self, pictures: int, at_once: int, tell: Callable[[SampleReport], None] | None) -> None:
+        self.at_once = at_once
+        self._pictures, self._tell = pictures, tell
+        self._done = self._finished = 0  # of batches that are done
         self._began = time.perf_counter()
 
-    def step(self, steps: int, pictures: int) -> None:
-        """Count one step of a batch that takes so many steps for so many pictures."""
-        self._done += 1
-        self._finished += pictures if self._done % steps == 0 else 0
-        now = time.perf_counter()
+    def step(self, number: int, steps: int, pictures: int) -> None:
+        """Count a step, from 1, of a batch that takes so many steps for so many pictures."""
+        now, finished = time.perf_counter(), self._finished + (pictures if number == steps else 0)
         if self._tell:
-            report = SampleReport(self._done, steps * self._batches, self._finished, self._pictures, now - self._began)
-            self._tell(report)
+            to_come = -(-(self._pictures - self._finished - pictures) // self.at_once)
+            whole = self._done + steps * (1 + to_come)
+            self._tell(SampleReport(self._done + number, whole, finished, self._pictures, now - self._began))
+        if number == steps:
+            self._done, self._finished = self._done + steps, finished
         self._began = time.perf_counter()

@@ -68,9 +68,25 @@ PRESETS: Final[Mapping[str, Settings]] = MappingProxyType(
             sample=SampleSettings(steps=25, scheduler="dpm++", width_px=768, height_px=768, precision="bf16"),
             pack_size=2,
         ),
+        # A base with a few-step accelerator in it: sdxl+lightning8, another one under `fuse`, or a fine-tune that was
+        # made so. It has no use for guidance, and wants the last timestep to be the noisiest.
+        "fast": Settings(
+            train=TrainSettings(precision="bf16"),
+            sample=SampleSettings(
+                steps=8,
+                guidance_scale=1.0,
+                scheduler="euler",
+                scheduler_options={"timestep_spacing": "trailing"},
+                precision="bf16",
+                batch_size=4,
+            ),
+        ),
         # The published recipe. It ran in fp16; bf16 is the one change, since the fp16 loss turns NaN near step 500
         # (issue 16 of the reference repository).
-        "paper": Settings(train=TrainSettings(precision="bf16"), sample=SampleSettings(precision="bf16", batch_size=4)),
+        "paper": Settings(
+            train=TrainSettings(precision="bf16", size_conditioning="published"),
+            sample=SampleSettings(precision="bf16", batch_size=4),
+        ),
     }
 )
 """Named starting points; overrides are laid over them."""

@@ -25,6 +25,9 @@ class SampleSettings(Frozen):
     scheduler: str = Field("base", pattern=r"^(base|euler|ddim|dpm\+\+|[A-Z]\w{0,60}Scheduler)$")
     """"base" is the scheduler that the base model names; euler, ddim, dpm++ or a scheduler class of diffusers are built
     from its configuration."""
+    scheduler_options: dict[str, bool | int | float | str] = Field(default_factory=dict, max_length=20)
+    """What is laid over the base's scheduler configuration, by the names of diffusers, such as {timestep_spacing:
+    trailing} or {use_karras_sigmas: true}; one that the scheduler does not have is refused."""
     width_px: int = Field(default=1024, ge=32, le=4096, multiple_of=8)
     """Width of the pictures in pixels."""
     height_px: int = Field(default=1024, ge=32, le=4096, multiple_of=8)
@@ -48,4 +51,5 @@ class SampleSettings(Frozen):
     def identity(self) -> dict[str, Any]:
         """Return the settings that change a picture, as JSON values, without what a sample's id says for itself."""
         layout, said = {"batch_size", "execution"}, {"prompt", "content_strength", "style_strength"}
-        return self.model_dump(mode="json", exclude=layout | said)
+        unused = set() if self.scheduler_options else {"scheduler_options"}  # older runs keep their ids
+        return self.model_dump(mode="json", exclude=layout | said | unused)

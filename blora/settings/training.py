@@ -8,9 +8,9 @@ yardenfren1996/B-LoRA @ e08380d).
 from __future__ import annotations
 
 import re
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from blora.settings.fields import Frozen, Precision, Text
 
@@ -27,6 +27,17 @@ def recipe_version(photos: int) -> int:
     return RECIPE_VERSION if photos == 1 else _ROTATION_VERSION
 
 
+_LAYOUT: Final = ("checkpoint_every_seconds", "checkpoint_every_steps", "checkpointing", "execution")
+"""Settings that change no weight beyond rounding."""
+_LATER: Final = {"layers": "attention", "size_conditioning": "true", "deterministic": False}
+"""Settings that came later, with what they name no adapter by."""
+
+
+def _as_word(value: Any) -> Any:
+    """Return a yes of YAML as the word that it was written as."""
+    return "true" if value is True else value
+
+
 class TrainSettings(Frozen):
     """How one B-LoRA is trained from one image (or several photos of one object)."""
 
@@ -34,6 +45,9 @@ class TrainSettings(Frozen):
     """Length that the shorter side of the image is resized to, in pixels."""
     crop: Literal["center", "none"] = "center"
     """"center": cut the middle square. "none": keep the whole picture, longer side up to four times the shorter one."""
+    size_conditioning: Annotated[Literal["true", "published"], BeforeValidator(_as_word)] = "true"
+    """What the UNet is told of a picture's size. "true": its own size and where it is cut, so that a picture of 256 px
+    is trained as one and drawn as one of 1024. "published": that every picture is a whole square of the resolution."""
     prompt: Text = Field(default="A [v]", min_length=1)
     """The one prompt of the training; "[v]" is an ordinary string, no token is added."""
     rank: int = Field(default=64, ge=1, le=256)
@@ -71,8 +85,13 @@ class TrainSettings(Frozen):
     or as a captured CUDA graph; layout, not identity: the same mathematics within rounding."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Mixed with the adapter's key into the seed of its own generator. 0 is a seed like any other."""
-    checkpoint_every_steps: int = Field(default=200, ge=1)
-    """A checkpoint is handed out after each so many steps."""
+    deterministic: bool = False
+    """On a GPU, only kernels that give the same bits each time, where the same training twice else differs by rounding;
+    slower. A CPU does so anyway."""
+    checkpoint_every_seconds: float = Field(default=180.0, gt=0)
+    """A checkpoint is written once so much time has passed since the last one; a shorter training has none."""
+    checkpoint_every_steps: int | None = Field(default=None, ge=1)
+    """A checkpoint is also written after each so many steps; None: by time alone."""
     skips_before_reseed: int = Field(default=5, ge=1, le=1000)
     """NaN policy: non-finite steps in a row, each skipped, until the adapter's generator is reseeded."""
     reseeds_before_lower_rate: int = Field(default=1, ge=0, le=100)
@@ -82,6 +101,14 @@ class TrainSettings(Frozen):
     max_lower_rates: int = Field(default=2, ge=0, le=100)
     """NaN policy: how often the rate is lowered before the adapter is given up."""
 
+    @model_validator(mode="after")
+    def _goes_together(self) -> TrainSettings:
+        if self.crop == "none" and self.execution.endswith("graph"):
+            raise ValueError(
+                "a captured graph has one shape: execution eager or compiled with crop none, or crop center"
+            )
+        return self
+
     @property
     def scale(self) -> float:
         """Factor of the low-rank update: alpha / rank."""
@@ -90,15 +117,13 @@ class TrainSettings(Frozen):
     def identity(self) -> dict[str, Any]:
         """Return the settings that change the trained weights, as JSON values; they go into the adapter's id.
 
-        Left out: when checkpoints are written, whether activations are kept or recomputed, and how steps are handed to
-        the device. Equal recipes give equal identities: alpha is written as the number it stands for, and the choice of
-        layers, which is younger than many adapters, only where it is not the published one.
+        Left out: when checkpoints are written, whether activations are kept or recomputed, how steps are handed to the
+        device, and the defaults of settings that came after adapters had been named without them. Equal recipes give
+        equal identities: alpha is written as the number it stands for.
         """
-        values = self.model_dump(mode="json", exclude={"checkpoint_every_steps", "checkpointing", "execution"})
+        values = self.model_dump(mode="json", exclude=set(_LAYOUT))
         values["alpha"] = float(self.rank if self.alpha is None else self.alpha)
-        if self.layers == "attention":
-            del values["layers"]
-        return values
+        return {name: value for name, value in values.items() if name not in _LATER or value != _LATER[name]}
 
     def of_class(self, class_word: str) -> TrainSettings:
         """Return the settings for an object of a class: "A [v]" becomes "A [v] dog"; an empty word changes nothing."""

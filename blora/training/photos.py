@@ -1,7 +1,8 @@
 """From pictures to what a training step needs of them: latent moments and true sizes.
 
 The reference resizes the shorter side, does not crop, and yet tells the UNet that it sees a full square. Here the
-square is cut, and the UNet is told the picture's own size, where the cut is, and what it sees.
+square is cut, and the UNet is told either the picture's own size, where the cut is, and what it sees; or, as published,
+that the picture is a whole square of the resolution, which is also what pictures are drawn as.
 """
 
 from __future__ import annotations
@@ -114,8 +115,16 @@ def prepare_photos(base: Base, images: Sequence[NDArray[np.uint8]], settings: Tr
     for rgb in sorted(images, key=pixel_digest):
         frame = frame_of(rgb.shape[0], rgb.shape[1], settings, multiple_px)
         mean, std = base.encode_image_moments(cut(rgb, frame))
-        photos.append(Photo(mean, std, base.time_ids(frame.original, frame.crop, frame.target)))
+        photos.append(Photo(mean, std, base.time_ids(*_told(frame, settings))))
     return tuple(photos)
+
+
+def _told(frame: Framing, settings: TrainSettings) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """Return the original size, the place of the cut and the target size that the UNet is told."""
+    if settings.size_conditioning == "published":
+        square = (settings.resolution_px, settings.resolution_px)
+        return square, (0, 0), square
+    return frame.original, frame.crop, frame.target
 
 
 def pixel_digest(rgb: NDArray[np.uint8]) -> str:

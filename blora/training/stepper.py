@@ -103,12 +103,14 @@ class Stepper:
         try:
             return self._run(draws, loss_scales)
         except torch.OutOfMemoryError:
-            if self.settings.checkpointing != "auto" or self.base.unet.is_gradient_checkpointing:
+            recomputing = self.settings.checkpointing != "auto" or self.base.unet.is_gradient_checkpointing
+            if recomputing or len(self.photos) > 1:  # smaller packs cost less than recomputing
                 raise
         # Outside the handler, so that the failed attempt's activations are gone. The same numbers are used again.
         _LOG.info("not enough memory to keep activations: they are recomputed from here on")
         if self._graphs:
             self._graphs.clear()
+        self.base.make_room()
         self.base.unet.enable_gradient_checkpointing()
         return self._run(draws, loss_scales)
 

@@ -2,7 +2,8 @@
 
 The pictures are encoded once and the prompt is embedded once. Each adapter has its own random numbers, clipping and
 optimizer state, so that a pack gives what training one by one gives, up to rounding (stated in
-test_train.py); a resumed training ends bit-equal to an undisturbed one on the CPU.
+test_train.py); a resumed training ends bit-equal to an undisturbed one on the CPU, and on
+a GPU with `TrainSettings.deterministic`.
 
     results = train(base, [TrainItem((pixels,), key="pepper")], settings.train)
     results[0].adapter.content.save_half("content.safetensors")
@@ -13,6 +14,7 @@ Source: arXiv 2403.14572, section 4.2 (what is trained), and the recipe of the r
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -25,6 +27,8 @@ from blora.adapters.adapter import Adapter
 from blora.adapters.blocks import Half, target_layers
 from blora.adapters.factors import Factors
 from blora.errors import OutOfMemoryError, SettingFault, SettingsError
+from blora.models.execution import same_bits
+from blora.models.memory import MemoryPlan, ModelSize, needed_bytes
 from blora.models.model import Base
 from blora.settings.training import TrainSettings, recipe_version
 from blora.training.checkpoint import checkpoint_identity, read_checkpoint, write_checkpoint
@@ -38,6 +42,8 @@ from blora.training.stepper import Stepper
 
 __all__ = ["train"]
 
+_LOG = logging.getLogger("blora")
+
 
 def train(
     base: Base,
@@ -49,7 +55,11 @@ def train(
     on_checkpoint: Callable[[bytes], None] | None = None,
     on_step: Callable[[StepReport], None] | None = None,
 ) -> list[TrainResult]:
-    """Train one adapter an item, all in one pass.
+    """Train one adapter an item, all in one pass where that fits on the device.
+
+    Where it does not, halves of the pack are trained one after the other, down to one adapter, and one alone recomputes
+    its activations. Two halves are two passes, as all but one adapter and that one would be, and need less memory;
+    recomputing would cost a quarter more operations in every step. Only a whole pack has checkpoints.
 
     Args:
         base: Loaded with the precision that the settings name; its UNet is left as it was found.
@@ -58,7 +68,8 @@ def train(
         layers: Train these linear layers and no others; None for both halves. For comparisons: an adapter of other
             layers can be drawn with (`Draw.whole`), but is no B-LoRA and has no file format.
         checkpoint: Go on from here.
-        on_checkpoint: Called with a checkpoint after each ``checkpoint_every_steps`` steps but the last.
+        on_checkpoint: Called with a checkpoint after each ``checkpoint_every_seconds`` and ``checkpoint_every_steps``,
+            but not after the last step.
         on_step: Called after each step.
 
     Returns:
@@ -67,17 +78,48 @@ def train(
     Raises:
         SettingsError: The items or the settings do not fit the base.
         CheckpointError: The checkpoint is unreadable or belongs to another training.
-        OutOfMemoryError: The pack does not fit on the device.
+        OutOfMemoryError: One adapter alone does not fit on the device; the message says what it takes.
     """
     _check(base, items, settings)
     try:
         return _train(base, items, settings, layers, checkpoint, on_checkpoint, on_step)
     except torch.OutOfMemoryError as error:
         reason = str(error).split(". ")[0]
-    # Outside the handler: the failed attempt's tensors hang on its traceback, and the caller may want their memory.
-    received = f"{len(items)} adapters x {settings.batch_size} rows at {settings.resolution_px} px: {reason}"
-    hint = "use a smaller pack_size, train.batch_size or train.resolution_px, or train.checkpointing on"
-    raise OutOfMemoryError("training does not fit on the device", received, hint=hint)
+    # Outside the handler: the failed attempt's tensors hang on its traceback, and the next one needs their memory.
+    base.make_room()
+    if len(items) == 1:
+        raise _too_large(base, settings, layers, reason)
+    half = -(-len(items) // 2)
+    _LOG.info("%d adapters do not fit on the device: %d at once from here on", len(items), half)
+    return [
+        result
+        for part in (items[:half], items[half:])
+        for result in train(base, part, settings, layers=layers, on_step=on_step)
+    ]
+
+
+def _too_large(base: Base, settings: TrainSettings, layers: Sequence[str] | None, reason: str) -> OutOfMemoryError:
+    """Return what to say of one adapter that does not fit: what it takes by the model of memory."""
+    shapes = _shapes(base, settings, layers).values()
+    model = ModelSize.like_sdxl(base.unet.config, base.vae_scale_factor, sum(map(sum, shapes)))
+    recomputed = settings.checkpointing != "off"
+    needed = needed_bytes(settings, MemoryPlan(1, recomputed, "cpu", vae_in_tiles=True), model)
+    return OutOfMemoryError(
+        "training one adapter does not fit on the device",
+        f"rank {settings.rank}, {settings.batch_size} rows at {settings.resolution_px} px: {reason}",
+        f"about {needed / 1e9:.1f} GB free for this process",
+        "train",
+        "lower train.rank, train.batch_size or train.resolution_px"
+        + ("" if recomputed else ", or set train.checkpointing: auto")
+        + ", or end what else is on the device",
+    )
+
+
+def _shapes(base: Base, settings: TrainSettings, layers: Sequence[str] | None) -> dict[str, tuple[int, int]]:
+    """Return (out, in) of every layer that is trained."""
+    halves = get_args(Half)
+    trained = layers or tuple(name for half in halves for name in target_layers(base.unet, half, settings.layers))
+    return {name: tuple(base.unet.get_parameter(f"{name}.weight").shape) for name in trained}
 
 
 def _train(
@@ -90,14 +132,14 @@ def _train(
     on_step: Callable[[StepReport], None] | None,
 ) -> list[TrainResult]:
     """Train a pack from the start or from a checkpoint."""
-    trained = layers or tuple(
-        name for half in get_args(Half) for name in target_layers(base.unet, half, settings.layers)
-    )
-    shapes = {name: tuple(base.unet.get_parameter(f"{name}.weight").shape) for name in trained}
-    factors = FlatFactors(shapes, len(items), settings.rank, base.device, base.dtype)
+    digests = [[pixel_digest(rgb) for rgb in item.images] for item in items]
+    known = {tuple(digest): item.images for digest, item in zip(digests, items, strict=True)}
+    encoded = {digest: prepare_photos(base, images, settings) for digest, images in known.items()}
+    if base.vae_in_tiles:
+        base.release_vae()  # where room is so short, not even its weights stay beside the pack
+    factors = FlatFactors(_shapes(base, settings, layers), len(items), settings.rank, base.device, base.dtype)
     optimizer = PackedAdamW(factors.values, settings.beta1, settings.beta2, settings.epsilon, settings.weight_decay)
     pack = [Progress.start(item.key, settings) for item in items]
-    digests = [[pixel_digest(rgb) for rgb in item.images] for item in items]
     names = ["\0".join(filter(None, (item.key, item.draws, item.prompt and f"told {item.prompt}"))) for item in items]
     prompts = [item.prompt or settings.prompt for item in items]
     pictures = list(zip(names, digests, strict=True))
@@ -107,18 +149,20 @@ def _train(
             factors.draw_down(index, progress.generator)
     _share_draws(pack, items, digests, settings)
     done = 0 if checkpoint is None else read_checkpoint(checkpoint, pack, factors, optimizer, identity)
-    known = {tuple(digest): item.images for digest, item in zip(digests, items, strict=True)}
-    encoded = {digest: prepare_photos(base, images, settings) for digest, images in known.items()}
     photos = [encoded[tuple(digest)] for digest in digests]
     ahead = _steps_ahead(base.device)
     queued: deque[QueuedStep] = deque()
     turns = [item.draws or item.key for item in items]
-    with Stepper(base, photos, factors, settings, prompts) as stepper:
-        began = time.perf_counter()
+    with (
+        same_bits(settings.deterministic, base.device),
+        Stepper(base, photos, factors, settings, prompts) as stepper,
+    ):
+        began = saved = time.perf_counter()
         for step in range(done + 1, settings.steps + 1):
             queued.append(queue_step(stepper, pack, turns, optimizer, step))
-            halt = step == settings.steps or step % settings.checkpoint_every_steps == 0
-            while len(queued) > (0 if halt else ahead):
+            last = step == settings.steps
+            save = on_checkpoint is not None and not last and _is_due(step, time.perf_counter() - saved, settings)
+            while len(queued) > (0 if last or save else ahead):
                 settled = queued.popleft()
                 settle(settled, stepper, pack, optimizer)
                 if on_step:
@@ -128,10 +172,17 @@ def _train(
                     began = time.perf_counter()
             if all(progress.error for progress in pack):
                 break
-            if on_checkpoint and halt and step < settings.steps:
+            if on_checkpoint and save:
                 on_checkpoint(write_checkpoint(pack, factors, optimizer, step, identity))
+                saved = time.perf_counter()
     counts = optimizer.steps_taken()
     return [_result(base, items[i], pack[i], factors, i, counts[i], settings) for i in range(len(items))]
+
+
+def _is_due(step: int, seconds: float, settings: TrainSettings) -> bool:
+    """Whether a checkpoint is to be written after a step, so many seconds after the last one."""
+    by_steps = settings.checkpoint_every_steps is not None and step % settings.checkpoint_every_steps == 0
+    return by_steps or seconds >= settings.checkpoint_every_seconds
 
 
 def _steps_ahead(device: torch.device) -> int:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any, Self
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
@@ -13,6 +20,11 @@ from flows.cli.console import err
 from tasks import progress
 from tasks.errors import EndedWithFaults, TaskError
 from tasks.progress import Event
+
+SAME_COMMAND = "the same command goes on where this one stopped"
+
+STOP_SECONDS = 5.0
+"""How long a command takes to stop at the most."""
 
 TITLES = {"train": "training", "sample": "pictures", "score": "scores", "probe": "pictures"}
 """What a kind of work is called; work of other kinds names itself."""
@@ -119,13 +131,70 @@ class Bars:
         self._progress.update(bar.shown, completed=done, total=bar.expected(), note=note)
 
 
-def run_with_bars(flow: Callable[..., Any], *arguments: object, verbose: bool = False) -> tuple[Any, str]:
+@contextmanager
+def interruptible(bars: Bars, again: str) -> Iterator[None]:
+    """Have Ctrl-C, or a SIGTERM, stop the block in order, and say how to go on; a second one ends the process at once.
+
+    In order means that slots let go of what they hold, and that the server hears of the end.
+
+    Args:
+        bars: whose subject is being worked at.
+        again: see `run_with_bars`.
+
+    Raises:
+        typer.Exit: it was stopped, with the code that shells expect (130, or 143).
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    began = bars.subject
+    code, told = 0, False
+
+    def tell() -> None:
+        nonlocal told
+        told = True
+        goes_on = again.replace("{subject}", bars.subject) if bars.subject != began else "nothing had been begun"
+        err.print(f"stopped; {goes_on}", style="yellow", markup=False, highlight=False)
+
+    def give_up(*_: object) -> None:
+        if not told:
+            tell()
+        os._exit(code)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal code
+        code = 128 + number
+        for name in before:
+            signal.signal(name, give_up)
+        logging.disable()  # a crash is what Prefect takes this for, and says at length
+        late = threading.Timer(STOP_SECONDS, give_up)
+        late.daemon = True
+        late.start()
+        raise KeyboardInterrupt
+
+    before = {name: signal.signal(name, interrupt) for name in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except BaseException as error:  # whatever Prefect, or a thread that was cut short, makes of an interrupt
+        if not code:
+            raise
+        tell()
+        raise typer.Exit(code) from error
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, give_up if code else handler)
+
+
+def run_with_bars(
+    flow: Callable[..., Any], *arguments: object, verbose: bool = False, again: str = SAME_COMMAND
+) -> tuple[Any, str]:
     """Run a flow in this process with bars on the terminal.
 
     Args:
         flow: the flow.
         arguments: what it is given.
         verbose: show also all that Prefect logs.
+        again: what goes on where a person stops it; ``{subject}`` in it is the run or probe.
 
     Returns:
         Its result, or the `EndedWithFaults` that it ended with; and the run or probe that it was about.
@@ -133,11 +202,12 @@ def run_with_bars(flow: Callable[..., Any], *arguments: object, verbose: bool = 
     Raises:
         Exception: what it failed with.
         TaskError: it ended before it had begun with anything, or there is no Prefect server.
+        typer.Exit: a person stopped it.
     """
     from tasks.dispatch.server import server_at_hand
 
     bars = Bars(err)
-    with server_at_hand(verbose=verbose), progress.watching(bars), bars:
+    with interruptible(bars, again), server_at_hand(verbose=verbose), progress.watching(bars), bars:
         state = flow(*arguments, return_state=True)
         ended = state.result(raise_on_failure=False)
         if isinstance(ended, Exception) and not isinstance(ended, EndedWithFaults):

@@ -40,7 +40,10 @@ def refuse_empty(context: typer.Context, parameter: typer.CallbackParam, value: 
 
 
 ManifestArgument = Annotated[
-    str, typer.Argument(help="Manifest: YAML, JSON, CSV or Parquet; a path or s3:// address.", callback=refuse_empty)
+    str,
+    typer.Argument(
+        help="Manifest: YAML, JSON, CSV, JSON Lines or Parquet; a path or s3:// address.", callback=refuse_empty
+    ),
 ]
 RunArgument = Annotated[str, typer.Argument(help="Run id, as `blora status` lists it.")]
 Root = Annotated[
@@ -49,6 +52,14 @@ Root = Annotated[
         "--root",
         help="The store: a folder or s3://bucket/prefix. Default: BLORA_ROOT, else ./blora-store.",
         callback=refuse_empty,
+    ),
+]
+Base = Annotated[
+    str,
+    typer.Option(
+        "--base",
+        help="Replaces the manifest's base: sdxl, embedded, org/model@<40 hex digits>, a folder, a .safetensors file, "
+        "or {model: ..., vae: ..., fuse: [...]}.",
     ),
 ]
 Preset = Annotated[str | None, typer.Option("--preset", help=f"{PRESET_NAMES}; replaces the manifest's.")]

@@ -6,6 +6,7 @@ no store). Heavy imports happen inside the commands: `blora --help` and `blora v
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from flows.cli.console import (
     FAULTS,
     OK,
     AllowRoot,
+    Base,
     Commands,
     Devices,
     ManifestArgument,
@@ -35,10 +37,11 @@ from flows.cli.console import (
     show_faults,
     show_notes,
 )
-from flows.cli.overrides import parse_overrides
+from flows.cli.overrides import parse_base_option, parse_overrides
 from flows.params import RunOptions
 from manifests.errors import counted
 from tasks import environment
+from tasks.bases import with_base
 from tasks.devices import chosen_devices
 
 if TYPE_CHECKING:
@@ -57,7 +60,9 @@ app = typer.Typer(
 
 
 @app.command()
-def validate(manifest: ManifestArgument, allow_root: AllowRoot = None, preset: Preset = None, set_: Set = None) -> None:
+def validate(
+    manifest: ManifestArgument, allow_root: AllowRoot = None, base: Base = "", preset: Preset = None, set_: Set = None
+) -> None:
     """Check a manifest and its pictures; report every fault at once. Needs no store.
 
     Examples: `blora validate pairs.csv` · `blora validate s3://bucket/inbox/night.yaml --allow-root s3://bucket/pictures`
@@ -67,7 +72,7 @@ def validate(manifest: ManifestArgument, allow_root: AllowRoot = None, preset: P
     from manifests.loading.load import load_manifest
     from tasks.planning.make import survey
 
-    loaded = load_manifest(manifest, allowed_roots=allow_root or ())
+    loaded = with_base(load_manifest(manifest, allowed_roots=allow_root or ()), parse_base_option(base), preset)
     faults = list(loaded.faults)
     if loaded.manifest is not None:
         settings = None
@@ -100,6 +105,7 @@ def validate(manifest: ManifestArgument, allow_root: AllowRoot = None, preset: P
 def plan(
     manifest: ManifestArgument,
     root: Root = "",
+    base: Base = "",
     preset: Preset = None,
     set_: Set = None,
     shards: Shards = "here",
@@ -107,7 +113,7 @@ def plan(
 ) -> None:
     """Show what a run would do and cost: counts, what the store already has, seconds and bytes. Writes nothing.
 
-    Examples: `blora plan pairs.csv` · `blora plan pairs.csv --preset paper --set train.steps=500 --root s3://bucket/art`
+    Examples: `blora plan pairs.csv` · `blora plan pairs.csv --base sdxl --set train.steps=500 --root s3://bucket/art`
     """
     from manifests.loading.load import load_manifest
     from tasks.planning.cost import estimate
@@ -115,7 +121,7 @@ def plan(
     from tasks.words import seconds_in_words
 
     store = open_store(root)
-    loaded = load_manifest(manifest, allowed_roots=allow_root or ())
+    loaded = with_base(load_manifest(manifest, allowed_roots=allow_root or ()), parse_base_option(base), preset)
     elsewhere = shards == "pool"
     settings = settings_of(loaded, preset, parse_overrides(set_))
     draft = make_plan(store, loaded, settings, devices="" if elsewhere else "auto")
@@ -143,6 +149,7 @@ def plan(
 def run(
     manifest: ManifestArgument,
     root: Root = "",
+    base: Base = "",
     preset: Preset = None,
     set_: Set = None,
     on_fault: OnFault = None,
@@ -158,6 +165,7 @@ def run(
     """
     options = {
         "root": root,
+        "base": parse_base_option(base),
         "preset": preset,
         "overrides": parse_overrides(set_),
         "on_fault": on_fault,
@@ -209,7 +217,9 @@ def _run_flow(name: str, subject: str, options: dict[str, Any], verbose: bool) -
     chosen_devices(chosen.devices)
     # A run with faults has ended all the same; what it says of itself is read from the store.
     flow = flows.stylize if name == "stylize" else flows.rerun
-    _, run_id = run_with_bars(flow, subject, chosen, verbose=verbose)
+    where = f" --root {shlex.quote(chosen.root)}" if chosen.root else ""
+    again = f"go on with: blora rerun {{subject}}{where}"
+    _, run_id = run_with_bars(flow, subject, chosen, verbose=verbose, again=again)
     _report(store, run_id)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +34,15 @@ def parse_overrides(pairs: Sequence[str] | None) -> dict[str, Any]:
                 raise ValueError(f"--set: {group} is set as a whole and {path} as a part of it; give one of them")
         level[name] = _text(text) if path in text_settings() else _read(path, text)
     return nested
+
+
+def parse_base_option(text: str) -> str:
+    """What `--base` says in one line: a place as it stands; a mapping, as in a manifest, as JSON.
+
+    Raises:
+        ValueError: it begins as a mapping and cannot be read.
+    """
+    return json.dumps(_read("base", text)) if text.startswith("{") else text
 
 
 def _text(text: str) -> str:

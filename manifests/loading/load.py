@@ -17,7 +17,7 @@ Below is what becomes of what a manifest says; the room `parsing` has the table 
 | a key without a value (null) | as if not given, but for the lists |
 | a row without a name | takes the file name of its first picture, without extension |
 | a name used twice among contents (or styles): YAML and JSON | the second row is refused |
-| the same for CSV and Parquet, whose rows repeat their pictures | refused if pictures or word differ from before |
+| the same for tables, whose rows repeat their pictures | refused if pictures or word differ from before |
 | names of up to `MAX_NAME_CHARS` characters in any script | kept, in composed form; longer ones are refused |
 | one picture under two names | accepted: two names, one adapter (see `manifests.loading.pictures`) |
 | a pair that names an unknown or refused content or style | refused |
@@ -49,6 +49,7 @@ from manifests.loading.read import from_document
 from manifests.loading.read_table import from_records
 from manifests.parsing.csv_text import read_csv
 from manifests.parsing.fault_list import DocumentRefused, FaultList, shown
+from manifests.parsing.json_lines import read_json_lines
 from manifests.parsing.json_text import parse_json
 from manifests.parsing.nodes import Node, decode_text, from_mapping
 from manifests.parsing.parquet_file import read_parquet
@@ -63,17 +64,21 @@ from manifests.store.files import read_address
 MAX_MANIFEST_BYTES = 32 * 2**20
 """Bytes of one manifest file (32 MiB); Parquet says the most in them."""
 
-Format: TypeAlias = Literal["yaml", "json", "csv", "parquet"]
+Format: TypeAlias = Literal["yaml", "json", "csv", "jsonl", "parquet"]
 
 MANIFEST_FORMATS: dict[str, Format] = {
     ".yaml": "yaml",
     ".yml": "yaml",
     ".json": "json",
     ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
     ".parquet": "parquet",
 }
 """Format by file extension."""
 _COLUMNS = {name: "text" for name in TableRow.model_fields} | {
+    "content": "texts",
+    "style": "texts",
     "content_strength": "number",
     "style_strength": "number",
     "own_style": "number",
@@ -83,6 +88,7 @@ _COLUMNS = {name: "text" for name in TableRow.model_fields} | {
     "seeds": "integers",
     "prompts": "texts",
 }
+_TABLES = {"csv": read_csv, "jsonl": read_json_lines, "parquet": read_parquet}
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,7 @@ def load_manifest(address: str, *, allowed_roots: Sequence[str] = ()) -> Loaded:
     """Read a manifest from a local path or s3:// address. Whatever is wrong with it is a fault, never an exception.
 
     Args:
-        address: Its extension says the format: .yaml, .yml, .json, .csv or .parquet.
+        address: Its extension says the format: one of `MANIFEST_FORMATS`.
         allowed_roots: Folders and prefixes that it may reach beside its own folder.
     """
     faults = FaultList(shown_address(address))
@@ -139,7 +145,7 @@ def parse_manifest(
         roots = Roots(allowed_roots)
         if isinstance(data, Mapping):
             manifest = from_document(from_mapping(data, faults), name, source, roots, faults)
-        elif file_format in ("csv", "parquet"):
+        elif file_format in _TABLES:
             manifest = from_records(_records(data, file_format, faults), name, source, roots, faults)
         else:
             manifest = from_document(_tree(data, file_format, faults), name, source, roots, faults)
@@ -159,7 +165,7 @@ def _tree(data: bytes, file_format: Format, faults: FaultList) -> Node:
 
 def _records(data: bytes, file_format: Format, faults: FaultList) -> Iterator[Record]:
     _check_kind(data, file_format, faults)
-    return read_csv(data, _COLUMNS, faults) if file_format == "csv" else read_parquet(data, _COLUMNS, faults)
+    return _TABLES[file_format](data, _COLUMNS, faults)
 
 
 def _check_kind(data: bytes, file_format: Format, faults: FaultList) -> None:

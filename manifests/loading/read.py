@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
-import re
 from collections.abc import Iterable, Mapping
 
 from manifests.loading.assemble import NO_DEFAULTS, Assembly
+from manifests.loading.base import read_base
 from manifests.loading.clips import read_clip
 from manifests.loading.side import Side, default_name, files_of, stands_for
 from manifests.parsing.fault_list import FaultList, glimpse, shown
 from manifests.parsing.nodes import Node
 from manifests.parsing.records import suggest
 from manifests.parsing.row_faults import RowFaults
-from manifests.schema.addresses import AddressError, Roots
+from manifests.schema.addresses import Roots
 from manifests.schema.entries import ImageEntry, Manifest, parts_of
 from manifests.schema.rows import LISTS, DocumentRow, ImageRow, PairFields, PairRow
 from manifests.schema.validate import read_row
-from manifests.store.address import is_bucket
 
-_HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+@\S*", re.ASCII)
 _MOST_KEYS = 200  # looked at for one that is a manifest's
-_PINNED = re.compile(r"[^@]+@[0-9a-f]{40}")
 
 
 def from_document(root: Node, name: str, source: str, roots: Roots, faults: FaultList) -> Manifest | None:
@@ -49,7 +45,7 @@ def from_document(root: Node, name: str, source: str, roots: Roots, faults: Faul
         return None
     said = {key: node.plain() for key, node in root.value.items() if key not in LISTS and node.value is not None}
     head = read_row(DocumentRow, said, document)
-    base = _base(head.base, roots, document) if head else ""
+    base = read_base(head.base, roots, document) if head else ""
     if "settings" in root.value:
         check_settings(root.value["settings"], ("settings",), document)
     missing = _said_by_prompts(root, head)
@@ -137,26 +133,6 @@ def _read_pair(assembly: Assembly, defaults: PairFields, faults: RowFaults) -> N
 def _names(side: object) -> list[object]:
     """The names in a side of a pair that has faults."""
     return list(side) if isinstance(side, dict | list) else [] if side is None else [side]
-
-
-def _base(text: str, roots: Roots, faults: RowFaults) -> str:
-    """Return the base with a folder made absolute, after adding a fault if it is none of the accepted forms."""
-    accepted = DocumentRow.model_fields["base"].description or ""
-    if text == "embedded" or (_PINNED.fullmatch(text) and _HUB.fullmatch(text)):
-        return text
-    if _HUB.fullmatch(text):
-        hint = "name the commit: a name such as main means another model tomorrow"
-        faults.add("base model without a fixed revision", shown(text), accepted, hint, at=("base",), field="base")
-        return text
-    try:
-        address = roots.resolve(text)
-    except AddressError as error:
-        faults.add(*error.args, at=("base",), field="base")
-        return text
-    if not is_bucket(address) and not os.path.isdir(address):
-        hint = "correct the folder; a model of the hub needs its revision"
-        faults.add("no such base model", shown(text), accepted, hint, at=("base",), field="base")
-    return address
 
 
 def check_settings(node: Node, path: tuple[str | int, ...], faults: RowFaults) -> None:

@@ -1,4 +1,4 @@
-"""A manifest that is a table: CSV, Parquet. `manifests.loading.read` has the other shape."""
+"""A manifest that is a table: CSV, JSON Lines, Parquet. `manifests.loading.read` has the other shape."""
 
 from __future__ import annotations
 
@@ -54,9 +54,10 @@ def _read_record(record: Mapping[str, Any], has_pairs: bool, assembly: Assembly,
     cells = dict(record)
     columns = _said_sides(cells)
     sides = [side for side in (assembly.contents, assembly.styles) if side.label in columns]
-    paths = {label: [path.strip() for path in cells[column].split("|")] for label, column in columns.items()}
+    paths = {label: _paths(cells[column]) for label, column in columns.items()}
     for label, photos in paths.items():
-        cells.setdefault(f"{label}_name", default_name(photos[0]))
+        if photos and (name := default_name(photos[0])):
+            cells.setdefault(f"{label}_name", name)
     row = read_row(TableRow, cells, faults)
     _check_shape(sides, cells, has_pairs, faults)
     addresses = [_photos(side, columns[side.label], paths[side.label], cells, faults) for side in sides]
@@ -76,6 +77,12 @@ def _read_record(record: Mapping[str, Any], has_pairs: bool, assembly: Assembly,
     if not faults.are_none:
         for side, entry, before in zip(sides, entries, known, strict=True):
             side.put_back(entry.name, before)
+
+
+def _paths(cell: object) -> list[str]:
+    """The paths in a cell, several of one object as a list or separated by |; the row's fields refuse what is none."""
+    said = cell.split("|") if isinstance(cell, str) else cell if isinstance(cell, list) else []
+    return [path.strip() for path in said if isinstance(path, str)]
 
 
 def _entry(row: TableRow, column: str, files: tuple[str, ...], faults: RowFaults) -> ImageEntry:
@@ -107,4 +114,4 @@ def _photos(
         received, accepted = f"{len(paths)} photos", f"at most {MAX_PHOTOS}"
         faults.add("too many photos", received, accepted, "leave some out", field=side.label)
         return None
-    return side.resolve(paths, faults, column, str(cells[f"{side.label}_name"] or ""))
+    return side.resolve(paths, faults, column, str(cells.get(f"{side.label}_name") or ""))

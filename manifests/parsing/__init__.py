@@ -19,9 +19,11 @@
 | more than `MAX_COLUMNS` columns | refused |
 | CSV rows with too few or too many cells, stray quotes | a fault of that row (empty cells at the end are ignored) |
 | a CSV quote that never closes | a fault of the row that opens it; what it swallows is lost |
-| CSV lines without any text | ignored |
+| CSV lines and lines of JSON without any text | ignored |
+| a line of JSON Lines that is no object, a key given twice in it | a fault of that row; refused if it is the first |
 | columns that are unknown or given twice; Parquet columns of a wrong type | refused: every row would be misread |
-| Parquet nulls and columns of nulls only | as if not given |
+| unknown keys in JSON Lines | a fault of that row; refused if the first row has no known one |
+| nulls, empty texts and lists, Parquet columns of nulls only | as if not given |
 | Parquet doubles and decimals that are whole numbers; lists of them | read as integers where such are meant |
 | more than `MAX_ROWS` rows; Parquet that unpacks to more than `MAX_UNPACKED_BYTES` (by its page headers) | refused |
 | a cell of more than `MAX_CELL_CHARS` | a fault of that row |

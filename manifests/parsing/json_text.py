@@ -28,7 +28,7 @@ class _JsonBuilder:
         self._text = text
         self._faults = faults
         self._line_ends = [match.start() for match in re.finditer("\n", text)]
-        self._decoder = json.JSONDecoder(parse_int=_bounded_int)
+        self._decoder = json.JSONDecoder(parse_int=bounded_int)
         self._values = 0
 
     def document(self) -> Node:
@@ -116,6 +116,6 @@ class _JsonBuilder:
         return (at + 1, True) if mark == closing else (self._skip(at + 1), False)
 
 
-def _bounded_int(digits: str) -> int | str:
+def bounded_int(digits: str) -> int | str:
     """Read an integer; hundreds of digits stay text, which no field takes for a number."""
     return int(digits) if len(digits) <= MAX_DIGITS else digits

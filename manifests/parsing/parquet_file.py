@@ -12,7 +12,15 @@ import pyarrow.parquet as pq
 
 from manifests.parsing.fault_list import DocumentRefused, FaultList, shown
 from manifests.parsing.parquet_pages import pages_between
-from manifests.parsing.records import MAX_CELL_CHARS, MAX_ROWS, Record, check_columns, is_index, too_many_rows
+from manifests.parsing.records import (
+    MAX_CELL_CHARS,
+    MAX_ROWS,
+    Record,
+    check_columns,
+    is_index,
+    refuse_cell,
+    too_many_rows,
+)
 
 MAX_UNPACKED_BYTES = 128 * 2**20
 """Bytes of all Parquet pages once unpacked (128 MiB): 670 bytes a row, were there as many rows as may be."""
@@ -49,7 +57,7 @@ def read_parquet(data: bytes, columns: Mapping[str, str], faults: FaultList) -> 
             for values in zip(*cells, strict=True) if cells else ():
                 record = {name: value for name, value in zip(names, values, strict=True) if value is not None}
                 if long := [name for name, value in record.items() if value is _TOO_LONG]:
-                    _refuse_long(long[0], row, faults)
+                    refuse_cell(long[0], row, faults)
                 else:
                     yield Record(row, record)
                 row += 1
@@ -59,11 +67,6 @@ def read_parquet(data: bytes, columns: Mapping[str, str], faults: FaultList) -> 
         # As with pictures: damaged files end in nearly any exception of the reader, and the bytes are to blame.
         received = shown(str(error).partition("\n")[0])
         raise faults.refuse("not readable as Parquet", received, "a Parquet file", "write the file again") from error
-
-
-def _refuse_long(name: str, row: int, faults: FaultList) -> None:
-    received, accepted = f"more than {MAX_CELL_CHARS:,} bytes", f"at most {MAX_CELL_CHARS:,}"
-    faults.add("cell too long", received, accepted, "shorten it", row=row, field=name)
 
 
 def _open_parquet(data: bytes) -> pq.ParquetFile:
@@ -173,7 +176,7 @@ def _texts(column: pa.Array) -> list[Any]:
         return [None] * len(column)
     lengths = pc.binary_length(column)
     if (pc.max(lengths).as_py() or 0) <= MAX_CELL_CHARS:
-        return [text and (text.strip() or None) for text in column.to_pylist()]
+        return [(text or "").strip() or None for text in column.to_pylist()]
     return [
         _TOO_LONG if (length or 0) > MAX_CELL_CHARS else _texts(column.slice(index, 1))[0]
         for index, length in enumerate(lengths.to_pylist())

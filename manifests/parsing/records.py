@@ -79,6 +79,12 @@ def is_index(name: str) -> bool:
     return not name or bool(_INDEX.fullmatch(name))
 
 
+def refuse_cell(name: str, row: int, faults: FaultList) -> None:
+    """Add the fault of a cell that is longer than `MAX_CELL_CHARS`."""
+    received, accepted = f"more than {MAX_CELL_CHARS:,} bytes", f"at most {MAX_CELL_CHARS:,}"
+    faults.add("cell too long", received, accepted, "shorten it", row=row, field=name)
+
+
 def too_many_rows(received: str, faults: FaultList) -> DocumentRefused:
     """Refuse a table of more than `MAX_ROWS` rows; return what to raise."""
     return faults.refuse("too many rows", received, f"at most {MAX_ROWS:,}", "split the manifest")

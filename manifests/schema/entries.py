@@ -122,9 +122,7 @@ class Manifest(_EntryModel):
     """What a run is to make: the good rows of a manifest."""
 
     name: str = Field(description="for people, and for the run's id")
-    base: str = Field(
-        default="embedded", description="embedded, org/model@revision, an absolute folder, or s3://bucket/folder"
-    )
+    base: str = Field(default="", description="in one line, its paths absolute; empty: as the preset says")
     preset: PresetName = Field(default="demo", description="the settings to start from")
     settings: dict[str, Any] = Field(default_factory=dict, description="what differs from the preset, nested")
     strength_reading: Literal["linear", "reference"] = Field(

@@ -81,7 +81,19 @@ def lines(value: object) -> object:
     return [part.strip() for part in value.split("|") if part.strip()] if isinstance(value, str) else value
 
 
-PresetName = Literal["demo", "draft", "paper"]
+def paths(value: object) -> object:
+    """Read "one.png | another.png" and a single path as a list."""
+    if isinstance(value, dict) or (isinstance(value, str) and value.startswith("{")):
+        raise ValueError("a mix in a table: contents and styles are mixed by weight in YAML and JSON only")
+    return [part.strip() for part in value.split("|")] if isinstance(value, str) else value
+
+
+BaseName = Literal["embedded", "sdxl", "sdxl+fp16vae", "sdxl+lightning8"]
+"""Base models that have a name, as `blora.bases.spec` has them; nothing here may import that."""
+
+BASE_NAMES: Final = get_args(BaseName)
+
+PresetName = Literal["demo", "draft", "fast", "paper"]
 """The settings that a run may start from, as `blora.settings.presets` has them; nothing here may import that."""
 
 *_FIRST_PRESETS, _LAST_PRESET = get_args(PresetName)
@@ -94,12 +106,18 @@ Prompt = Annotated[Text, Field(max_length=MAX_PROMPT_CHARS)]
 Strength = Annotated[float, BeforeValidator(number), Field(ge=0, le=MAX_STRENGTH, allow_inf_nan=False)]
 Amount = Annotated[float, BeforeValidator(number), Field(ge=0, le=1, allow_inf_nan=False)]
 Seed = Annotated[int, BeforeValidator(whole), Field(ge=0, lt=2**63)]
+Paths = Annotated[tuple[str, ...], BeforeValidator(paths), Field(min_length=1)]
 Strengths = Annotated[tuple[Strength, ...], Field(min_length=1, max_length=MAX_STEPS)]
 
 
 def _form(value: object) -> str:
     """Which of the forms of a side a value has, so that a wrong one gives one fault and not one a form."""
     return "weights" if isinstance(value, dict) else "names" if isinstance(value, list | tuple) else "name"
+
+
+def base_form(value: object) -> str:
+    """Which of its two forms a base has, likewise."""
+    return "parts" if isinstance(value, dict) else "place"
 
 
 SideNames = Annotated[

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from manifests.schema.fields import (
+    BASE_NAMES,
     MAX_CANDIDATES,
     MAX_NAME_CHARS,
     MAX_PHOTOS,
@@ -19,12 +20,15 @@ from manifests.schema.fields import (
     PRESET_NAMES,
     Amount,
     Name,
+    Paths,
     PresetName,
     Prompt,
     Seed,
     SideNames,
     Strength,
     Strengths,
+    Text,
+    base_form,
     lines,
     number,
     several,
@@ -36,7 +40,17 @@ _A_PROMPT = f"a text of at most {MAX_PROMPT_CHARS} characters"
 _A_STRENGTH = f"a finite number from 0 to {MAX_STRENGTH:g}; 1 is as trained"
 _PROMPTS = f"1 to {MAX_PROMPTS} distinct prompts, one pair each; in a table separated by |"
 _A_PATH = "the path or s3:// address of a picture"
+_PATHS = f"{_A_PATH}; several of one object as a list, or separated by |"
 _AN_ADAPTER = "the path or s3:// address of a finished B-LoRA (.safetensors), in place of a picture"
+
+_A_BASE = (
+    f"{', '.join(BASE_NAMES)}, org/model@<40-hex revision>, a folder or .safetensors file, here or s3://, or "
+    "{model: ..., vae: ..., fuse: [{lora: ..., weight: 1}]}; left out: embedded with preset demo, else sdxl"
+)
+MAX_FUSED = 8
+"""LoRAs in one base."""
+Place = Annotated[Text, Field(min_length=1)]
+"""Where a part of a base lies."""
 
 _A_CLIP = "a folder, a pattern such as walk/*.png, or an animated GIF, WebP or APNG"
 
@@ -209,10 +223,10 @@ class ImageRow(_RowModel):
 
 
 class TableRow(PairFields):
-    """A row of a CSV or Parquet manifest: a pair, or a content or style alone."""
+    """A row of a manifest that is a table: a pair, or a content or style alone."""
 
-    content: str | None = Field(default=None, description=f"{_A_PATH}; several of one object separated by |")
-    style: str | None = Field(default=None, description=f"{_A_PATH}; several of one object separated by |")
+    content: Paths | None = Field(default=None, description=_PATHS)
+    style: Paths | None = Field(default=None, description=_PATHS)
     content_adapter: str | None = Field(default=None, description=_AN_ADAPTER)
     style_adapter: str | None = Field(default=None, description=_AN_ADAPTER)
     content_name: Name | None = Field(default=None, description=_A_NAME)
@@ -225,8 +239,6 @@ class TableRow(PairFields):
     @model_validator(mode="after")
     def _belongs(self) -> TableRow:
         for side in ("content", "style"):
-            if (getattr(self, side) or "").startswith("{"):
-                raise ValueError(f"a mix in a table: {side}s are mixed by weight in YAML and JSON only")
             if getattr(self, side) is not None and getattr(self, f"{side}_adapter") is not None:
                 raise ValueError(f"{side} and {side}_adapter together: keep one of them")
             about = {f"{side}_name", f"{side}_word", f"{side}_class_word"}
@@ -240,14 +252,30 @@ class TableRow(PairFields):
         return getattr(self, side) is not None or getattr(self, f"{side}_adapter") is not None
 
 
+class FusedRow(_RowModel):
+    """A LoRA that is fused into the base."""
+
+    lora: Place
+    weight: Annotated[float, BeforeValidator(number), Field(ge=-10, le=10, allow_inf_nan=False)] = 1.0
+
+
+class BaseRow(_RowModel):
+    """A base of several parts."""
+
+    model: Place
+    vae: Place | None = None
+    fuse: Annotated[tuple[FusedRow, ...], Field(max_length=MAX_FUSED)] = ()
+
+
 class DocumentRow(PairFields):
     """The head of a YAML or JSON manifest; its lists of contents, styles and pairs are read row by row."""
 
     version: Literal[1] = Field(default=1, description="1")
     name: Name | None = Field(default=None, description=_A_NAME)
-    base: str = Field(
-        default="embedded", description="embedded, org/model@<40-hex revision>, a folder, or s3://bucket/folder"
-    )
+    base: Annotated[
+        Annotated[Text, Tag("place")] | Annotated[BaseRow, Tag("parts")],
+        Discriminator(base_form),
+    ] = Field(default="", description=_A_BASE)
     preset: PresetName = Field(default="demo", description=PRESET_NAMES)
     settings: dict[str, Any] = Field(default_factory=dict, description="a mapping such as {train: {steps: 200}}")
     grid: bool | None = Field(default=None, description="true or false")

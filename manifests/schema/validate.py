@@ -14,14 +14,14 @@ from manifests.errors import counted
 from manifests.parsing.fault_list import shown
 from manifests.parsing.records import suggest
 from manifests.parsing.row_faults import RowFaults
-from manifests.schema.rows import LISTS, DocumentRow, Sweep
+from manifests.schema.rows import LISTS, BaseRow, DocumentRow, FusedRow, Sweep
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
 _MAX_KEYS = 200  # of one row; looking for what each unknown one may have meant takes time
 _DECIMAL_COMMA = re.compile(r"[-+]?\d{1,20},\d{1,20}")
 
-_NESTED = ("content", "style", "sweep")
+_NESTED = ("base", "content", "style", "sweep")
 """Fields that may hold a mapping; the settings are checked elsewhere."""
 
 
@@ -59,8 +59,8 @@ def _add_fault(detail: ErrorDetails, model: type[BaseModel], faults: RowFaults, 
     received, hint = shown(detail["input"]), "correct the value"
     if detail["type"] == "extra_forbidden":
         key, names = str(path[-1]), (*model.model_fields, *(LISTS if model is DocumentRow else ()))
-        if len(path) > 1:  # only sweeps have keys of their own
-            names = tuple(Sweep.model_fields)
+        if len(path) > 1:  # sweeps and bases have keys of their own
+            names = tuple((Sweep if name == "sweep" else FusedRow if "fuse" in path else BaseRow).model_fields)
         what, received, accepted = "unknown key", shown(key), ", ".join(names)
         hint = suggest(key, names, "remove it")
     elif detail["type"] == "missing":

@@ -122,6 +122,7 @@ class _TemporaryServer(SubprocessASGIServer):
                 stdin=subprocess.PIPE,  # never written to: it closes when this process ends
                 stdout=log,
                 stderr=log,
+                start_new_session=True,  # Ctrl-C on a terminal is not for it: the flow's end is yet to be told
             )
 
 

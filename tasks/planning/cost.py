@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from blora.bases.spec import parse_base
 from blora.models import memory
 from blora.settings.training import TrainSettings
 from manifests.store.store import Store
@@ -109,12 +110,13 @@ def memory_model(base: str) -> memory.ModelSize:
 
 
 def unet_config(base: str) -> Path | None:
-    """The UNet's configuration, where the base lies on this machine."""
-    if base == "embedded":
+    """The UNet's configuration, where the base lies on this machine; None for SDXL's."""
+    model = parse_base(base).model
+    if model == "embedded":
         from blora.embedded import MODEL_DIR
 
         return MODEL_DIR / "unet" / "config.json"
-    path = Path(base) / "unet" / "config.json"
+    path = Path(model) / "unet" / "config.json"
     return path if path.is_file() else None
 
 

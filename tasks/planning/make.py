@@ -30,6 +30,7 @@ from manifests.store.parallel import in_parallel
 from manifests.store.run_folder import RunFolder
 from manifests.store.store import Store
 from manifests.tables.run import NOTES_FILE, PLAN_FILE
+from tasks.bases import base_notes, with_base
 from tasks.devices import chosen_devices
 from tasks.downloads import revision_of
 from tasks.errors import RunNotFound, RunRefused
@@ -120,7 +121,7 @@ def survey(manifest: Manifest, settings: Settings | None) -> Survey:
     # The base's revision changes nothing in what is asked for twice.
     asked = identify(manifest, pictures, settings, "", finished)
     counts |= {"pair": asked.pairs, "picture": len(asked.samples)}
-    return Survey(counts, (*faults, *asked.faults), (*notes, *asked.notes))
+    return Survey(counts, (*faults, *asked.faults), (*base_notes(manifest, settings), *notes, *asked.notes))
 
 
 def make_plan(
@@ -145,6 +146,7 @@ def make_plan(
         RunRefused: nothing usable is left, or there are faults and the policy is to stop.
         SettingsError: the manifest's settings are refused; the message lists every fault.
     """
+    loaded = with_base(loaded)
     manifest, settings = _usable(loaded), settings or settings_of(loaded)
     policy = on_fault or manifest.on_fault
     pictures, image_faults = check_images(manifest)
@@ -181,7 +183,7 @@ def make_plan(
         packs = packs_of(asked.adapters, held, _pack_size(settings, manifest.base, devices))
         plan = Plan(run, packs, shards_of(asked.samples, held, settings))
     images = {picture.image_id: key for key, picture in pictures.items()}
-    notes = (*picture_notes(manifest, pictures), *adapter_notes, *asked.notes)
+    notes = (*base_notes(manifest, settings), *picture_notes(manifest, pictures), *adapter_notes, *asked.notes)
     used = {a.adapter_id for a in asked.adapters}
     finished = {address: one for address, one in finished.items() if one.adapter_id in used}
     return PlanDraft(manifest, plan, images, held, asked.strips, asked.clips, notes, finished, kept is not None)

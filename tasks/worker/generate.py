@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, cast
 
@@ -25,6 +25,7 @@ from blora.sampling.colour_transfer import Method, Palette
 from blora.sampling.draw import Draw
 from blora.sampling.generation_text import KEY, generation_text
 from blora.sampling.sample import sample_each
+from blora.settings.sampling import SampleSettings
 from manifests import layout
 from manifests.errors import Missing
 from manifests.faults import Fault
@@ -56,6 +57,7 @@ def generate_shard(session: Session, job: GenerateShard) -> GenerateAnswer:
     faults: list[Fault] = []
     writes: list[Future[str | None]] = []
     started, busy_seconds = time.monotonic(), 0.0
+    settings = _ready(session, plan.run, [planned for batch, _ in todo for planned in batch])
     with ThreadPoolExecutor(WRITERS) as threads:
         loads = deque(threads.submit(_draws, session, batch, plan.run.run_id) for batch, _ in todo[:1])
         for number, (batch, missing) in enumerate(todo):
@@ -67,7 +69,8 @@ def generate_shard(session: Session, job: GenerateShard) -> GenerateAnswer:
             wanted = {planned.sample_id for planned in missing} - lost - torn.keys()
             if wanted:
                 began = time.monotonic()
-                pictures = _sample(session, plan.run, draws)
+                base = session.base(plan.run.base, plan.run.settings.sample.precision)
+                pictures = sample_each(base, draws, settings)
                 busy_seconds += time.monotonic() - began
                 drawn += _written(writes)  # of the batch before: no more than one waits in memory
                 writes = []
@@ -123,9 +126,15 @@ def _draws(
     return draws, lost, torn
 
 
-def _sample(session: Session, run: RunInfo, draws: list[Draw]) -> list[Pixels | BloraError]:
+def _ready(session: Session, run: RunInfo, samples: Sequence[PlannedSample]) -> SampleSettings:
+    """Load the base, have it embed every prompt of a shard at once, and say how many pictures it draws in one pass."""
+    if not samples:
+        return run.settings.sample
     base = session.base(run.base, run.settings.sample.precision)
-    return sample_each(base, draws, session.drawing(run.base, run.settings.sample))
+    settings = session.drawing(run.base, run.settings.sample)
+    texts = (text for planned in samples for text in (planned.prompt, planned.content_prompt) if text is not None)
+    base.remember_prompts((*texts, *(planned.negative_prompt or settings.negative_prompt for planned in samples)))
+    return settings
 
 
 def _fault(planned: PlannedSample, error: BloraError) -> Fault:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import queue
+import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from manifests.store.store import Store
 from tasks.errors import is_transient
@@ -51,21 +52,38 @@ JOBS: Mapping[type, Callable[[Session, Any], JobAnswer]] = {
 """What does a job, by the type of its message."""
 
 
+UNWIND_SECONDS = 10.0
+"""How long a job may take to let go of what it holds, once it is interrupted."""
+
+
 def read_requests() -> queue.SimpleQueue[bytes]:
-    """Standard input, line by line, read by a thread that ends the process when the parent goes away."""
+    """Standard input, line by line, read by a thread that ends the process when the parent goes away.
+
+    The job at hand is interrupted, so that its leases are released and nobody waits for them to lapse.
+    """
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def read() -> None:
         for line in sys.stdin.buffer:
             lines.put(line)
-        os._exit(0)
+        late = threading.Timer(UNWIND_SECONDS, os._exit, (0,))
+        late.daemon = True
+        late.start()
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # wakes it where it waits, too
 
     threading.Thread(target=read, daemon=True).start()
     return lines
 
 
-def main(device: str, store_root: str, answer_fd: int) -> None:
-    """Serve requests until the parent closes the input."""
+def main(device: str, store_root: str, answer_fd: int) -> NoReturn:
+    """Serve requests until the parent closes the input, then end the process."""
+    try:
+        _serve(device, store_root, answer_fd)
+    except KeyboardInterrupt:
+        os._exit(0)  # threads of libraries may go on for as long as they like
+
+
+def _serve(device: str, store_root: str, answer_fd: int) -> NoReturn:
     answers = os.fdopen(answer_fd, "wb", buffering=0)
     requests = read_requests()
 

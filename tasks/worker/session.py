@@ -21,7 +21,7 @@ from blora.adapters.blocks import Half
 from blora.adapters.load import load_adapter
 from blora.metrics.clip import ClipEncoder, load_clip
 from blora.metrics.score import Scorer, load_scorer, load_scorers
-from blora.models import memory
+from blora.models.memory import MemoryPlan, plan_memory
 from blora.models.model import Base
 from blora.probe.plain_unets import PlainBase
 from blora.settings.fields import Precision
@@ -117,27 +117,36 @@ class Session:
             with self._beating(f"brings {spec} to this machine"):
                 located = located_base(spec)
             self._base = (wanted, Base(located, self.device, precision))
-            if self._free_bytes is not None:
-                self._base[1].save_memory(**memory.room(self._free_bytes, precision, memory_model(spec)))
         return self._base[1]
 
     def drawing(self, spec: str, settings: SampleSettings) -> SampleSettings:
-        """The same settings with no more pictures at once than a GPU's memory holds; the base must be loaded.
+        """The same settings with no more pictures at once than a GPU's memory holds; the base is told what to do, too.
 
         Raises:
             OutOfMemoryError: One picture does not fit; the message names the floor.
         """
-        if self._free_bytes is None:
-            return settings
-        size = memory.plan_sampling(self._free_bytes, settings, memory_model(spec)).size
-        return settings.model_copy(update={"batch_size": size})
+        plan = self._fit(spec, settings)
+        return settings if plan is None else settings.model_copy(update={"batch_size": plan.size})
 
     def training(self, spec: str, settings: TrainSettings, adapters: int) -> TrainSettings:
-        """The same settings, recomputing activations from the start where a GPU's memory would not hold them."""
-        if self._free_bytes is None or settings.checkpointing != "auto":
-            return settings
-        needed = memory.training_bytes(settings, adapters, checkpointing=False, model=memory_model(spec))
-        return settings.model_copy(update={"checkpointing": "on"}) if needed > self._free_bytes else settings
+        """The same settings, recomputing activations from the start where a GPU holds those of no single adapter.
+
+        A pack that is too large for the GPU is none of the settings' business: it is trained in parts.
+
+        Raises:
+            OutOfMemoryError: One adapter does not fit; the message names the floor.
+        """
+        plan = self._fit(spec, settings, adapters)
+        return settings.model_copy(update={"checkpointing": "on"}) if plan and plan.checkpointing else settings
+
+    def _fit(self, spec: str, work: SampleSettings | TrainSettings, most: int | None = None) -> MemoryPlan | None:
+        """Have the loaded base use a GPU's memory as some work asks for; nothing on a CPU, which pages out first."""
+        if self._free_bytes is None:
+            return None
+        plan = plan_memory(self._free_bytes, work, memory_model(spec), most)
+        if self._base is not None:
+            self._base[1].save_memory(encoders=plan.encoders, vae_in_tiles=plan.vae_in_tiles)
+        return plan
 
     def model(self, spec: str, precision: Precision) -> Base | PlainBase:
         """The base model, or one with a single text encoder, which the block probe can use and nothing else."""

@@ -2,8 +2,8 @@
 
 Nothing is trained twice: an adapter whose marker and halves are in the store is left alone, and one that another run
 is training is waited for. A half that has gone missing is computed again in the pack's own layout, which gives the
-same bytes on the same kind of processor; should it give others, both halves are written anew, so that a pair of
-halves always comes from one training.
+same bytes on the same kind of processor, on a GPU with `train.deterministic` alone; where it gives others, both halves
+are written anew, so that a pair of halves always comes from one training.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -19,10 +19,8 @@ from typing import Any
 
 from blora.adapters.adapter import Adapter
 from blora.checks.limits import training_identity
-from blora.errors import CheckpointError, OutOfMemoryError
-from blora.models.memory import training_bytes
-from blora.models.model import Base
-from blora.settings.training import TrainSettings, recipe_version
+from blora.errors import CheckpointError
+from blora.settings.training import recipe_version
 from blora.training.items import StepReport, TrainItem, TrainResult
 from blora.training.train import train
 from manifests import layout
@@ -31,7 +29,6 @@ from manifests.faults import Fault
 from manifests.store.store import Store
 from tasks.environment import lease_seconds
 from tasks.messages import Advance, TrainAnswer, TrainPack
-from tasks.planning.cost import memory_model
 from tasks.run.heartbeat import here, waiting_for
 from tasks.run.inventory import is_whole
 from tasks.run.plan import Pack, PlannedAdapter, RunInfo
@@ -146,38 +143,10 @@ def _pass(
             on_step=watch,
             on_checkpoint=lambda data: session.store.replace(key, data),
         )
-    except OutOfMemoryError:
-        floor_bytes = training_bytes(settings, 1, checkpointing=True, model=memory_model(run.base))
-        return _train_in_halves(base, items, settings, watch, floor_bytes)
     except CheckpointError:
         # Of another version of the code, say: worth less than an honest start.
         session.store.delete(key)
         return train(base, items, settings, on_step=watch)
-
-
-def _train_in_halves(
-    base: Base,
-    items: Sequence[TrainItem],
-    settings: TrainSettings,
-    watch: Callable[[StepReport], None],
-    floor_bytes: int,
-) -> list[TrainResult]:
-    """Half a pack at a time, down to one adapter; from there on, out of memory is final and the floor is named."""
-    if len(items) == 1:
-        raise OutOfMemoryError(
-            "one adapter alone does not fit on the device",
-            received=f"rank {settings.rank} at {settings.resolution_px} px",
-            accepted=f"about {floor_bytes / 1e9:.1f} GB free for this process, or a smaller rank or resolution",
-            where="train",
-            hint="lower train.rank or train.resolution_px, or set train.checkpointing: on",
-        )
-    results: list[TrainResult] = []
-    for part in (items[: len(items) // 2], items[len(items) // 2 :]):
-        try:
-            results += train(base, part, settings, on_step=watch)
-        except OutOfMemoryError:
-            results += _train_in_halves(base, part, settings, watch, floor_bytes)
-    return results
 
 
 def _write(store: Store, adapter: Adapter, marker: dict[str, Any]) -> None:

@@ -12,9 +12,11 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from blora.bases.locate import Located
 from blora.embedded import MODEL_DIR
 from blora.models.model import Base
 from blora.models.text_encoders import DTYPES, TextEncoders
+from blora.models.tiles import set_tiles
 from blora.settings.fields import Precision
 
 UNET: Final[dict[str, Any]] = {
@@ -68,6 +70,7 @@ class _Encoders(TextEncoders):
             ):
                 with self._runs_on:
                     encoder = kind(CLIPTextConfig(**config, bos_token_id=49406, eos_token_id=49407))
+                encoder = encoder.to(self.number_format)
                 tokenizer = CLIPTokenizer.from_pretrained(MODEL_DIR / f"tokenizer{suffix}")
                 self._pairs.append((tokenizer, encoder.requires_grad_(False).eval()))
         return self._pairs
@@ -85,14 +88,14 @@ class FullSize(Base):
         self.unet = self._build(UNet2DConditionModel, UNET, self.dtype)
         self.latent_channels, self.vae_scale_factor = 4, 8
         self._vae: Any = None
-        self._vae_in_tiles = False
-        self.text_encoders = _Encoders(MODEL_DIR, self.device, self.dtype)
+        self.vae_in_tiles = self._encoders_leave = False
+        self.text_encoders = _Encoders(Located("sdxl, random weights", MODEL_DIR, "random"), self.device, self.dtype)
 
     @property
     def vae(self) -> Any:
         if self._vae is None:
             self._vae = self._build(AutoencoderKL, VAE, torch.float32)
-            self._vae.use_tiling = self._vae_in_tiles
+            set_tiles(self._vae, self.vae_in_tiles)
         return self._vae
 
     def _build(self, kind: Any, config: dict[str, Any], dtype: torch.dtype) -> Any:

@@ -28,7 +28,7 @@ from blora.adapters.adapter import Adapter
 from blora.adapters.blocks import target_layers
 from blora.adapters.factors import Factors
 from blora.adapters.load import load_adapter
-from blora.models.locate import locate_base
+from blora.bases.locate import locate_base
 from blora.models.model import Base, load_base
 from blora.sampling.draw import Draw
 from blora.sampling.sample import sample

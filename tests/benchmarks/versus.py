@@ -20,7 +20,7 @@ import torch
 from diffusers.utils.logging import set_verbosity_error
 
 from blora.errors import BloraError
-from blora.models import memory
+from blora.models.memory import plan_memory
 from blora.models.model import Base, load_base
 from blora.settings.presets import Settings
 from blora.training.items import TrainItem
@@ -180,7 +180,7 @@ class Bench:
         floor = (flop + decode_flop(self.base, settings.height_px)) / self.rate
         times: dict[int, list[float]] = {size: [] for size in (0, *self.given.batches)}
         peaks: dict[int, float | None] = {}
-        pipeline = pipeline_of(self.base)
+        pipeline = pipeline_of(self.base, half=self.on_gpu)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             write_halves(self.base, folder, pairs, self.settings.train.rank)
@@ -221,15 +221,15 @@ class Bench:
                 self.notes.append(f"budget of {limit} GB: {error}")
             finally:
                 torch.cuda.set_per_process_memory_fraction(1.0, self.device)
-                self.base.save_memory(encoders_on_cpu=False, vae_in_tiles=False)
+                self.base.save_memory(encoders="stay", vae_in_tiles=False)
 
     def _under(self, limit: float) -> str:
-        plan = memory.plan_training(limit * GB, self.settings.train)
-        self.base.save_memory(encoders_on_cpu=plan.encoders_on_cpu, vae_in_tiles=plan.vae_in_tiles)
+        plan = plan_memory(limit * GB, self.settings.train)
+        self.base.save_memory(encoders=plan.encoders, vae_in_tiles=plan.vae_in_tiles)
         checkpointing = "on" if plan.checkpointing else "off"
         found, train_peak = self.peak(lambda: self.train_seconds(plan.size, checkpointing=checkpointing))
-        drawn = memory.plan_sampling(limit * GB, self.settings.sample)
-        self.base.save_memory(encoders_on_cpu=drawn.encoders_on_cpu, vae_in_tiles=drawn.vae_in_tiles)
+        drawn = plan_memory(limit * GB, self.settings.sample)
+        self.base.save_memory(encoders=drawn.encoders, vae_in_tiles=drawn.vae_in_tiles)
         settings = self.settings.sample.model_copy(update={"steps": 4, "batch_size": drawn.size})
         with tempfile.TemporaryDirectory() as name:
             write_halves(self.base, Path(name), drawn.size, self.settings.train.rank)
@@ -237,7 +237,7 @@ class Bench:
         return (
             f"budget of {limit} GB: pack of {plan.size}, checkpointing {checkpointing}, {found[0] / plan.size:.3f} s a "
             f"step, {train_peak:.2f} GB (model of memory: {plan.needed_bytes / GB:.2f}); batch of {drawn.size}, "
-            f"{sample_peak:.2f} GB ({drawn.needed_bytes / GB:.2f}); encoders on the CPU: {drawn.encoders_on_cpu}, "
+            f"{sample_peak:.2f} GB ({drawn.needed_bytes / GB:.2f}); encoders: {drawn.encoders}, "
             f"tiles: {drawn.vae_in_tiles}"
         )
 
@@ -303,15 +303,22 @@ def timed(work: Callable[[], Any], peaks: dict[int, float | None], key: int, ben
     return bench.clock() - began
 
 
-def pipeline_of(base: Base) -> Any:
-    """Build diffusers' pipeline from the base's own parts."""
+def pipeline_of(base: Base, half: bool) -> Any:
+    """Build diffusers' pipeline from the base's own parts.
+
+    Args:
+        base: Its UNet is used as it is; the rest is loaded for the pipeline alone.
+        half: In fp16, the autoencoder included: the published way decodes with the fp16-fix VAE, which does not
+            overflow, and whose configuration tells diffusers not to decode in fp32.
+    """
     set_verbosity_error()  # each load says that the text encoders have no LoRA
     (tokenizer, encoder), (tokenizer_2, encoder_2) = base.text_encoders.load()
     schedulers: Any = getattr(diffusers, base.scheduler_config["_class_name"])
-    half = base.device.type == "cuda"
-    parts = [part.half() if half else part for part in (base.vae, encoder, encoder_2)]
+    parts = [part.half() if half else part.float() for part in (base.vae, encoder, encoder_2)]
+    if half:
+        base.vae.register_to_config(force_upcast=False)
     base.release_vae()
-    base.release_encoders()  # ours load their own again, in fp32
+    base.release_encoders()  # ours load their own again
     kind: Any = diffusers.StableDiffusionXLPipeline
     pipeline = kind(
         parts[0], parts[1], parts[2], tokenizer, tokenizer_2, base.unet, schedulers.from_config(base.scheduler_config)

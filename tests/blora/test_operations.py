@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from blora.models.model import Base, load_base
 from blora.sampling.draw import Draw
@@ -29,6 +31,7 @@ from tests.benchmarks.operations import (
     sampling_flop,
     training_flop,
 )
+from tests.benchmarks.versus import pipeline_of
 from tests.blora.small_training import SETTINGS, distance, item
 from tests.tiny import RESOLUTION_PX, picture
 
@@ -131,3 +134,13 @@ def test_nothing_is_encoded_twice(base: Base) -> None:
             drawn = sample(base, [Draw(a, a, "A [v]", n) for n, a in enumerate(adapters)], small)
     assert seen == {"pictures": 2, "prompts of encoder 1": 2, "prompts of encoder 2": 2}, "A [v] and the empty prompt"
     assert len({np.asarray(one).tobytes() for one in drawn}) == 3
+
+
+def test_the_published_way_decodes_in_half_precision(epsilon_folder: Path) -> None:
+    """With the fp16-fix VAE, as published; diffusers would turn any other VAE to fp32 for it, which flattered ours."""
+    base = load_base(epsilon_folder, precision="fp16")
+    pipeline = pipeline_of(base, half=True)
+    seen: list[torch.dtype] = []
+    pipeline.vae.decoder.register_forward_pre_hook(lambda module, args: seen.append(args[0].dtype))
+    pipeline("A [v]", num_inference_steps=1, height=RESOLUTION_PX, width=RESOLUTION_PX)
+    assert seen == [torch.float16]

@@ -122,6 +122,32 @@ def test_a_killed_command_is_finished_by_a_rerun(
     assert live_leases(command.store) == []
 
 
+def test_an_interrupted_command_lets_go_and_says_how_to_go_on(
+    command: Command, undisturbed: tuple[Project, dict[str, bytes]]
+) -> None:
+    """Ctrl-C, then a SIGTERM on the command that goes on; leases that outlive their holder would be live for long."""
+    command.environment["BLORA_LEASE_SECONDS"] = "600"
+    process = command.run()
+    command.wait_for(lambda: len(live_leases(command.store)) > 1, process, "training")
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        slots = psutil.Process(process.pid).children(recursive=True)
+        assert all(os.getsid(slot.pid) != os.getsid(process.pid) for slot in slots), "a terminal would tell them, too"
+        stopped = time.monotonic()
+        process.send_signal(number)
+        assert process.wait(timeout=60) == code
+        assert time.monotonic() - stopped < 30, "it waited for something"
+        assert psutil.wait_procs(slots, timeout=30)[1] == [], "a slot outlived its parent"
+        assert live_leases(command.store) == []
+        last = max(command.scratch.glob("*.log"), key=lambda path: path.stat().st_mtime_ns).read_text()
+        assert f"stopped; go on with: blora rerun {command.run_id()}" in last
+        assert "Traceback" not in last
+        if number == signal.SIGINT:
+            process = command.start("rerun", command.run_id(), "--devices", "cpu")
+            command.wait_for(lambda: len(live_leases(command.store)) > 1, process, "training")
+    command.finish("rerun", command.run_id(), "--devices", "cpu")
+    assert command.objects() == undisturbed[1]
+
+
 def test_two_commands_at_once_share_the_work(command: Command, undisturbed: tuple[Project, dict[str, bytes]]) -> None:
     twins = [command.run(), command.run()]
     assert [twin.wait(timeout=400) for twin in twins] == [0, 0]

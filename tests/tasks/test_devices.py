@@ -10,7 +10,7 @@ import pytest
 
 from tasks import devices
 from tasks.devices import chosen_devices, free_device_bytes
-from tasks.dispatch.slots import Slot
+from tasks.dispatch.slot import Slot
 from tasks.messages import ScoreShard
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
+from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 from torch._dynamo.utils import counters
 
 import blora.training.train
+from blora.models.execution import compiled_blocks, same_bits
 from blora.models.model import Base
 from blora.sampling.draw import Draw
 from blora.sampling.sample import sample_latents
@@ -61,6 +64,27 @@ def test_compiled_blocks_train_the_same(base: Base, traced: None) -> None:
     assert not any(module._compiled_call_impl for module in base.unet.modules())
 
 
+def test_every_width_is_compiled_with_its_own_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a backend is given: torch's own choice is a function of any size from the second width on."""
+    symbolic: list[bool] = []
+
+    def record(graph: torch.fx.GraphModule, inputs: list[Any]) -> Any:
+        values = [node.meta.get("example_value") for node in graph.graph.nodes if node.op == "placeholder"]
+        sizes = [size for value in values for size in (value.shape if isinstance(value, torch.Tensor) else [value])]
+        symbolic.append(any(isinstance(size, torch.SymInt) for size in sizes))
+        return graph.forward
+
+    monkeypatch.setattr(nn.Module, "compile", functools.partialmethod(nn.Module.compile, backend=record))
+    torch._dynamo.reset()
+    widths = (8, 16, 24)
+    blocks = nn.ModuleList(ResnetBlock2D(in_channels=width, temb_channels=None, groups=4) for width in widths)
+    with torch.no_grad(), compiled_blocks(blocks):
+        for block, width in zip(blocks, widths, strict=True):
+            block(torch.zeros(1, width, width, width), None)
+    torch._dynamo.reset()
+    assert symbolic == [False] * len(widths)
+
+
 @pytest.mark.slow
 def test_other_adapters_are_not_compiled_again(base: Base, traced: None) -> None:
     adapters = [random_adapter(base, 2, number) for number in range(4)]
@@ -71,6 +95,16 @@ def test_other_adapters_are_not_compiled_again(base: Base, traced: None) -> None
     assert counters["stats"]["unique_graphs"] == graphs > 0
     assert not torch.equal(first, second)
     torch.testing.assert_close(first, sample_latents(base, [Draw(adapters[0], adapters[1], "a", 1)], QUICK))
+
+
+def test_determinism_is_asked_for_while_a_training_runs_and_not_after() -> None:
+    """What torch is told on a GPU; that its kernels keep to it, only a GPU can show."""
+    with same_bits(True, torch.device("cuda")):
+        assert torch.are_deterministic_algorithms_enabled() and torch.backends.cuda.flash_sdp_enabled()
+        assert not torch.backends.cuda.mem_efficient_sdp_enabled() and not torch.backends.cuda.cudnn_sdp_enabled()
+    assert not torch.are_deterministic_algorithms_enabled() and torch.backends.cuda.mem_efficient_sdp_enabled()
+    with same_bits(False, torch.device("cuda")):
+        assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_queueing_ahead_changes_no_bit(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:

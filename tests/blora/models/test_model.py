@@ -17,9 +17,12 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 
 import blora.embedded
+from blora.bases.locate import base_revision, locate_base
+from blora.bases.topology import check_topology
 from blora.errors import BaseModelError, BaseUnreachableError, TopologyError
-from blora.models.locate import base_revision, check_topology, locate_base
+from blora.models import text_encoders
 from blora.models.model import Base, load_base
+from blora.models.text_encoders import encoder_format
 from tests.tiny import picture
 
 COMMIT = "462165984030d82259a11f4367a4eed129e94a7b"
@@ -54,6 +57,50 @@ def test_encoders_are_released_and_come_back(epsilon_folder: Path) -> None:
     assert not base.text_encoders.loaded, "a remembered prompt needs no encoder"
     base.encode_prompts(["new"])
     assert base.text_encoders.loaded
+
+
+def test_encoders_in_half_precision_are_nearer_than_rounding_to_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Why a bf16 run on a GPU encodes in fp16: on real encoders, those of the embedded model."""
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    halves = [encoder_format(cuda, torch.bfloat16), encoder_format(cuda, torch.float16)]
+    assert halves == [torch.float16] * 2 and encoder_format(cuda, torch.float32) == torch.float32
+    assert encoder_format(cpu, torch.bfloat16) == torch.float32
+
+    def embedded(number_format: torch.dtype) -> torch.Tensor:
+        monkeypatch.setattr(text_encoders, "encoder_format", lambda device, dtype: number_format)
+        encoders = text_encoders.TextEncoders(blora.embedded.MODEL_DIR, cpu, torch.float32)
+        return encoders.encode(["A [c] in [s] style", "a red kite over the sea", ""]).hidden
+
+    exact = embedded(torch.float32)
+    lost = {kind: float((embedded(kind) - exact).norm()) for kind in (torch.float16, torch.bfloat16)}
+    assert lost[torch.float16] < float((exact.bfloat16().float() - exact).norm()) < lost[torch.bfloat16]
+
+
+def test_prompts_are_encoded_on_the_cpu_where_the_device_has_no_room(
+    base: Base, epsilon_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device here is meta, on which nothing has values: a prompt that has some came from the CPU."""
+    encoders = text_encoders.TextEncoders(epsilon_folder, torch.device("meta"), torch.float32)
+    load = text_encoders.TextEncoders.load
+
+    def short(self: Any) -> Any:
+        if self._runs_on.type == "meta":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return load(self)
+
+    monkeypatch.setattr(text_encoders.TextEncoders, "load", short)
+    assert encoders.encode(["A [v]"]).hidden.shape == base.encode_prompts(["A [v]"]).hidden.shape
+    assert encoders._runs_on.type == "cpu"
+
+
+def test_embeddings_that_are_not_finite_in_half_precision_are_computed_in_full(
+    epsilon_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_encoders, "encoder_format", lambda device, dtype: torch.float16)
+    encoders = text_encoders.TextEncoders(epsilon_folder, torch.device("cpu"), torch.float32)
+    for _, encoder in encoders.load():
+        next(encoder.parameters()).data.fill_(torch.inf)
+    assert encoders.encode(["A [v]"]).hidden.isfinite().all() and encoders.number_format == torch.float32
 
 
 def test_an_empty_negative_prompt_is_zero_only_where_the_base_says_so(base: Base, v_base: Base) -> None:
@@ -196,7 +243,7 @@ def test_an_unreachable_hub_says_so(tmp_path: Path) -> None:
 def test_an_unreachable_hub_does_not_matter_to_what_is_in_its_cache(epsilon_folder: Path, tmp_path: Path) -> None:
     snapshot = tmp_path / "hub" / "models--org--model" / "snapshots" / COMMIT
     shutil.copytree(epsilon_folder, snapshot)
-    code = f"from blora.models.locate import locate_base; print(locate_base('org/model@{COMMIT}'))"
+    code = f"from blora.bases.locate import locate_base; print(locate_base('org/model@{COMMIT}'))"
     environment = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "PATH": ""}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=60)

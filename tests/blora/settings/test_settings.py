@@ -23,6 +23,7 @@ def test_paper_preset_is_the_published_recipe() -> None:
     assert (train.steps, train.batch_size, train.max_grad_norm, train.prompt) == (1000, 1, 1.0, "A [v]")
     assert (train.beta1, train.beta2, train.weight_decay, train.epsilon) == (0.9, 0.999, 1e-4, 1e-8)
     assert (sample.steps, sample.guidance_scale, sample.scheduler) == (50, 5.0, "base")
+    assert train.size_conditioning == "published"
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -109,7 +110,7 @@ def test_settings_are_frozen_and_known() -> None:
 
 def test_identity_has_what_changes_the_weights_and_nothing_else() -> None:
     plain = TrainSettings()
-    same = TrainSettings(alpha=64, checkpointing="on", checkpoint_every_steps=7, execution="graph")
+    same = TrainSettings(alpha=64, checkpointing="on", checkpoint_every_seconds=7, execution="graph")
     assert plain.identity() == same.identity()
     assert plain.identity() != TrainSettings(seed=1).identity()
     assert TrainSettings(layers="crossattn_kv").identity() == plain.identity() | {"layers": "crossattn_kv"}
@@ -167,6 +168,18 @@ out while it has its default, or every adapter, picture and run would be made ag
 @pytest.mark.parametrize("group", IDENTITIES)
 def test_a_new_setting_with_its_default_changes_no_id(group: str) -> None:
     assert getattr(Settings(), group).identity() == IDENTITIES[group]
+
+
+def test_a_later_setting_is_named_where_it_differs() -> None:
+    plain = TrainSettings().identity()
+    assert TrainSettings(size_conditioning="published").identity() == plain | {"size_conditioning": "published"}
+    assert TrainSettings(deterministic=True).identity() == plain | {"deterministic": True}
+    assert resolve("paper", {"train.size_conditioning": True}).train.size_conditioning == "true", "as YAML reads it"
+
+
+def test_a_graph_of_pictures_of_many_shapes_is_refused() -> None:
+    with pytest.raises(errors.SettingsError, match="a captured graph has one shape"):
+        resolve("draft", {"train.crop": "none", "train.execution": "compiled_graph"})
 
 
 def test_every_setting_is_documented() -> None:

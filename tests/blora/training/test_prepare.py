@@ -54,6 +54,15 @@ def test_the_centre_is_cut_and_its_place_is_told(base: Base) -> None:
     assert (seen[:, 3:-3] == (0, 0, 255)).all(), "only the filter's reach at the edge may see red"
 
 
+def test_the_reference_tells_of_a_square_whatever_the_picture_was(base: Base) -> None:
+    """Else a small picture is trained as a small one, and drawn as a large one."""
+    for crop in ("center", "none"):
+        photo = prepare_photos(base, [picture(0, 16, 24)], recipe(size_conditioning="published", crop=crop))[0]
+        assert photo.time_ids.tolist() == [[32, 32, 0, 0, 32, 32]]
+        drawn = base.conditions(torch.zeros(1, 1), 32, 32)["time_ids"]
+        assert torch.equal(photo.time_ids, drawn), "as it is drawn"
+
+
 def test_uncropped_pictures_of_several_shapes_train_in_one_pack(base: Base) -> None:
     settings = recipe(crop="none", batch_size=2, steps=2)
     items = [item(0, 32, 64), item(1, 64, 32), TrainItem((picture(2, 32, 32), picture(3, 32, 64)), "two shapes")]

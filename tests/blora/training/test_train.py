@@ -107,6 +107,18 @@ def test_a_resumed_training_is_bit_equal(base: Base) -> None:
         assert first.adapter.style.save_half() == second.adapter.style.save_half()
 
 
+def test_checkpoints_come_by_time_and_a_short_training_has_none(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that moves on by a minute a step: every 180 seconds by default, and not by steps."""
+    checkpoints: list[Any] = []
+    steps: list[int] = []
+    monkeypatch.setattr("blora.training.train.time.perf_counter", lambda: 60.0 * len(steps))
+    for count, expected in ((3, 0), (9, 2)):
+        steps.clear()
+        told = {"on_checkpoint": checkpoints.append, "on_step": lambda report: steps.append(report.step)}
+        train(base, [item(0)], recipe(steps=count), **told)
+        assert len(checkpoints) == expected
+
+
 def test_half_precision_stays_near_full(alone: list[TrainResult], epsilon_folder: Path) -> None:
     fp16 = train(load_base(epsilon_folder, precision="fp16"), [item(0)], recipe(precision="fp16"))[0]
     assert fp16.adapter is not None and fp16.skipped_steps == 0

@@ -18,7 +18,7 @@ from blora.models.model import Base, load_base
 from blora.training.items import StepReport, TrainItem
 from blora.training.nan_policy import Progress
 from blora.training.train import train
-from tests.blora.small_training import bit_equal, item, poisoned, recipe, weights
+from tests.blora.small_training import bit_equal, distance, item, poisoned, recipe, weights
 from tests.tiny import picture
 
 
@@ -152,9 +152,29 @@ def test_memory_asks_for_checkpointing(base: Base, caplog: pytest.LogCaptureFixt
     assert not base.unet.is_gradient_checkpointing
     modules = dict(base.unet.named_modules())
     for how in ("auto", "off", "on"):
-        with short_of_memory(base, how == "off"), pytest.raises(OutOfMemoryError, match="smaller pack_size"):
+        with short_of_memory(base, how == "off"), pytest.raises(OutOfMemoryError, match=r"about .* GB free") as caught:
             train(base, [item(0)], recipe(checkpointing=how))
+        assert ("checkpointing: auto" in str(caught.value)) is (how == "off")
     assert dict(base.unet.named_modules()) == modules and not base.unet.is_gradient_checkpointing
+
+
+def test_a_pack_that_does_not_fit_is_halved_before_anything_is_recomputed(base: Base) -> None:
+    rows: list[tuple[int, bool]] = []
+
+    def fail(_: Any, args: Any) -> None:
+        rows.append((len(args[0]), base.unet.is_gradient_checkpointing))
+        if len(args[0]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    items, settings = [item(number) for number in range(5)], recipe(steps=1)
+    whole = train(base, items, settings)
+    handle = base.unet.register_forward_pre_hook(fail)
+    try:
+        parts = train(base, items, settings)
+    finally:
+        handle.remove()
+    assert rows == [(5, False), (3, False), (2, False), (1, False), (2, False)]
+    assert all(distance(one, other) < 1e-3 for one, other in zip(whole, parts, strict=True))
 
 
 @pytest.mark.parametrize(

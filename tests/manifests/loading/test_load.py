@@ -46,14 +46,14 @@ def test_huge_manifests_are_refused_unread(tmp_path: Path) -> None:
     assert str(MAX_MANIFEST_BYTES) in str(fault_of(load_manifest(str(tmp_path / "m.yaml"))))
 
 
-@pytest.mark.parametrize("name", ["m.csv", "m.yaml", "m.json"])
+@pytest.mark.parametrize("name", ["m.csv", "m.yaml", "m.json", "m.jsonl"])
 def test_files_of_another_kind_are_named(tmp_path: Path, name: str) -> None:
     assert "Parquet" in fault_of(load(tmp_path, parquet({"content": ["a"]}), name)).received
     assert "CSV" in fault_of(load(tmp_path, b"PK\x03\x04" + b"\0" * 50, name)).hint
     assert "PNG" in fault_of(load(tmp_path, b"\x89PNG\r\n\x1a\n", name)).received
 
 
-@pytest.mark.parametrize("name", ["m.yaml", "m.json", "m.csv", "m.parquet"])
+@pytest.mark.parametrize("name", ["m.yaml", "m.json", "m.csv", "m.jsonl", "m.parquet"])
 @pytest.mark.parametrize("data", [b"", b"\xff\xfen\0", b"\x00\x01\x02", b"a: [", b'{"a": '])
 def test_broken_files_end_in_faults(tmp_path: Path, name: str, data: bytes) -> None:
     loaded = load(tmp_path, data, name)
@@ -86,6 +86,7 @@ _SEEDS = {
     "yaml": FULL.encode(),
     "json": json.dumps(yaml.safe_load(FULL)).encode(),
     "csv": b'content,style,prompt,seeds\na.png,s.png,"A, [c]",0|1\nb.png,s.png,,\n',
+    "jsonl": b'{"content": "a.png", "style": ["s.png", "t.png"], "seeds": [0, 1]}\n{"content": "b.png"}\n',
     "parquet": parquet({"content": ["a", "b"], "style": ["s", "t"], "style_strength": [1.0, 2.0], "seeds": [[1], [2]]}),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from blora.bases.spec import KNOWN, BaseSpec, Fused, parse_base
 from manifests.loading.load import parse_manifest
 from manifests.schema.entries import Manifest, PairEntry
+from manifests.schema.fields import BASE_NAMES
 from tests.manifests.loading.written import FULL, SMALL, good, load, pair_names, parquet, places
 
 # What right manifests say
@@ -76,7 +79,7 @@ def test_csv_and_parquet_pairs_say_the_same(tmp_path: Path) -> None:
     }
     for loaded in (load(tmp_path, text, "m.csv"), load(tmp_path, parquet(columns), "m.parquet")):
         manifest = good(loaded)
-        assert manifest.name == "m" and manifest.base == "embedded" and manifest.preset == "demo"
+        assert manifest.name == "m" and manifest.base == "" and manifest.preset == "demo"
         assert [(entry.name, entry.word, len(entry.images)) for entry in manifest.contents] == [
             ("a", "jar", 1),
             ("pot", None, 2),
@@ -123,7 +126,7 @@ def test_keys_without_a_value_are_as_if_not_given(tmp_path: Path) -> None:
         "settings:\nprompt: null\nseeds: ~\nbase:\ncontents:\n- {image: a.png, name: null, word: }\nstyles: [s.png]\n"
     )
     manifest = good(load(tmp_path, text))
-    assert (manifest.settings, manifest.base, manifest.contents[0].word) == ({}, "embedded", None)
+    assert (manifest.settings, manifest.base, manifest.contents[0].word) == ({}, "", None)
     assert manifest.pairs == (PairEntry(content="a", style="s", file=manifest.source),)
 
 
@@ -200,11 +203,66 @@ def test_documents_that_are_no_manifest(tmp_path: Path, text: str, name: str) ->
     assert loaded.manifest is None and loaded.faults
 
 
-@pytest.mark.parametrize("base", ["embedded", "org/model@" + "0a" * 20, "models/sdxl", "s3://bucket/base"])
+@pytest.mark.parametrize(
+    "base",
+    [
+        "embedded",
+        "sdxl",
+        "sdxl+fp16vae",
+        "org/model@" + "0a" * 20,
+        "org/model@" + "0a" * 20 + "/fine.safetensors#sha256:" + "0b" * 32,
+        "models/sdxl",
+        "models/fine.safetensors",
+        "models/fine.safetensors#sha256:" + "0b" * 32,
+        "s3://bucket/base",
+        "s3://bucket/fine.safetensors",
+    ],
+)
 def test_bases_that_are_accepted(tmp_path: Path, base: str) -> None:
     (tmp_path / "models" / "sdxl").mkdir(parents=True)
+    (tmp_path / "models" / "fine.safetensors").touch()
     manifest = good(load(tmp_path, SMALL | {"base": base}, "m.json", allowed_roots=["s3://bucket"]))
     assert manifest.base == (str(tmp_path / base) if base.startswith("models") else base)
+
+
+def test_a_base_of_several_parts_is_one_line_with_absolute_paths(tmp_path: Path) -> None:
+    for name in ("fine.safetensors", "lcm.safetensors"):
+        (tmp_path / name).touch()
+    base = {"model": "fine.safetensors", "vae": "org/vae@" + "0a" * 20, "fuse": [{"lora": "./lcm.safetensors"}]}
+    text = good(load(tmp_path, SMALL | {"base": base}, "m.json")).base
+    read = parse_base(text)
+    assert read == BaseSpec(
+        str(tmp_path / "fine.safetensors"), "org/vae@" + "0a" * 20, (Fused(str(tmp_path / "lcm.safetensors"), 1.0),)
+    )
+    assert read.text == text, "both houses write it in the same way"
+
+
+@pytest.mark.parametrize(
+    ("base", "field", "message"),
+    [
+        ("fine.ckpt", "base", "no such base model.*pickle"),
+        ("missing.safetensors", "base", "no such base model"),
+        ("fine.safetensors#sha256:12", "base", "no SHA-256"),
+        ("../fine.safetensors", "base", "outside the allowed folders"),
+        ("org/model@main", "base", "without a fixed revision"),
+        ({"model": "sdxl", "vea": "x"}, "base", "unknown key.*did you mean vae"),
+        ({"vae": "sdxl"}, "base", "key missing"),
+        ({"model": "sdxl", "fuse": [{"lora": "gone.safetensors"}]}, "base.fuse.0.lora", "no such base model"),
+        ({"model": "sdxl", "fuse": [{"lora": "x", "wieght": 1}]}, "base", "unknown key.*did you mean weight"),
+        ({"model": "sdxl", "fuse": [{"lora": "x", "weight": 11}]}, "base", "less than or equal to 10"),
+        ({"model": "org/model@main", "vae": "../x"}, "base.model", "without a fixed revision"),
+        (7, "base", "valid string"),
+    ],
+)
+def test_bases_that_are_refused(tmp_path: Path, base: object, field: str, message: str) -> None:
+    (tmp_path / "fine.ckpt").touch()
+    (tmp_path / "fine.safetensors").touch()
+    faults = load(tmp_path, SMALL | {"base": base}, "m.json").faults
+    assert faults[0].field == field and re.search(message, str(faults[0])), faults[0]
+
+
+def test_names_of_bases_are_the_methods_own() -> None:
+    assert set(BASE_NAMES) == {"embedded", *KNOWN}
 
 
 def test_only_faults_leave_no_manifest(tmp_path: Path) -> None:
@@ -217,6 +275,65 @@ def test_only_faults_leave_no_manifest(tmp_path: Path) -> None:
     ):
         loaded = load(tmp_path, text, name)
         assert loaded.manifest is None and len(loaded.faults) == 1, text
+
+
+def test_a_table_says_the_same_in_every_format(tmp_path: Path) -> None:
+    text = "content,style,prompts,seeds\na.png | b.png,s.png,one|two,0|1\nc.png,s.png,,\n"
+    lines = [
+        {
+            "Unnamed: 0": 0,
+            "content": [" a.png ", "b.png", ""],
+            "style": "s.png",
+            "prompts": ["one", "two"],
+            "seeds": [0, 1.0],
+        },
+        {"Unnamed: 0": 1, "content": "c.png", "style": ["s.png"], "prompts": None, "seeds": [], "style_name": " "},
+    ]
+    columns = {name: [line[name] for line in lines] for name in ("content", "prompts")}
+    columns["content"][1] = ["c.png"]  # a Parquet column is of one type
+    columns |= {"style": [["s.png"], ["s.png"]], "seeds": [[0, 1], None], "style_name": ["", " "]}
+    loaded = [
+        load(tmp_path, text, "m.csv"),
+        load(tmp_path, "\r\n".join(map(json.dumps, lines)) + "\n\n", "m.jsonl"),
+        load(tmp_path, "\n".join(map(json.dumps, lines)), "m.ndjson"),
+        load(tmp_path, parquet(columns), "m.parquet"),
+    ]
+    told = [[(pair.content, pair.prompt, pair.seeds) for pair in good(one).pairs] for one in loaded]
+    assert told[0] == [("a", "one", (0, 1)), ("a", "two", (0, 1)), ("c", None, (0,))]
+    assert told[1:] == told[:1] * 3
+    assert all([len(image.images) for image in good(one).contents] == [2, 1] for one in loaded)
+
+
+def test_lines_of_json_that_say_nothing_usable_are_faults_of_their_own(tmp_path: Path) -> None:
+    lines = [
+        '{"content": "a.png", "style": "s.png"}',
+        '{"content": "b.png", "style": "s.png", "content": "c.png"}',
+        '["c.png", "s.png"]',
+        '{"content": "d.png", "style": "s.png"',
+        '{"content": "e.png", "style": {"s": 0.5, "t": 0.5}}',
+        '{"content": 7, "style": "s.png"}',
+        '{"content": "f.png", "style": "s.png", "stlye_strength": 1}',
+        '{"content": ' + "[" * 100_000,
+        '{"content": "' + "g" * 200_000 + '", "style": "s.png"}',
+        '{"content": "h.png", "style": "s.png", "seeds": NaN}',
+        '{"content": [], "style": "s.png"}',
+        '{"content": "a.png", "style": "t.png"}',
+    ]
+    loaded = load(tmp_path, "\n".join(lines), "m.jsonl")
+    assert pair_names(loaded) == [("a", "s"), ("a", "t")]
+    assert [(fault.row, fault.what) for fault in loaded.faults] == [
+        (2, "key given twice"),
+        (3, "no row"),
+        (4, "not well-formed JSON"),
+        (5, "a mix in a table: contents and styles are mixed by weight in YAML and JSON only"),
+        (6, "should be a valid tuple"),
+        (7, "unknown key"),
+        (8, "nested too deeply"),
+        (9, "cell too long"),
+        (10, "number is not finite"),
+        (11, "half a row"),
+    ]
+    assert "style_strength" in loaded.faults[5].hint
 
 
 @pytest.mark.parametrize(("name", "text"), [("m.csv", "content,style,style_strength\na.png,b.png,\"0,5\"\n"),

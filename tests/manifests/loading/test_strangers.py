@@ -29,6 +29,9 @@ SECRETS = {
     "merge.yaml": "<<: S3CR3TS3CR3T",
     "secrets.json": json.dumps({"token": "S3CR3TS3CR3T", "other": ["S3CR3T"]}),
     "text.json": '"a text about S3CR3T and more"',
+    "passwd.jsonl": PASSWD,
+    "secrets.jsonl": '{"token": "S3CR3TS3CR3T"}\n{"token": "battery S3CR3T"}\n',
+    "texts.jsonl": '"a text about S3CR3T"\n"a battery"\n',
     "broken.json": '{"token": nonsense of S3CR3T}',
 }
 

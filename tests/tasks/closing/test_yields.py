@@ -59,7 +59,7 @@ def test_what_cannot_be_judged_is_not_counted(tmp_path: Path) -> None:
 
 
 def test_the_embedded_model_is_calibrated_and_others_are_not() -> None:
-    from blora.models.locate import base_revision
+    from blora.bases.locate import base_revision
 
     revision = base_revision("embedded")
     hint = "the embedded model was replaced: run `python -m blora.checks.calibrate` and commit blora/checks/limits.json"

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.dispatch.slots import Slot, SlotPool, slot_figures
+from tasks.dispatch.slot import Slot
+from tasks.dispatch.slots import SlotPool, slot_figures
 from tasks.errors import JobFailed, SlotDied, SlotStalled, is_transient, may_pass
 from tasks.messages import ScoreShard, TrainAnswer, TrainPack
 from tasks.progress import Event

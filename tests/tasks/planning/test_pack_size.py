@@ -31,9 +31,8 @@ def test_a_slot_fits_work_to_its_memory(tmp_path: Path) -> None:
     train, draw = TrainSettings(precision="bf16"), SampleSettings(precision="bf16", batch_size=16)
     large, small, cpu = (session(tmp_path, free) for free in (80 * GB, 10 * GB, None))
     assert large.training(SDXL, train, 4) == train
-    assert small.training(SDXL, train, 1) == train, "9.9 GB"
+    assert session(tmp_path, 12 * GB).training(SDXL, train, 2) == train, "one at a time keeps its activations"
     assert small.training(SDXL, train, 2).checkpointing == "on"
-    assert small.training(SDXL, train.model_copy(update={"checkpointing": "off"}), 2).checkpointing == "off"
     assert cpu.training(SDXL, train, 64) is train and cpu.drawing(SDXL, draw) is draw
     assert large.drawing(SDXL, draw) == draw
     assert 1 <= small.drawing(SDXL, draw).batch_size < 16
@@ -58,7 +57,7 @@ def test_auto_asks_the_smallest_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     both = chosen_devices("auto")
     assert free_device_bytes(both) == (23000 * 2**20, True)
     train = resolve("paper", {"pack_size": "auto"}).train
-    assert auto_pack_size(SDXL, train, both) == memory.plan_training(23000 * 2**20, train).size == 4
+    assert auto_pack_size(SDXL, train, both) == memory.plan_memory(23000 * 2**20, train).size == 4
     free_bytes, on_gpu = free_device_bytes(("cpu",))
     assert not on_gpu and free_bytes not in (None, 23000 * 2**20), "of the GPUs, which are not to be used"
 
@@ -74,5 +73,5 @@ def test_without_a_gpu_it_is_this_machines_memory(monkeypatch: pytest.MonkeyPatc
 def test_the_embedded_model_is_small() -> None:
     model = memory_model("embedded")
     assert model.width == 32 and model.factor == 4
-    assert memory.training_bytes(resolve("demo").train, 8, checkpointing=False, model=model) < 4 * GB
+    assert memory.needed_bytes(resolve("demo").train, memory.MemoryPlan(8), model) < 4 * GB
     assert memory_model(SDXL) == memory.SDXL

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from blora.models.locate import Located
+from blora.bases.locate import Located
 from manifests import layout
 from tasks import downloads, environment
-from tasks.dispatch.slots import Slot
+from tasks.dispatch.slot import Slot
 from tasks.messages import GenerateShard, TrainAnswer, TrainPack
 from tasks.progress import Event
 from tasks.review.decisions import Mark

@@ -1,0 +1,81 @@
+"""The Hugging Face hub: files of one commit, from its cache or over the network, and what to do where neither works."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from blora.errors import BaseModelError, BaseUnreachableError
+
+__all__ = ["fetch_files"]
+
+_RATE_LIMITED: Final = 429
+_NOT_ALLOWED: Final = (401, 403)
+
+
+def fetch_files(repo: str, revision: str, patterns: list[str], ignore: list[str]) -> Path:
+    """Download some files of one commit, or find them in the hub's own cache; returns the folder of that commit.
+
+    A download that was cut goes on where it stopped, by the hub's own client.
+
+    Raises:
+        BaseModelError: No such repository or commit, or it may not be read.
+        BaseUnreachableError: The hub did not answer, or not now, and its cache has no copy.
+    """
+    import httpx  # with the hub client: an embedded base or a folder must not need either
+    from huggingface_hub import errors, snapshot_download
+
+    where = f"{repo}@{revision}"
+
+    def snapshot(local_files_only: bool) -> Path:
+        return Path(
+            snapshot_download(
+                repo,
+                revision=revision,
+                allow_patterns=patterns,
+                ignore_patterns=ignore,
+                local_files_only=local_files_only,
+            )
+        )
+
+    try:
+        return snapshot(local_files_only=False)
+    except errors.GatedRepoError as error:
+        hint = f"accept its terms at https://huggingface.co/{repo}, then run `hf auth login` or set HF_TOKEN"
+        raise _refused("a gated model: its owners ask for consent", error, where, hint) from error
+    except errors.RepositoryNotFoundError as error:
+        hint = "check the name; for a private model run `hf auth login` or set HF_TOKEN"
+        raise _refused("no such hub model", error, where, hint) from error
+    except errors.RevisionNotFoundError as error:
+        hint = f"check the commit at https://huggingface.co/{repo}/commits"
+        raise _refused("no such hub model at this commit", error, where, hint) from error
+    except errors.HFValidationError as error:
+        raise _refused("no such hub model", error, where, "check the name") from error
+    except (httpx.HTTPError, OSError) as error:
+        response = getattr(error, "response", None)
+        status = None if response is None else response.status_code
+        if status in _NOT_ALLOWED:
+            hint = "run `hf auth login` with an account that may read it, or set HF_TOKEN"
+            raise _refused("the hub does not let you read this model", error, where, hint) from error
+        try:
+            return snapshot(local_files_only=True)
+        except OSError:
+            raise _unreachable(error, status, where) from error
+
+
+def _refused(what: str, error: Exception, where: str, hint: str) -> BaseModelError:
+    accepted = "a repository of the hub that you may read, at a commit that it has"
+    return BaseModelError(what, _first_line(error), accepted, where, hint)
+
+
+def _unreachable(error: Exception, status: int | None, where: str) -> BaseUnreachableError:
+    accepted = "an answer, or the model in the hub's cache"
+    if status == _RATE_LIMITED:
+        what, hint = "the hub asks for fewer requests", "wait some minutes; with HF_TOKEN set it allows more"
+    else:
+        what, hint = "the hub cannot be reached", "try again later, or download it elsewhere and name the folder"
+    return BaseUnreachableError(what, _first_line(error), accepted, where, hint)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -1,0 +1,153 @@
+"""A base model on this machine: every part brought here, its revision fixed, its topology checked. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from blora.bases.headers import SingleFile, check_sdxl
+from blora.bases.hub import fetch_files
+from blora.bases.places import PARTS, bring_file, hub_place, place_revision, split_digest
+from blora.bases.spec import BaseSpec, parse_base
+from blora.bases.topology import check_topology, check_vae
+
+__all__ = ["SDXL_FOLDER", "Located", "base_revision", "locate_base"]
+
+SDXL_FOLDER: Final = Path(__file__).parent / "sdxl"
+"""SDXL's configuration, which a single file lacks; its tokenizers are the embedded model's: both are CLIP's."""
+_WEIGHTS: Final = [f"{part}/*.safetensors" for part in PARTS]
+_VAE_FILES: Final = ["config.json", "diffusion_pytorch_model*.safetensors"]
+
+
+@dataclass(frozen=True)
+class Located:
+    """A base model on this machine.
+
+    Attributes:
+        spec: How it was asked for, in one line.
+        folder: The configuration of its parts in diffusers' layout, and their weights where no file has them.
+        revision: What fixes its content.
+        file: A single file, in SDXL's original layout, that has the weights.
+        vae: A folder or file with the autoencoder that takes the place of the model's own.
+        fuse: Files of LoRAs that are added to the UNet, with their weights.
+        scheduler: What a single file says of itself beside the folder's scheduler configuration.
+    """
+
+    spec: str
+    folder: Path
+    revision: str
+    file: Path | None = None
+    vae: Path | None = None
+    fuse: tuple[tuple[Path, float], ...] = ()
+    scheduler: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """What others may be shown: no folders of this machine."""
+        return parse_base(self.spec).label
+
+    @property
+    def tokenizers(self) -> Path:
+        """The folder that holds both tokenizers."""
+        if (self.folder / "tokenizer").is_dir():
+            return self.folder
+        from blora.embedded import MODEL_DIR  # see base_revision
+
+        return Path(MODEL_DIR)
+
+
+def base_revision(spec: str | os.PathLike[str] | BaseSpec, of: Callable[[str], str] = place_revision) -> str:
+    """Return what fixes a base model's content, without loading it.
+
+    Args:
+        spec: As `blora.bases.spec` says.
+        of: The revision of one place; whoever knows buckets brings its own.
+
+    Returns:
+        The revision of the model's place; where an autoencoder or LoRAs stand beside it, the SHA-256 over all of them.
+
+    Raises:
+        BaseModelError: The spec is none, or names a revision that may move.
+    """
+    base = parse_base(spec)
+    model = of(base.model)
+    if base.is_plain:
+        return model
+    parts = {"model": model, "vae": of(base.vae) if base.vae else ""}
+    fuse = [[of(one.lora), one.weight] for one in base.fuse]
+    return hashlib.sha256(json.dumps([parts, fuse], sort_keys=True).encode()).hexdigest()
+
+
+def locate_base(spec: str | os.PathLike[str] | BaseSpec, revision: str = "") -> Located:
+    """Bring a base model to this machine and check its topology before any weights move.
+
+    Args:
+        spec: As `blora.bases.spec` says.
+        revision: What fixes its content, where that is known; else `base_revision` tells.
+
+    Raises:
+        BaseModelError: Unknown spec, a file that is no SDXL, or a repository or revision that does not exist.
+        BaseUnreachableError: The hub did not answer and the model is not in its cache.
+        TopologyError: The model is not built as SDXL is.
+    """
+    base = parse_base(spec)
+    revision = revision or base_revision(base)
+    said: SingleFile | None = None
+    file: Path | None = None
+    if _is_file(base.model):
+        file, folder = bring_file(base.model), SDXL_FOLDER
+        said = check_sdxl(file, base.model, vae_comes=bool(base.vae))
+    else:
+        folder = _folder(base.model, base.text)
+    vae = _vae(base.vae, folder, base.text) if base.vae else None
+    fuse = tuple((bring_file(one.lora), one.weight) for one in base.fuse)
+    return Located(base.text, folder, revision, file, vae, fuse, _scheduler(said))
+
+
+def _is_file(place: str) -> bool:
+    hub = hub_place(place)
+    return hub.file != "" if hub else Path(split_digest(place)[0]).is_file()
+
+
+def _folder(place: str, spec: str) -> Path:
+    """A model in diffusers' layout."""
+    if place == "embedded":
+        from blora.embedded import MODEL_DIR  # the embedded model's own package; needed only here
+
+        folder = Path(MODEL_DIR)
+    elif hub := hub_place(place):
+        folder = fetch_files(hub.repo, hub.revision, ["*.json", "tokenizer*/*.txt"], [])
+        check_topology(folder, spec)
+        # Full weights are preferred; a repository that has only half-precision ones is taken as it is.
+        fetch_files(hub.repo, hub.revision, _WEIGHTS, ["*.fp16.*"])
+        if not list((folder / "unet").glob("*.safetensors")):
+            fetch_files(hub.repo, hub.revision, [weights.replace("*", "*.fp16*") for weights in _WEIGHTS], [])
+        return folder
+    else:
+        folder = Path(place).resolve()
+    check_topology(folder, spec)
+    return folder
+
+
+def _vae(place: str, folder: Path, spec: str) -> Path:
+    """An autoencoder of its own: a file, or a folder that fits the UNet."""
+    if _is_file(place):
+        return bring_file(place)
+    hub = hub_place(place)
+    vae = fetch_files(hub.repo, hub.revision, _VAE_FILES, ["*.fp16.*"]) if hub else Path(place).resolve()
+    check_vae(folder, vae, spec)
+    return vae
+
+
+def _scheduler(said: SingleFile | None) -> dict[str, Any]:
+    told: dict[str, Any] = {}
+    if said and said.is_v_prediction:
+        told["prediction_type"] = "v_prediction"
+    if said and said.is_zero_snr:
+        told |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    return told

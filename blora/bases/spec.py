@@ -1,0 +1,151 @@
+"""What a base model is asked for by: one place, or a place with an autoencoder of its own and LoRAs fused into it.
+
+    embedded                                              the small model shipped with the package
+    sdxl, sdxl+fp16vae, sdxl+lightning8                   what `KNOWN` says, each at fixed commits
+    org/model@<40 hex digits>                             a repository of the hub in diffusers' layout
+    org/model@<40 hex digits>/juggernaut.safetensors      one file of a repository
+    ./folder, ./juggernaut.safetensors[#sha256:<64 hex>]  on this machine, and where buckets are known: s3://...
+
+Several parts are one JSON object: ``{"model": "sdxl", "vae": PLACE, "fuse": [{"lora": PLACE, "weight": 1}]}``, which is
+also how a manifest writes it. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+from blora.bases.places import hub_place
+from blora.errors import BaseModelError
+
+__all__ = ["KNOWN", "SDXL_COMMIT", "BaseSpec", "Fused", "parse_base"]
+
+SDXL_COMMIT: Final = "462165984030d82259a11f4367a4eed129e94a7b"
+_SDXL: Final = f"stabilityai/stable-diffusion-xl-base-1.0@{SDXL_COMMIT}"
+_FP16_VAE: Final = "madebyollin/sdxl-vae-fp16-fix@207b116dae70ace3637169f1ddd2434b91b3a8cd"
+_LIGHTNING: Final = (
+    "ByteDance/SDXL-Lightning@c9a24f48e1c025556787b0c58dd67a091ece2e44/sdxl_lightning_8step_lora.safetensors"
+)
+_FORM: Final = '{"model": PLACE, "vae": PLACE, "fuse": [{"lora": PLACE, "weight": 1}]}'
+
+
+@dataclass(frozen=True)
+class Fused:
+    """A LoRA that is added to the UNet's weights for good.
+
+    Attributes:
+        lora: Where its file lies.
+        weight: Factor of its update.
+    """
+
+    lora: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class BaseSpec:
+    """The parts of a base.
+
+    Attributes:
+        model: Where the model lies.
+        vae: Where an autoencoder lies that takes the place of the model's own; empty for the model's own.
+        fuse: LoRAs that are part of the base: what makes few steps enough.
+    """
+
+    model: str
+    vae: str = ""
+    fuse: tuple[Fused, ...] = ()
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the model alone says it all."""
+        return not (self.vae or self.fuse)
+
+    @property
+    def text(self) -> str:
+        """The spec in one line; equal parts have equal texts."""
+        if self.is_plain:
+            return self.model
+        parts: dict[str, Any] = {"model": self.model}
+        if self.vae:
+            parts["vae"] = self.vae
+        if self.fuse:
+            parts["fuse"] = [{"lora": one.lora, "weight": one.weight} for one in self.fuse]
+        return json.dumps(parts, ensure_ascii=False)
+
+    def below(self, folder: str) -> BaseSpec:
+        """The same with its relative paths taken from a folder."""
+
+        def absolute(place: str) -> str:
+            named = not place or place == "embedded" or "://" in place or hub_place(place) is not None
+            return place if named else os.path.join(folder, place)
+
+        fuse = tuple(Fused(absolute(one.lora), one.weight) for one in self.fuse)
+        return BaseSpec(absolute(self.model), absolute(self.vae), fuse)
+
+    @property
+    def label(self) -> str:
+        """What others may be shown: no folders of this machine."""
+        fused = [f"{_last(one.lora)} x {one.weight:g}" for one in self.fuse]
+        return " + ".join([_last(self.model), *([_last(self.vae)] if self.vae else []), *fused])
+
+
+KNOWN: Final = MappingProxyType(
+    {
+        "sdxl": BaseSpec(_SDXL),
+        "sdxl+fp16vae": BaseSpec(_SDXL, _FP16_VAE),
+        "sdxl+lightning8": BaseSpec(_SDXL, fuse=(Fused(_LIGHTNING),)),
+    }
+)
+"""Names that stand for fixed commits of the hub."""
+
+
+def parse_base(spec: str | os.PathLike[str] | BaseSpec) -> BaseSpec:
+    """Read a spec; names in `KNOWN` are spelled out, also as the model of several parts.
+
+    Raises:
+        BaseModelError: It is an object of another form.
+    """
+    if isinstance(spec, BaseSpec):
+        return spec
+    text = os.path.expanduser(spec)
+    if not text.lstrip().startswith("{"):
+        return KNOWN.get(text, BaseSpec(text))
+    try:
+        parts = json.loads(text)
+        fuse = tuple(map(_fused, parts.pop("fuse", ())))
+        model, vae = _place(parts.pop("model")), _place(parts.pop("vae", ""))
+        if parts:
+            raise ValueError(f"unknown: {', '.join(parts)}")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise BaseModelError("unreadable base model", f"{text[:200]} ({error!r})", _FORM, hint="correct it") from error
+    known = KNOWN.get(model, BaseSpec(model))
+    return BaseSpec(known.model, vae or known.vae, (*known.fuse, *fuse))
+
+
+def _fused(said: Mapping[str, object]) -> Fused:
+    if unknown := said.keys() - {"lora", "weight"}:
+        raise ValueError(f"unknown: {', '.join(unknown)}")
+    return Fused(_place(said["lora"]), _weight(said.get("weight", 1.0)))
+
+
+def _place(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no place")
+    return os.path.expanduser(value)
+
+
+def _weight(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -10 <= value <= 10:
+        raise ValueError(f"weight {value!r}, not a number from -10 to 10")
+    return float(value)
+
+
+def _last(place: str) -> str:
+    """A place without the folders of this machine; of a repository the whole name."""
+    bare = place.partition("#")[0]
+    return bare if "://" in bare or hub_place(bare) else bare.rstrip("/").rpartition("/")[2]
