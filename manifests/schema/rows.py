@@ -272,10 +272,9 @@ class DocumentRow(PairFields):
 
     version: Literal[1] = Field(default=1, description="1")
     name: Name | None = Field(default=None, description=_A_NAME)
-    base: Annotated[
-        Annotated[Text, Tag("place")] | Annotated[BaseRow, Tag("parts")],
-        Discriminator(base_form),
-    ] = Field(default="", description=_A_BASE)
+    base: (
+        Annotated[Annotated[Place, Tag("place")] | Annotated[BaseRow, Tag("parts")], Discriminator(base_form)] | None
+    ) = Field(default=None, description=_A_BASE)
     preset: PresetName = Field(default="demo", description=PRESET_NAMES)
     settings: dict[str, Any] = Field(default_factory=dict, description="a mapping such as {train: {steps: 200}}")
     grid: bool | None = Field(default=None, description="true or false")
