@@ -20,8 +20,6 @@ from manifests.schema.entries import ImageEntry, Manifest, parts_of
 from manifests.schema.rows import LISTS, DocumentRow, ImageRow, PairFields, PairRow
 from manifests.schema.validate import MAX_KEYS, read_row
 
-_MOST_KEYS = 200  # looked at for one that is a manifest's
-
 
 def from_document(root: Node, name: str, source: str, roots: Roots, faults: FaultList) -> Manifest | None:
     """Read a document; None after adding the faults where nothing usable is left.
