@@ -86,6 +86,24 @@ def free_device_bytes(devices: Sequence[str]) -> tuple[float | None, bool]:
         return None, True
 
 
+def devices_here() -> tuple[str, ...]:
+    """The devices that a command would use, for an estimate; none where that cannot be known."""
+    try:
+        return chosen_devices()
+    except ValueError:
+        return ()
+
+
+def gpu_name(devices: Sequence[str]) -> str:
+    """What the first GPU among `devices` is called, such as "NVIDIA H100 80GB HBM3"; empty where nobody can tell."""
+    try:
+        gpus = physical_gpus(devices)
+        answer = _nvidia_smi(f"--id={gpus[0]}", "--query-gpu=name", "--format=csv,noheader") if gpus else ""
+    except (ValueError, TimeoutError):
+        return ""
+    return answer.partition("\n")[0].strip()
+
+
 def _nvidia_smi(*arguments: str) -> str:
     """What the driver's tool answers; nothing where there is none, or it fails.
 

@@ -93,7 +93,7 @@ def _objects(place: str) -> tuple[Store, dict[str, Entry]]:
         return store, store.list("")
     folder, _, name = place.rpartition("/")
     store = Store.open(folder)
-    entry = store.list(name).get(name)
+    entry = store.list("").get(name)
     if entry is None:
         raise BaseModelError("no such object", place, "a .safetensors file in the bucket", hint="correct the address")
     return store, {name: entry}

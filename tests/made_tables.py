@@ -50,11 +50,7 @@ def field_table() -> str:
         for name, field in row.model_fields.items():
             if name not in without:
                 told = (field.description or "").replace("|", "\\|").replace("<", "\\<")
-                default = (
-                    f"; `{field.default}` where it is left out"
-                    if isinstance(field.default, str | int) and field.default != ""
-                    else ""
-                )
+                default = f"; `{field.default}` where it is left out" if isinstance(field.default, str | int) else ""
                 lines.append(f"| {where} | `{name}` | {told}{default} |")
     return "\n".join(lines)
 

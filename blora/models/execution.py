@@ -29,8 +29,8 @@ def compiled_blocks(unet: nn.Module) -> Iterator[None]:
     """While the context is open, the blocks that repeat are compiled; equal blocks are compiled once.
 
     Adapters of the same shapes can be exchanged without compiling again. Every width is compiled with its own sizes:
-    torch would otherwise make the second one it meets a function of any size, which is slower for all. Compiling all of
-    SDXL as one function takes minutes and gains little over its blocks, in which nearly all operations lie.
+    torch would otherwise make of the second one that it meets a function of any size. Compiling all of SDXL as one
+    function takes minutes and gains little over its blocks, in which nearly all operations lie.
     """
     blocks = [module for module in unet.modules() if type(module).__name__ in _COMPILED]
     dynamo: Any = torch._dynamo.config  # the limit of 8 is meant for one function, not for a family of blocks

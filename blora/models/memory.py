@@ -17,7 +17,7 @@ from blora.models.tiles import TILE_LATENTS
 from blora.settings.sampling import SampleSettings
 from blora.settings.training import TrainSettings
 
-__all__ = ["SDXL", "Encoders", "MemoryPlan", "ModelSize", "needed_bytes", "pack_size", "plan_memory"]
+__all__ = ["GB", "SDXL", "Encoders", "MemoryPlan", "ModelSize", "needed_bytes", "pack_size", "plan_memory"]
 
 Encoders = Literal["stay", "leave", "cpu"]
 """Text encoders stay on the device; leave it once they have encoded all prompts of some work; or work on the CPU."""

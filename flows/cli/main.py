@@ -116,7 +116,8 @@ def plan(
     Examples: `blora plan pairs.csv` · `blora plan pairs.csv --base sdxl --set train.steps=500 --root s3://bucket/art`
     """
     from manifests.loading.load import load_manifest
-    from tasks.planning.cost import estimate
+    from tasks.devices import devices_here, gpu_name
+    from tasks.planning.cost import estimate, memory_told
     from tasks.planning.make import make_plan, settings_of
     from tasks.words import seconds_in_words
 
@@ -125,7 +126,9 @@ def plan(
     elsewhere = shards == "pool"
     settings = settings_of(loaded, preset, parse_overrides(set_))
     draft = make_plan(store, loaded, settings, devices="" if elsewhere else "auto")
-    cost = estimate(store, draft.plan, draft.held)
+    here = () if elsewhere else devices_here()
+    cost = estimate(store, draft.plan, draft.held, gpu_name(here))
+    told = memory_told(draft.plan.run.base, settings, here)
     show_notes(draft.notes)
     show_faults(draft.plan.run.faults)
     training, drawing = seconds_in_words(cost.train_seconds), seconds_in_words(cost.sample_seconds)
@@ -135,6 +138,7 @@ def plan(
             "base": f"{draft.plan.run.base} @ {draft.plan.run.base_revision[:12]}",
             "adapters": f"{cost.adapters}, of which {cost.adapters_missing} to train in {_missing_packs(draft)} packs",
             "packs": _packs_said(draft, elsewhere),
+            **({"memory": told} if told else {}),
             "pictures": f"{cost.samples}, of which {cost.samples_missing} to draw",
             "time": f"{training} training + {drawing} drawing on one slot",
             "gpu hours": f"{(cost.train_seconds + cost.sample_seconds) / 3600:.3f} slot hours",

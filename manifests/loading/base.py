@@ -19,16 +19,18 @@ _PINNED: Final = re.compile(r"[^@]+@[0-9a-f]{40}(/[^@#]+\.safetensors)?(#sha256:
 _DIGEST: Final = "#sha256:"
 
 
-def read_base(said: str | BaseRow, roots: Roots, faults: RowFaults) -> str:
+def read_base(said: str | BaseRow | None, roots: Roots, faults: RowFaults) -> str:
     """Return a base in one line, as `blora.bases.spec` reads it, after adding a fault for each place that is none.
 
     Args:
-        said: What the manifest says; empty where it says nothing.
+        said: What the manifest says; None for nothing.
         roots: What it may reach.
         faults: Takes what is wrong.
     """
+    if said is None:
+        return ""
     if isinstance(said, str):
-        return _place(said, ("base",), roots, faults) if said else ""
+        return _place(said, ("base",), roots, faults)
     parts: dict[str, Any] = {"model": _place(said.model, ("base", "model"), roots, faults)}
     if said.vae:
         parts["vae"] = _place(said.vae, ("base", "vae"), roots, faults)

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping
 
+from manifests.errors import counted
 from manifests.loading.assemble import NO_DEFAULTS, Assembly
 from manifests.loading.base import read_base
 from manifests.loading.clips import read_clip
@@ -17,9 +18,7 @@ from manifests.parsing.row_faults import RowFaults
 from manifests.schema.addresses import Roots
 from manifests.schema.entries import ImageEntry, Manifest, parts_of
 from manifests.schema.rows import LISTS, DocumentRow, ImageRow, PairFields, PairRow
-from manifests.schema.validate import read_row
-
-_MOST_KEYS = 200  # looked at for one that is a manifest's
+from manifests.schema.validate import MAX_KEYS, read_row
 
 
 def from_document(root: Node, name: str, source: str, roots: Roots, faults: FaultList) -> Manifest | None:
@@ -38,7 +37,7 @@ def from_document(root: Node, name: str, source: str, roots: Roots, faults: Faul
         return None
     names = (*DocumentRow.model_fields, *LISTS)
     if root.value and not any(
-        key in names or suggest(key, names, "") for key in itertools.islice(root.value, _MOST_KEYS)
+        key in names or suggest(key, names, "") for key in itertools.islice(root.value, MAX_KEYS)
     ):
         received = f"a mapping with other keys, the first {glimpse(next(iter(root.value)))}"
         document.add("no manifest", received, ", ".join(names), "see the README")
@@ -136,8 +135,15 @@ def _names(side: object) -> list[object]:
 
 
 def check_settings(node: Node, path: tuple[str | int, ...], faults: RowFaults) -> None:
-    """Add a fault for every repeated key, broken text and number that is not finite; names are checked elsewhere."""
+    """Add a fault for every repeated key, broken text, number that is not finite and mapping of too many keys.
+
+    Names are checked elsewhere.
+    """
     field = ".".join(map(str, path))
+    if isinstance(node.value, dict) and len(node.value) > MAX_KEYS:
+        received, accepted = counted(len(node.value), "key"), f"at most {MAX_KEYS} in a mapping of settings"
+        faults.add("too many keys", received, accepted, "remove the others", at=path, field=field)
+        return
     texts = [node.value] if isinstance(node.value, str) else list(node.value) if isinstance(node.value, dict) else []
     for text in texts:
         if any("\ud800" <= character <= "\udfff" for character in text):

@@ -24,7 +24,13 @@ def stands_for(side: str, prompt: str | None) -> bool:
 
 def default_name(path: object) -> str | None:
     """Return the file name in a path or address, without extension; None where there is none."""
-    return (PurePosixPath(path).stem or None) if isinstance(path, str) else None
+    if not isinstance(path, str):
+        return None
+    name = path.rpartition("/")[2]
+    if name in ("", "."):  # such as "folder/", whose name stands before
+        name = PurePosixPath(path).name
+    stem, dot, extension = name.rpartition(".")
+    return (stem if dot and stem and extension else name) or None
 
 
 def files_of(addresses: tuple[str, ...], kind: str) -> dict[str, Any]:

@@ -84,6 +84,13 @@ class FaultList:
         )
         self._faults.append(fault)
 
+    def skip(self, count: int) -> bool:
+        """Count faults that would not be kept, so that nobody has to word them; False where there is room for them."""
+        if self._count < MAX_FAULTS:
+            return False
+        self._count += count
+        return True
+
     def refuse(self, what: str, received: str, accepted: str, hint: str, *, row: int | None = None) -> DocumentRefused:
         """Keep a fault that ends the reading, and return what to raise."""
         self.add(what, received, accepted, hint, row=row)

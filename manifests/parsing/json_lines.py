@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -58,8 +59,7 @@ def _object(line: str, row: int, faults: FaultList) -> dict[str, Any] | None:
     def fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            names = [name for name, _ in pairs]
-            repeated.extend(name for name in found if names.count(name) > 1)
+            repeated.extend(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
         return found
 
     hint = "write each row as one object in one line"

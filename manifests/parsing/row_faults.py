@@ -44,6 +44,10 @@ class RowFaults:
         line = self.node.find(at).row
         self._faults.add(what, received, accepted, hint, row=line, field=field, item=item, transient=transient)
 
+    def skip(self, count: int) -> bool:
+        """Count faults without their words where no more are kept; see `FaultList.skip`."""
+        return self._faults.skip(count)
+
     def add_repeated(self, at: Sequence[str | int], field: str = "") -> None:
         """Keep a fault for each key that the mapping at a path was given again, at its own line.
 

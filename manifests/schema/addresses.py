@@ -31,6 +31,7 @@ from manifests.store.files import as_spelled
 MAX_ADDRESS_CHARS = 1024
 """Characters of one path or address; object keys may have 1024 bytes."""
 
+_NOT_PRINTABLE = re.compile("[\x00-\x1f\ud800-\udfff]")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/|data:")
 
 
@@ -65,8 +66,9 @@ class Roots:
         Raises:
             AddressError: A root is neither a local path nor an s3:// address.
         """
-        self._roots = [self._absolute(root, os.getcwd()) for root in roots]
         self._known: dict[str, str] = {}
+        self._folders: dict[str, str] = {}
+        self._roots = [self._absolute(root, os.getcwd()) for root in roots]
 
     def resolve(self, text: str) -> str:
         """Return the absolute local path, without symbolic links, or s3:// address that `text` means.
@@ -89,13 +91,12 @@ class Roots:
             raise AddressError("path outside the allowed folders", received, f"below {', '.join(self._roots)}", hint)
         return address
 
-    @staticmethod
-    def _absolute(text: str, base: str) -> str:
+    def _absolute(self, text: str, base: str) -> str:
         """Return `text` as an absolute address, links and `..` resolved; relative to `base`."""
         _check_characters(text)
         if not _SCHEME.match(text):
             if text.startswith("/") or not is_bucket(base):
-                return os.path.realpath(as_spelled(os.path.join(base, local_path(text))))
+                return self._real(as_spelled(os.path.join(base, os.path.expanduser(text))))
             text = f"{base}/{text}"
         split = bucket_and_key(text)
         if split is None:
@@ -113,6 +114,16 @@ class Roots:
             raise AddressError("no address that can be read", f"{shown(text)}, {fault}", accepted, hint)
         return f"{bucket}{posixpath.normpath('/' + key)}".rstrip("/")
 
+    def _real(self, path: str) -> str:
+        """What `os.path.realpath` says; a folder that many paths lie in is asked for once."""
+        folder, name = os.path.split(path)
+        if name in ("", ".", ".."):
+            return os.path.realpath(path)
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder)
+        path = os.path.join(self._folders[folder], name)
+        return os.path.realpath(path) if os.path.islink(path) else path
+
 
 def _check_characters(text: str) -> None:
     if not text or len(text) > MAX_ADDRESS_CHARS:
@@ -120,5 +131,5 @@ def _check_characters(text: str) -> None:
         raise AddressError("path of a wrong length", received, accepted, "shorten the path")
     if "\\" in text:
         raise AddressError("backslash in a path", shown(text), "names joined by /", "write / instead")
-    if any(ord(character) < 32 or "\ud800" <= character <= "\udfff" for character in text):
+    if _NOT_PRINTABLE.search(text):
         raise AddressError("control character in a path", shown(text), "printable characters", "rename the file")

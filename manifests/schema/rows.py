@@ -267,15 +267,16 @@ class BaseRow(_RowModel):
     fuse: Annotated[tuple[FusedRow, ...], Field(max_length=MAX_FUSED)] = ()
 
 
+Base = Annotated[Annotated[Place, Tag("place")] | Annotated[BaseRow, Tag("parts")], Discriminator(base_form)]
+"""A base: one place, or several parts."""
+
+
 class DocumentRow(PairFields):
     """The head of a YAML or JSON manifest; its lists of contents, styles and pairs are read row by row."""
 
     version: Literal[1] = Field(default=1, description="1")
     name: Name | None = Field(default=None, description=_A_NAME)
-    base: Annotated[
-        Annotated[Text, Tag("place")] | Annotated[BaseRow, Tag("parts")],
-        Discriminator(base_form),
-    ] = Field(default="", description=_A_BASE)
+    base: Base | None = Field(default=None, description=_A_BASE)
     preset: PresetName = Field(default="demo", description=PRESET_NAMES)
     settings: dict[str, Any] = Field(default_factory=dict, description="a mapping such as {train: {steps: 200}}")
     grid: bool | None = Field(default=None, description="true or false")

@@ -18,7 +18,8 @@ from manifests.schema.rows import LISTS, BaseRow, DocumentRow, FusedRow, Sweep
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
-_MAX_KEYS = 200  # of one row; looking for what each unknown one may have meant takes time
+MAX_KEYS = 200
+"""Keys of one row, or of one mapping of settings; looking for what each unknown one may have meant takes time."""
 _DECIMAL_COMMA = re.compile(r"[-+]?\d{1,20},\d{1,20}")
 
 _NESTED = ("base", "content", "style", "sweep")
@@ -38,15 +39,16 @@ def read_row(model: type[_Model], values: Mapping[str, Any], faults: RowFaults, 
     for name in _NESTED:
         if faults.node.find((name,)) is not faults.node:
             faults.add_repeated((name,), list_name)
-    if len(values) > _MAX_KEYS:
+    if len(values) > MAX_KEYS:
         received, accepted = counted(len(values), "key"), ", ".join(model.model_fields)
         faults.add("too many keys", received, accepted, "remove the others", field=list_name)
         return None
     try:
         result = model.model_validate(values)
     except ValidationError as error:
-        for detail in error.errors(include_url=False):
-            _add_fault(detail, model, faults, list_name)
+        if not faults.skip(error.error_count()):
+            for detail in error.errors(include_url=False):
+                _add_fault(detail, model, faults, list_name)
         return None
     return result if faults.are_none else None
 

@@ -1,9 +1,10 @@
 """What a plan will cost, before anything is spent: counts, slot seconds and bytes of what is missing.
 
-Seconds come from this store's own past where it has a finished run of the same base and settings; else from operation
-counts and an assumed speed, and the estimate says so. Operation counts: SDXL at 1024 px needs 11.0 TFLOP a training
-step (latent moments cached, no checkpointing) and 2 x 6.8 TFLOP a sampling step with guidance, plus 10.5 to decode;
-they scale with the number of pixels.
+Seconds come from this store's own past where a run of the same base and precision has ended: from one with the same
+settings, else from the rate that the newest one reached, by its operations. Without such a run the rate is a share of
+what the data sheet of the GPU says, and the estimate says so. Operation counts: SDXL at 1024 px needs 11.0 TFLOP a
+training step (latent moments cached, no checkpointing) and 2 x 6.8 TFLOP a sampling step with guidance, plus 10.5 to
+decode; they scale with the number of pixels.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from pathlib import Path
 from typing import Literal
 
 from blora.bases.spec import parse_base
+from blora.errors import OutOfMemoryError
 from blora.models import memory
+from blora.settings.presets import Settings
 from blora.settings.training import TrainSettings
 from manifests.store.store import Store
 from tasks.devices import free_device_bytes
@@ -23,8 +26,15 @@ from tasks.run.inventory import Holdings
 from tasks.run.outcome import read_records
 from tasks.run.plan import Plan
 
-TRAIN_TFLOP_PER_STEP, SAMPLE_TFLOP_PER_STEP, DECODE_TFLOP = 11.0, 13.6, 10.5  # SDXL, 1024 px, one picture
-ASSUMED_TFLOPS = 31.0  # what the published times mean on an A100 (10 minutes an adapter); a tuned machine is faster
+TRAIN_TFLOP_PER_STEP, FORWARD_TFLOP, DECODE_TFLOP = 11.0, 6.8, 10.5  # SDXL, 1024 px, one picture
+PEAK_TFLOPS = {
+    "B200": 2250, "H200": 989, "H100": 989, "A100": 312, "L40": 362, "L4": 121, "A10": 125, "RTX 5090": 209,
+    "RTX 4090": 165, "RTX 3090": 71, "V100": 125, "T4": 65,
+}  # fmt: skip
+"""Dense products in half precision a second by the data sheets, by a part of the GPU's name; the first that fits."""
+USUAL_GPU = "A100"
+SHARE_OF_PEAK = 0.22  # assumed, until a run has measured it
+SHARE_OF_FP32 = 1 / 8  # assumed likewise: what fp32 reaches of half precision's rate
 EMBEDDED_SHARE = 1 / 13_000  # operations of the embedded model at 64 px, relative to SDXL's at 1024 px
 EMBEDDED_TFLOPS = 0.07  # two cores of a laptop
 PARAMETERS_PER_RANK = {"attention": 440_320, "crossattn_kv": 133_120}  # SDXL: both blocks, sum of (in + out)
@@ -56,15 +66,21 @@ class Estimate:
     basis: str
 
 
-def estimate(store: Store, plan: Plan, held: Holdings) -> Estimate:
-    """Price a plan against what the store holds of it."""
+def estimate(store: Store, plan: Plan, held: Holdings, gpu: str = "") -> Estimate:
+    """Price a plan against what the store holds of it.
+
+    Args:
+        store: with its past runs.
+        plan: of the run.
+        held: what the store has of it.
+        gpu: the name of the GPU that is to work, if known.
+    """
     settings = plan.run.settings
     adapters = [a for a in plan.adapters if a.adapter_id not in held.adapters]
     samples = [s for s in plan.samples if s.sample_id not in held.pictures]
-    per_adapter, per_sample, basis = _measured(store, plan) or _assumed(plan)
-    adapter_bytes = (
-        parameters_per_rank(plan.run.base, settings.train.layers) * settings.train.rank * BYTES_PER_PARAMETER
-    )
+    per_adapter, per_sample, basis = _measured(store, plan) or _assumed(plan, gpu)
+    per_rank = parameters_per_rank(plan.run.base, settings.train.layers)
+    adapter_bytes = per_rank * settings.train.rank * BYTES_PER_PARAMETER
     sample_bytes = settings.sample.width_px * settings.sample.height_px * BYTES_PER_PIXEL
     return Estimate(
         len(plan.adapters),
@@ -120,32 +136,70 @@ def unet_config(base: str) -> Path | None:
     return path if path.is_file() else None
 
 
+def memory_told(base: str, settings: Settings, devices: Sequence[str]) -> str:
+    """What is done on the smallest GPU among the `devices`, by its free memory; empty where there is no GPU to ask."""
+    free_bytes, on_gpu = free_device_bytes(devices)
+    if free_bytes is None or not on_gpu:
+        return ""
+    told = []
+    for noun, work in (("packs", settings.train), ("batches", settings.sample)):
+        try:
+            plan = memory.plan_memory(free_bytes, work, memory_model(base))
+        except OutOfMemoryError as error:
+            return str(error)
+        ways = {
+            "activations recomputed": plan.checkpointing,
+            "text encoders on the CPU": plan.encoders == "cpu",
+            "text encoders leave after their work": plan.encoders == "leave" and noun == "batches",
+            "the autoencoder in tiles": plan.vae_in_tiles,
+        }
+        told.append(", ".join([f"{noun} of up to {plan.size}", *(way for way, done in ways.items() if done)]))
+    return f"{free_bytes / memory.GB:.1f} GB free: {'; '.join(told)}"
+
+
+def _operations(base: str, settings: Settings) -> tuple[float, float]:
+    """TFLOP of training an adapter and of drawing a picture."""
+    train, sample = settings.train, settings.sample
+    native_px, share = (64, EMBEDDED_SHARE) if base == "embedded" else (1024, 1.0)
+    trained = (train.resolution_px / native_px) ** 2 * train.batch_size * train.steps
+    passes = (2 if sample.guidance_scale > 1 else 1) * sample.steps
+    drawn = sample.width_px * sample.height_px / native_px**2
+    return share * TRAIN_TFLOP_PER_STEP * trained, share * drawn * (FORWARD_TFLOP * passes + DECODE_TFLOP)
+
+
 def _measured(store: Store, plan: Plan) -> tuple[float, float, str] | None:
-    """Seconds an adapter and a picture took in the newest run of the same base and settings."""
-    wanted = plan.run.settings.model_dump(mode="json")
-    measured: list[tuple[str, float, float, str]] = []
+    """Seconds of an adapter and a picture by the best of past runs: one with the same settings, else the newest."""
+    now = plan.run.settings
+    found: list[tuple[bool, str, float, float, str]] = []
     for record in read_records(store):
-        same = record.base_revision == plan.run.base_revision and all(
-            record.settings[part] == wanted[part] for part in ("train", "sample")
-        )
         timings = record.timings
-        if same and timings.get("trained") and timings.get("drawn"):
-            per_adapter = timings["train_seconds"] / timings["trained"]
-            per_sample = timings["sample_seconds"] / timings["drawn"]
-            measured.append((record.created_at, per_adapter, per_sample, record.run_id))
-    if not measured:
+        if record.base_revision != plan.run.base_revision or not (timings.get("trained") and timings.get("drawn")):
+            continue
+        try:
+            past = Settings.model_validate(record.settings)
+        except ValueError:  # of another version of this package
+            continue
+        if (past.train.precision, past.sample.precision) != (now.train.precision, now.sample.precision):
+            continue
+        same = all(a.identity() == b.identity() for a, b in ((past.train, now.train), (past.sample, now.sample)))
+        ours, theirs = _operations(plan.run.base, now), _operations(plan.run.base, past)
+        per_adapter = timings["train_seconds"] / timings["trained"] * ours[0] / theirs[0]
+        per_sample = timings["sample_seconds"] / timings["drawn"] * ours[1] / theirs[1]
+        found.append((same, record.created_at, per_adapter, per_sample, record.run_id))
+    if not found:
         return None
-    _, per_adapter, per_sample, run_id = max(measured)
-    return per_adapter, per_sample, f"measured in run {run_id}"
+    same, _, per_adapter, per_sample, run_id = max(found)
+    return per_adapter, per_sample, f"measured in run {run_id}" + ("" if same else ", by operation counts")
 
 
-def _assumed(plan: Plan) -> tuple[float, float, str]:
-    train, sample = plan.run.settings.train, plan.run.settings.sample
-    embedded = plan.run.base == "embedded"
-    native_px = 64 if embedded else 1024
-    share, speed = (EMBEDDED_SHARE, EMBEDDED_TFLOPS) if embedded else (1.0, ASSUMED_TFLOPS)
-    train_pictures = (train.resolution_px / native_px) ** 2 * train.batch_size
-    sample_pictures = sample.width_px * sample.height_px / native_px**2
-    per_adapter = share * TRAIN_TFLOP_PER_STEP * train.steps * train_pictures / speed
-    per_sample = share * (SAMPLE_TFLOP_PER_STEP * sample.steps + DECODE_TFLOP) * sample_pictures / speed
-    return per_adapter, per_sample, f"operation counts at an assumed {speed:g} TFLOP/s; the first run measures"
+def _assumed(plan: Plan, gpu: str) -> tuple[float, float, str]:
+    """Seconds of an adapter and a picture by operation counts and what the GPU may reach of its data sheet."""
+    trained, drawn = _operations(plan.run.base, plan.run.settings)
+    if plan.run.base == "embedded":
+        speed, where = EMBEDDED_TFLOPS, ""
+    else:
+        name = next((part for part in PEAK_TFLOPS if part in gpu), USUAL_GPU)
+        speed, where = PEAK_TFLOPS[name] * SHARE_OF_PEAK, f" of an {name}" if name[0] in "AHLR" else f" of a {name}"
+        speed *= SHARE_OF_FP32 if plan.run.settings.train.precision == "fp32" else 1
+    basis = f"operation counts at an assumed {speed:.3g} TFLOP/s{where}; the first run measures"
+    return trained / speed, drawn / speed, basis

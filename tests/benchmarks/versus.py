@@ -8,9 +8,11 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -134,7 +136,10 @@ class Bench:
         self.notes.append(f"published recipe with {optimizer}; rows of a step: {recipe.batch_size}")
 
     def variants(self) -> None:
-        """What each way of handing the work to the device gains, for one adapter and for a pack."""
+        """What each way of handing the work to the device gains, for one adapter and for a pack.
+
+        Each is measured in a process of its own: what one compiles, captures or breaks is nothing to the next.
+        """
         recipe = self.settings.train
         floor = operations.needed_training_flop(self.base, recipe.resolution_px, recipe.rank) / self.rate
         floor *= recipe.batch_size
@@ -153,22 +158,22 @@ class Bench:
                     ("compiled_graph", torch.channels_last),
                 )
             ]
-        for count in (min(self.given.packs), max(self.given.packs)):
+        for count in sorted({min(self.given.packs), max(self.given.packs)}):
             first = 0.0
             for name, changes, layout in ways:
-                self.base.unet.to(memory_format=layout)
                 label = f"pack of {count}, {name}" + (
                     ", channels last" * (layout == torch.channels_last and bool(changes))
                 )
                 try:
-                    found, peak = self.peak(lambda changes=changes, count=count: self.train_seconds(count, **changes))
-                except (BloraError, RuntimeError) as error:
+                    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
+                        found, peak = alone.submit(_variant, self.given, self.settings, count, changes, layout).result()
+                except (BloraError, RuntimeError) as error:  # of which a process that died is one
                     self.notes.append(f"{label}: {type(error).__name__}: {str(error)[:300]}")
+                    print(self.notes[-1], flush=True)
                     continue
                 a_step = found[0] / count
                 first = first or a_step
                 self.add(label, a_step, recipe.steps * a_step + found[1] / count, first, floor, peak, recipe.steps)
-            self.base.unet.to(memory_format=torch.contiguous_format)
 
     def sampling(self) -> None:
         """One pipeline call a pair, then batches of different pairs, in rounds."""
@@ -202,9 +207,16 @@ class Bench:
     def add(
         self, what: str, a_step: float, total: float, baseline: float, floor: float, peak: float | None, steps: int
     ) -> None:
-        """Add a row; sampling's baseline row passes its whole time as its own baseline."""
+        """Add a row and print it; sampling's baseline row passes its whole time as its own baseline."""
         ratio = 1.0 if baseline == total else baseline / a_step
         self.rows.append(Row(what, a_step, 3600 / total, ratio, floor / a_step, peak))
+        if len(self.rows) == 1:
+            print("\n" + "what".ljust(39) + "s a step    per hour   times as fast   share of floor   peak GB")
+        peak_gb = "      -" if peak is None else f"{peak:7.2f}"
+        print(
+            f"{what:38s} {a_step:8.4f} {3600 / total:11.1f} {ratio:15.2f} {floor / a_step:16.1%} {peak_gb:>9s}",
+            flush=True,
+        )
 
     def budgets(self) -> None:
         """Train and draw under the limits of small GPUs, as the planner would."""
@@ -258,18 +270,23 @@ class Bench:
         }
 
     def show(self) -> None:
-        """Print it as a table."""
+        """Print on what it was measured, and what else there is to say; rows were printed as they came."""
         print(
             *(f"{name}: {value}" for name, value in self.figures().items() if name not in ("rows", "notes")), sep="\n"
         )
-        print("\n" + "what".ljust(39) + "s a step    per hour   times as fast   share of floor   peak GB")
-        for row in self.rows:
-            peak = "      -" if row.peak_gb is None else f"{row.peak_gb:7.2f}"
-            print(
-                f"{row.what:38s} {row.seconds:8.4f} {row.per_hour:11.1f} {row.ratio:15.2f} "
-                f"{row.floor_share:16.1%} {peak:>9s}"
-            )
         print(*self.notes, sep="\n")
+
+
+def _variant(
+    given: argparse.Namespace, settings: Settings, count: int, changes: dict[str, Any], layout: torch.memory_format
+) -> tuple[tuple[float, float], float | None]:
+    """Measure one way of training in this process: seconds a step and once, and the peak in 10^9 bytes."""
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    bench = Bench(given, settings)
+    bench.base.unet.to(memory_format=layout)
+    seconds, peak = bench.peak(lambda: bench.train_seconds(count, **changes))
+    return seconds, peak
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, clock: Callable[[], float]) -> float:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
-from blora.errors import TopologyError
+from blora.bases.spec import BaseSpec, Fused
+from blora.errors import BaseModelError, TopologyError
 from blora.models.model import Base
 from manifests.store.store import Store
 from tasks import downloads
@@ -36,6 +40,30 @@ def test_a_base_in_a_bucket_is_copied_once_and_changes_its_revision_with_its_fil
     assert downloads.revision_of(s3_root) == located.revision, "the same file uploaded anew is the same base"
     store.replace("scheduler/scheduler_config.json", configuration + b" ")
     assert downloads.revision_of(s3_root) != located.revision
+
+
+def test_parts_of_a_base_in_a_bucket_are_copied_once_and_held_to_their_sha_256(
+    s3_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "BASES_CACHE", tmp_path / "cache")
+    store, data = Store.open(s3_root), safetensors.numpy.save({"x": np.zeros(1)})
+    digest = hashlib.sha256(data).hexdigest()
+    store.replace("loras/lcm.safetensors", data)
+    store.replace("loras/other.safetensors", b"not copied")
+    place = f"{s3_root}/loras/lcm.safetensors"
+    spec = BaseSpec("embedded", fuse=(Fused(place, 0.5),))
+    located = downloads.located_base(spec.text)
+    ((copy, weight),) = located.fuse
+    assert (located.spec, located.revision, weight) == (spec.text, downloads.revision_of(spec.text), 0.5)
+    assert copy.read_bytes() == data and [path.name for path in copy.parent.iterdir()] == ["lcm.safetensors"]
+    said = BaseSpec("embedded", fuse=(Fused(f"{place}#sha256:{digest}", 0.5),))
+    here = BaseSpec("embedded", fuse=(Fused(f"{copy}#sha256:{digest}", 0.5),))
+    assert downloads.revision_of(said.text) == downloads.revision_of(here.text) != located.revision
+    assert downloads.located_base(said.text).fuse[0][0].read_bytes() == data
+    with pytest.raises(BaseModelError, match="another file than its SHA-256 says"):
+        downloads.located_base(said.text.replace(digest, "0" * 64))
+    with pytest.raises(BaseModelError, match="no such object"):
+        downloads.revision_of(f"{s3_root}/loras/gone.safetensors")
 
 
 def test_a_bucket_without_a_model_is_refused_by_name(

@@ -311,6 +311,35 @@ def test_schedulers_that_cannot_be_right_are_refused(name: str, message: str, ba
         sample(base, [Draw(None, None, "a", 1)], QUICK.model_copy(update={"scheduler": name}))
 
 
+def test_scheduler_options_are_laid_over_the_bases_configuration(base: Base) -> None:
+    plain = make_sampler(base.scheduler_config, "euler", 4)
+    karras = make_sampler(base.scheduler_config, "euler", 4, options={"use_karras_sigmas": True})
+    trailing = make_sampler(base.scheduler_config, "euler", 4, options={"timestep_spacing": "trailing"})
+    assert not torch.equal(plain._scheduler.sigmas, karras._scheduler.sigmas)
+    assert plain.timesteps[0] < 999 and trailing.timesteps.tolist() == [999, 749, 499, 249]
+    fast = QUICK.model_copy(update={"scheduler_options": {"timestep_spacing": "trailing"}, "scheduler": "euler"})
+    draws = [Draw(None, None, "a", 1)]
+    assert not np.array_equal(sample(base, draws, fast)[0], sample(base, draws, QUICK)[0])
+    assert "scheduler_options" in fast.identity() and "scheduler_options" not in QUICK.identity()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("euler", {"use_karas_sigmas": True}, "no option of EulerDiscreteScheduler.*did you mean use_karras_sigmas"),
+        ("LCMScheduler", {"use_karras_sigmas": True}, "no option of LCMScheduler"),
+        ("euler", {"prediction_type": "sample"}, "is the base's own"),
+        ("euler", {"timestep_spacing": "widely"}, r"not accepted.*widely"),
+        ("euler", {"timestep_spacing": 3}, "not accepted"),
+    ],
+)
+def test_scheduler_options_that_would_be_ignored_are_refused(
+    base: Base, name: str, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        make_sampler(base.scheduler_config, name, 4, options=options)
+
+
 def test_zero_terminal_snr_is_respected_or_refused(v_base: Base) -> None:
     with pytest.raises(SettingsError, match="zero terminal signal-to-noise"):
         make_sampler(v_base.scheduler_config, "HeunDiscreteScheduler", 4)

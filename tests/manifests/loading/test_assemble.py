@@ -6,11 +6,14 @@ import json
 import math
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from manifests.loading import assemble
 from manifests.loading.load import load_manifest, parse_manifest
+from manifests.parsing import fault_list
+from manifests.schema import validate
 from manifests.schema.entries import CHANGES_NO_PICTURE, PairEntry
 from manifests.schema.rows import PairFields
 from tests.manifests.loading.written import SMALL, good, load, pair_names, places
@@ -283,3 +286,26 @@ def test_thousands_of_wrong_names_cost_no_time(tmp_path: Path, monkeypatch: pyte
     loaded = load(tmp_path, SMALL | {"contents": ["a.png"], "pairs": pairs}, "m.json")
     meant = ["did you mean a?", "did you mean a?", "add it to the contents", "add it to the contents"]
     assert [fault.hint for fault in loaded.faults] == meant
+
+
+def test_faults_that_nobody_is_told_of_are_counted_and_not_worded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worded = []
+    monkeypatch.setattr(fault_list, "MAX_FAULTS", 10)
+    monkeypatch.setattr(validate, "_add_fault", lambda *said, add=validate._add_fault: (worded.append(1), add(*said)))
+    rows = "a.png,s.png,x,y\n" * 1000
+    loaded = load(tmp_path, "content,style,style_strength,seeds\n" + rows + "b.png,s.png,1,1\n", "m.csv")
+    assert "1,990 more faults" in str(loaded.faults[-1]) and len(worded) == 10
+    assert pair_names(loaded) == [("b", "s")], "and the good rows survive"
+
+
+@pytest.mark.parametrize("place", [(), ("settings",), ("settings", "train"), ("contents", 0)])
+def test_more_keys_than_anybody_writes_are_one_fault(place: tuple[str | int, ...]) -> None:
+    document: dict[str, Any] = {"contents": [{"image": "a.png"}], "styles": ["s.png"], "settings": {"train": {}}}
+    mapping: Any = document
+    for step in place:
+        mapping = mapping[step]
+    mapping.update({f"key-{number}": 1 for number in range(100_000)})
+    (fault,) = parse_manifest(document, "json", "m", ["/p"]).faults
+    assert fault.what == "too many keys" and fault.received.startswith("100")

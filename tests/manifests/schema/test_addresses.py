@@ -166,3 +166,17 @@ def test_the_folder_of_a_manifest(own: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert folder_of("pairs.csv") == folder_of("~/pairs.csv") == str(own)
     assert folder_of("s3://bucket/inbox/pairs.csv") == "s3://bucket/inbox"
     assert folder_of("s3://bucket/pairs.csv") == "s3://bucket"
+
+
+def test_a_folder_is_followed_once_for_all_that_lies_in_it(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = own / "images/2024/walk"
+    deep.mkdir(parents=True)
+    (own / "inside").symlink_to(deep)
+    (deep / "away.png").symlink_to(own.parent / "secret/a.png")
+    roots, asked = Roots([str(own)]), []
+    monkeypatch.setattr(os, "lstat", lambda path, *, lstat=os.lstat: (asked.append(path), lstat(path))[1])
+    for number in range(100):
+        assert roots.resolve(f"inside/{number}.png") == f"{deep}/{number}.png"
+    assert len(asked) < 100 + 3 * len(deep.parts), "a row costs one question, however deep it lies"
+    assert "/secret/a.png" in refusal(roots, "inside/away.png").received
+    assert "/secret/a.png" in refusal(roots, "inside/../walk/./away.png").received

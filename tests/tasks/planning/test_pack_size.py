@@ -14,7 +14,7 @@ from blora.settings.sampling import SampleSettings
 from blora.settings.training import TrainSettings
 from manifests.store.store import Store
 from tasks.devices import chosen_devices, free_device_bytes
-from tasks.planning.cost import auto_pack_size, memory_model
+from tasks.planning.cost import auto_pack_size, memory_model, memory_told
 from tasks.worker.session import Session
 
 GB = 10**9
@@ -48,6 +48,27 @@ def fake_nvidia_smi(folder: Path, *free_mib: int) -> None:
     tool = folder / "nvidia-smi"
     tool.write_text(f'#!/bin/sh\ncase "$*" in *list-gpus*) echo "{listing}";; *) echo "{answer}";; esac\n')
     tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
+
+
+@pytest.mark.parametrize(
+    ("free_gb", "told"),
+    [
+        (24, "packs of up to 4; batches of up to 4"),
+        (16, "packs of up to 2; batches of up to 4"),
+        (12, "packs of up to 1; batches of up to 4, text encoders leave after their work"),
+        (8, "packs of up to 1, activations recomputed, text encoders on the CPU, the autoencoder in tiles; "
+            "batches of up to 1, text encoders on the CPU, the autoencoder in tiles"),
+        (6, "train: training one adapter does not fit on the device: received 6.0 GB free"),
+    ],
+)  # fmt: skip
+def test_a_plan_says_what_a_card_is_used_for(
+    free_gb: int, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_nvidia_smi(tmp_path, -(-free_gb * GB // 2**20))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    assert told in memory_told(SDXL, resolve("paper"), chosen_devices())
+    assert memory_told(SDXL, resolve("paper"), ["cpu"]) == ""
 
 
 def test_auto_asks_the_smallest_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from blora.settings.resolve import resolve
 from manifests import layout
 from manifests.loading.load import parse_manifest
 from manifests.store.backend import Entry
@@ -17,9 +19,10 @@ from tasks.closing.export import export_run
 from tasks.closing.status import list_runs
 from tasks.operations import gc
 from tasks.operations.inbox import look
-from tasks.planning.cost import estimate
-from tasks.planning.make import make_plan
+from tasks.planning.cost import Estimate, estimate
+from tasks.planning.make import make_plan, settings_of
 from tasks.report.trends import load_nights
+from tasks.run.inventory import Holdings
 from tasks.run.plan import Plan
 from tests.made_run import finish, plan_run
 
@@ -49,12 +52,13 @@ def in_twos(monkeypatch: pytest.MonkeyPatch, store: Store, prefix: str, suffix: 
     return keys
 
 
-def price(store: Store, folder: Path) -> str:
-    """What the price of another manifest with the same settings stands on."""
+def price(store: Store, folder: Path, gpu: str = "", **settings: Any) -> Estimate:
+    """The price of another manifest, with the same settings or others."""
     sides = {side: [{"image": f"{side}0.png", "name": side, "word": "thing"}] for side in ("contents", "styles")}
     body: dict[str, object] = {"version": 1, "name": "next", "grid": True, **sides}
-    draft = make_plan(store, parse_manifest(body, "json", "inline", (str(folder),)))
-    return estimate(store, draft.plan, draft.held).basis
+    loaded = parse_manifest(body, "json", "inline", (str(folder),))
+    draft = make_plan(store, loaded, settings_of(loaded, None, settings))
+    return estimate(store, draft.plan, draft.held, gpu)
 
 
 @pytest.mark.parametrize("look", [list_runs, lambda store: load_nights(store, 30)], ids=["runs", "nights"])
@@ -72,8 +76,28 @@ def test_a_price_is_made_from_records_that_are_read_side_by_side(
 ) -> None:
     store, plans = stored
     keys = in_twos(monkeypatch, store, f"{layout.RUNS_PREFIX}night-", "/run.json")
-    assert price(store, tmp_path / "inputs").startswith("measured in run night-")
+    same = price(store, tmp_path / "inputs")
+    assert same.basis.startswith("measured in run night-") and "operation" not in same.basis
     assert len(keys) == len(plans)
+
+
+def test_a_past_run_with_other_settings_gives_the_rate(stored: tuple[Store, list[Plan]], tmp_path: Path) -> None:
+    store, _ = stored
+    steps = resolve("demo").train.steps
+    prices = [price(store, tmp_path / "inputs", train={"steps": steps * times}) for times in (2, 6)]
+    assert all(one.basis.startswith("measured in run night-") and "operation counts" in one.basis for one in prices)
+    assert prices[1].train_seconds == pytest.approx(3 * prices[0].train_seconds) != 0
+
+
+def test_without_one_the_rate_is_that_of_the_gpu(stored: tuple[Store, list[Plan]], tmp_path: Path) -> None:
+    empty = Store.open(str(tmp_path / "empty"))
+    plan = stored[1][0]
+    sdxl = replace(plan, run=replace(plan.run, base="org/sdxl@" + "0" * 40, settings=resolve("paper")))
+    none = Holdings()
+    hours = {gpu: estimate(empty, sdxl, none, gpu).train_seconds for gpu in ("NVIDIA H100 80GB HBM3", "NVIDIA L4", "")}
+    h100, l4, unknown = hours.values()
+    assert h100 < unknown < l4
+    assert "218 TFLOP/s of an H100" in estimate(empty, sdxl, none, "NVIDIA H100 80GB HBM3").basis
 
 
 def test_pictures_of_an_export_are_read_side_by_side(
