@@ -36,6 +36,7 @@ ROOMS = {
         "benchmark",
         "checks",
         "embedded/drawings",
+        "embedded/learning",
         "embedded/training",
         "",
     ),

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 
 from blora.embedded.drawings import captions
 from blora.embedded.drawings.pictures import Pictures
-from blora.embedded.training import progress
+from blora.embedded.learning import progress, schedule
 
 CONFIG: dict = {
     "embed_dim": 64,
@@ -150,7 +150,7 @@ class ClipTraining:
         logits = self.model.logit_scale.exp().clamp(max=50) * x.float() @ y.float().T
         same = torch.arange(len(rows), device=logits.device)
         loss = (F.cross_entropy(logits, same) + F.cross_entropy(logits.T, same)) / 2
-        progress.set_rate(self.optimiser, args.lr * progress.cosine(done, self.steps, warmup=100))
+        schedule.set_rate(self.optimiser, args.lr * schedule.cosine(done, self.steps, warmup=100))
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_([q for q in self.model.parameters() if q.requires_grad], 1.0)

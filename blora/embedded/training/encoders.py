@@ -1,26 +1,33 @@
 """Stage 0: the two encoders that turn a picture into tokens, trained alone with a small decoder that is thrown away.
 
     python -m blora.embedded.training.encoders --data DIR --minutes 60
-    python -m blora.embedded.training.encoders --data DIR --encode
+    python -m blora.embedded.training.encoders --data DIR --encode [--start FOLDER]
 
 A small convolutional decoder sees ten times as many pictures in a minute as the UNet and shows sooner what is worth
 saying. `--encode` writes what both encoders say of every picture (content.npy, style.npy, float16): from then on they
-are frozen, and the UNet's training reads codes in place of running them.
+are frozen, and the UNet's training reads codes in place of running them. `--start` encodes with the encoders of an
+export, so that the training of its UNet can go on where its checkpoints are lost.
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import nn
 
 from blora.embedded.drawings.pictures import Pictures
 from blora.embedded.drawings.references import TripleSampler, fixed_triples
-from blora.embedded.training import progress, vae
+from blora.embedded.learning import progress, schedule
+from blora.embedded.training import vae
+
+BESIDE = Path("training", "beside.safetensors")
+"""Where `export` leaves in its folder what was trained beside the UNet, for `--start` of later trainings."""
 
 GRID, CODE, STYLES = 8, 32, 8
 """Content: a code of CODE numbers at each of GRID x GRID places; style: STYLES codes of CODE numbers."""
@@ -138,7 +145,7 @@ class EncoderTraining:
     def step(self, done: float) -> float:
         """One batch; returns its squared error of the latents."""
         draw = self.sampler.draw(self.args.batch)
-        progress.set_rate(self.optimiser, self.args.lr * progress.cosine(done, self.steps))
+        schedule.set_rate(self.optimiser, self.args.lr * schedule.cosine(done, self.steps))
         codes = self.nets["content"](self.take(draw.content)), self.nets["style"](self.take(draw.style))
         loss = F.mse_loss(self.nets["decoder"](*codes), self.take(draw.target))
         self.optimiser.zero_grad(set_to_none=True)
@@ -180,6 +187,13 @@ class EncoderTraining:
         parts = {"nets": self.nets.state_dict(), "optimiser": self.optimiser.state_dict()}
         return {**parts, "steps": self.steps, "seen": self.seen}
 
+    def start(self, folder: Path) -> None:
+        """Take the encoders of an export."""
+        kept = load_file(folder / BESIDE)
+        for name in ("content", "style"):
+            own = f"encoders.{name}."
+            self.nets[name].load_state_dict({k.removeprefix(own): v for k, v in kept.items() if k.startswith(own)})
+
     def resume(self, state: dict[str, Any]) -> None:
         """Go on from `state`, with another stretch of the random stream."""
         self.nets.load_state_dict(state["nets"])
@@ -194,9 +208,12 @@ def encode(args: argparse.Namespace) -> None:
     pictures = Pictures.read(args.data)
     training = EncoderTraining(pictures, args)
     state = progress.load(args.data / "encoders.pt", args.device)
-    if state is None:
+    if args.start:
+        training.start(args.start)
+    elif state is None:
         raise SystemExit(f"no encoders.pt in {args.data}: train the encoders first")
-    training.resume(state)
+    else:
+        training.resume(state)
     training.nets.eval()
     for name, codes in (("content", GRID * GRID), ("style", STYLES)):
         part = args.data / f"{name}.part.npy"
@@ -213,6 +230,7 @@ def main(given: list[str] | None = None) -> None:
     """Command line."""
     parser = progress.arguments(__doc__, minutes=60, batch=16, lr=2e-3, save_minutes=3)
     parser.add_argument("--encode", action="store_true")
+    parser.add_argument("--start", type=Path, help="with --encode: folder of an export")
     parser.add_argument("--seed", type=int, default=0)
     args = progress.parsed(parser, given)
     if args.encode:

@@ -2,10 +2,11 @@
 
     python -m blora.embedded.training.export --data DIR --out FOLDER
 
-At any checkpoint of the UNet. Writes `model/` (an SDXL pipeline folder), `clip/` (the visual tower of the scorer) and
-revision.txt to FOLDER, and checks that the pipeline loads and draws and that the rebuilt scorer gives the trained one's
-answers. Where DIR has no clip2.pt, as its text encoders are those of the shipped model, the shipped scorer is taken.
-FOLDER `blora/embedded` replaces the shipped model.
+At any checkpoint of the UNet. Writes to FOLDER `model/` (an SDXL pipeline folder), `clip/` (the visual tower of the
+scorer), revision.txt, and `training/beside.safetensors`, which later trainings need to go on from here (`--start`). Checks
+that the pipeline loads and draws and that the rebuilt scorer gives the trained one's answers. Where DIR has no clip2.pt,
+as its text encoders are those of the shipped model, the shipped scorer is taken. FOLDER `blora/embedded` replaces the
+shipped model.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from blora.embedded import CLIP_DIR, compute_revision
 from blora.embedded.clip import load_embedded_clip
-from blora.embedded.training import clip, progress, vae
+from blora.embedded.learning import progress
+from blora.embedded.training import clip, vae
+from blora.embedded.training.encoders import BESIDE
 from blora.embedded.training.text import NAMES, TextPair
 from blora.embedded.training.train import Trainee
 from blora.embedded.training.unet import BETAS
@@ -66,6 +69,17 @@ def write_model(data: Path, folder: Path) -> dict[str, Any]:
             shutil.copy(data / "text" / name / extra, folder / name / extra)
         (folder / name / "tokenizer.json").unlink(missing_ok=True)  # the same content again, three times the bytes
     return state
+
+
+def write_beside(data: Path, path: Path) -> None:
+    """What the UNet was trained with and is shipped without: the encoders of stage 0, tokens, heads of side tasks."""
+    state, stage0 = progress.load(data / "unet.pt"), progress.load(data / "encoders.pt")
+    if state is None or stage0 is None:
+        raise SystemExit(f"no unet.pt or no encoders.pt in {data}")
+    kept = {name: value for name, value in state["model"].items() if name.startswith(("tokens.", "tasks."))}
+    kept |= {f"encoders.{name}": value for name, value in stage0["nets"].items() if not name.startswith("decoder.")}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({k: (v.half() if v.ndim > 1 else v).contiguous() for k, v in kept.items()}, path)
 
 
 def write_clip(data: Path, folder: Path) -> None:
@@ -117,6 +131,7 @@ def main(given: list[str] | None = None) -> None:
     args = parser.parse_args(given)
     state = write_model(args.data, args.out / "model")
     write_clip(args.data, args.out / "clip")
+    write_beside(args.data, args.out / BESIDE)
     cosines = check(args.data, args.out)
     revision = compute_revision(args.out)
     (args.out / "revision.txt").write_text(revision + "\n")

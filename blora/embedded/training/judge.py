@@ -13,7 +13,8 @@ from PIL import Image
 
 from blora.embedded.drawings.pictures import Pictures
 from blora.embedded.drawings.references import Triples, fixed_triples
-from blora.embedded.training import progress, vae
+from blora.embedded.learning import progress
+from blora.embedded.training import vae
 from blora.embedded.training.batches import ConditionedBatches
 from blora.embedded.training.unet import BETAS
 

@@ -1,6 +1,6 @@
-"""Train the small UNet, from nothing or from DIR/unet.pt.
+"""Train the small UNet, from nothing, from DIR/unet.pt, or from the weights of an export.
 
-    python -m blora.embedded.training.train --data DIR --minutes 1200
+    python -m blora.embedded.training.train --data DIR --minutes 1200 [--start FOLDER --seen PICTURES]
 
 Needs latents.npy (`vae`), text/ (`text`), content.npy and style.npy (`encoders`). Can be stopped at any time: SIGTERM
 saves first, a kill loses at most `--save-minutes`. Every `--judge-minutes` it writes how much the content tokens lower
@@ -12,17 +12,22 @@ from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler
+from safetensors.torch import load_file
 from torch import nn
 
 from blora.embedded.drawings.pictures import Pictures
-from blora.embedded.training import judge, progress, vae
+from blora.embedded.learning import progress, schedule
+from blora.embedded.learning.budget import Budget, Every, Stop
+from blora.embedded.learning.muon import Muon
+from blora.embedded.training import judge, vae
 from blora.embedded.training.batches import ConditionedBatch, ConditionedBatches
-from blora.embedded.training.muon import Muon
+from blora.embedded.training.encoders import BESIDE
 from blora.embedded.training.text import TextPair
 from blora.embedded.training.unet import (
     BETAS,
@@ -114,7 +119,7 @@ class UnetTraining:
     def __init__(self, trainee: Trainee, batches: ConditionedBatches, args: argparse.Namespace) -> None:
         """Begin anew."""
         self.trainee, self.batches, self.args = trainee, batches, args
-        self.averaged = progress.Averaged(trainee.parameters(), args.ema)
+        self.averaged = schedule.Averaged(trainee.parameters(), args.ema)
         hidden = [q for name, q in trainee.unet.named_parameters() if is_hidden(name, q)]
         chosen = set(map(id, hidden))
         others = [q for q in trainee.parameters() if id(q) not in chosen]
@@ -141,12 +146,12 @@ class UnetTraining:
         parts = self.trainee.losses(self.batches.draw(size), self.power)
         weights = WEIGHTS | ({"lookup": 0.0} if self.means.get("local", 0) > SETTLED else {})
         loss = sum(weights[name] * value for name, value in parts.items() if weights.get(name))
-        rate = self.args.lr * progress.flat_then_down(done, self.steps)
+        rate = self.args.lr * schedule.flat_then_down(done, self.steps)
         self.trainee.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.trainee.parameters(), 1.0)
         for optimiser in self.optimisers:
-            progress.set_rate(optimiser, rate)
+            schedule.set_rate(optimiser, rate)
             optimiser.step()
         self.averaged.update(self.steps)
         self.steps, self.seen = self.steps + 1, self.seen + size
@@ -166,6 +171,16 @@ class UnetTraining:
             "torch_random": torch.get_rng_state(),
             "numpy_random": self.batches.rng.bit_generator.state,
         }
+
+    def start(self, folder: Path, seen: int) -> None:
+        """Begin with the weights of an export that has seen so many pictures; the optimisers begin anew."""
+        kept = load_file(folder / BESIDE)
+        self.trainee.unet.load_state_dict(load_file(folder / "model" / "unet" / "diffusion_pytorch_model.safetensors"))
+        for name in ("tokens", "tasks"):
+            part = {k.removeprefix(f"{name}."): v for k, v in kept.items() if k.startswith(f"{name}.")}
+            getattr(self.trainee, name).load_state_dict(part)
+        self.averaged = schedule.Averaged(self.trainee.parameters(), self.args.ema)
+        self.seen = seen
 
     def resume(self, state: dict) -> None:
         """Go on from `state` as if there had been no break."""
@@ -189,10 +204,12 @@ def train(args: argparse.Namespace) -> None:
     before = progress.load(path, args.device)
     if before:
         training.resume(before)
-    budget = progress.Budget(args.minutes, before["spent"] if before else 0, args.device)
+    elif args.start:
+        training.start(args.start, args.seen)
+    budget = Budget(args.minutes, before["spent"] if before else 0, args.device)
     bench = judge.GainJudge(pictures, batches, args.device)
-    saves = progress.Every(args.save_minutes * 60, time.monotonic())
-    judged = progress.Every(args.judge_minutes * 60, before["judged"] if before else 0.0)
+    saves = Every(args.save_minutes * 60, time.monotonic())
+    judged = Every(args.judge_minutes * 60, before["judged"] if before else 0.0)
     count = before["judgements"] if before else 0
 
     def checkpoint() -> None:
@@ -207,7 +224,7 @@ def train(args: argparse.Namespace) -> None:
             bench.sheet(trainee, args.data / "sheets" / f"{training.seen:08d}.png")
         training.averaged.swap()
 
-    with progress.Stop() as stop:
+    with Stop() as stop:
         while budget.done < 1 and not stop:
             training.step(budget.done)
             if training.steps % 50 == 0:
@@ -230,6 +247,8 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--ema", type=float, default=0.998)
     parser.add_argument("--judge-minutes", type=float, default=10, help="as --minutes")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", type=Path, help="folder of an export to begin with, where there is no checkpoint")
+    parser.add_argument("--seen", type=int, default=0, help="pictures that it has seen, which set the timesteps")
     args = progress.parsed(parser, given)
     train(args)
 

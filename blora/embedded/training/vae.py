@@ -24,7 +24,7 @@ from diffusers.models.resnet import ResnetBlock2D
 
 from blora.embedded.drawings.pictures import Pictures
 from blora.embedded.drawings.references import fixed_triples
-from blora.embedded.training import progress
+from blora.embedded.learning import progress, schedule
 
 CHANNELS, FACTOR = 8, 4
 
@@ -134,7 +134,7 @@ class VaeTraining:
         chosen = np.sort(self.rng.choice(self.rows, batch, replace=False))
         top, left = self.rng.integers(0, side - crop + 1, 2)
         x = to_unit(self.pixels[chosen, top : top + crop, left : left + crop]).to(args.device)
-        progress.set_rate(self.optimiser, args.lr * progress.cosine(done, self.steps))
+        schedule.set_rate(self.optimiser, args.lr * schedule.cosine(done, self.steps))
         posterior = self.vae.encode(x).latent_dist
         y = self.vae.decode(posterior.sample()).sample
         loss = F.l1_loss(y, x) + 2 * F.mse_loss(y, x) + 1e-6 * posterior.kl().mean()

@@ -14,13 +14,16 @@ import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
 from diffusers.models import Transformer2DModel
+from safetensors.torch import save_file
 
 from blora.embedded import MODEL_DIR, compute_revision
 from blora.embedded.drawings.pictures import Pictures
-from blora.embedded.training import export, progress, vae
+from blora.embedded.learning import progress, schedule
+from blora.embedded.learning.budget import Stop
+from blora.embedded.training import export, vae
 from blora.embedded.training.batches import ConditionedBatches
 from blora.embedded.training.clip import PADS
-from blora.embedded.training.encoders import CODE
+from blora.embedded.training.encoders import BESIDE, CODE, EncoderTraining
 from blora.embedded.training.text import TextPair
 from blora.embedded.training.train import Trainee, UnetTraining
 from blora.embedded.training.unet import OWN, PLACES, PlacedTokens, build, start_open, watch_lookup
@@ -140,7 +143,7 @@ def test_a_term_signal_saves_before_it_ends(prepared: Path) -> None:
 
 def test_signals_are_given_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with progress.Stop() as stop:
+    with Stop() as stop:
         signal.raise_signal(signal.SIGTERM)
         assert stop
     assert signal.getsignal(signal.SIGTERM) is before
@@ -148,7 +151,7 @@ def test_signals_are_given_back() -> None:
 
 def test_the_average_follows_and_swaps() -> None:
     weight = torch.nn.Parameter(torch.zeros(3))
-    average = progress.Averaged([weight], keep=0.9)
+    average = schedule.Averaged([weight], keep=0.9)
     with torch.no_grad():
         weight += 1
     average.update(step=10_000)
@@ -159,7 +162,31 @@ def test_the_average_follows_and_swaps() -> None:
 
 
 def test_rates_warm_up_and_end_at_nothing() -> None:
-    assert progress.flat_then_down(0.0, step=0) == pytest.approx(0.01)
-    assert progress.flat_then_down(0.5, step=1000) == 1
-    assert progress.flat_then_down(1.0, step=1000) == 0
-    assert progress.cosine(1.0, step=1000) == pytest.approx(0.02)
+    assert schedule.flat_then_down(0.0, step=0) == pytest.approx(0.01)
+    assert schedule.flat_then_down(0.5, step=1000) == 1
+    assert schedule.flat_then_down(1.0, step=1000) == 0
+    assert schedule.cosine(1.0, step=1000) == pytest.approx(0.02)
+
+
+def test_a_training_goes_on_from_what_was_shipped(prepared: Path, tmp_path: Path) -> None:
+    """Encoders, tokens and heads travel beside the UNet, within the rounding of fp16."""
+    first = _training(prepared)
+    for _ in range(2):
+        first.step(0.1)
+    nets = EncoderTraining(Pictures.read(prepared), argparse.Namespace(seed=1, device="cpu", lr=1e-3, batch=2))
+    progress.save(tmp_path / "unet.pt", first.state())
+    progress.save(tmp_path / "encoders.pt", nets.state())
+    export.write_beside(tmp_path, tmp_path / "out" / BESIDE)
+    (tmp_path / "out/model/unet").mkdir(parents=True)
+    save_file(first.trainee.unet.state_dict(), tmp_path / "out/model/unet/diffusion_pytorch_model.safetensors")
+    again = _training(prepared)
+    again.start(tmp_path / "out", 500)
+    assert again.seen == 500
+    for (name, a), b in zip(first.trainee.named_parameters(), again.trainee.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3, msg=name)
+    other = EncoderTraining(Pictures.read(prepared), argparse.Namespace(seed=2, device="cpu", lr=1e-3, batch=2))
+    other.start(tmp_path / "out")
+    for part in ("content", "style"):
+        for a, b in zip(nets.nets[part].parameters(), other.nets[part].parameters(), strict=True):
+            torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
+    again.step(0.1)

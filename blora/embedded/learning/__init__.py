@@ -1,0 +1,1 @@
+"""What every training of the embedded model uses: budgets, rates, optimisers, checkpoints and logs."""
