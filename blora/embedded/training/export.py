@@ -3,10 +3,10 @@
     python -m blora.embedded.training.export --data DIR --out FOLDER
 
 At any checkpoint of the UNet. Writes to FOLDER `model/` (an SDXL pipeline folder), `clip/` (the visual tower of the
-scorer), revision.txt, and `training/beside.safetensors`, which later trainings need to go on from here (`--start`). Checks
-that the pipeline loads and draws and that the rebuilt scorer gives the trained one's answers. Where DIR has no clip2.pt,
-as its text encoders are those of the shipped model, the shipped scorer is taken. FOLDER `blora/embedded` replaces the
-shipped model.
+scorer), revision.txt, and `training/beside.safetensors`, with which later trainings go on from here (`--start`). Checks
+that the pipeline loads and draws and that the rebuilt scorer gives the trained one's answers. Where DIR has no
+clip2.pt, as its text encoders are those of the shipped model, the shipped scorer is taken. FOLDER `blora/embedded`
+replaces the shipped model.
 """
 
 from __future__ import annotations
