@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-__all__ = ["Graphs", "compiled_blocks", "same_bits", "shared_front", "to_device"]
+__all__ = ["Graphs", "compiled_blocks", "current", "same_bits", "shared_front", "to_device"]
 
 _COMPILED: Final = ("BasicTransformerBlock", "ResnetBlock2D")
 _VARIANTS: Final = 64
@@ -22,6 +22,11 @@ _WARM_UP_CALLS: Final = 3
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Copy from the CPU to a device without waiting for what the device still has to do."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def current(device: torch.device) -> AbstractContextManager[Any]:
+    """Make a GPU the one that streams, events and pinned copies of this thread belong to: not always the first."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from blora.adapters.adapter import Adapter
 from blora.adapters.blocks import target_layers
 from blora.adapters.factors import Factors
 from blora.errors import OutOfMemoryError, SettingFault, SettingsError
-from blora.models.execution import same_bits
+from blora.models.execution import current, same_bits
 from blora.models.memory import MemoryPlan, ModelSize, needed_bytes
 from blora.models.model import Base
 from blora.settings.training import TrainSettings, recipe_version
@@ -153,6 +153,7 @@ def _train(
     queued: deque[QueuedStep] = deque()
     turns = [item.draws or item.key for item in items]
     with (
+        current(base.device),
         same_bits(settings.deterministic, base.device),
         Stepper(base, photos, factors, settings, prompts) as stepper,
     ):

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from tasks.devices import physical_gpus
+from tasks.devices import gpu_variables, physical_gpus
 from tasks.environment import slot_module
 from tasks.errors import JobFailed, SlotDied, SlotStalled
 from tasks.messages import Advance, Heartbeat, Job, JobAnswer, JobError, from_line, to_line
@@ -39,18 +39,19 @@ Listener = Callable[[Event], None]
 class Slot:
     """One device and the child process bound to it; the child starts with the first job and again after each death."""
 
-    def __init__(self, device: str, store_root: str, stall_timeout_seconds: float) -> None:
+    def __init__(self, device: str, store_root: str, stall_timeout_seconds: float, threads: int = 0) -> None:
         """Bind to a device.
 
         Args:
             device: ``cpu`` or ``cuda:<index>``.
             store_root: the store that the child opens.
             stall_timeout_seconds: a child that is silent for longer than this is ended.
+            threads: that the child computes with on the CPU, where OMP_NUM_THREADS says nothing; 0: one a core.
         """
         self.device = device
         self.name = device
         self.store_root = store_root
-        self.stall_timeout_seconds = stall_timeout_seconds
+        self.stall_timeout_seconds, self.threads = stall_timeout_seconds, threads
         self._child: subprocess.Popen[bytes] | None = None
         self._answers = -1
         self._unread = b""
@@ -122,10 +123,10 @@ class Slot:
             return self._child
         self.stop()
         read_end, write_end = os.pipe()
-        environment = dict(os.environ)
+        environment = {**({"OMP_NUM_THREADS": str(self.threads)} if self.threads else {}), **os.environ}
         device = self.device
         if device.startswith("cuda:"):
-            (environment["CUDA_VISIBLE_DEVICES"],) = physical_gpus([device])
+            environment |= gpu_variables(physical_gpus([device]))
             # Without it, torch refuses to compute deterministically.
             environment.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             device = "cuda:0"
@@ -195,16 +196,19 @@ class SlotPool:
     def __init__(self, devices: Sequence[str], store_root: str, stall_timeout_seconds: float = 1800.0) -> None:
         """Make a slot per device; children start on first use."""
         self.devices, self.store_root = tuple(devices), store_root
-        self.slots = [Slot(device, store_root, stall_timeout_seconds) for device in devices]
+        self.beside = int(any(device.startswith("cuda") for device in devices))
+        # Each would otherwise take a thread for every core, and they would wait for each other.
+        count = len(devices) + self.beside
+        threads = max(1, (os.cpu_count() or 1) // count) if count > 1 else 0
+        self.slots = [Slot(device, store_root, stall_timeout_seconds, threads) for device in devices]
         self.unclaimed: dict[str, dict[str, list[JobAnswer]]] = {}
         self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         self._free_beside: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         for number, slot in enumerate(self.slots):
             slot.name = f"{number} {slot.device}"
             self._free.put(slot)
-        self.beside = int(any(device.startswith("cuda") for device in devices))
         if self.beside:
-            scorer = Slot("cpu", store_root, stall_timeout_seconds)
+            scorer = Slot("cpu", store_root, stall_timeout_seconds, threads)
             scorer.name = "scoring cpu"
             self.slots.append(scorer)
             self._free_beside.put(scorer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 import blora.training.train
-from blora.models.execution import compiled_blocks, same_bits
+from blora.models.execution import compiled_blocks, current, same_bits
 from blora.models.model import Base
 from blora.sampling.draw import Draw
 from blora.sampling.sample import sample_latents
@@ -106,6 +107,12 @@ def test_determinism_is_asked_for_while_a_training_runs_and_not_after() -> None:
     assert not torch.are_deterministic_algorithms_enabled() and torch.backends.cuda.mem_efficient_sdp_enabled()
     with same_bits(False, torch.device("cuda")):
         assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_work_on_another_gpu_than_the_first_makes_it_the_current_one() -> None:
+    guard: Any = current(torch.device("cuda:1"))
+    assert isinstance(guard, torch.cuda.device) and guard.idx == 1
+    assert isinstance(current(torch.device("cpu")), nullcontext)
 
 
 def test_queueing_ahead_changes_no_bit(base: Base, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
