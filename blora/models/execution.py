@@ -50,23 +50,21 @@ def compiled_blocks(unet: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def shared_front(
-    unet: nn.Module, spread: Sequence[int] | None, device: torch.device
-) -> Iterator[Callable[[Tensor], Tensor]]:
+def shared_front(unet: nn.Module, rows: Tensor | None, narrow: int) -> Iterator[Callable[[Tensor], Tensor]]:
     """While the context is open, rows are multiplied between the frozen front (down and middle blocks) and the rest.
 
     Args:
         unet: A UNet of diffusers.
-        spread: For each row of the rest, its row of the front; None where both have the same rows.
-        device: Where the UNet runs.
+        rows: (rest,) int64, on the device already, as a graph that is captured needs it: for each row of the rest, its
+            row of the front; None where both have the same rows.
+        narrow: Rows of the front.
 
     Yields:
         What does the same to any other tensor with the front's rows.
     """
-    if spread is None:
+    if rows is None:
         yield lambda tensor: tensor
         return
-    rows, narrow = to_device(torch.tensor(spread), device), max(spread) + 1
 
     def wide(value: Any) -> Any:
         if isinstance(value, tuple):
