@@ -41,7 +41,7 @@ def discard_unreadable(store: Store, plan: Plan, inventory: Inventory) -> list[s
 
 
 def _discard_adapters(store: Store, plan: Plan, inventory: Inventory) -> list[str]:
-    """Delete markers that cannot be read, and halves that were cut, with their markers."""
+    """Delete markers that cannot be read, and halves that were cut."""
     there = [adapter.adapter_id for adapter in plan.adapters if adapter.adapter_id in inventory.adapters]
     told, sound = [], {}
     for adapter_id, marker in read_markers(store, there).items():
@@ -51,8 +51,7 @@ def _discard_adapters(store: Store, plan: Plan, inventory: Inventory) -> list[st
         else:
             sound[adapter_id] = marker
     for key, problem in cut_halves(store, sound).items():
-        store.delete(layout.adapter_marker_key(key.split("/")[1]))  # first, so that nobody takes it for whole
-        store.delete(key)
+        store.delete(key)  # without it the adapter is not whole, and what its marker tells of the other half stays
         told.append(f"{store.root}/{printable_name(key)} is cut ({problem}): deleted; {REMEDY}")
     return told
 
