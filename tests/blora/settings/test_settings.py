@@ -168,6 +168,10 @@ def test_a_new_setting_with_its_default_changes_no_id(group: str) -> None:
     assert getattr(Settings(), group).identity() == IDENTITIES[group]
 
 
+def test_scores_without_the_measure_of_structure_are_others() -> None:
+    assert resolve("demo", {"score.structure": False}).score.identity() == IDENTITIES["score"] | {"structure": False}
+
+
 def test_every_setting_is_documented() -> None:
     for group in (Settings, *(type(value) for _, value in Settings() if isinstance(value, pydantic.BaseModel))):
         for name, info in group.model_fields.items():
