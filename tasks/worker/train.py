@@ -156,7 +156,7 @@ def _write(store: Store, adapter: Adapter, marker: dict[str, Any]) -> None:
     marker_key = layout.adapter_marker_key(adapter_id)
     try:
         same = json.loads(store.read(marker_key))["sha256"] == marker["sha256"]
-    except Missing:
+    except (Missing, ValueError, LookupError, TypeError):  # or it cannot be read
         same = False
     if not same:
         store.delete(marker_key)
