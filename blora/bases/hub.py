@@ -69,8 +69,12 @@ def _refused(what: str, error: Exception, where: str, hint: str) -> BaseModelErr
 
 
 def _unreachable(error: Exception, status: int | None, where: str) -> BaseUnreachableError:
+    from huggingface_hub import errors
+
     accepted = "an answer, or the model in the hub's cache"
-    if status == _RATE_LIMITED:
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        what, hint = "the hub is switched off", "unset HF_HUB_OFFLINE, or download it elsewhere and name the folder"
+    elif status == _RATE_LIMITED:
         what, hint = "the hub asks for fewer requests", "wait some minutes; with HF_TOKEN set it allows more"
     else:
         what, hint = "the hub cannot be reached", "try again later, or download it elsewhere and name the folder"
