@@ -114,7 +114,8 @@ class _Handler(BaseHTTPRequestHandler):
                 {"type": "file", "oid": "0" * 40, "size": path.stat().st_size, "path": name}
                 for path, name in zip(files, names, strict=True)
             ]
-        return {"id": REPO, "modelId": REPO, "sha": COMMIT, "siblings": [{"rfilename": name} for name in names]}
+        siblings = [{"rfilename": name, "size": path.stat().st_size} for path, name in zip(files, names, strict=True)]
+        return {"id": REPO, "modelId": REPO, "sha": COMMIT, "siblings": siblings}
 
     def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
