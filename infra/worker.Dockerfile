@@ -1,6 +1,8 @@
-# The worker: the package with its tested versions, as a user without rights. CUDA comes with torch's wheels.
+# The worker: the package with its tested versions, as a user without rights. CUDA comes with torch's wheels; the compiler
+# is for `execution: compiled`, which writes C++ for the CPU and launchers for the GPU.
 FROM python:3.11-slim
 ENV PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1 DO_NOT_TRACK=1
+RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md ./
 COPY blora blora

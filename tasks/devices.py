@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 
 from tasks import environment
 
 NVIDIA_SMI_SECONDS = 30.0
 """How long the driver's tool may take to answer."""
+PREFLIGHT_SECONDS = 180.0
+"""How long torch may take to start and to try the GPUs."""
 
 
 def chosen_devices(asked: str = "auto") -> tuple[str, ...]:
@@ -92,6 +95,35 @@ def devices_here() -> tuple[str, ...]:
         return chosen_devices()
     except ValueError:
         return ()
+
+
+def preflight(devices: Sequence[str]) -> None:
+    """Have the GPUs among `devices` tried in a process of its own: driver, architecture, a product in bf16, memory.
+
+    Raises:
+        ValueError: one cannot work, and why.
+    """
+    gpus = physical_gpus(devices)
+    if not gpus or environment.slot_module() != environment.OWN_SLOT_MODULE:
+        return
+    told = environment.with_variables(gpu_variables(gpus))
+    command = [sys.executable, "-m", "blora.models.preflight"]
+    try:
+        tried = subprocess.run(command, env=told, capture_output=True, text=True, timeout=PREFLIGHT_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        hint = "mend the driver, or choose with --devices"
+        raise ValueError(f"devices: a GPU gave no answer in {PREFLIGHT_SECONDS:g} s; {hint}") from error
+    if tried.returncode:
+        said = tried.stdout.strip() or (tried.stderr.strip().splitlines() or ["it died"])[-1]
+        raise ValueError(f"devices: {'; '.join(said.splitlines())}")
+
+
+def gpu_variables(gpus: Sequence[str]) -> dict[str, str]:
+    """What a process is told that is to see some GPUs and no others, as `physical_gpus` names them.
+
+    CUDA counts GPUs by speed unless it is told to count as nvidia-smi does, by which they were chosen.
+    """
+    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
 
 
 def gpu_name(devices: Sequence[str]) -> str:

@@ -32,6 +32,7 @@ from typing import BinaryIO
 from urllib.parse import urlsplit
 
 DEFAULT_ROOT = "./blora-store"
+OWN_SLOT_MODULE = "tasks.worker.main"
 _LOG_BYTES = 5_000_000
 
 
@@ -62,7 +63,7 @@ def starting_seconds() -> float:
 
 def slot_module() -> str:
     """The module that a slot's child runs."""
-    return os.environ.get("BLORA_SLOT_MODULE", "tasks.worker.main")
+    return os.environ.get("BLORA_SLOT_MODULE", OWN_SLOT_MODULE)
 
 
 def webhook_url() -> str:

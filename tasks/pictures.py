@@ -39,6 +39,17 @@ def decoded(data: bytes) -> Image.Image:
         raise OSError(f"no picture: {error}") from error
 
 
+def problem_of(data: bytes) -> str:
+    """What is wrong with the bytes of a picture of the store; nothing where it is well."""
+    if not data:
+        return "an empty file"
+    try:
+        decoded(data)
+    except OSError:
+        return f"{len(data)} bytes that no picture can be read from"
+    return ""
+
+
 def thumbnail(picture: Image.Image, side_px: int) -> bytes:
     """A small WebP of a picture, for a page; smaller pictures keep their size."""
     small = picture.convert("RGB")

@@ -6,6 +6,8 @@
     PEFT        ``adapter_config.json`` in the file's folder           lora_alpha / rank, with use_rslora / rank ** 0.5
 
 PEFT's ``alpha_pattern`` names layers by the end of their name, as a regular expression; the first that fits counts.
+PEFT itself writes plain names there. A file may come from anybody, and some expressions take for ever to try: groups,
+choices and more than `MOST_REPEATS` repeats are refused.
 Source: peft 0.21, ``tuners/lora/layer.py`` and ``utils/other.py`` (``get_pattern_key``).
 """
 
@@ -13,8 +15,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from blora.errors import KeyMismatchError
@@ -27,6 +29,15 @@ HEADER: Final = "lora_adapter_metadata"
 PEFT_CONFIG: Final = "adapter_config.json"
 """The file beside the adapter's in which PEFT writes it."""
 
+MOST_PATTERNS: Final = 10_000
+"""Names in an ``alpha_pattern``."""
+
+MOST_REPEATS: Final = 2
+"""Stars and the like in one of them."""
+
+_REPEAT: Final = re.compile(r"[*+?]")
+_NAME: Final = re.compile(r"[\w.^$\\\[\]*+?-]{1,300}")  # neither groups nor choices: trying these may double with each
+
 
 @dataclass(frozen=True)
 class Alphas:
@@ -34,17 +45,17 @@ class Alphas:
 
     Attributes:
         alpha: Of every layer that no pattern names.
-        patterns: Alpha by a regular expression for the end of a layer's name.
+        patterns: Regular expressions for whole names of layers, each with their alpha.
         by_root: Whether alpha is divided by the root of the rank (rsLoRA, arXiv 2312.03732) and not by the rank.
     """
 
     alpha: float
-    patterns: Mapping[str, float] = field(default_factory=dict)
+    patterns: Sequence[tuple[re.Pattern[str], float]] = ()
     by_root: bool = False
 
     def scale(self, layer: str, rank: int) -> float:
         """The factor of a layer's update."""
-        fits = (alpha for name, alpha in self.patterns.items() if re.fullmatch(rf"(?:.*\.)?(?:{name})", layer))
+        fits = (alpha for pattern, alpha in self.patterns if pattern.fullmatch(layer))
         return next(fits, self.alpha) / (rank**0.5 if self.by_root else rank)
 
 
@@ -64,6 +75,18 @@ def told_alphas(metadata: Mapping[str, str], config: bytes | None, where: str) -
     return None if config is None else _read(config, f"{where}, {PEFT_CONFIG} beside it")
 
 
+def _pattern(name: str) -> re.Pattern[str]:
+    """The expression for all names that end so.
+
+    Raises:
+        ValueError: It may take for ever to try.
+        re.error: It is none.
+    """
+    if not _NAME.fullmatch(name) or len(_REPEAT.findall(name)) > MOST_REPEATS:
+        raise ValueError(f"alpha_pattern {name[:40]!r}: more than the name of a layer with {MOST_REPEATS} of * + ?")
+    return re.compile(rf"(?:.*\.)?(?:{name})")
+
+
 def _read(text: str | bytes, where: str) -> Alphas | None:
     """Alphas of PEFT's configuration as JSON; diffusers writes that of the UNet under keys that begin with "unet."."""
     try:
@@ -71,9 +94,10 @@ def _read(text: str | bytes, where: str) -> Alphas | None:
         own: dict[str, Any] = {key.removeprefix("unet."): value for key, value in told.items()}
         if own.get("lora_alpha") is None:
             return None
-        patterns = {str(name): float(alpha) for name, alpha in (own.get("alpha_pattern") or {}).items()}
-        for name in patterns:
-            re.compile(name)
+        told_patterns = dict(own.get("alpha_pattern") or {})
+        if len(told_patterns) > MOST_PATTERNS:
+            raise ValueError(f"alpha_pattern with {len(told_patterns):,} names; at most {MOST_PATTERNS:,} are read")
+        patterns = [(_pattern(name), float(alpha)) for name, alpha in told_patterns.items()]
         return Alphas(float(own["lora_alpha"]), patterns, bool(own.get("use_rslora")))
     except (ValueError, TypeError, AttributeError, re.error) as error:
         accepted = "PEFT's configuration as JSON, with lora_alpha"

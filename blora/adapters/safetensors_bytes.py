@@ -7,12 +7,16 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-__all__ = ["pack_safetensors", "unpack_safetensors", "write_whole"]
+__all__ = ["pack_safetensors", "stream_safetensors", "unpack_safetensors", "write_whole"]
+
+_NAMES: Final = {torch.float32: "F32", torch.float64: "F64", torch.uint8: "U8"}
+"""What the format calls number formats, of those that are streamed."""
 
 
 def pack_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
@@ -38,6 +42,30 @@ def unpack_safetensors(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
     size = int.from_bytes(data[:8], "little")
     header: dict[str, Any] = json.loads(data[8 : 8 + size])
     return tensors, {str(key): str(value) for key, value in header.get("__metadata__", {}).items()}
+
+
+def stream_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors from any device to a file row by row: no more than a row of one of them is in the CPU's memory.
+
+    Args:
+        path: Written over.
+        tensors: Of one dimension or more, of the number formats in `_NAMES`.
+        metadata: Goes into the file's header.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    start = 0
+    for name, tensor in tensors.items():
+        end = start + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little"))
+        file.write(text)
+        for tensor in tensors.values():
+            for row in tensor.detach():
+                file.write(memoryview(row.cpu().contiguous().numpy()).cast("B"))
 
 
 def write_whole(path: Path, data: bytes) -> None:

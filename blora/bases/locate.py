@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase as fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +18,7 @@ from blora.bases.places import PARTS, bring_file, hub_place, place_revision, spl
 from blora.bases.spec import BaseSpec, parse_base
 from blora.bases.topology import check_topology, check_vae
 
-__all__ = ["SDXL_FOLDER", "Located", "base_revision", "locate_base"]
+__all__ = ["SDXL_FOLDER", "Located", "base_revision", "files_to_fetch", "locate_base"]
 
 SDXL_FOLDER: Final = Path(__file__).parent / "sdxl"
 """SDXL's configuration, which a single file lacks; its tokenizers are the embedded model's: both are CLIP's."""
@@ -107,6 +109,25 @@ def locate_base(spec: str | os.PathLike[str] | BaseSpec, revision: str = "") -> 
     vae = _vae(base.vae, folder, base.text) if base.vae else None
     fuse = tuple((bring_file(one.lora), one.weight) for one in base.fuse)
     return Located(base.text, folder, revision, file, vae, fuse, _scheduler(said))
+
+
+def files_to_fetch(place: str, names: Iterable[str]) -> list[str]:
+    """Choose the files of a hub's repository that `locate_base` would fetch for a place.
+
+    Args:
+        place: A place of the hub: a model, an autoencoder, or one file.
+        names: What the repository holds.
+    """
+    hub, names = hub_place(place), list(names)
+    if hub and hub.file:
+        return [hub.file]
+    if not any(fnmatch(name, "unet/*") for name in names):
+        return [name for name in names if any(map(partial(fnmatch, name), _VAE_FILES)) and ".fp16." not in name]
+    weights = [name for name in names if any(map(partial(fnmatch, name), _WEIGHTS))]
+    full = [name for name in weights if ".fp16." not in name]
+    half_only = not any(fnmatch(name, "unet/*") for name in full)
+    told = [name for name in names if name.endswith(".json") or fnmatch(name, "tokenizer*/*.txt")]
+    return [*told, *(weights if half_only else full)]
 
 
 def _is_file(place: str) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
-__all__ = ["diptych", "faded", "halves", "white_behind"]
+__all__ = ["blurred", "diptych", "faded", "halves", "white_behind"]
 
 Picture = NDArray[np.uint8]
 """RGB uint8 (height, width, 3)."""
@@ -32,6 +32,11 @@ def faded(picture: Picture, kept: float, colour: float | None = None) -> Picture
     """Every pixel moved towards a grey (None: the picture's mean colour) until so much of its distance is left."""
     target = picture.mean(axis=(0, 1)) if colour is None else colour
     return np.rint(target + kept * (picture - target)).clip(0, 255).astype(np.uint8)
+
+
+def blurred(picture: Picture, share: float) -> Picture:
+    """Every pixel mixed with those around it, by a Gaussian of so much of the shorter side."""
+    return np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(share * min(picture.shape[:2]))))
 
 
 def white_behind(picture: Picture) -> Picture:

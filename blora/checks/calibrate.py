@@ -12,13 +12,15 @@ What is good and what is bad is known, because it is made so:
 | grey_collapse | reconstructions; drawings alike in style | the image with 20 % and 35 % of its colours' spread |
 | white_background | the same | images that are not white, the border's colour made white; faded |
 | style_copy | the real drawing asked for | the style image; its thing as another hand draws it |
+| structure_loss | the same; photographs in others' colours | these faded to 10 % and 20 %, or blurred by 5 % and 10 % |
 
 A limit is where the mean of both error rates is least, in the middle of the values that give it; the rates are of the
 same pictures. Trained adapters may be bad themselves, so that a false alarm may be none. Things are of the validation
 split; the test split is not used.
 
-Pictures of one's own (``--pictures``) have no other drawings of their style and no truth: what needs those is left out,
-and ``style_copy`` has no limit. ``--print`` gives the limits as settings for a manifest instead of writing them.
+The photographs are those that scikit-image carries. Pictures of one's own (``--pictures``) take their place; they have
+no other drawings of their style and no truth: what needs those is left out, and ``style_copy`` has no limit.
+``--print`` gives the limits as settings for a manifest instead of writing them.
 """
 
 from __future__ import annotations
@@ -29,9 +31,12 @@ import time
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+from PIL import Image
+
 from blora.benchmark.drawings import load_paired, make_pairs
 from blora.checks.defects import RECIPE
-from blora.checks.evidence import SEEDS, Drawings, gather_evidence
+from blora.checks.evidence import SEEDS, Drawings, Picture, gather_evidence
 from blora.models.model import load_base
 from blora.settings.presets import PRESETS
 from blora.settings.resolve import resolve
@@ -41,6 +46,9 @@ __all__ = ["own_drawings", "paired_drawings"]
 
 FILE: Final = Path(__file__).parent / "limits.json"
 PAIRS: Final = 100
+COLOUR: Final = ("astronaut", "cat", "coffee", "hubble_deep_field", "immunohistochemistry", "retina", "rocket")
+GREY: Final = ("brick", "camera", "cell", "coins", "grass", "gravel", "moon")
+PHOTOGRAPH_PX: Final = 256
 
 
 def paired_drawings() -> Drawings:
@@ -58,7 +66,23 @@ def paired_drawings() -> Drawings:
         truths.append((number[pair.truth], *asked, True))
         truths += [(number[pair.reference], *asked, False), (other_hand, *asked, False)]
     pictures = [paired.pictures[place] for place in places]
-    return Drawings(pictures, alike, truths)
+    return Drawings(pictures, alike, truths, scikit_photographs())
+
+
+def scikit_photographs() -> list[Picture]:
+    """The photographs that scikit-image carries, each as a square.
+
+    Raises:
+        ImportError: It is not installed; the package itself does not need it.
+    """
+    from skimage import data
+
+    taken = (Image.fromarray(getattr(data, name)()).convert("RGB") for name in (*COLOUR, *GREY))
+    return [_square(photograph) for photograph in taken]
+
+
+def _square(photograph: Image.Image) -> Picture:
+    return np.asarray(photograph.resize((PHOTOGRAPH_PX, PHOTOGRAPH_PX), Image.Resampling.BOX))
 
 
 def own_drawings(folder: Path) -> Drawings:
@@ -71,7 +95,7 @@ def own_drawings(folder: Path) -> Drawings:
     if len(paths) < 2:
         raise ValueError(f"--pictures: received {folder} with {len(paths)} pictures; accepted: a folder with 2 or more")
     pictures = [read_pixels(path) for path in paths]
-    return Drawings(pictures, [], [])
+    return Drawings(pictures, [], [], [_square(Image.fromarray(picture)) for picture in pictures])
 
 
 def main() -> None:

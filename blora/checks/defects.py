@@ -7,8 +7,10 @@
     white_background           how much more of the picture is white than of the image             share, -1 to 1
     style_copy                 how much nearer a sample is to the style image's thing than to      difference of
                                the content image's                                                 cosines, -2 to 2
+    structure_loss             fog: how much less is drawn in a sample than in the plainer of its          share, 0 to 1
+                               content and style images
 
-The first four compare the reconstruction of an adapter's own image with that image; the last is of a sample. Where a
+The first four compare the reconstruction of an adapter's own image with that image; the others are of a sample. Where a
 number becomes a defect depends on the base model and on the pictures: `blora.checks.limits` has what was measured.
 The reconstruction is compared place by place, as adapters keep the layout of the image that they were trained on. On
 reconstructions of 8 drawings that told the own image from others better than features that do not depend on place do
@@ -38,6 +40,7 @@ __all__ = [
     "picture_defects",
     "reconstruction_distance",
     "split_image",
+    "structure_loss",
     "style_copy",
     "white_background",
 ]
@@ -46,7 +49,7 @@ RECIPE: Final = 1
 """Counts changes of this file that alter a number."""
 ADAPTER_DEFECTS: Final = ("reconstruction_distance", "split_image", "grey_collapse", "white_background")
 """What an adapter is checked for, by its reconstruction."""
-PICTURE_DEFECTS: Final = ("style_copy",)
+PICTURE_DEFECTS: Final = ("style_copy", "structure_loss")
 """What a picture that was drawn is checked for, by its scores."""
 SIDE_PX: Final = 64
 """Pictures are brought to this square before their pixels are looked at: defects are coarse."""
@@ -80,7 +83,7 @@ def picture_defects(scores: Mapping[str, float]) -> dict[str, float]:
     Args:
         scores: Of the picture, by name (`blora.metrics.score`).
     """
-    values = {"style_copy": style_copy(scores)}
+    values = {"style_copy": style_copy(scores), "structure_loss": structure_loss(scores)}
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -121,6 +124,16 @@ def style_copy(scores: Mapping[str, float]) -> float | None:
     """
     leakage, held = scores.get("leakage_lite0"), scores.get("content_lite0")
     return None if leakage is None or held is None else leakage - held
+
+
+def structure_loss(scores: Mapping[str, float]) -> float | None:
+    """How much of the structure that a sample should have is missing; None without that score.
+
+    Args:
+        scores: Of the sample, by name, with ``structure`` (`blora.metrics.structure`).
+    """
+    kept = scores.get("structure")
+    return None if kept is None else 1 - kept
 
 
 def _lab(picture: Picture) -> Lab:

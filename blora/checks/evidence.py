@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blora.checks.adapter_check import reconstruct
-from blora.checks.broken_pictures import diptych, faded, halves, white_behind
+from blora.checks.broken_pictures import blurred, diptych, faded, halves, white_behind
 from blora.checks.defects import grey_collapse, reconstruction_distance, split_image, white_background
 from blora.checks.limits import LIMITS, reconstruction_settings
 from blora.metrics.lite0 import load_lite0
+from blora.metrics.structure import structure_kept
 from blora.models.model import Base
+from blora.sampling.colour_transfer import transfer_colours
 from blora.sampling.draw import Draw
 from blora.sampling.sample import sample
 from blora.settings.presets import Settings
@@ -25,12 +27,14 @@ from blora.training.items import TrainItem
 from blora.training.photos import pixel_digest
 from blora.training.train import train
 
-__all__ = ["SEEDS", "Drawings", "Evidence", "choose_limit", "gather_evidence"]
+__all__ = ["SEEDS", "Drawings", "Evidence", "Picture", "choose_limit", "gather_evidence"]
 
 
 SEEDS: Final = 4
 """Reconstructions of each adapter."""
 PACK: Final = 4
+OTHERS: Final = 6
+"""Photographs whose colours each one gets."""
 Picture = NDArray[np.uint8]
 
 
@@ -66,11 +70,13 @@ class Drawings:
         pictures: RGB uint8, of any sizes.
         alike: Pairs of numbers: two drawings in one style; none where that is not known.
         truths: (picture, content, style, is it good) as numbers, for `style_copy`; none where that is not known.
+        photographs: To be stylised by giving each the colours of others, for `structure_loss`.
     """
 
     pictures: list[Picture]
     alike: list[tuple[int, int]]
     truths: list[tuple[int, int, int, bool]]
+    photographs: list[Picture]
 
 
 def choose_limit(good: Sequence[float], bad: Sequence[float]) -> float:
@@ -114,9 +120,11 @@ def gather_evidence(base: Base, drawings: Drawings, chosen: Sequence[int], setti
             by_defect["grey_collapse"].good.append(grey_collapse(picture, image))
             by_defect["white_background"].good.append(white_background(picture, image))
         by_defect["reconstruction_distance"].bad += [reconstruction_distance(picture, image) for picture in untrained]
+        by_defect["structure_loss"].real += [1 - structure_kept(picture, [image]) for picture in made]
     for name in ("reconstruction_distance", "grey_collapse", "white_background"):
         by_defect[name].real = list(by_defect[name].good)
     _add_drawn(by_defect, drawings)
+    _add_fog(by_defect["structure_loss"], drawings)
     return {name: evidence for name, evidence in by_defect.items() if evidence.good and evidence.bad}
 
 
@@ -140,6 +148,19 @@ def _add_drawn(by_defect: dict[str, Evidence], drawings: Drawings) -> None:
     for number, of_content, of_style, good in drawings.truths:
         value = float(content[number] @ content[of_style] - content[number] @ content[of_content])
         (by_defect["style_copy"].good if good else by_defect["style_copy"].bad).append(value)
+
+
+def _add_fog(evidence: Evidence, drawings: Drawings) -> None:
+    """Add stylised pictures that are known to be good, as they are and made fog: faded, and blurred."""
+    pictures, photographs = drawings.pictures, drawings.photographs
+    stylised = [(pictures[made], pictures[of], pictures[like]) for made, of, like, good in drawings.truths if good]
+    for number, photograph in enumerate(photographs):
+        others = [photographs[(number + step) % len(photographs)] for step in range(1, len(photographs))][:OTHERS]
+        stylised += [(transfer_colours(photograph, other), photograph, other) for other in others]
+    for picture, content, style in stylised:
+        fog = [faded(picture, kept) for kept in (0.1, 0.2)] + [blurred(picture, share) for share in (0.05, 0.1)]
+        evidence.good.append(1 - structure_kept(picture, [content, style]))
+        evidence.bad += [1 - structure_kept(broken, [content, style]) for broken in fog]
 
 
 def _train(base: Base, drawings: Drawings, chosen: Sequence[int], settings: Settings) -> list[Any]:

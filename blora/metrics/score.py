@@ -6,6 +6,8 @@
     text_clip                      similarity to the text                                                high
     leakage_lite0                  similarity to the *style* image's content                             low
     colour_distance                how far the palette is from the style image's (about CIE76)           low
+    structure                      how much is drawn at all, of what the plainer of both images has      high
+                                   (0 to 1; see structure.py)
     harmonic_mean                  of content and style similarity                                       high
     transfer                       harmonic mean of how much nearer to the content image than the style
                                    image is, and to the style image than the content image is (0 to 1)   high
@@ -39,6 +41,7 @@ from blora.metrics.clip import ClipEncoder, load_clip
 from blora.metrics.feature_scorer import FeatureScorer, ScoreItem
 from blora.metrics.lite0 import load_lite0
 from blora.metrics.palette_distance import colour_distance
+from blora.metrics.structure import StructureScorer
 from blora.metrics.weights import locate_weights
 from blora.settings.judging import ScoreSettings
 from blora.settings.scorer_spec import parse_scorer
@@ -80,6 +83,8 @@ def load_scorers(settings: ScoreSettings, device: str = "cpu") -> list[Scorer]:
     scorers.append(FeatureScorer(clip, settings.batch_size, embed_texts=clip.embed_texts))
     if settings.colour:
         scorers.append(ColourScorer())
+    if settings.structure:
+        scorers.append(StructureScorer())
     return [*scorers, *(load_scorer(line, device, settings.batch_size) for line in settings.scorers)]
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-__all__ = ["Graphs", "compiled_blocks", "same_bits", "shared_front", "to_device"]
+__all__ = ["Graphs", "compiled_blocks", "current", "same_bits", "shared_front", "to_device"]
 
 _COMPILED: Final = ("BasicTransformerBlock", "ResnetBlock2D")
 _VARIANTS: Final = 64
@@ -22,6 +22,11 @@ _WARM_UP_CALLS: Final = 3
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Copy from the CPU to a device without waiting for what the device still has to do."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def current(device: torch.device) -> AbstractContextManager[Any]:
+    """Make a GPU the one that streams, events and pinned copies of this thread belong to: not always the first."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 @contextmanager
@@ -45,23 +50,21 @@ def compiled_blocks(unet: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def shared_front(
-    unet: nn.Module, spread: Sequence[int] | None, device: torch.device
-) -> Iterator[Callable[[Tensor], Tensor]]:
+def shared_front(unet: nn.Module, rows: Tensor | None, narrow: int) -> Iterator[Callable[[Tensor], Tensor]]:
     """While the context is open, rows are multiplied between the frozen front (down and middle blocks) and the rest.
 
     Args:
         unet: A UNet of diffusers.
-        spread: For each row of the rest, its row of the front; None where both have the same rows.
-        device: Where the UNet runs.
+        rows: (rest,) int64, on the device already, as a graph that is captured needs it: for each row of the rest, its
+            row of the front; None where both have the same rows.
+        narrow: Rows of the front.
 
     Yields:
         What does the same to any other tensor with the front's rows.
     """
-    if spread is None:
+    if rows is None:
         yield lambda tensor: tensor
         return
-    rows, narrow = to_device(torch.tensor(spread), device), max(spread) + 1
 
     def wide(value: Any) -> Any:
         if isinstance(value, tuple):

@@ -23,21 +23,28 @@ class Remembered(nn.Module):
 
     Attributes:
         base: The layer as it was.
-        output: (rows, tokens, out), or (1, tokens, out) where all rows are told the same.
+        output: (rows, tokens, out), or (1, tokens, out) where all rows are told the same and none are expected.
     """
 
-    def __init__(self, base: nn.Module, output: Tensor) -> None:
-        """Keep the answer beside the layer."""
+    def __init__(self, base: nn.Module, output: Tensor, rows: int = 1) -> None:
+        """Keep the answer beside the layer, written out for so many rows.
+
+        Rows that are one in memory (stride 0) would be copied by attention's kernels in each pass.
+        """
         super().__init__()
-        self.base, self.output = base, output
+        self.base = base
+        self.output = output.expand(rows, -1, -1).contiguous() if len(output) == 1 else output
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return the known answer for as many rows as are asked for; the values of ``hidden`` are not looked at."""
-        return self.output.expand(hidden.shape[0], -1, -1)
+        count = hidden.shape[0]
+        return self.output if count == len(self.output) else self.output[:1].expand(count, -1, -1)
 
 
 @contextmanager
-def fixed_prompts(unet: nn.Module, hidden: Tensor, by_block: Mapping[str, Tensor] | None = None) -> Iterator[None]:
+def fixed_prompts(
+    unet: nn.Module, hidden: Tensor, by_block: Mapping[str, Tensor] | None = None, rows: int = 1
+) -> Iterator[None]:
     """While the context is open, the cross-attention is told these prompts, whatever the UNet is called with.
 
     Layers whose adapters train keep computing what the adapters add; all others answer from memory.
@@ -48,6 +55,8 @@ def fixed_prompts(unet: nn.Module, hidden: Tensor, by_block: Mapping[str, Tensor
             where all rows are told the same.
         by_block: What some blocks are told instead, by the name of a block's transformer, for example
             "up_blocks.0.attentions.0".
+        rows: Rows of the coming passes where all are told the same; answers are written out for them (26 MB a row of
+            SDXL in half precision). A pass of another number is answered, too.
     """
     holders: list[tuple[nn.Module, str, nn.Module]] = []
     try:
@@ -59,7 +68,7 @@ def fixed_prompts(unet: nn.Module, hidden: Tensor, by_block: Mapping[str, Tensor
             holder, slot = (module, "base") if trains else (unet.get_submodule(name.rpartition(".")[0]), name[-4:])
             layer = getattr(holder, slot)
             with torch.no_grad():
-                setattr(holder, slot, Remembered(layer, layer(told)))
+                setattr(holder, slot, Remembered(layer, layer(told), rows))
             holders.append((holder, slot, layer))
         yield
     finally:

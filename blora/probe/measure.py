@@ -109,7 +109,10 @@ def measure(
         scores |= zip(batch, values.tolist(), strict=True)
     bad = [row for row, value in scores.items() if not np.isfinite(value)]
     if bad:
-        hint = "use precision bf16 or fp32"
+        finer = {"fp16": "bf16 or fp32", "bf16": "fp32"}.get(settings.precision)
+        hint = f"precision is {settings.precision}: " + (
+            f"use {finer}" if finer else "look at the base model's weights"
+        )
         raise BloraError("scores are not finite", f"{len(bad)} of {len(rows)}", "finite scores", str(bad[0]), hint)
     return [
         BlockReading(

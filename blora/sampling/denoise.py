@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from blora.errors import OutOfMemoryError, SettingFault
+from blora.models.execution import current
 from blora.models.prompt_cache import fixed_prompts
 from blora.sampling.scheduler import generator_of, make_sampler
 from blora.settings.sampling import SampleSettings
@@ -114,7 +115,7 @@ def denoise(
     shape = latent_shape(model, settings)
     noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
     latents = sampler.first(noise.to(model.device))
-    with fixed_prompts(model.unet, hidden, hidden_by_block):
+    with current(model.device), fixed_prompts(model.unet, hidden, hidden_by_block):
         for number, timestep in enumerate(sampler.timesteps, start=1):
             scaled = sampler.scale(latents, timestep).to(model.dtype)
             output = model.unet(

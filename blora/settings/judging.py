@@ -26,6 +26,8 @@ class ScoreSettings(Frozen):
     """Also measure the colour distance (CIELAB)."""
     leakage: bool = True
     """Also measure how much of the style image's content is in the picture."""
+    structure: bool = True
+    """Also measure whether anything is to be seen at all, which the check for fog needs."""
     scorers: tuple[Text, ...] = ()
     """Further judges: csd, dinov2-small, dinov2-base, dinov2-large, clip-l14 or clip-bigg14, each alone (the published
     weights) or with its weights, such as csd=./csd.safetensors; `blora.metrics.weights` has all forms."""
@@ -50,11 +52,11 @@ class ScoreSettings(Frozen):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """Return the settings that change a score, as JSON values; without further scorers, those of before them."""
-        values = self.model_dump(mode="json", exclude={"batch_size", "scorers"})
-        return values | (
-            {"scorers": [list(parse_scorer(line).identity) for line in self.scorers]} if self.scorers else {}
-        )
+        """Return the settings that change a score, as JSON values; what came later only where it is not the default."""
+        values = self.model_dump(mode="json", exclude={"batch_size", "scorers", "structure"})
+        if self.scorers:
+            values["scorers"] = [list(parse_scorer(line).identity) for line in self.scorers]
+        return values if self.structure else values | {"structure": False}
 
 
 class CheckSettings(Frozen):
@@ -76,4 +78,6 @@ class CheckSettings(Frozen):
     white_background: float | None = Field(default=None, ge=-1, le=1)
     """Largest that passes."""
     style_copy: float | None = Field(default=None, ge=-2, le=2)
+    """Largest that passes; of pictures, not of adapters."""
+    structure_loss: float | None = Field(default=None, ge=0, le=1)
     """Largest that passes; of pictures, not of adapters."""

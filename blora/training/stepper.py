@@ -63,11 +63,12 @@ class Stepper:
         self.signal, self.sigma = keep.sqrt(), (1 - keep).sqrt()
         self.layout = [index for index in range(len(photos)) for _ in range(settings.batch_size)]
         self.rows = Rows.regular(len(photos), settings.batch_size, settings.scale, base.device)
+        self._fronts: dict[tuple[int, ...], Tensor] = {}
         self._graphs = Graphs() if settings.execution.endswith("graph") else None
         with ExitStack() as changes:
             changes.enter_context(inject(base.unet, factors.layers, self.rows))
             if len(unique) == 1:  # else keys and values are computed in each step: rows in no fixed order need theirs
-                changes.enter_context(fixed_prompts(base.unet, self.hidden))
+                changes.enter_context(fixed_prompts(base.unet, self.hidden, rows=len(self.layout)))
             if settings.execution.startswith("compiled"):
                 changes.enter_context(compiled_blocks(base.unet))
             changes.callback(base.unet.disable_gradient_checkpointing)
@@ -157,14 +158,18 @@ class Stepper:
             torch.cat([p.time_ids for p in photos]),
             to_device(torch.tensor([self.told[index] for index, _ in unique]), device),
         )
-        shared = spread if len(unique) < len(group) else None
+        shared = None
+        if len(unique) < len(group):
+            if spread not in self._fronts:
+                self._fronts[spread] = to_device(torch.tensor(spread), device)
+            shared = self._fronts[spread]
 
         def compute(*tensors: Tensor) -> Tensor:
             return self._compute(*tensors, shared=shared, add=add)
 
         if self._graphs is None:
             return compute(*inputs)
-        return self._graphs.run((tuple(self.layout), shared, add, added.shape), compute, inputs)
+        return self._graphs.run((tuple(self.layout), spread, add, added.shape), compute, inputs)
 
     def _front_row(self, index: int, noise: Noise) -> tuple[int, int, int]:
         """What the frozen front is told of a row; rows that are told the same go through it as one."""
@@ -179,7 +184,7 @@ class Stepper:
         time_ids: Tensor,
         told: Tensor,
         *,
-        shared: tuple[int, ...] | None,
+        shared: Tensor | None,
         add: bool,
     ) -> Tensor:
         """Go through the UNet and back; all that a graph of the device's work holds."""
@@ -187,7 +192,7 @@ class Stepper:
             rows.expand(len(noisy), *rows.shape[1:]) if len(rows) == 1 else rows[told]
             for rows in (self.hidden, self.pooled)
         )
-        with torch.enable_grad(), shared_front(self.base.unet, shared, self.base.device) as wide:
+        with torch.enable_grad(), shared_front(self.base.unet, shared, len(noisy)) as wide:
             predicted: Tensor = self.base.unet(
                 noisy,
                 timesteps,

@@ -18,6 +18,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import get_args
 
 import diffusers
@@ -27,11 +28,11 @@ from blora.adapters.adapter import Adapter
 from blora.adapters.blocks import Half, target_layers
 from blora.adapters.factors import Factors
 from blora.errors import OutOfMemoryError, SettingFault, SettingsError
-from blora.models.execution import same_bits
+from blora.models.execution import current, same_bits
 from blora.models.memory import MemoryPlan, ModelSize, needed_bytes
 from blora.models.model import Base
 from blora.settings.training import TrainSettings, recipe_version
-from blora.training.checkpoint import checkpoint_identity, read_checkpoint, write_checkpoint
+from blora.training.checkpoint import Checkpoint, checkpoint_identity, read_checkpoint
 from blora.training.items import StepReport, TrainItem, TrainResult
 from blora.training.nan_policy import Progress
 from blora.training.noise import seeded
@@ -51,8 +52,8 @@ def train(
     settings: TrainSettings,
     *,
     layers: Sequence[str] | None = None,
-    checkpoint: bytes | None = None,
-    on_checkpoint: Callable[[bytes], None] | None = None,
+    checkpoint: Path | None = None,
+    on_checkpoint: Callable[[Checkpoint], None] | None = None,
     on_step: Callable[[StepReport], None] | None = None,
 ) -> list[TrainResult]:
     """Train one adapter an item, all in one pass where that fits on the device.
@@ -67,9 +68,9 @@ def train(
         settings: One recipe for all items.
         layers: Train these linear layers and no others; None for both halves. For comparisons: an adapter of other
             layers can be drawn with (`Draw.whole`), but is no B-LoRA and has no file format.
-        checkpoint: Go on from here.
-        on_checkpoint: Called with a checkpoint after each ``checkpoint_every_seconds`` and ``checkpoint_every_steps``,
-            but not after the last step.
+        checkpoint: Go on from this file.
+        on_checkpoint: Called with a checkpoint, to be saved before it returns, after each ``checkpoint_every_seconds``
+            and ``checkpoint_every_steps``, but not after the last step.
         on_step: Called after each step.
 
     Returns:
@@ -127,8 +128,8 @@ def _train(
     items: Sequence[TrainItem],
     settings: TrainSettings,
     layers: Sequence[str] | None,
-    checkpoint: bytes | None,
-    on_checkpoint: Callable[[bytes], None] | None,
+    checkpoint: Path | None,
+    on_checkpoint: Callable[[Checkpoint], None] | None,
     on_step: Callable[[StepReport], None] | None,
 ) -> list[TrainResult]:
     """Train a pack from the start or from a checkpoint."""
@@ -154,6 +155,7 @@ def _train(
     queued: deque[QueuedStep] = deque()
     turns = [item.draws or item.key for item in items]
     with (
+        current(base.device),
         same_bits(settings.deterministic, base.device),
         Stepper(base, photos, factors, settings, prompts) as stepper,
     ):
@@ -172,8 +174,8 @@ def _train(
                     began = time.perf_counter()
             if all(progress.error for progress in pack):
                 break
-            if on_checkpoint and save:
-                on_checkpoint(write_checkpoint(pack, factors, optimizer, step, identity))
+            if on_checkpoint is not None and save:
+                on_checkpoint(Checkpoint(pack, factors, optimizer, step, identity))
                 saved = time.perf_counter()
     counts = optimizer.steps_taken()
     return [_result(base, items[i], pack[i], factors, i, counts[i], settings) for i in range(len(items))]

@@ -62,6 +62,7 @@ Base = Annotated[
         "or {model: ..., vae: ..., fuse: [...]}.",
     ),
 ]
+BaseOf = Annotated[str, typer.Option("--base", help="The base model, in any form that a manifest may name.")]
 Preset = Annotated[str | None, typer.Option("--preset", help=f"{PRESET_NAMES}; replaces the manifest's.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="A setting, e.g. train.steps=200. May be repeated.")]
 OnFault = Annotated[str | None, typer.Option("--on-fault", help="record (default) or stop.")]

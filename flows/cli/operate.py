@@ -11,6 +11,7 @@ from flows.cli.console import (
     FAULTS,
     OK,
     AllowRoot,
+    BaseOf,
     Devices,
     Preset,
     Root,
@@ -24,9 +25,9 @@ from flows.cli.console import (
     print_pairs,
     show_faults,
 )
-from flows.cli.overrides import parse_overrides
+from flows.cli.overrides import parse_base_option, parse_overrides
 from tasks import environment
-from tasks.devices import chosen_devices
+from tasks.devices import chosen_devices, preflight
 from tasks.errors import EndedWithFaults
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def nightly(
         from tasks.dispatch.server import server_at_hand
 
         chosen = NightOptions.model_validate(options)
-        chosen_devices(chosen.devices)
+        preflight(chosen_devices(chosen.devices))
         with server_at_hand(verbose=verbose):
             ended: Any = flow(chosen, return_state=True).result(raise_on_failure=False)
             if isinstance(ended, Exception) and not isinstance(ended, EndedWithFaults):
@@ -168,6 +169,24 @@ def gc(
     gone = sum(number for _, number in delete_waste(store, findings))
     out.print(f"{gone} objects deleted", highlight=False)
     raise typer.Exit(OK)
+
+
+@app.command()
+def doctor(base: BaseOf = "sdxl", root: Root = "", devices: Devices = "auto") -> None:
+    """Check this machine before hours are spent: torch and devices, the base and its size, disk, store, Prefect.
+
+    Examples: `blora doctor` · `blora doctor --base juggernaut.safetensors --root s3://bucket/art --devices cuda:0`
+    """
+    from tasks.operations.doctor import examine
+
+    environment.quiet_prefect(False)
+    is_well = True
+    for found in examine(parse_base_option(base), root or environment.store_root(), devices):
+        is_well = is_well and found.is_well
+        out.print(f"{'ok  ' if found.is_well else 'FAIL'} {found.name:<8} {found.told}", markup=False, highlight=False)
+        if not found.is_well:
+            out.print(f"     {'':<8} do: {found.hint}", markup=False, highlight=False)
+    raise typer.Exit(OK if is_well else FAULTS)
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 
@@ -51,6 +52,12 @@ class Backend(Protocol):
 
     def read(self, key: str, max_bytes: int | None) -> bytes:
         """Return the object, or raise `Missing`; `PermanentStoreError` if it is longer than `max_bytes`."""
+
+    def read_into(self, key: str, path: Path) -> None:
+        """Write the object into a file of this machine piece by piece, or raise `Missing`."""
+
+    def replace_from(self, key: str, path: Path) -> None:
+        """Write the object from a file of this machine piece by piece, all or nothing, as `replace` does."""
 
     def exists(self, key: str) -> bool:
         """Return whether there is an object (a folder is none)."""

@@ -18,6 +18,7 @@ import os
 import secrets
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from aiobotocore.session import AioSession
@@ -134,6 +135,20 @@ class Bucket:
     def read(self, key: str, max_bytes: int | None) -> bytes:
         """See `Backend.read`."""
         return self._get(key, max_bytes)[0]
+
+    def read_into(self, key: str, path: Path) -> None:
+        """See `Backend.read_into`."""
+        source = f"{self._bucket}/{self._prefix}{key}"
+        self._run(f"read {self._address(key)}", lambda filesystem: filesystem.get_file(source, str(path)))
+
+    def replace_from(self, key: str, path: Path) -> None:
+        """See `Backend.replace_from`."""
+        target = f"{self._bucket}/{self._prefix}{key}"
+
+        def put(filesystem: S3FileSystem) -> None:
+            filesystem.put_file(str(path), target, chunksize=PART_BYTES, max_concurrency=_PARTS_AT_ONCE)
+
+        self._run(f"write {self._address(key)}", put)
 
     def exists(self, key: str) -> bool:
         """See `Backend.exists`."""

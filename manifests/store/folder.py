@@ -16,6 +16,7 @@ import fcntl
 import hashlib
 import os
 import secrets
+import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from manifests.errors import Missing, PermanentStoreError
 from manifests.store.backend import Entry, Version, is_visible
 from manifests.store.retries import retrying
 
+_COPIED_BYTES = 2**20  # at once, of a file
 _LOCK_NAME = ".lock"
 _LEADS_OUT = "a link that leads out of the store"
 _NO_LINK, _COPY = "a file, or a link to one in the store", "put the file itself there"
@@ -82,14 +84,18 @@ def _make(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _temporary(path: Path, data: bytes) -> Iterator[Path]:
-    """Write `data` beside `path` under a temporary name, and remove that name at the end."""
+def _temporary(path: Path, data: bytes | Path) -> Iterator[Path]:
+    """Write `data`, or what is in a file, beside `path` under a temporary name, and remove that name at the end."""
     _make(path.parent)
     temporary = path.parent / f".tmp-{secrets.token_hex(8)}"
     try:
         # 0o666 less the umask, as for any file a program writes: colleagues may read the store.
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), "wb") as file:
-            file.write(data)
+            if isinstance(data, Path):
+                with data.open("rb") as source:
+                    shutil.copyfileobj(source, file, _COPIED_BYTES)
+            else:
+                file.write(data)
             file.flush()
             os.fsync(file.fileno())
         yield temporary
@@ -98,7 +104,7 @@ def _temporary(path: Path, data: bytes) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def _replace(path: Path, data: bytes) -> None:
+def _replace(path: Path, data: bytes | Path) -> None:
     with _temporary(path, data) as temporary:
         os.replace(temporary, path)
     _sync_folder(path.parent)
@@ -164,6 +170,16 @@ class Folder:
         """See `Backend.read`."""
         path = self._file(key)
         return retrying(f"read {path}", lambda: read_file(path, max_bytes))
+
+    def read_into(self, key: str, path: Path) -> None:
+        """See `Backend.read_into`."""
+        source = self._file(key)
+        retrying(f"read {source}", lambda: shutil.copyfile(source, path))
+
+    def replace_from(self, key: str, path: Path) -> None:
+        """See `Backend.replace_from`."""
+        target = self._new_file(key)
+        retrying(f"write {target}", lambda: _replace(target, path))
 
     def exists(self, key: str) -> bool:
         """See `Backend.exists`."""

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from manifests.errors import InvalidId, Missing, PermanentStoreError
 from manifests.store import leases
@@ -108,6 +109,29 @@ class Store:
             return self.read(key)
         except Missing:
             return None
+
+    def find_into(self, key: str, path: Path) -> bool:
+        """Copy an object that may be too large for memory into a file of this machine.
+
+        Returns:
+            Whether there is such an object.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        try:
+            self._backend.read_into(_checked(key), path)
+        except Missing:
+            return False
+        return True
+
+    def replace_from(self, key: str, path: Path) -> None:
+        """Write an object that may be too large for memory from a file, all or nothing, as `replace` does.
+
+        Raises:
+            StoreError: It cannot be written.
+        """
+        self._backend.replace_from(_checked(key), path)
 
     def exists(self, key: str) -> bool:
         """Return whether there is such an object; a folder is none.

@@ -24,7 +24,7 @@ from manifests.tables.run import (
     SCORES_FILE,
     SLOTS_FILE,
 )
-from tasks.closing.rows import adapter_rows, item_faults, item_names, read_markers, sample_rows
+from tasks.closing.rows import adapter_rows, item_faults, item_names, sample_rows, sound_markers
 from tasks.closing.yields import Markers, check_faults, take_yield
 from tasks.errors import fault_row
 from tasks.figures.clip_sheet import draw_clips
@@ -79,8 +79,8 @@ def close_run(
     """
     run_id = plan.run.run_id
     run = RunFolder(store, run_id)
-    markers = read_markers(store, plan, inventory.adapters)
-    faults = (*plan.run.faults, *item_faults(plan, inventory, failures), *check_faults(plan, markers))
+    markers, damaged = sound_markers(store, plan, inventory.adapters)
+    faults = (*plan.run.faults, *item_faults(plan, inventory, failures), *damaged, *check_faults(plan, markers))
     _write_tables(run, plan, inventory, markers, faults)
     if slots := (timings or {}).get("slots"):
         run.write(SLOTS_FILE, [{**row, "run_id": run_id} for row in slots])

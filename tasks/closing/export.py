@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import subprocess
 import tempfile
@@ -11,18 +12,20 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from manifests import ids
+from manifests import ids, layout
 from manifests.store.parallel import in_parallel
 from manifests.store.run_folder import RunFolder
 from manifests.store.store import Store
 from tasks.errors import TaskError
 from tasks.figures.clip_sheet import moving
-from tasks.pictures import encoded
+from tasks.pictures import encoded, problem_of
 from tasks.planning.clips import PlannedClip, clip_frames, read_clips
 from tasks.review.best import choose_of
 from tasks.review.decisions import load_marks
 from tasks.run.inventory import take_inventory
 from tasks.run.plan import Plan, PlannedSample, load_plan
+
+log = logging.getLogger(__name__)
 
 TABLES = (
     "best.parquet",
@@ -50,7 +53,8 @@ def export_run(store: Store, run_id: str, folder: str, *, kept: bool = False, be
         best: only the best candidate of each picture asked for, by what the store holds now (`tasks.review.best`).
 
     Returns:
-        How many pictures were copied, and how many are missing: not in the store, or with `best` not to be chosen yet.
+        How many pictures were copied, and how many are missing: not in the store or not to be read, or with `best` not
+        to be chosen yet.
 
     Raises:
         RunNotFound: no such run.
@@ -79,8 +83,11 @@ def export_run(store: Store, run_id: str, folder: str, *, kept: bool = False, be
 
 
 def _copy(store: Store, target: Store, places: Mapping[str, str], key: str) -> bool:
-    """Copy an object to its place; False where it is missing."""
+    """Copy an object to its place; False where it is missing, or a picture that cannot be read."""
     if (data := store.find(key)) is None:
+        return False
+    if key.startswith(layout.SAMPLES_PREFIX) and (problem := problem_of(data)):
+        log.warning("%s/%s is no picture (%s): left out; blora rerun draws it again", store.root, key, problem)
         return False
     target.replace(places[key], data)
     return True

@@ -6,14 +6,13 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from manifests import layout
+from manifests.errors import Damaged
 from manifests.faults import Fault
-from manifests.store.parallel import in_parallel
-from manifests.store.run_folder import damage_told, json_mapping
 from manifests.store.store import Store
 from manifests.tables.run import ADAPTERS
 from tasks.closing.yields import Markers, check_columns
 from tasks.run.inventory import Inventory
+from tasks.run.markers import read_markers
 from tasks.run.plan import Plan
 
 
@@ -71,15 +70,24 @@ def sample_rows(plan: Plan, inventory: Inventory) -> Iterator[dict[str, Any]]:
         yield told
 
 
-def read_markers(store: Store, plan: Plan, whole: frozenset[str]) -> Markers:
-    """The markers of a plan's adapters, by adapter_id; `whole` names those that are there."""
-    there = [adapter.adapter_id for adapter in plan.adapters if adapter.adapter_id in whole]
-    read = in_parallel(store, store.read, [layout.adapter_marker_key(adapter_id) for adapter_id in there])
-    markers: dict[str, dict[str, Any]] = {}
-    for adapter_id, data in zip(there, read, strict=True):
-        with damage_told(store, layout.adapter_marker_key(adapter_id), "delete it; blora rerun then trains it again"):
-            markers[adapter_id] = json_mapping(data)
-    return markers
+def sound_markers(store: Store, plan: Plan, whole: frozenset[str]) -> tuple[Markers, list[Fault]]:
+    """The markers of a plan's adapters by adapter_id, and a fault for each that cannot be read.
+
+    Args:
+        store: the store.
+        plan: the run's plan.
+        whole: ids of the adapters that are there.
+    """
+    there = {adapter.adapter_id: adapter for adapter in plan.adapters if adapter.adapter_id in whole}
+    read = read_markers(store, list(there))
+    faults = [
+        Fault(
+            "train", error.what, error.received, "what its training wrote", error.hint, item=adapter_id, transient=True
+        )
+        for adapter_id, error in read.items()
+        if isinstance(error, Damaged)
+    ]
+    return {name: marker for name, marker in read.items() if not isinstance(marker, Damaged)}, faults
 
 
 def adapter_rows(plan: Plan, markers: Markers) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tasks.devices import physical_gpus
+from tasks.devices import gpu_variables, physical_gpus
 from tasks.environment import slot_module
 from tasks.errors import JobFailed, SlotClosed, SlotDied, SlotStalled
 from tasks.messages import Advance, Heartbeat, Job, JobAnswer, JobError, from_line, to_line
@@ -40,18 +40,19 @@ _POLITE_SECONDS = 8.0
 class Slot:
     """One device and the child process bound to it; the child starts with the first job and again after each death."""
 
-    def __init__(self, device: str, store_root: str, stall_timeout_seconds: float) -> None:
+    def __init__(self, device: str, store_root: str, stall_timeout_seconds: float, threads: int = 0) -> None:
         """Bind to a device.
 
         Args:
             device: ``cpu`` or ``cuda:<index>``.
             store_root: the store that the child opens.
             stall_timeout_seconds: a child that is silent for longer than this is ended.
+            threads: that the child computes with on the CPU, where OMP_NUM_THREADS says nothing; 0: one a core.
         """
         self.device = device
         self.name = device
         self.store_root = store_root
-        self.stall_timeout_seconds = stall_timeout_seconds
+        self.stall_timeout_seconds, self.threads = stall_timeout_seconds, threads
         self._child: subprocess.Popen[bytes] | None = None
         self._answers = -1
         self._unread = b""
@@ -142,10 +143,10 @@ class Slot:
             return self._child
         self.stop()
         read_end, write_end = os.pipe()
-        environment = dict(os.environ)
+        environment = {**({"OMP_NUM_THREADS": str(self.threads)} if self.threads else {}), **os.environ}
         device = self.device
         if device.startswith("cuda:"):
-            (environment["CUDA_VISIBLE_DEVICES"],) = physical_gpus([device])
+            environment |= gpu_variables(physical_gpus([device]))
             # Without it, torch refuses to compute deterministically.
             environment.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             device = "cuda:0"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,16 +28,19 @@ class SlotPool:
     def __init__(self, devices: Sequence[str], store_root: str, stall_timeout_seconds: float = 1800.0) -> None:
         """Make a slot per device; children start on first use."""
         self.devices, self.store_root = tuple(devices), store_root
-        self.slots = [Slot(device, store_root, stall_timeout_seconds) for device in devices]
+        self.beside = int(any(device.startswith("cuda") for device in devices))
+        # Each would otherwise take a thread for every core, and they would wait for each other.
+        count = len(devices) + self.beside
+        threads = max(1, (os.cpu_count() or 1) // count) if count > 1 else 0
+        self.slots = [Slot(device, store_root, stall_timeout_seconds, threads) for device in devices]
         self.unclaimed: dict[str, dict[str, list[JobAnswer]]] = {}
         self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         self._free_beside: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         for number, slot in enumerate(self.slots):
             slot.name = f"{number} {slot.device}"
             self._free.put(slot)
-        self.beside = int(any(device.startswith("cuda") for device in devices))
         if self.beside:
-            scorer = Slot("cpu", store_root, stall_timeout_seconds)
+            scorer = Slot("cpu", store_root, stall_timeout_seconds, threads)
             scorer.name = "scoring cpu"
             self.slots.append(scorer)
             self._free_beside.put(scorer)

@@ -19,7 +19,7 @@ from manifests.notes import Note
 from manifests.schema.entries import ImageEntry, Manifest, PairEntry, content_parts, style_parts
 from tasks.planning.clips import PlannedClip, clips_of
 from tasks.planning.finished import Finished, is_usable, refused_pair
-from tasks.planning.prompts import plain_words, prompt_notes, shared_class, word_of
+from tasks.planning.prompts import plain_words, prompt_notes, shared_class, training_notes, word_of
 from tasks.planning.repeats import told_apart
 from tasks.planning.sweeps import Strip, strips_of
 from tasks.run.plan import PlannedAdapter, PlannedSample, SidePart
@@ -115,7 +115,11 @@ def identify(
         clips_of(drawn, content_entries, frames),
         len({id(pair) for pair, _ in drawn}),
         (*dict.fromkeys(refusal for _, refusal in pairs if refusal), *requests.faults),
-        (*prompt_notes(every, settings.sample.prompt), *requests.notes),
+        (
+            *training_notes(adapters, settings.train.prompt),
+            *prompt_notes(every, settings.sample.prompt),
+            *requests.notes,
+        ),
     )
 
 

@@ -10,7 +10,7 @@ from manifests.errors import printable
 from manifests.notes import Note
 from manifests.schema.entries import ImageEntry, PairEntry
 from tasks.planning.repeats import PROMPTS
-from tasks.run.items import PlannedSample
+from tasks.run.items import PlannedAdapter, PlannedSample
 
 _LONGEST_QUOTE = 120  # characters; a note is a line
 
@@ -25,12 +25,31 @@ def prompt_notes(drawn: Iterable[tuple[PairEntry, PlannedSample]], usual_prompt:
     notes: dict[Note, None] = {}
     for pair, sample in drawn:
         for name in PROMPTS:
-            if unread := read_prompt(getattr(sample, name) or "").unread:
-                told = f"{name.replace('_', ' ')}: the text encoders read {READ_TOKENS} tokens"
-                notes[Note(f'{told}, and not "{_short(unread)}"', file=pair.file, row=pair.row)] = None
+            if told := _cut(name.replace("_", " "), getattr(sample, name) or ""):
+                notes[Note(told, file=pair.file, row=pair.row)] = None
         for text in _unmentioned(pair, usual_prompt):
             notes[Note(text, file=pair.file, row=pair.row)] = None
     return tuple(notes)
+
+
+def training_notes(adapters: Iterable[PlannedAdapter], usual_prompt: str) -> tuple[Note, ...]:
+    """Return the notes of the prompts that adapters are trained with, the usual one's once.
+
+    Args:
+        adapters: those of a manifest.
+        usual_prompt: what the settings train with where an adapter has no prompt of its own.
+    """
+    trained = [adapter for adapter in adapters if not adapter.is_finished]
+    notes = [Note(told, item=one.name) for one in trained if (told := _cut("training prompt", one.prompt))]
+    if any(not one.prompt for one in trained) and (told := _cut("train.prompt", usual_prompt)):
+        notes.append(Note(told))
+    return tuple(notes)
+
+
+def _cut(what: str, prompt: str) -> str:
+    """Where a prompt is cut, in a sentence; empty where it is read whole."""
+    unread = read_prompt(prompt).unread
+    return f'{what}: the text encoders read {READ_TOKENS} tokens, and not "{_short(unread)}"' if unread else ""
 
 
 def _unmentioned(pair: PairEntry, usual_prompt: str) -> list[str]:

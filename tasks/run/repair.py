@@ -5,23 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
+from manifests import layout
 from manifests.errors import Damaged, printable_name
 from manifests.store.backend import Entry
 from manifests.store.parallel import in_parallel
 from manifests.store.run_folder import RunFolder
 from manifests.store.store import Store
 from manifests.tables.run import SAMPLES_FILE
-from tasks.pictures import decoded
+from tasks.pictures import problem_of
 from tasks.run.inventory import Inventory
+from tasks.run.markers import REMEDY, cut_halves, read_markers
 from tasks.run.plan import Plan
 
 _SAME_TIME = timedelta(seconds=1)  # buckets tell times by the second
 
 
 def discard_unreadable(store: Store, plan: Plan, inventory: Inventory) -> list[str]:
-    """Delete those of a run's pictures that cannot be read; to be called by whoever draws them again.
+    """Delete those of a run's pictures and adapters that cannot be read; to be called by whoever makes them again.
 
     A picture that has scores was read once. It is read again only where it has been written since the run last ended.
+    Of adapters only the markers are read: a half that is not as long as its marker says was cut.
 
     Args:
         store: the store.
@@ -32,8 +35,28 @@ def discard_unreadable(store: Store, plan: Plan, inventory: Inventory) -> list[s
         What was deleted and why, a line each.
 
     Raises:
-        StoreError: the store cannot be asked, or a picture not be deleted.
+        StoreError: the store cannot be asked, or an object not be deleted.
     """
+    return [*_discard_pictures(store, plan, inventory), *_discard_adapters(store, plan, inventory)]
+
+
+def _discard_adapters(store: Store, plan: Plan, inventory: Inventory) -> list[str]:
+    """Delete markers that cannot be read, and halves that were cut."""
+    there = [adapter.adapter_id for adapter in plan.adapters if adapter.adapter_id in inventory.adapters]
+    told, sound = [], {}
+    for adapter_id, marker in read_markers(store, there).items():
+        if isinstance(marker, Damaged):
+            store.delete(layout.adapter_marker_key(adapter_id))
+            told.append(f"{marker.what} ({marker.received}): deleted; {REMEDY}")
+        else:
+            sound[adapter_id] = marker
+    for key, problem in cut_halves(store, sound).items():
+        store.delete(key)  # without it the adapter is not whole, and what its marker tells of the other half stays
+        told.append(f"{store.root}/{printable_name(key)} is cut ({problem}): deleted; {REMEDY}")
+    return told
+
+
+def _discard_pictures(store: Store, plan: Plan, inventory: Inventory) -> list[str]:
     recorded = _recorded(store, plan.run.run_id)
     suspect = [
         sample.key
@@ -68,12 +91,4 @@ def _differs(entry: Entry, recorded: tuple[int, datetime] | None) -> bool:
 
 def _problem(store: Store, key: str) -> str:
     """What is wrong with a picture; nothing where it is well, or gone."""
-    if (data := store.find(key)) is None:
-        return ""
-    if not data:
-        return "an empty file"
-    try:
-        decoded(data)
-    except OSError:
-        return f"{len(data)} bytes that no picture can be read from"
-    return ""
+    return "" if (data := store.find(key)) is None else problem_of(data)

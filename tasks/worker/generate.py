@@ -144,7 +144,7 @@ def _fault(planned: PlannedSample, error: BloraError) -> Fault:
         what=f"the picture {planned.content_name} x {planned.style_name}, seed {planned.seed}, could not be drawn",
         received=str(error)[:2000],
         accepted="adapters that can be read, and a finite picture",
-        hint="mend the cause, then: blora rerun",
+        hint="mend the cause, then: blora rerun, which trains an adapter again whose file is cut",
     )
 
 

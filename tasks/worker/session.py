@@ -211,7 +211,8 @@ class Session:
             raise OSError(f"{where} cannot be read: {error}; delete it, then {put_back or 'blora rerun'}") from error
 
     def _read_half(self, adapter_id: str, half: Half) -> Adapter:
-        return load_adapter(self.store.read(layout.adapter_key(adapter_id, half)))
+        key = layout.adapter_key(adapter_id, half)
+        return load_adapter(self.store.read(key), name=f"{self.store.root}/{key}")
 
 
 def _free_bytes(device: str) -> float | None:

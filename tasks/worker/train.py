@@ -33,6 +33,7 @@ from tasks.run.heartbeat import here, waiting_for
 from tasks.run.inventory import is_whole
 from tasks.run.plan import Pack, PlannedAdapter, RunInfo
 from tasks.worker.attempts import Attempt, checkpoint_key, checkpoint_keys, diverged, train_until_good
+from tasks.worker.checkpoints import CheckpointKeeper
 from tasks.worker.session import Session
 
 WRITERS = 4  # adapters written at once: the device waits for the slowest, not for all in turn
@@ -134,19 +135,13 @@ def _pass(
     base = session.base(run.base, run.settings.train.precision)
     settings = session.training(run.base, run.settings.train, len(items))
     key, watch.attempt = checkpoint_key(run, pack, number), number
-    try:
-        return train(
-            base,
-            items,
-            settings,
-            checkpoint=session.store.find(key),
-            on_step=watch,
-            on_checkpoint=lambda data: session.store.replace(key, data),
-        )
-    except CheckpointError:
-        # Of another version of the code, say: worth less than an honest start.
-        session.store.delete(key)
-        return train(base, items, settings, on_step=watch)
+    with CheckpointKeeper(session.store, key) as keeper:
+        try:
+            return train(base, items, settings, checkpoint=keeper.find(), on_step=watch, on_checkpoint=keeper)
+        except CheckpointError:
+            # Of another version of the code, say: worth less than an honest start.
+            session.store.delete(key)
+            return train(base, items, settings, on_step=watch, on_checkpoint=keeper)
 
 
 def _write(store: Store, adapter: Adapter, marker: dict[str, Any]) -> None:
@@ -161,7 +156,7 @@ def _write(store: Store, adapter: Adapter, marker: dict[str, Any]) -> None:
     marker_key = layout.adapter_marker_key(adapter_id)
     try:
         same = json.loads(store.read(marker_key))["sha256"] == marker["sha256"]
-    except Missing:
+    except (Missing, ValueError, LookupError, TypeError):  # or it cannot be read
         same = False
     if not same:
         store.delete(marker_key)

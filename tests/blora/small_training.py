@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from blora.adapters.adapter import Adapter
 from blora.models.model import Base
 from blora.settings.training import TrainSettings
+from blora.training.checkpoint import Checkpoint
 from blora.training.items import TrainItem, TrainResult
 from tests.tiny import RESOLUTION_PX, picture
 
@@ -64,3 +66,17 @@ def poisoned(base: Base, rows: dict[int, set[int]]) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+class SavedCheckpoints(list[Path]):
+    """Checkpoints as files of a folder, in the order in which a training hands them out."""
+
+    def __init__(self, folder: Path) -> None:
+        """Hold none yet."""
+        super().__init__()
+        self.folder = folder
+
+    def __call__(self, checkpoint: Checkpoint) -> None:
+        """Save one."""
+        self.append(self.folder / f"{len(self)}.safetensors")
+        checkpoint.save(self[-1])

@@ -32,7 +32,7 @@ from tests.benchmarks.operations import (
     training_flop,
 )
 from tests.benchmarks.versus import pipeline_of
-from tests.blora.small_training import SETTINGS, distance, item
+from tests.blora.small_training import SETTINGS, bit_equal, distance, item, recipe
 from tests.tiny import RESOLUTION_PX, picture
 
 WASTE = 1.03
@@ -96,6 +96,43 @@ def test_shared_draws_change_nothing_but_the_cost(base: Base) -> None:
     for one, result in zip(seeds, packed, strict=True):
         assert distance(train(base, [one], SETTINGS)[0], result) < 1e-3
     assert distance(packed[0], packed[1]) > 0.5
+
+
+def test_a_graph_that_is_captured_takes_nothing_from_the_cpu(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stood in for: what is computed where a graph would be captured, for candidates that share the frozen front."""
+    capturing: list[bool] = []
+
+    class Captured:
+        def run(self, key: Any, function: Any, inputs: Any) -> torch.Tensor:
+            capturing.append(True)
+            result: torch.Tensor = function(*inputs)
+            capturing.pop()
+            return result
+
+    def copied(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+        assert not capturing, "a copy from the CPU"
+        return tensor.to(device)
+
+    for module in ("blora.models.execution", "blora.training.stepper"):
+        monkeypatch.setattr(f"{module}.to_device", copied)
+    monkeypatch.setattr("blora.training.stepper.Graphs", Captured)
+    seeds = [TrainItem((picture(0),), f"candidate {number}", draws="any") for number in range(3)]
+    graphs = train(base, seeds, recipe(execution="graph", steps=2))
+    for one, other in zip(graphs, train(base, seeds, recipe(steps=2)), strict=True):
+        assert bit_equal(one, other)
+
+
+def test_keys_and_values_are_written_out_for_every_row(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    strides: list[int] = []
+    attend: Any = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *more: Any, **named: Any) -> Any:
+        strides.extend((key.stride(0), value.stride(0)))
+        return attend(query, key, value, *more, **named)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    train(base, [item(0), item(1)], recipe(steps=1))
+    assert strides and 0 not in strides
 
 
 @contextmanager

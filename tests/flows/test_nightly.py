@@ -187,3 +187,16 @@ def test_manifests_in_folders_are_found_and_their_pictures_are_not(tmp_path: Pat
     same_elsewhere.mkdir()
     shutil.copy(project.path, same_elsewhere)
     assert len({dropped.manifest_id for dropped in look(store, None)}) == 2, "its paths mean other pictures there"
+
+
+def test_a_damaged_run_is_told_and_the_night_goes_on(inbox: Inbox) -> None:
+    inbox.drop("a.json", name="first")
+    inbox.night()
+    (run_id,) = inbox.runs()
+    inbox.store.replace(f"runs/{run_id}/run.json", b"")
+    inbox.put("a.json", inbox.store.read("inbox/a.json"))  # dropped once more
+    inbox.drop("b.json", name="second", styles=[{"image": "s1.png"}])
+    _, night = inbox.night()
+    assert states(night)["b.json"] == "finished" and states(night)["a.json"] in ("faults", "refused")
+    (line,) = night.entries[0].faults
+    assert "run.json is damaged" in line and "delete it" in line and "\n" not in line

@@ -143,16 +143,24 @@ def test_what_the_store_has_is_not_made_again(work: Work, project: Project) -> N
     assert work.written() == before
 
 
-def test_deleted_pictures_and_a_deleted_half_come_back_alone_and_equal(work: Work) -> None:
+def test_what_was_deleted_or_damaged_comes_back_alone_and_equal(work: Work) -> None:
     objects, times = work.objects(), work.written()
-    gone = [key for key in objects if key.startswith("samples/")][:3]
-    gone.append(next(key for key in objects if key.endswith("style.safetensors")))
-    for key in gone:
+    deleted, html, cut = [key for key in objects if key.startswith("samples/")][:3]
+    torn, lost = [key for key in objects if key.endswith("style.safetensors")][:2]
+    gone = (deleted, html, cut, torn, lost)
+    for key in (deleted, lost):
         work.store.delete(key)
+    work.store.replace(html, b"<!doctype html><title>403</title>")
+    for key in (cut, torn):
+        work.store.replace(key, objects[key][: len(objects[key]) // 2])
+    unreadable = next(key for key in work.store.list("adapters/") if key.endswith(".json") and torn[:20] not in key)
+    work.store.replace(unreadable, b"")
     assert work(rerun, work.run_id).is_completed()
     assert work.objects() == objects
     rewritten = {key for key, time in work.written().items() if time != times[key]}
-    assert rewritten == set(gone)
+    again = {key for key in times if key.startswith(unreadable.removesuffix("adapter.json"))}
+    assert rewritten == {*gone, *again}, "an adapter whose marker cannot be read is written whole"
+    assert json.loads(work.store.read(unreadable))["sha256"]
 
 
 def test_an_edited_image_redoes_its_adapter_and_its_column_only(work: Work, project: Project) -> None:

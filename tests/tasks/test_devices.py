@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from typer.testing import CliRunner
 
+from flows.cli.main import app
 from tasks import devices
-from tasks.devices import chosen_devices, free_device_bytes
+from tasks.devices import chosen_devices, free_device_bytes, preflight
 from tasks.dispatch.slot import Slot
+from tasks.dispatch.slots import SlotPool
 from tasks.messages import ScoreShard
 
 
@@ -21,6 +27,45 @@ def nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> No
     tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", f"{folder}:/bin:/usr/bin")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine whose GPU is only said to be there")
+def test_a_gpu_that_torch_cannot_reach_is_told_before_anything_is_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvidia_smi(tmp_path, monkeypatch, "echo 'GPU 0: some'")
+    said = CliRunner().invoke(app, ["run", "no-such.yaml", "--root", str(tmp_path / "store")], env={"COLUMNS": "400"})
+    assert said.exit_code == 2 and "devices: torch " in said.stderr and "; do: " in said.stderr, said.output
+    monkeypatch.setenv("BLORA_SLOT_MODULE", "tests.stub_slot")
+    preflight(["cuda:0"])  # whoever works there says for itself what it needs
+
+
+def test_gpus_are_counted_as_they_were_chosen_and_share_the_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvidia_smi(tmp_path, monkeypatch, "echo 'GPU 0: some'; echo 'GPU 1: some'")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    told: list[dict[str, str]] = []
+
+    class Told(Exception):
+        pass
+
+    def start(command: list[str], *, env: dict[str, str], **_: Any) -> None:
+        told.append(env)
+        raise Told
+
+    monkeypatch.setattr("tasks.dispatch.slots.subprocess.Popen", start)
+    for slot in SlotPool(("cuda:0", "cuda:1"), str(tmp_path)).slots:
+        monkeypatch.setattr("tasks.dispatch.slots.physical_gpus", lambda names: [names[0][5:]])
+        with pytest.raises(Told):
+            slot.call(ScoreShard("run", "shard"))
+    names = ("CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+    assert [[env.get(name) for name in names] for env in told[:2]] == [
+        ["PCI_BUS_ID", "0", "4"],
+        ["PCI_BUS_ID", "1", "4"],
+    ]
+    assert told[2]["OMP_NUM_THREADS"] == "4", "the one that scores on the CPU"
 
 
 def test_a_gpu_that_is_not_there_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ ALPHAS: dict[str, dict[str, Any]] = {
     "PEFT's own alpha of 8": {"r": 16},
     "rsLoRA": {"r": 4, "lora_alpha": 4, "use_rslora": True},
     "by pattern": {"r": 4, "lora_alpha": 4, "alpha_pattern": {"attn1.to_q": 1}},
+    "by expression": {"r": 4, "lora_alpha": 4, "alpha_pattern": {r"attn1.to_[qk]": 1, "attn2.*": 2}},
     "ranks by pattern": {"r": 4, "lora_alpha": 2, "rank_pattern": {"attn2.to_v": 2}},
 }
 
@@ -68,8 +69,19 @@ def assert_as_peft(layers: Any, truth: dict[str, Tensor]) -> None:
         torch.testing.assert_close(layers[name].delta, delta, rtol=1e-4, atol=1e-5)
 
 
+SLOW = ["(\\w+)+!", "(a|a)" * 40, ".*.*.*.*x", "x" * 301, "(?=a*)b", "a{1,9}" * 9, ""]
+
+
 @pytest.mark.parametrize(
-    "header", ["no JSON", "[]", '{"unet.lora_alpha": "much"}', '{"lora_alpha": 1, "alpha_pattern": 3}']
+    "header",
+    [
+        "no JSON",
+        "[]",
+        '{"unet.lora_alpha": "much"}',
+        '{"lora_alpha": 1, "alpha_pattern": 3}',
+        json.dumps({"lora_alpha": 1, "alpha_pattern": dict.fromkeys(map(str, range(10_001)), 1)}),
+        *(json.dumps({"lora_alpha": 1, "alpha_pattern": {name: 1}}) for name in SLOW),
+    ],
 )
 def test_a_header_that_cannot_be_read_is_told(names: list[str], header: str) -> None:
     data = save(factors(names, kohya), {"lora_adapter_metadata": header})

@@ -74,6 +74,8 @@ def test_pictures_of_ones_own_give_limits_for_all_but_copies_of_the_style(
     drawings = own_drawings(tmp_path)
     assert len(drawings.pictures) == 3 and drawings.truths == []
     found = gather_evidence(base, drawings, [0, 2], settings)
+    fog = found["structure_loss"]
+    assert len(fog.good) == 3 * 2 and len(fog.bad) == 4 * len(fog.good), "each in the colours of both others"
     assert "style_copy" not in found and "reconstruction_distance" in found and "split_image" in found
     near, far = found["reconstruction_distance"].good, found["reconstruction_distance"].bad
     assert len(near) == 2 * 4 and len(far) == 2 * (4 + 4), "each against the other image, and the base alone"

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from blora.benchmark.drawings import PairedSet, load_paired
-from blora.checks.broken_pictures import diptych, faded, halves, white_behind
+from blora.checks.broken_pictures import blurred, diptych, faded, halves, white_behind
+from blora.checks.calibrate import scikit_photographs
 from blora.checks.defects import (
     ADAPTER_DEFECTS,
     PICTURE_DEFECTS,
@@ -15,11 +16,18 @@ from blora.checks.defects import (
     picture_defects,
     reconstruction_distance,
     split_image,
+    structure_loss,
     style_copy,
     white_background,
 )
 from blora.checks.evidence import choose_limit
-from blora.checks.limits import LIMITS, picture_passes
+from blora.checks.limits import LIMITS, limits_for, picture_passes
+from blora.embedded import REVISION
+from blora.metrics.feature_scorer import FeatureScorer, ScoreItem
+from blora.metrics.lite0 import load_lite0
+from blora.metrics.score import score_samples
+from blora.metrics.structure import StructureScorer
+from blora.sampling.colour_transfer import transfer_colours
 from blora.settings.judging import CheckSettings
 
 
@@ -85,6 +93,36 @@ def test_a_sample_that_shows_the_style_images_thing_is_a_copy() -> None:
     assert style_copy({"leakage_lite0": 0.9}) is None and style_copy({"text_clip": 0.3}) is None
 
 
+def test_fog_passes_for_no_picture_by_its_likeness_and_fails_by_its_structure() -> None:
+    four = scikit_photographs()[:3] + scikit_photographs()[6:7]  # astronaut, cat, coffee, rocket
+    pairs = [(content, style) for content in four for style in four]
+    limits = limits_for(CheckSettings(), REVISION)
+    scorers = [FeatureScorer(load_lite0(), leakage=True), StructureScorer()]
+
+    def passed(pictures: list[np.ndarray], limits: dict[str, float]) -> int:
+        items = [ScoreItem(one, *pair) for one, pair in zip(pictures, pairs, strict=True)]
+        scores = ({name: scored.value for name, scored in row.items()} for row in score_samples(scorers, items))
+        return sum(picture_passes(row, limits) is True for row in scores)
+
+    fog = [blurred(faded(content, 0.3), 0.05) for content, _ in pairs]
+    assert passed(fog, {"style_copy": limits["style_copy"]}) >= 15, "what fog is like says nothing of its being fog"
+    assert passed(fog, limits) == 0
+    stylised = [transfer_colours(content, style) for content, style in pairs]
+    assert passed(stylised, {"structure_loss": limits["structure_loss"]}) == len(pairs)
+
+
+def test_structure_is_held_against_the_plainer_of_both_images(paired: PairedSet) -> None:
+    plain, busy = drawing(paired, "bear", "night"), scikit_photographs()[0]
+    (row, bare, empty) = StructureScorer().score(
+        [ScoreItem(plain, busy, plain), ScoreItem(plain, busy), ScoreItem(plain)]
+    )
+    assert row == {"structure": 1} and bare["structure"] < 0.6 and empty == {}
+    grey = np.full((8, 8, 3), 90, np.uint8)
+    nothing, of_nothing = StructureScorer().score([ScoreItem(grey, busy, plain), ScoreItem(busy, grey)])
+    assert nothing == {"structure": 0} and of_nothing == {"structure": 1}
+    assert structure_loss({"structure": 0.25}) == 0.75 and structure_loss({"text_clip": 0.3}) is None
+
+
 @pytest.mark.parametrize(
     ("scores", "limits", "passes"),
     [
@@ -102,7 +140,7 @@ def test_a_picture_passes_where_no_defect_that_can_be_judged_is_beyond_its_limit
 
 def test_every_defect_has_a_name_a_function_and_a_setting_for_its_limit() -> None:
     black = np.zeros((8, 8, 3), np.uint8)
-    scores = dict.fromkeys(("leakage_lite0", "content_lite0"), 0.5)
+    scores = dict.fromkeys(("leakage_lite0", "content_lite0", "structure"), 0.5)
     assert tuple(adapter_defects(black, black)) == ADAPTER_DEFECTS
     assert tuple(picture_defects(scores)) == PICTURE_DEFECTS
     assert set(LIMITS) == CheckSettings.model_fields.keys() - {"attempts", "pictures", "steps"}

@@ -222,7 +222,7 @@ def test_all_scorers_together_sign_every_number(tiny_clip_file: Path, photos: di
     (row,) = score_samples(scorers, [item])
     assert set(row) == {
         "content_lite0", "style_lite0", "leakage_lite0", "harmonic_mean", "transfer",
-        "content_clip", "style_clip", "text_clip", "colour_distance",
+        "content_clip", "style_clip", "text_clip", "colour_distance", "structure",
     }  # fmt: skip
     assert all(scored.scorer and scored.version for scored in row.values())
     assert row["content_clip"].scorer.startswith(f"{TINY}/weights.safetensors-")
@@ -230,7 +230,9 @@ def test_all_scorers_together_sign_every_number(tiny_clip_file: Path, photos: di
     assert row["harmonic_mean"].scorer == row["content_lite0"].scorer == "efficientnet-lite0"
     (bare,) = score_samples(
         load_scorers(
-            ScoreSettings(clip_model=TINY, clip_pretrained=str(tiny_clip_file), features="none", colour=False)
+            ScoreSettings(
+                clip_model=TINY, clip_pretrained=str(tiny_clip_file), features="none", colour=False, structure=False
+            )
         ),
         [item],
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 import blora.training.train
-from blora.models.execution import compiled_blocks, same_bits
+from blora.models.execution import compiled_blocks, current, same_bits
 from blora.models.model import Base
 from blora.sampling.draw import Draw
 from blora.sampling.sample import sample_latents
@@ -22,7 +24,7 @@ from blora.settings.sampling import SampleSettings
 from blora.training.items import TrainItem
 from blora.training.train import train
 from tests.blora.adapters.test_packed import random_adapter
-from tests.blora.small_training import SETTINGS, bit_equal, distance, item, poisoned, recipe
+from tests.blora.small_training import SETTINGS, SavedCheckpoints, bit_equal, distance, item, poisoned, recipe
 from tests.plain_peft import train_with_peft
 from tests.tiny import RESOLUTION_PX
 
@@ -107,15 +109,21 @@ def test_determinism_is_asked_for_while_a_training_runs_and_not_after() -> None:
         assert not torch.are_deterministic_algorithms_enabled()
 
 
-def test_queueing_ahead_changes_no_bit(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_on_another_gpu_than_the_first_makes_it_the_current_one() -> None:
+    guard: Any = current(torch.device("cuda:1"))
+    assert isinstance(guard, torch.cuda.device) and guard.idx == 1
+    assert isinstance(current(torch.device("cpu")), nullcontext)
+
+
+def test_queueing_ahead_changes_no_bit(base: Base, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As on a GPU: a step is under way before the last one has been looked at."""
     settings = recipe(steps=5, checkpoint_every_steps=2)
-    checkpoints: list[bytes] = []
+    checkpoints = SavedCheckpoints(tmp_path)
     told: list[int] = []
     undisturbed = train(base, [item(0), item(1)], settings)
     monkeypatch.setattr(blora.training.train, "_steps_ahead", lambda device: 1)
     items = [item(0), item(1)]
-    ahead = train(base, items, settings, on_checkpoint=checkpoints.append, on_step=lambda r: told.append(r.step))
+    ahead = train(base, items, settings, on_checkpoint=checkpoints, on_step=lambda r: told.append(r.step))
     assert all(map(bit_equal, undisturbed, ahead))
     assert told == [1, 2, 3, 4, 5] and len(checkpoints) == 2
     assert all(map(bit_equal, undisturbed, train(base, items, settings, checkpoint=checkpoints[0])))

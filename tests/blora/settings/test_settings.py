@@ -182,6 +182,10 @@ def test_a_graph_of_pictures_of_many_shapes_is_refused() -> None:
         resolve("draft", {"train.crop": "none", "train.execution": "compiled_graph"})
 
 
+def test_scores_without_the_measure_of_structure_are_others() -> None:
+    assert resolve("demo", {"score.structure": False}).score.identity() == IDENTITIES["score"] | {"structure": False}
+
+
 def test_every_setting_is_documented() -> None:
     for group in (Settings, *(type(value) for _, value in Settings() if isinstance(value, pydantic.BaseModel))):
         for name, info in group.model_fields.items():

@@ -23,7 +23,7 @@ from blora.training.optim import FlatFactors
 from blora.training.photos import prepare_photos, read_pixels
 from blora.training.stepper import Stepper
 from blora.training.train import train
-from tests.blora.small_training import bit_equal, distance, item, recipe
+from tests.blora.small_training import SavedCheckpoints, bit_equal, distance, item, recipe
 from tests.tiny import picture
 
 PHOTOS = tuple(picture(number) for number in range(3))
@@ -75,7 +75,9 @@ def test_photos_take_turns_in_an_order_drawn_by_lot() -> None:
     assert {photo_of_turn(turn, 1, "key", 0) for turn in range(9)} == {0}
 
 
-def test_neither_packing_nor_resuming_changes_whose_turn_it_is(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neither_packing_nor_resuming_changes_whose_turn_it_is(
+    base: Base, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     seen: dict[str, list[int]] = {}
 
     def noted(*arguments: object) -> list[object]:
@@ -85,8 +87,8 @@ def test_neither_packing_nor_resuming_changes_whose_turn_it_is(base: Base, monke
 
     monkeypatch.setattr("blora.training.step_queue.draw_noise", noted)
     settings, one = recipe(steps=4, batch_size=2, checkpoint_every_steps=2), TrainItem(PHOTOS, "object")
-    kept: list[bytes] = []
-    alone = train(base, [one], settings, on_checkpoint=kept.append)[0]
+    kept = SavedCheckpoints(tmp_path)
+    alone = train(base, [one], settings, on_checkpoint=kept)[0]
     expected = seen.pop("object")
     packed = train(base, [item(7), one, item(8)], settings)[1]
     assert seen.pop("object") == expected and distance(alone, packed) < 1e-3

@@ -18,7 +18,7 @@ from blora.models.model import Base, load_base
 from blora.training.items import StepReport, TrainItem
 from blora.training.nan_policy import Progress
 from blora.training.train import train
-from tests.blora.small_training import bit_equal, distance, item, poisoned, recipe, weights
+from tests.blora.small_training import SavedCheckpoints, bit_equal, distance, item, poisoned, recipe, weights
 from tests.tiny import picture
 
 
@@ -28,13 +28,13 @@ def half_base(epsilon_folder: Path) -> Base:
     return load_base(epsilon_folder, precision="fp16")
 
 
-def test_a_resumed_training_remembers_the_nan_policy(base: Base) -> None:
+def test_a_resumed_training_remembers_the_nan_policy(base: Base, tmp_path: Path) -> None:
     """Skips before the checkpoint count after it: a reseed in step 4 needs the streak that began in step 2."""
     settings = recipe(steps=6, checkpoint_every_steps=3, skips_before_reseed=3)
-    checkpoints: list[bytes] = []
+    checkpoints = SavedCheckpoints(tmp_path)
     items = [item(0), item(1)]
     with poisoned(base, {1: {1, 2, 3}}):
-        undisturbed = train(base, items, settings, on_checkpoint=checkpoints.append)
+        undisturbed = train(base, items, settings, on_checkpoint=checkpoints)
     with poisoned(base, {1: {0}}):  # the pass after the checkpoint is number 3 of the undisturbed training
         resumed = train(base, items, settings, checkpoint=checkpoints[0])
     assert undisturbed[1].skipped_steps == resumed[1].skipped_steps == 3
@@ -202,10 +202,10 @@ def test_what_cannot_be_trained_is_refused(
     [((1, 0), {}), ((0,), {}), ((0, 2), {}), ((0, 1), {"learning_rate": 2e-3}), ((0, 1), {"seed": 1})],
 )
 def test_a_checkpoint_of_another_training_is_refused(
-    base: Base, items: tuple[int, ...], changes: dict[str, Any]
+    base: Base, items: tuple[int, ...], changes: dict[str, Any], tmp_path: Path
 ) -> None:
-    settings, checkpoints = recipe(steps=2, checkpoint_every_steps=1), []
-    train(base, [item(0), item(1)], settings, on_checkpoint=checkpoints.append)
+    settings, checkpoints = recipe(steps=2, checkpoint_every_steps=1), SavedCheckpoints(tmp_path)
+    train(base, [item(0), item(1)], settings, on_checkpoint=checkpoints)
     with pytest.raises(CheckpointError, match="another training"):
         train(
             base,
@@ -213,5 +213,6 @@ def test_a_checkpoint_of_another_training_is_refused(
             recipe(**{**settings.model_dump(), **changes}),
             checkpoint=checkpoints[0],
         )
+    checkpoints[0].write_bytes(checkpoints[0].read_bytes()[:-8])
     with pytest.raises(CheckpointError, match="unreadable"):
-        train(base, [item(0), item(1)], settings, checkpoint=checkpoints[0][:-8])
+        train(base, [item(0), item(1)], settings, checkpoint=checkpoints[0])

@@ -21,7 +21,7 @@ from tests.flows.conftest import Project
 
 COMMANDS = (
     *("validate", "plan", "run", "rerun", "status", "scores", "export"),
-    *("nightly", "deploy", "gc", "probe", "report", "review", "compare", "rescore", "compare-methods"),
+    *("doctor", "nightly", "deploy", "gc", "probe", "report", "review", "compare", "rescore", "compare-methods"),
 )
 
 

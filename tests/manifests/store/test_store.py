@@ -124,6 +124,19 @@ def test_list_hides_temporary_names(root: str, tmp_path: Path, request: pytest.F
     assert list(store.list("")) == ["a/b"]
 
 
+@pytest.mark.parametrize("size", [0, 5, 11 * 2**20], ids=["nothing", "a little", "in parts"])
+def test_objects_go_from_and_to_files(root: str, tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what is too large for memory; parts as small as S3 takes them."""
+    monkeypatch.setattr("manifests.store.bucket.PART_BYTES", 5 * 2**20)
+    store, path, back = Store.open(root), tmp_path / "given", tmp_path / "back"
+    path.write_bytes(bytes(range(256)) * (size // 256) + b"x" * (size % 256))
+    assert not store.find_into(KEY, back)
+    store.replace(KEY, b"older")
+    store.replace_from(KEY, path)
+    assert store.find_into(KEY, back) and back.read_bytes() == path.read_bytes() == store.read(KEY)
+    assert list(store.list("")) == [KEY]
+
+
 def test_one_of_many_threads_writes(root: str) -> None:
     store = Store.open(root)
     store.write_once("warm", b"")

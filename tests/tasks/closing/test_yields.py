@@ -65,7 +65,7 @@ def test_the_embedded_model_is_calibrated_and_others_are_not() -> None:
     hint = "the embedded model was replaced: run `python -m blora.checks.calibrate` and commit blora/checks/limits.json"
     assert revision in calibrated(), hint
     entry = calibrated()[revision]
-    assert limits_for(CheckSettings(), revision) == entry["limits"] and len(entry["limits"]) == 5
+    assert limits_for(CheckSettings(), revision) == entry["limits"] and len(entry["limits"]) == 6
     assert entry["drawings"] == 192 and entry["reconstructions"] >= 16
     assert all(one["good"] >= 30 and one["bad"] >= 30 for one in entry["evidence"].values())
     assert limits_for(CheckSettings(), "another") == {}

@@ -57,3 +57,18 @@ def test_only_the_strengths_of_a_manifest_are_read_as_the_reference_reads_them(t
     path = _told(tmp_path, "content_strength: 0.5", "strength_reading: reference")
     told = _samples(path, "demo", content_strength=3.0, style_strength=1.5)
     assert {(sample.content_strength, sample.style_strength) for sample in told} == {(0.25, 1.5)}
+
+
+def test_prompts_of_the_training_that_are_not_read_whole_are_told_where_they_are_cut(tmp_path: Path) -> None:
+    path = _told(tmp_path)
+    loaded = load_manifest(path)
+    assert loaded.manifest is not None
+    first, *others = loaded.manifest.contents
+    long = first.model_copy(update={"class_word": "very " * 80 + "old dog"})
+    manifest = loaded.manifest.model_copy(update={"contents": (long, *others)})
+    pictures, _ = check_images(manifest)
+    settings = resolve("demo", {"train.prompt": "A [v] " + "small " * 80 + "boat"})
+    notes = [str(note) for note in identify(manifest, pictures, settings, "revision").notes]
+    assert sum(note.startswith("train.prompt: ") and note.endswith('small boat"') for note in notes) == 1, notes
+    assert sum(note.startswith(f"{first.name}: training prompt: ") and "old dog" in note for note in notes) == 1, notes
+    assert not identify(loaded.manifest, pictures, resolve("demo"), "revision").notes

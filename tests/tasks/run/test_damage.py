@@ -19,12 +19,15 @@ from flows.cli.main import app
 from manifests import layout
 from manifests.errors import Damaged, Missing
 from manifests.store.store import Store
+from tasks.closing.collect import close_run
+from tasks.closing.export import export_run
 from tasks.closing.status import full_status, list_runs
 from tasks.figures.grid import fit
 from tasks.operations.gc import find_waste
 from tasks.operations.night_record import Night, load_night, write_night
 from tasks.report.trends import load_nights
 from tasks.run.inventory import take_inventory
+from tasks.run.markers import REMEDY
 from tasks.run.outcome import recorded_faults
 from tasks.run.plan import Plan, load_plan
 from tasks.run.repair import discard_unreadable
@@ -185,6 +188,47 @@ def test_a_picture_that_cannot_be_read_is_taken_away(two: tuple[Store, Plan, Pla
     assert [sample.key for sample in damaged.samples if not store.exists(sample.key)] == [key]
     store.replace(key, whole)  # another time, and well
     assert discard_unreadable(store, damaged, take_inventory(store, damaged)) == []
+
+
+MARKER_DAMAGE = {name: spoil for name, spoil in JSON_DAMAGE.items() if "settings" not in name}
+MARKER_DAMAGE |= {"no time": _without("trained_at"), "no rank": _without("rank")}
+
+
+@pytest.mark.parametrize("spoil", MARKER_DAMAGE.values(), ids=MARKER_DAMAGE.keys())
+def test_a_marker_that_cannot_be_read_stops_nothing_and_its_adapter_is_made_again(
+    two: tuple[Store, Plan, Plan], spoil: Spoil
+) -> None:
+    store, damaged, _ = two
+    bad = damaged.adapters[0].adapter_id
+    _spoil(store, layout.adapter_marker_key(bad), spoil)
+    outcome = close_run(store, damaged, take_inventory(store, damaged))
+    (fault,) = outcome.faults
+    assert fault.item == bad and fault.transient and "adapter.json is damaged" in fault.what and "rerun" in fault.hint
+    told = discard_unreadable(store, damaged, take_inventory(store, damaged))
+    assert len(told) == 1 and layout.adapter_marker_key(bad) in told[0] and "\n" not in told[0]
+    assert bad not in take_inventory(store, damaged).adapters
+
+
+def test_an_adapter_that_was_cut_is_made_again(two: tuple[Store, Plan, Plan]) -> None:
+    store, damaged, _ = two
+    bad, sound, *_ = (adapter.adapter_id for adapter in damaged.adapters)
+    _spoil(store, layout.adapter_key(bad, "style"), lambda data: data[: len(data) // 2])
+    told = discard_unreadable(store, damaged, take_inventory(store, damaged))
+    assert told == [f"{store.root}/{layout.adapter_key(bad, 'style')} is cut (2 bytes of 4): deleted; {REMEDY}"]
+    held = take_inventory(store, damaged).adapters
+    assert bad not in held and sound in held
+    assert discard_unreadable(store, damaged, take_inventory(store, damaged)) == []
+
+
+def test_a_picture_that_cannot_be_read_is_not_exported(
+    two: tuple[Store, Plan, Plan], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, damaged, _ = two
+    _spoil(store, damaged.samples[0].key, lambda data: data[: len(data) // 2])
+    assert export_run(store, damaged.run.run_id, str(tmp_path / "out")) == (1, 1)
+    assert len(list((tmp_path / "out").glob("a__*.png")) + list((tmp_path / "out").glob("b__*.png"))) == 1
+    (line,) = caplog.messages
+    assert damaged.samples[0].key in line and "blora rerun" in line
 
 
 def test_the_commands_go_on_beside_a_damaged_run(two: tuple[Store, Plan, Plan]) -> None:

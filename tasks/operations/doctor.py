@@ -1,0 +1,210 @@
+"""`blora doctor`: whether this machine can do the work, one line a check, with what to do where one fails."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from blora.bases.hub import hub_files, in_cache
+from blora.bases.locate import files_to_fetch, locate_base
+from blora.bases.places import hub_place
+from blora.bases.spec import BaseSpec, parse_base
+from blora.errors import BaseUnreachableError, BloraError
+from manifests.errors import ManifestsError
+from manifests.store.address import is_bucket
+from manifests.store.store import Store
+from tasks.devices import chosen_devices
+from tasks.downloads import BASES_CACHE, revision_of
+
+PRODUCT_SECONDS = 180.0
+"""How long torch may take to load and to multiply two matrices."""
+GB = 10**9
+_SPARE_BYTES = 2 * GB
+_PRODUCT = """
+import json, sys, torch
+from importlib.metadata import version
+said = {"torch": torch.__version__, "cuda": torch.version.cuda, "diffusers": version("diffusers"), "devices": {}}
+for name in sys.argv[1:]:
+    device = torch.device(name)
+    a = torch.linspace(-1, 1, 64 * 64, device=device).reshape(64, 64)
+    error = float(((a.bfloat16() @ a.bfloat16()).float() - a @ a).abs().max())
+    told = f"bf16 product within {error:.3f}"
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        major, minor = torch.cuda.get_device_capability(device)
+        memory = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free"
+        told = f"{torch.cuda.get_device_name(device)}, sm_{major}{minor}, {memory}, {told}"
+    said["devices"][name] = [told, error < 0.1]
+print(json.dumps(said))
+"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        name: of the check.
+        is_well: whether work can go on so.
+        told: what was found, in a line.
+        hint: what to do, where it is not well.
+    """
+
+    name: str
+    is_well: bool
+    told: str
+    hint: str = ""
+
+
+def examine(base: str, root: str, devices: str = "auto") -> Iterator[Finding]:
+    """Check this machine, one thing after the other; a check that fails keeps none from being made.
+
+    Args:
+        base: as `blora.bases.spec` says.
+        root: the store's folder or s3:// address.
+        devices: as for a run.
+    """
+    yield from _devices(devices)
+    needed_bytes = 0
+    for place in _places(parse_base(base)):
+        finding, missing_bytes = _base(place)
+        needed_bytes += missing_bytes
+        yield finding
+    yield _disk(needed_bytes)
+    yield _guarded("store", lambda: _store(root), "correct --root or BLORA_ROOT, or the rights on it")
+    yield _prefect()
+
+
+def _guarded(name: str, check: Callable[[], str], hint: str) -> Finding:
+    try:
+        return Finding(name, True, check())
+    except (BloraError, ManifestsError, OSError, ValueError) as error:
+        return Finding(name, False, " ".join(str(error).split()), getattr(error, "hint", "") or hint)
+
+
+def _devices(asked: str) -> Iterator[Finding]:
+    """Torch and each device, in a process of its own: a driver that hangs must not take this one with it."""
+    try:
+        names = chosen_devices(asked)
+    except ValueError as error:
+        yield Finding("devices", False, str(error), "mend the driver, or choose with --devices")
+        names = ("cpu",)
+    command = [sys.executable, "-c", _PRODUCT, *names]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PRODUCT_SECONDS, check=False)
+        said: dict[str, Any] = json.loads(done.stdout)
+    except subprocess.TimeoutExpired:
+        hint = "see what else is at work there, and whether nvidia-smi answers"
+        yield Finding("torch", False, f"no product on {', '.join(names)} in {PRODUCT_SECONDS:g} s", hint)
+        return
+    except ValueError:
+        last = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+        yield Finding("torch", False, last, "install a torch that fits the driver: https://pytorch.org/get-started")
+        return
+    cuda = f"CUDA {said['cuda']}" if said["cuda"] else "no CUDA in it"
+    gpus = any(name != "cpu" for name in names)
+    told = f"{said['torch']}, {cuda}, diffusers {said['diffusers']}"
+    yield Finding("torch", bool(said["cuda"]) or not gpus, told, "install torch with CUDA")
+    for name, (line, is_well) in said["devices"].items():
+        extra = "" if gpus else "; no GPU is used"
+        yield Finding(name, is_well, line + extra, "this device miscalculates: take it out of --devices")
+
+
+def _places(base: BaseSpec) -> list[str]:
+    return [place for place in (base.model, base.vae, *(one.lora for one in base.fuse)) if place]
+
+
+def _base(place: str) -> tuple[Finding, int]:
+    """Whether a part of the base is at hand, and how many bytes are still to be fetched."""
+    hub = hub_place(place)
+    if hub is None:
+        return _guarded("base", lambda: _local(place), "correct the base"), 0
+    try:
+        files = hub_files(hub.repo, hub.revision)
+    except BaseUnreachableError as error:
+        known = hub.file or "config.json"
+        cached = any(in_cache(hub.repo, hub.revision, name) for name in ("model_index.json", known))
+        told = f"{place}: {error.what}; its cache has {'a copy' if cached else 'nothing of it'}"
+        return Finding("base", cached, told, error.hint), 0
+    except BloraError as error:
+        return Finding("base", False, f"{place}: {error.what}", error.hint), 0
+    wanted = {name: files.get(name, 0) for name in files_to_fetch(place, files)}
+    if missing := wanted.keys() - files.keys():
+        return Finding("base", False, f"{place}: the repository has no {', '.join(missing)}", "correct the name"), 0
+    left = {name: size for name, size in wanted.items() if not in_cache(hub.repo, hub.revision, name)}
+    total, to_fetch = sum(wanted.values()), sum(left.values())
+    told = f"{total / GB:.1f} GB in the hub's cache"
+    if left:
+        told = f"{to_fetch / GB:.1f} of {total / GB:.1f} GB to be fetched; the hub answers"
+    return Finding("base", True, f"{place}: {told}"), to_fetch
+
+
+def _local(place: str) -> str:
+    """A place of this machine or of a bucket: present, and built as it must be."""
+    if is_bucket(place):
+        return f"{place}: revision {revision_of(place)[:12]}"
+    if place == "embedded":
+        return "embedded: in the package"
+    path = Path(place.partition("#")[0])
+    if (path / "unet").is_dir() or path.is_file():
+        located = locate_base(place, "not asked")
+        files = [located.file] if located.file else [one for one in path.rglob("*") if one.is_file()]
+    else:  # an autoencoder alone; whoever loads the base judges it
+        revision_of(place)
+        files = [one for one in path.rglob("*") if one.is_file()]
+    return f"{place}: {sum(one.stat().st_size for one in files) / GB:.1f} GB, built as it must be"
+
+
+def _disk(needed_bytes: int) -> Finding:
+    """Room for what is fetched: in the cache of the hub, and in that of bases from buckets."""
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HUB_CACHE)
+    free = shutil.disk_usage(_there(folder)).free
+    buckets = shutil.disk_usage(_there(BASES_CACHE)).free
+    told = f"{free / GB:.1f} GB free for {folder}, {buckets / GB:.1f} GB for {BASES_CACHE}"
+    hint = f"make room for {(needed_bytes + _SPARE_BYTES) / GB:.1f} GB, or set HF_HOME to a larger disk"
+    return Finding("disk", free > needed_bytes + _SPARE_BYTES, told, hint)
+
+
+def _there(folder: Path) -> Path:
+    return next(parent for parent in (folder, *folder.parents) if parent.exists())
+
+
+def _store(root: str) -> str:
+    """Read, write, and a second write of one name, which must be refused: what keeps two runs apart."""
+    store = Store.open(root)
+    key, data = f"doctor-{secrets.token_hex(8)}", b"blora doctor"
+    try:
+        if not store.write_once(key, data) or store.read(key) != data:
+            raise OSError(f"{store.root}: what was written does not come back")
+        if store.write_once(key, b"another"):
+            raise OSError(f"{store.root}: a second write of one name is not refused")
+    finally:
+        store.delete(key)
+    return f"{store.root}: written, read, and a second write refused"
+
+
+def _prefect() -> Finding:
+    from prefect import __version__
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL
+
+    url = PREFECT_API_URL.value()
+    if not url:
+        return Finding("prefect", True, f"{__version__}; no server is named: a command starts one for itself")
+    try:
+        with get_client(sync_client=True) as client:
+            client.raise_for_api_version_mismatch()
+            version = client.api_version()
+    except Exception as error:  # whatever a client makes of an address that is none
+        told = f"{url.rpartition('@')[2]}: {' '.join(str(error).split())[:200] or type(error).__name__}"
+        return Finding("prefect", False, told, "start the server, or correct PREFECT_API_URL")
+    return Finding("prefect", True, f"{__version__}; the server at {url.rpartition('@')[2]} has {version}")

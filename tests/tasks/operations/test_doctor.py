@@ -1,0 +1,68 @@
+"""The doctor: each check well and not, against a hub on loopback, real folders and the real torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli.main import app
+from tasks.operations import doctor
+from tasks.operations.doctor import Finding, examine
+from tests.hub import COMMIT, REPO, serve_hub
+from tests.tiny import save_tiny_base
+
+
+def by_name(findings: list[Finding]) -> dict[str, Finding]:
+    return {finding.name: finding for finding in findings}
+
+
+def test_a_machine_that_can_work_and_one_that_cannot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once by the command, once with everything wrong at the same time: no failed check hides another."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    base, store = save_tiny_base(tmp_path / "tiny"), tmp_path / "store"
+    told = CliRunner().invoke(app, ["doctor", "--base", str(base), "--root", str(store), "--devices", "cpu"])
+    names = [line.split()[:2] for line in told.stdout.splitlines()]
+    assert names == [["ok", name] for name in ("torch", "cpu", "base", "disk", "store", "prefect")], told.output
+    assert told.exit_code == 0 and "bf16 product" in told.stdout and not list(store.iterdir()), "and left no trace"
+
+    monkeypatch.setattr(doctor, "_PRODUCT", "raise SystemExit('libcuda.so: no such file')")
+    monkeypatch.setattr(doctor, "_SPARE_BYTES", 10**18)
+    (base / "text_encoder_2" / "config.json").unlink()
+    (tmp_path / "file").touch()
+    found = by_name(list(examine(str(base), str(tmp_path / "file"), "cuda:7")))
+    assert not any(found[name].is_well for name in ("devices", "torch", "base", "disk", "store"))
+    assert all(finding.hint for finding in found.values() if not finding.is_well)
+    assert "libcuda.so" in found["torch"].told and "unreadable configuration" in found["base"].told
+
+
+def test_what_is_to_be_fetched_from_the_hub_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "served"
+    for name, size in (
+        ("unet/diffusion_pytorch_model.safetensors", 3_000_000),
+        ("unet/diffusion_pytorch_model.fp16.safetensors", 7_000_000),
+        ("vae/diffusion_pytorch_model.safetensors", 1_000_000),
+        ("sd_xl_base_1.0.safetensors", 9_000_000),
+        ("lora.safetensors", 2_000_000),
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(bytes(size))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    with serve_hub(folder) as hub:
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(doctor, "GB", 10**6)
+        model, lora, typo = f"{REPO}@{COMMIT}", f"{REPO}@{COMMIT}/lora.safetensors", f"{REPO}@{COMMIT}/lra.safetensors"
+        finding, left = doctor._base(model)
+        assert finding.is_well and "4.0 of 4.0 GB to be fetched" in finding.told and left == 4_000_000
+        finding, left = doctor._base(lora)
+        assert finding.is_well and left == 2_000_000, "one file of many"
+        assert not doctor._base(typo)[0].is_well
+        hub.refuse_with, hub.error_code = 401, "GatedRepo"
+        finding, left = doctor._base(model)
+        assert not finding.is_well and "gated" in finding.told and "HF_TOKEN" in finding.hint and not left
+        hub.refuse_with, hub.error_code = 503, ""
+        finding, _ = doctor._base(model)
+        assert not finding.is_well and "its cache has nothing of it" in finding.told
