@@ -35,7 +35,7 @@ PEAK_TFLOPS = {
 USUAL_GPU = "A100"
 SHARE_OF_PEAK = 0.22  # assumed, until a run has measured it
 SHARE_OF_FP32 = 1 / 8  # assumed likewise: what fp32 reaches of half precision's rate
-EMBEDDED_SHARE = 1 / 13_000  # operations of the embedded model at 64 px, relative to SDXL's at 1024 px
+EMBEDDED_SHARE = 1 / 4_800  # operations of the embedded model at 128 px, relative to SDXL's at 1024 px
 EMBEDDED_TFLOPS = 0.07  # two cores of a laptop
 PARAMETERS_PER_RANK = {"attention": 440_320, "crossattn_kv": 133_120}  # SDXL: both blocks, sum of (in + out)
 BYTES_PER_PARAMETER, BYTES_PER_PIXEL = 2, 1.6  # fp16 halves; a PNG of a drawn picture
@@ -160,7 +160,7 @@ def memory_told(base: str, settings: Settings, devices: Sequence[str]) -> str:
 def _operations(base: str, settings: Settings) -> tuple[float, float]:
     """TFLOP of training an adapter and of drawing a picture."""
     train, sample = settings.train, settings.sample
-    native_px, share = (64, EMBEDDED_SHARE) if base == "embedded" else (1024, 1.0)
+    native_px, share = (128, EMBEDDED_SHARE) if base == "embedded" else (1024, 1.0)
     trained = (train.resolution_px / native_px) ** 2 * train.batch_size * train.steps
     passes = (2 if sample.guidance_scale > 1 else 1) * sample.steps
     drawn = sample.width_px * sample.height_px / native_px**2
