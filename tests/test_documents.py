@@ -87,6 +87,8 @@ def test_every_manifest_shown_can_be_read(tmp_path: Path) -> None:
 
     shutil.copytree(ROOT / "manifests" / "examples" / "pictures" / "object", tmp_path / "walk")
     shutil.copy(ROOT / "manifests" / "examples" / "pictures" / "balloon.gif", tmp_path)
+    for name in ("juggernaut", "lcm"):
+        (tmp_path / f"{name}.safetensors").touch()
     known: dict[str, Any] = {
         "contents": [{"image": f"{name}.png"} for name in ("pepper", "teapot")],
         "styles": [{"image": f"{name}.png"} for name in ("wave", "gold")],

@@ -216,7 +216,7 @@ def test_only_one_module_of_ours_reads_the_environment() -> None:
         if "os.environ" in path.read_text() or "getenv" in path.read_text()
     }
     # slots hands its own environment on to its children
-    assert readers == {"tasks/environment.py", "tasks/dispatch/slots.py"}
+    assert readers == {"tasks/environment.py", "tasks/dispatch/slot.py"}
 
 
 def test_a_face_that_lists_its_files_lists_what_is_there() -> None:

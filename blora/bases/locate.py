@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from blora.bases.headers import SingleFile, check_sdxl
+from blora.bases.headers import SingleFile, check_sdxl, refuse_other_files
 from blora.bases.hub import fetch_files
 from blora.bases.places import PARTS, bring_file, hub_place, place_revision, split_digest
 from blora.bases.spec import BaseSpec, parse_base
@@ -74,9 +74,13 @@ def base_revision(spec: str | os.PathLike[str] | BaseSpec, of: Callable[[str], s
         The revision of the model's place; where an autoencoder or LoRAs stand beside it, the SHA-256 over all of them.
 
     Raises:
-        BaseModelError: The spec is none, or names a revision that may move.
+        BaseModelError: The spec is none, names a revision that may move, or a file of this machine that is no SDXL.
     """
     base = parse_base(spec)
+    if hub_place(base.model) is None and _is_file(base.model):  # its header is read in no time, unlike all of it
+        file = Path(split_digest(base.model)[0])
+        refuse_other_files(file, base.model)
+        check_sdxl(file, base.model, vae_comes=bool(base.vae))
     model = of(base.model)
     if base.is_plain:
         return model

@@ -78,11 +78,12 @@ class BaseSpec:
         return json.dumps(parts, ensure_ascii=False)
 
     def below(self, folder: str) -> BaseSpec:
-        """The same with its relative paths taken from a folder."""
+        """The same with its relative paths taken from a folder, where there is such a file or folder."""
 
         def absolute(place: str) -> str:
-            named = not place or place == "embedded" or "://" in place or hub_place(place) is not None
-            return place if named else os.path.join(folder, place)
+            path = os.path.join(folder, place)
+            is_there = bool(place) and place != "embedded" and os.path.exists(path.partition("#sha256:")[0])
+            return path if is_there else place
 
         fuse = tuple(Fused(absolute(one.lora), one.weight) for one in self.fuse)
         return BaseSpec(absolute(self.model), absolute(self.vae), fuse)

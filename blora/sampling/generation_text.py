@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from blora.bases.spec import parse_base
 from blora.sampling.scheduler import SHORT_NAMES
 from blora.settings.sampling import SampleSettings
 
@@ -62,7 +63,7 @@ def generation_text(
         negative_prompt: What guidance led away from; empty for nothing.
         seed: The user's seed.
         settings: How it was drawn.
-        base: The base model as it was asked for; a path is told by its last name alone.
+        base: The base model as it was asked for; of its parts the model is told, of a path the last name alone.
         base_scheduler: The class of the base's own scheduler.
         more: Further settings by their names, which readers pass on as they are.
     """
@@ -71,10 +72,11 @@ def generation_text(
     told: dict[str, object] = {
         "Steps": settings.steps,
         "Sampler": _SAMPLERS.get(scheduler, scheduler),
+        **({"Schedule type": "Karras"} if settings.scheduler_options.get("use_karras_sigmas") else {}),
         "CFG scale": f"{settings.guidance_scale:g}",
         "Seed": seed,
         "Size": f"{settings.width_px}x{settings.height_px}",
-        "Model": base.partition("@")[0].rstrip("/").rpartition("/")[2],
+        "Model": _model_name(base),
         **more,
         "Version": "blora",
     }
@@ -92,3 +94,9 @@ def _value(value: object) -> str:
     """A setting in which nobody finds the end of it."""
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return re.sub(r"[\s,:]+", " ", text).strip()
+
+
+def _model_name(base: str) -> str:
+    """What programs call the model: a repository without its owner, a file without its extension."""
+    place = parse_base(base).model.partition("#")[0].partition("@")[0]
+    return place.rstrip("/").rpartition("/")[2].removesuffix(".safetensors")

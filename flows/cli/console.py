@@ -141,14 +141,20 @@ def open_store(root: str) -> Store:
         raise PermanentStoreError(f"{source}: {error.what}", error.received, error.accepted, error.hint) from error
 
 
-def show_faults(faults: Any) -> None:
-    """Print faults to standard error, a line each; of more than a person can go through, the first and their number."""
+def show_faults(faults: Any, kept_at: str = "") -> None:
+    """Print faults to standard error, a line each; of more than a person can go through, the first and their number.
+
+    Args:
+        faults: the faults.
+        kept_at: where all of them can be read; empty where they are kept nowhere.
+    """
     every = list(faults)
     listed = every if len(every) <= _MANY else every[:_LISTED]
     for fault in listed:
         err.print(str(fault), style="yellow", markup=False, highlight=False)
     if more := len(every) - len(listed):
-        err.print(f"and {counted(more, 'more fault')}: correct these first", style="yellow", highlight=False)
+        where = f"all are in {kept_at}" if kept_at else "correct these first"
+        err.print(f"and {counted(more, 'more fault')}: {where}", style="yellow", markup=False, highlight=False)
 
 
 def show_notes(notes: Iterable[Note]) -> None:

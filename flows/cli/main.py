@@ -244,7 +244,7 @@ def _report(store: Store, run_id: str) -> None:
     for line in clip_lines(measures):
         out.print(line, markup=False, highlight=False)
     show_notes(recorded_notes(store, run_id))
-    show_faults(recorded_faults(store, run_id))
+    show_faults(recorded_faults(store, run_id), f"{store.root}/runs/{run_id}/faults.parquet")
     report = f"{store.root}/runs/{run_id}/report"
     moving = {"clips": f"{report}/clips.gif"} if measures else {}
     sheets = {"contact sheet": f"{report}/contact_sheet.png", **moving, "page": f"{report}/index.html"}

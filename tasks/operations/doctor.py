@@ -85,8 +85,11 @@ def examine(base: str, root: str, devices: str = "auto") -> Iterator[Finding]:
 def _guarded(name: str, check: Callable[[], str], hint: str) -> Finding:
     try:
         return Finding(name, True, check())
-    except (BloraError, ManifestsError, OSError, ValueError) as error:
-        return Finding(name, False, " ".join(str(error).split()), getattr(error, "hint", "") or hint)
+    except BloraError as error:
+        told = ": ".join(part for part in (error.where, error.what, error.received) if part)
+        return Finding(name, False, " ".join(told.split()), error.hint or hint)
+    except (ManifestsError, OSError, ValueError) as error:
+        return Finding(name, False, " ".join(str(error).split()), hint)
 
 
 def _devices(asked: str) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 
 from blora.adapters.blocks import inner_blocks
+from blora.models.model import Base
 from blora.probe.measure import measure
 from manifests.tables.measuring import PROBES
 from manifests.tables.parquet import to_parquet_bytes, to_table
@@ -23,6 +24,8 @@ def probe_part(session: Session, job: ProbePart) -> ProbeAnswer:
     started = time.monotonic()
     settings = probe.settings
     model = session.model(probe.base, settings.sample.precision)
+    # A batch that fits; of a base with one text encoder the model of memory knows nothing.
+    drawing = session.drawing(probe.base, settings.sample) if isinstance(model, Base) else settings.sample
     clip = session.clip(settings.score.clip_model, settings.score.clip_pretrained)
     first = job.part * PART_PAIRS
 
@@ -33,7 +36,7 @@ def probe_part(session: Session, job: ProbePart) -> ProbeAnswer:
         model,
         clip,
         probe.pairs[first : first + PART_PAIRS],
-        settings.sample,
+        drawing,
         inner_blocks(model.unet),
         on_step=tell,
     )

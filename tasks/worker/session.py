@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from blora.adapters.adapter import Adapter
 from blora.adapters.blocks import Half
 from blora.adapters.load import load_adapter
+from blora.errors import OutOfMemoryError
 from blora.metrics.clip import ClipEncoder, load_clip
 from blora.metrics.score import Scorer, load_scorer, load_scorers
 from blora.models.memory import MemoryPlan, plan_memory
@@ -131,12 +132,14 @@ class Session:
     def training(self, spec: str, settings: TrainSettings, adapters: int) -> TrainSettings:
         """The same settings, recomputing activations from the start where a GPU holds those of no single adapter.
 
-        A pack that is too large for the GPU is none of the settings' business: it is trained in parts.
-
-        Raises:
-            OutOfMemoryError: One adapter does not fit; the message names the floor.
+        A pack that is too large for the GPU is none of the settings' business: it is trained in parts. Where by the
+        model of memory not even one adapter fits, it is tried all the same in the way that takes least.
         """
-        plan = self._fit(spec, settings, adapters)
+        try:
+            plan = self._fit(spec, settings, adapters)
+        except OutOfMemoryError:
+            plan = MemoryPlan(1, settings.checkpointing != "off", "cpu", vae_in_tiles=True)
+            self._use(plan)
         return settings.model_copy(update={"checkpointing": "on"}) if plan and plan.checkpointing else settings
 
     def _fit(self, spec: str, work: SampleSettings | TrainSettings, most: int | None = None) -> MemoryPlan | None:
@@ -144,9 +147,12 @@ class Session:
         if self._free_bytes is None:
             return None
         plan = plan_memory(self._free_bytes, work, memory_model(spec), most)
+        self._use(plan)
+        return plan
+
+    def _use(self, plan: MemoryPlan) -> None:
         if self._base is not None:
             self._base[1].save_memory(encoders=plan.encoders, vae_in_tiles=plan.vae_in_tiles)
-        return plan
 
     def model(self, spec: str, precision: Precision) -> Base | PlainBase:
         """The base model, or one with a single text encoder, which the block probe can use and nothing else."""

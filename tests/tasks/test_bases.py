@@ -47,13 +47,18 @@ def test_a_base_is_what_is_asked_for_else_the_manifests_else_the_presets(
 
 
 def test_paths_of_the_command_line_are_those_of_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for file in ("here/x.safetensors", "l.safetensors"):
+        (tmp_path / file).touch()
     parts = {"model": "x.safetensors", "vae": "s3://bucket/vae", "fuse": [{"lora": "../l.safetensors", "weight": 0.5}]}
     manifest = with_base(loaded(tmp_path), json.dumps(parts)).manifest
     assert manifest is not None
     told = json.loads(manifest.base)
-    assert told["model"] == str(tmp_path / "x.safetensors") and told["vae"] == "s3://bucket/vae"
-    assert told["fuse"] == [{"lora": f"{tmp_path}/../l.safetensors", "weight": 0.5}]
+    missing = with_base(loaded(tmp_path), "org/model@main").manifest
+    assert missing is not None and missing.base == "org/model@main", "whoever looks for it says what is wrong"
+    assert told["model"] == str(tmp_path / "here" / "x.safetensors") and told["vae"] == "s3://bucket/vae"
+    assert told["fuse"] == [{"lora": f"{tmp_path}/here/../l.safetensors", "weight": 0.5}]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from tests.tiny import tokenizer
 POOLED = 24
 
 
-def config_of(part: str) -> dict[str, object]:
+def config_of(part: str) -> dict[str, Any]:
     """What the package says of a part of SDXL."""
     return dict(json.loads((SDXL_FOLDER / part / "config.json").read_text()))
 
@@ -30,13 +31,18 @@ def narrow_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     told = {"addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 6 * 8 + POOLED}
     unet = UNet2DConditionModel.from_config({**config_of("unet"), **narrow, **told})
     vae = AutoencoderKL.from_config({**config_of("vae"), "block_out_channels": (32, 64, 96, 96)})
-    widths = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "projection_dim": POOLED}
+    widths: dict[str, Any] = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_attention_heads": 2,
+        "projection_dim": POOLED,
+    }
     first, second = (CLIPTextConfig(**{**config_of(part), **widths}) for part in ("text_encoder", "text_encoder_2"))
     scheduler = EulerDiscreteScheduler.from_config(
         json.loads((SDXL_FOLDER / "scheduler/scheduler_config.json").read_text())
     )
     folder = tmp_path_factory.mktemp("bases") / "narrow"
-    StableDiffusionXLPipeline(
+    pipeline: Any = StableDiffusionXLPipeline(
         vae=vae,
         text_encoder=CLIPTextModel(first),
         text_encoder_2=CLIPTextModelWithProjection(second),
@@ -45,7 +51,8 @@ def narrow_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         unet=unet,
         scheduler=scheduler,
         add_watermarker=False,
-    ).save_pretrained(folder)
+    )
+    pipeline.save_pretrained(folder)
     return folder
 
 

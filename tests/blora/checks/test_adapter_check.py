@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from blora.checks.adapter_check import check_adapters, reconstruct
 from blora.checks.calibrate import own_drawings
 from blora.checks.evidence import gather_evidence
 from blora.checks.limits import reconstruction_settings
+from blora.errors import OutOfMemoryError
 from blora.models.model import Base
 from blora.settings.presets import Settings
 from blora.settings.resolve import resolve
@@ -35,6 +37,20 @@ def settings() -> Settings:
             "check": {"steps": 2, "reconstruction_distance": 0, "white_background": 1},
         },
     )
+
+
+def test_an_adapter_is_not_judged_by_pictures_that_did_not_fit_on_the_device(base: Base, settings: Settings) -> None:
+    """One that comes out not finite would be black; of one that was not drawn there is nothing to say."""
+
+    def short(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    handle = base.unet.register_forward_pre_hook(short)
+    try:
+        with pytest.raises(OutOfMemoryError, match="drawing a picture does not fit on the device"):
+            check_adapters(base, [(random_adapter(base, 2, 0), picture(1))], settings)
+    finally:
+        handle.remove()
 
 
 def test_a_verdict_is_of_the_adapters_own_image_and_no_other_adapters(base: Base, settings: Settings) -> None:

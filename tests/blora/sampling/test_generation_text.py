@@ -67,6 +67,8 @@ def test_samplers_have_the_names_that_readers_know(asked: str, expected: str) ->
         (f"stabilityai/stable-diffusion-xl-base-1.0@{'a' * 40}", "stable-diffusion-xl-base-1.0"),
         ("/home/anna/models/my, own: base/", "my own base"),
         ("s3://bucket/models/sdxl", "sdxl"),
+        (f"/home/anna/juggernaut.safetensors#sha256:{'a' * 64}", "juggernaut"),
+        ('{"model": "/home/anna/juggernaut.safetensors", "vae": "/x/vae", "fuse": [{"lora": "/x/lcm"}]}', "juggernaut"),
     ],
 )
 def test_a_model_is_told_by_its_last_name(base: str, expected: str) -> None:

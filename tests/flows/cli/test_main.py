@@ -12,12 +12,17 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import typer
 from PIL import Image
 from typer.testing import CliRunner
 
+from flows.cli import main
+from flows.cli.console import show_faults
 from flows.cli.main import app
 from flows.cli.overrides import parse_overrides
+from manifests.faults import Fault
 from tests.flows.conftest import Project
+from tests.made_run import finish, plan_run
 
 COMMANDS = (
     *("validate", "plan", "run", "rerun", "status", "scores", "export"),
@@ -53,6 +58,25 @@ def test_run_prints_the_scores_and_where_the_sheet_lies(done: tuple[Project, Pat
     assert "4 of 4 pictures, 4 of 4 adapters" in printed
     assert str(Path(root) / "runs" / run_id / "report" / "contact_sheet.png") in printed
     assert len(re.findall(r"^c[01] +s[01] +0 ", printed, re.M)) == 4
+
+
+def test_a_run_ends_with_how_many_passed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, plan = plan_run(tmp_path, ["a"], ["s", "t"], settings={"check": {"style_copy": 0.0}})
+    values = {"transfer": 0.5, "content_lite0": 0.5}
+    finish(store, plan, scorer=lambda _, number: values | {"leakage_lite0": 0.9 if number else 0.2})
+    with pytest.raises(typer.Exit) as ended:
+        main._report(store, plan.run.run_id)
+    assert ended.value.exit_code == 0
+    assert re.search(r"^passed +1 of 2 pictures$", capsys.readouterr().out, re.M)
+
+
+def test_of_many_faults_it_is_said_where_all_of_them_are(capsys: pytest.CaptureFixture[str]) -> None:
+    faults = [Fault("manifest", f"wrong in row {row}", "a", "b", "c") for row in range(150)]
+    show_faults(faults, "store/runs/r/faults.parquet")
+    *first, last = capsys.readouterr().err.splitlines()
+    assert len(first) == 10 and last == "and 140 more faults: all are in store/runs/r/faults.parquet"
+    show_faults(faults)
+    assert capsys.readouterr().err.endswith("and 140 more faults: correct these first\n")
 
 
 def test_plan_shows_what_is_there_and_writes_nothing(done: tuple[Project, Path, str], tmp_path: Path) -> None:
