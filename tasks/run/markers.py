@@ -35,7 +35,9 @@ def read_markers(store: Store, adapter_ids: Sequence[str]) -> dict[str, Marker |
             with damage_told(store, key, REMEDY):
                 marker = json_mapping(data)
                 columns = {name: marker.get(name) for name in ADAPTERS.names}
-                to_table([columns | {"trained_at": datetime.fromisoformat(marker["trained_at"])}], ADAPTERS)
+                # Which run uses it is said by that run's table; one brought in as a file names none.
+                own = {"run_id": "", "trained_at": datetime.fromisoformat(marker["trained_at"])}
+                to_table([columns | own], ADAPTERS)
             told[adapter_id] = marker
         except Damaged as error:
             told[adapter_id] = error

@@ -55,9 +55,9 @@ def test_gpus_are_counted_as_they_were_chosen_and_share_the_cores(
         told.append(env)
         raise Told
 
-    monkeypatch.setattr("tasks.dispatch.slots.subprocess.Popen", start)
+    monkeypatch.setattr("tasks.dispatch.slot.subprocess.Popen", start)
     for slot in SlotPool(("cuda:0", "cuda:1"), str(tmp_path)).slots:
-        monkeypatch.setattr("tasks.dispatch.slots.physical_gpus", lambda names: [names[0][5:]])
+        monkeypatch.setattr("tasks.dispatch.slot.physical_gpus", lambda names: [names[0][5:]])
         with pytest.raises(Told):
             slot.call(ScoreShard("run", "shard"))
     names = ("CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")

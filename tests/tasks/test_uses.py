@@ -46,7 +46,7 @@ def samples(folder: Path, pairs: list[dict[str, Any]], **more: Any) -> tuple[Pla
     ("name", "preset", "digest"),
     [
         ("demo.yaml", "demo", "008db0886a146e123f68bdc1"),
-        ("demo.yaml", "paper", "5dd0bb95ecefb0bcdfe37404"),
+        ("demo.yaml", "paper", "2c853f907e4ffa8e20c411da"),
         ("unseen.yaml", "demo", "2b22a144917a4061af41d2f2"),
         ("pairs.csv", "demo", "d01adfcaca43a353b885b84f"),
     ],

@@ -68,7 +68,7 @@ def test_encoders_in_half_precision_are_nearer_than_rounding_to_bf16(monkeypatch
 
     def embedded(number_format: torch.dtype) -> torch.Tensor:
         monkeypatch.setattr(text_encoders, "encoder_format", lambda device, dtype: number_format)
-        encoders = text_encoders.TextEncoders(blora.embedded.MODEL_DIR, cpu, torch.float32)
+        encoders = text_encoders.TextEncoders(locate_base("embedded"), cpu, torch.float32)
         return encoders.encode(["A [c] in [s] style", "a red kite over the sea", ""]).hidden
 
     exact = embedded(torch.float32)
@@ -80,7 +80,7 @@ def test_prompts_are_encoded_on_the_cpu_where_the_device_has_no_room(
     base: Base, epsilon_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The device here is meta, on which nothing has values: a prompt that has some came from the CPU."""
-    encoders = text_encoders.TextEncoders(epsilon_folder, torch.device("meta"), torch.float32)
+    encoders = text_encoders.TextEncoders(locate_base(str(epsilon_folder)), torch.device("meta"), torch.float32)
     load = text_encoders.TextEncoders.load
 
     def short(self: Any) -> Any:
@@ -97,7 +97,7 @@ def test_embeddings_that_are_not_finite_in_half_precision_are_computed_in_full(
     epsilon_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(text_encoders, "encoder_format", lambda device, dtype: torch.float16)
-    encoders = text_encoders.TextEncoders(epsilon_folder, torch.device("cpu"), torch.float32)
+    encoders = text_encoders.TextEncoders(locate_base(str(epsilon_folder)), torch.device("cpu"), torch.float32)
     for _, encoder in encoders.load():
         next(encoder.parameters()).data.fill_(torch.inf)
     assert encoders.encode(["A [v]"]).hidden.isfinite().all() and encoders.number_format == torch.float32
