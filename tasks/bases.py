@@ -11,8 +11,8 @@ from manifests.loading.load import Loaded
 from manifests.notes import Note
 from manifests.schema.entries import Manifest
 
-_EMBEDDED_MOST_PX = 128
-"""Sides of pictures that the embedded model can be asked for; it was made for 64."""
+_EMBEDDED_MOST_PX = 256
+"""Sides of pictures that the embedded model can be asked for; it was made for 128."""
 _SDXL_FEWEST_PX = 512
 _FEW_STEPS = 12
 
@@ -49,7 +49,7 @@ def base_notes(manifest: Manifest, settings: Settings) -> tuple[Note, ...]:
     notes = []
     if base.model == "embedded" and largest_px > _EMBEDDED_MOST_PX:
         notes.append(
-            f"the embedded model was made for 64 px and is asked for {largest_px}: it will draw noise for hours; "
+            f"the embedded model was made for 128 px and is asked for {largest_px}: it will draw noise for hours; "
             "say base: sdxl (--base sdxl), or preset demo"
         )
     if of_hub and largest_px < _SDXL_FEWEST_PX:

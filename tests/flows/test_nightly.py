@@ -145,7 +145,8 @@ def test_a_training_that_diverged_is_not_trained_again_until_somebody_says_so(re
     inbox = real_inbox
     # A step of this size overflows within a few updates, whatever the picture.
     wild = {"learning_rate": 1e3, "max_lower_rates": 0, "reseeds_before_lower_rate": 0, "skips_before_reseed": 1,
-            "steps": 40, "max_grad_norm": 1e6, "resolution_px": 32, "rank": 2, "batch_size": 1}  # fmt: skip
+            "steps": 40, "max_grad_norm": 1e6, "resolution_px": 32, "rank": 2, "batch_size": 1,
+            "layers": "attention"}  # fmt: skip
     inbox.drop("a.json", settings={"train": wild})
     logs: Callable[[], dict[str, Any]] = lambda: {  # noqa: E731
         key: entry.modified for key, entry in inbox.store.list("runs/").items() if "/logs/" in key

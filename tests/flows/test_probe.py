@@ -137,7 +137,7 @@ def test_a_probe_is_named_by_what_it_measures(tiny_base: Path) -> None:
         make_probe(ProbeRequest("embedded")),
     ]
     assert len({probe.probe_id for probe in [one, *others]}) == 6
-    assert others[-1].settings.sample.width_px == 64 and "drawing" in others[-1].pairs[0].p
+    assert others[-1].settings.sample.width_px == 128 and "drawing" in others[-1].pairs[0].p
     assert make_probe(ProbeRequest(base)).settings.score.clip_pretrained == "openai"
     larger = {**SETTINGS, "sample": {**SETTINGS["sample"], "batch_size": 2}}
     assert make_probe(ProbeRequest(base, overrides=larger)).probe_id == one.probe_id, "the batch size is layout"

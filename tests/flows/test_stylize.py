@@ -199,8 +199,8 @@ def test_on_fault_stop_starts_nothing(work: Work, project: Project, tmp_path: Pa
 
 def test_a_diverging_adapter_is_a_fault_and_the_rest_goes_on(work: Work, project: Project) -> None:
     # A step of this size overflows within a few updates, whatever the picture.
-    settings = {"train": {"learning_rate": 1e3, "max_lower_rates": 0, "reseeds_before_lower_rate": 0,
-                          "skips_before_reseed": 1, "steps": 40, "max_grad_norm": 1e6}}  # fmt: skip
+    wild = {"learning_rate": 1e3, "max_lower_rates": 0, "reseeds_before_lower_rate": 0, "skips_before_reseed": 1}
+    settings = {"train": wild | {"layers": "attention", "steps": 40, "max_grad_norm": 1e6}}
     state = work(stylize, str(project.path), overrides=settings)
     assert state.is_failed()
     faults = work.rows("faults", FAULTS)

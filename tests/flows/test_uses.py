@@ -54,7 +54,8 @@ def test_pairs_with_one_side_are_drawn_and_scored_by_what_applies(work: Work, pr
         scores.setdefault(row["sample_id"], set()).add(row["score"])
     for row in rows.values():
         kinds = {name.split("_")[0] for name in scores[row["sample_id"]]}
-        assert kinds == ({"content", "text"} if row["content_name"] == "c0" else {"style", "leakage", "colour", "text"})
+        sided = {"content"} if row["content_name"] == "c0" else {"style", "leakage", "colour"}
+        assert kinds == sided | {"text", "structure"}
     plan = load_plan(work.store, work.run_id)
     assert sorted(name for _, name in human_names(plan))[-2:] == [
         "c0__a-c-of-gold__0.png",

@@ -65,9 +65,9 @@ def test_paths_of_the_command_line_are_those_of_its_folder(tmp_path: Path, monke
     ("base", "preset", "message"),
     [
         ("embedded", "demo", ""),
-        ("embedded", "paper", "made for 64 px and is asked for 1024.*--base sdxl"),
+        ("embedded", "paper", "made for 128 px and is asked for 1024.*--base sdxl"),
         ("sdxl", "paper", ""),
-        ("sdxl", "demo", "SDXL was made for 1024 px and is asked for 64"),
+        ("sdxl", "demo", "SDXL was made for 1024 px and is asked for 128"),
         ("sdxl", "fast", "8 steps without guidance expect a few-step base.*sdxl.lightning8"),
         ("sdxl+lightning8", "fast", ""),
     ],

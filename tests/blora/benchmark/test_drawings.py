@@ -23,7 +23,7 @@ def paired() -> PairedSet:
 def test_there_are_the_splits_and_styles_that_a_benchmark_needs(paired: PairedSet) -> None:
     assert (len(paired.members("validation")), len(paired.members("test"))) == (16, 32)
     assert len({thing.code for thing in paired.things}) == len(paired.things)
-    assert paired.pictures.shape == (48, 12, 64, 64, 3)
+    assert paired.pictures.shape == (48, 12, 128, 128, 3)
     unseen = {style.name for style in paired.styles if not style.seen}
     assert unseen == {"openmoji", "openmoji-line", "coral", "autumn"}
 

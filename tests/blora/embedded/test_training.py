@@ -110,7 +110,7 @@ def test_the_lookup_is_learnt(prepared: Path) -> None:
     for _ in range(12):
         training.step(0.0)
     early = training.means["local"]
-    for _ in range(40):
+    for _ in range(80):
         training.step(0.0)
     assert training.means["local"] > 1.3 * early
 

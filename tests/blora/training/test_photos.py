@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from blora.adapters.adapter import Adapter
-from blora.adapters.blocks import target_layers
+from blora.adapters.blocks import BLOCKS, target_layers
 from blora.models.model import Base, load_base
 from blora.settings.resolve import resolve
 from blora.settings.training import TrainSettings, recipe_version
@@ -32,7 +32,7 @@ EXAMPLES = Path(__file__).parents[3] / "manifests" / "examples" / "pictures"
 
 def reconstruction_error(base: Base, adapter: Adapter | None, rgb: NDArray[np.uint8], settings: TrainSettings) -> float:
     """Mean squared error of what is predicted of a noisy photo, for noise that no training drew."""
-    layers = (*target_layers(base.unet, "content"), *target_layers(base.unet, "style"))
+    layers = [name for half in BLOCKS for name in target_layers(base.unet, half, settings.layers)]  # type: ignore[arg-type]
     shapes = {name: tuple(base.unet.get_parameter(f"{name}.weight").shape) for name in layers}
     factors = FlatFactors(shapes, 1, settings.rank)  # type: ignore[arg-type]
     if adapter is not None:
