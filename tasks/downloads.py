@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def located_base(spec: str) -> Located:
         spec: as `blora.bases.spec` says; its places may be s3:// addresses of folders and .safetensors files.
     """
     base = parse_base(spec)
-    if not any(map(is_bucket, (base.model, base.vae, *(one.lora for one in base.fuse)))):
+    if not any(map(is_bucket, base.places)):
         return locate_base(base)
     here = BaseSpec(
         _copied(base.model),
@@ -66,7 +66,10 @@ def located_base(spec: str) -> Located:
 def _place_revision(place: str) -> str:
     if not is_bucket(place) or split_digest(place)[1]:
         return place_revision(place)
-    _, objects = _objects(place)
+    return _version(_objects(place)[1])
+
+
+def _version(objects: Mapping[str, Entry]) -> str:
     return ids.digest("bucket base", [[key, entry.version] for key, entry in objects.items()])
 
 
@@ -76,7 +79,7 @@ def _copied(place: str) -> str:
         return place
     bare, digest = split_digest(place)
     store, objects = _objects(bare)
-    folder = BASES_CACHE / (digest or _place_revision(place))
+    folder = BASES_CACHE / (digest or _version(objects))
     copy_objects(store, objects, folder)
     name = next(iter(objects), "") if bare.endswith(_FILE) else ""
     return str(folder / name) + (f"#sha256:{digest}" if digest else "")

@@ -14,14 +14,20 @@ Source: peft 0.21, ``tuners/lora/layer.py`` and ``utils/other.py`` (``get_patter
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from blora.errors import KeyMismatchError
 
-__all__ = ["HEADER", "PEFT_CONFIG", "Alphas", "told_alphas"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["HEADER", "PEFT_CONFIG", "Alphas", "scale_of", "told_alphas", "warn_of_no_alpha"]
+
+_LOG = logging.getLogger("blora")
 
 HEADER: Final = "lora_adapter_metadata"
 """The key of a file's header under which diffusers writes PEFT's configuration."""
@@ -73,6 +79,29 @@ def told_alphas(metadata: Mapping[str, str], config: bytes | None, where: str) -
     if HEADER in metadata:
         return _read(metadata[HEADER], f"{where}, header {HEADER}")
     return None if config is None else _read(config, f"{where}, {PEFT_CONFIG} beside it")
+
+
+def scale_of(layer: str, rank: int, written: Tensor | None, alphas: Alphas | None, where: str) -> float:
+    """The factor of one layer's update: by the alpha beside its factors, else by what the file says, else one.
+
+    Raises:
+        KeyMismatchError: The alpha beside them is not one number above 0.
+    """
+    if written is None:
+        return 1.0 if alphas is None else alphas.scale(layer, rank)
+    if written.numel() != 1:
+        received = f"{written.numel()} numbers"
+        raise KeyMismatchError("alpha is not one number", received, "one number", f"{where}, {layer}")
+    if not float(written):
+        received = "0, which A1111 takes for no update and kohya for alpha = rank"
+        raise KeyMismatchError("alpha says two things", received, "a number above 0", f"{where}, {layer}")
+    return float(written) / rank
+
+
+def warn_of_no_alpha(parts: Mapping[str, Mapping[str, Tensor]], alphas: Alphas | None, where: str) -> None:
+    """Log that a scale of one is assumed, where a file says nothing of alpha: neither beside factors nor elsewhere."""
+    if alphas is None and not any("alpha" in have for have in parts.values()):
+        _LOG.warning("%s says nothing of alpha: a scale of one (alpha = rank) is assumed", where)
 
 
 def _pattern(name: str) -> re.Pattern[str]:

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal
 
 from blora.errors import TopologyError
+from blora.settings.fields import TrainedLayers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,7 +21,6 @@ __all__ = [
     "BLOCKS",
     "PROJECTIONS",
     "Half",
-    "Layers",
     "attention_layers",
     "block_of",
     "inner_blocks",
@@ -38,9 +38,6 @@ BLOCKS: Final = MappingProxyType({"content": "up_blocks.0.attentions.0", "style"
 
 PROJECTIONS: Final = ("to_q", "to_k", "to_v", "to_out.0")
 """The linear layers of an attention that carry an update."""
-
-Layers = Literal["attention", "crossattn_kv"]
-"""Which layers of a block carry an update: all projections, or those through which it reads the prompt."""
 
 _TARGET = re.compile(r"transformer_blocks\.\d+\.attn[12]\.(?:to_q|to_k|to_v|to_out\.0)")
 _READS_PROMPT = re.compile(r"\.attn2\.to_[kv]$")
@@ -73,7 +70,7 @@ def lacking(have: Collection[str], expected: Iterable[str]) -> list[str]:
     return [name for name in expected if name not in have and (not alone or _READS_PROMPT.search(name))]
 
 
-def target_layers(unet: nn.Module, half: Half, layers: Layers = "attention") -> tuple[str, ...]:
+def target_layers(unet: nn.Module, half: Half, layers: TrainedLayers = "attention") -> tuple[str, ...]:
     """Name the linear layers of a half in the order of the UNet's own modules.
 
     Args:

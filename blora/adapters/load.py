@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from blora.adapters.adapter import Adapter
-from blora.adapters.alphas import PEFT_CONFIG, Alphas, told_alphas
+from blora.adapters.alphas import PEFT_CONFIG, Alphas, scale_of, told_alphas, warn_of_no_alpha
 from blora.adapters.blocks import BLOCKS, PROJECTIONS, Half, block_of, lacking, target_layers
 from blora.adapters.factors import Factors, check_finite, refuse_layers
 from blora.adapters.keys import is_of_other_layer, parse_key
@@ -21,7 +20,6 @@ from blora.errors import KeyMismatchError
 
 __all__ = ["load_adapter"]
 
-_LOG = logging.getLogger("blora")
 _DIALECTS = "diffusers, PEFT or kohya LoRA keys of the two blocks' attention projections"
 _BLOCKS_ONLY = (
     f"attention of {' and '.join(BLOCKS.values())}; only='blocks' (--only-blocks) takes it out of a larger one"
@@ -65,8 +63,8 @@ def load_adapter(
         config = beside.read_bytes()
     alphas = told_alphas(metadata, config, where)
     own = "half" in metadata or any(key.endswith("recipe_version") for key in metadata)  # alpha is in the factors
-    if not own and alphas is None and not any("alpha" in part for part in parts.values()):
-        _LOG.warning("%s says nothing of alpha: a scale of one (alpha = rank) is assumed", where)
+    if not own:
+        warn_of_no_alpha(parts, alphas, where)
     layers = {layer: _factors(layer, parts[layer], alphas, where) for layer in sorted(parts)}
     _check_whole(layers.keys(), where)
     if unet is not None:
@@ -117,15 +115,7 @@ def _factors(layer: str, parts: Mapping[str, Tensor], alphas: Alphas | None, whe
         accepted = "(rank, in) and (out, rank), rank at least 1"
         raise KeyMismatchError("factors do not multiply", received, accepted, f"{where}, {layer}")
     rank = int(down.shape[0])
-    if "alpha" in parts:
-        if parts["alpha"].numel() != 1:
-            received = f"{parts['alpha'].numel()} numbers"
-            raise KeyMismatchError("alpha is not one number", received, "one number", f"{where}, {layer}")
-        if not float(parts["alpha"]):
-            received = "0, which A1111 takes for no update and kohya for alpha = rank"
-            raise KeyMismatchError("alpha says two things", received, "a number above 0", f"{where}, {layer}")
-        return Factors(down, up * (float(parts["alpha"]) / rank))
-    return Factors(down, up if alphas is None else up * alphas.scale(layer, rank))
+    return Factors(down, up * scale_of(layer, rank, parts.get("alpha"), alphas, where))
 
 
 def _check_whole(layers: Collection[str], where: str) -> None:

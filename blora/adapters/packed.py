@@ -221,12 +221,17 @@ def stack(
     stacked: dict[str, tuple[Tensor, Tensor]] = {}
     for name in layers:
         held = [adapter.layers.get(name) for adapter in adapters]
-        nothing = next((Factors(f.down[:1] * 0, f.up[:, :1] * 0) for f in held if f), None)
-        if nothing is None:
+        known = next((factor for factor in held if factor is not None), None)
+        if known is None:
             continue
-        factors = [factor or nothing for factor in held]
+        factors = [_nothing_like(known) if factor is None else factor for factor in held]
         rank = max(factor.rank for factor in factors)
         down = torch.stack([nn.functional.pad(f.down, (0, 0, 0, rank - f.rank)) for f in factors])
         up = torch.stack([nn.functional.pad(f.up, (0, rank - f.rank)) for f in factors])
         stacked[name] = (down.to(device, dtype), up.to(device, dtype))
     return stacked
+
+
+def _nothing_like(factors: Factors) -> Factors:
+    """An update of zero for the same layer."""
+    return Factors(torch.zeros_like(factors.down[:1]), torch.zeros_like(factors.up[:, :1]))

@@ -26,10 +26,7 @@ def pack_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str])
     """
     plain = save(dict(tensors))
     size = int.from_bytes(plain[:8], "little")
-    header = {"__metadata__": dict(sorted(metadata.items())), **json.loads(plain[8 : 8 + size])}
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return b"".join([len(text).to_bytes(8, "little"), text, memoryview(plain)[8 + size :]])
+    return b"".join([_head(json.loads(plain[8 : 8 + size]), metadata), memoryview(plain)[8 + size :]])
 
 
 def unpack_safetensors(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -44,6 +41,14 @@ def unpack_safetensors(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, {str(key): str(value) for key, value in header.get("__metadata__", {}).items()}
 
 
+def _head(tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> bytes:
+    """A file's beginning: its length, what it says of itself and of each tensor, padded as the library pads."""
+    header = {"__metadata__": dict(sorted(metadata.items())), **tensors}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
 def stream_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write tensors from any device to a file row by row: no more than a row of one of them is in the CPU's memory.
 
@@ -52,17 +57,14 @@ def stream_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapp
         tensors: Of one dimension or more, of the number formats in `_NAMES`.
         metadata: Goes into the file's header.
     """
-    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    header: dict[str, Any] = {}
     start = 0
     for name, tensor in tensors.items():
         end = start + tensor.numel() * tensor.element_size()
         header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
         start = end
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little"))
-        file.write(text)
+        file.write(_head(header, metadata))
         for tensor in tensors.values():
             for row in tensor.detach():
                 file.write(memoryview(row.cpu().contiguous().numpy()).cast("B"))

@@ -5,15 +5,14 @@ Such a base is another base: adapters are trained on it, and its revision speaks
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
-from blora.adapters.alphas import Alphas, told_alphas
+from blora.adapters.alphas import scale_of, told_alphas, warn_of_no_alpha
 from blora.adapters.factors import check_finite, refuse_layers
 from blora.adapters.keys import split_key
 from blora.bases.headers import read_header
@@ -21,8 +20,6 @@ from blora.bases.layers import named_layers
 from blora.errors import KeyMismatchError
 
 __all__ = ["fuse_lora"]
-
-_LOG = logging.getLogger("blora")
 
 
 @torch.no_grad()
@@ -59,30 +56,23 @@ def fuse_lora(unet: Any, file: Path, weight: float) -> None:
     refuse_layers(unknown, "tensors that are no LoRA of this UNet", where, "plain LoRA, each layer once")
     check_finite({f"{layer}, {part}": value for layer, have in parts.items() for part, value in have.items()}, where)
     alphas = told_alphas(metadata, None, where)
-    if alphas is None and not any("alpha" in have for have in parts.values()):
-        _LOG.warning("%s says nothing of alpha: a scale of one (alpha = rank) is assumed", where)
+    warn_of_no_alpha(parts, alphas, where)
     for layer, have in parts.items():
-        _add(known[layer], have, weight * _scale(layer, have, alphas), f"{where}, {layer}")
+        held = known[layer].weight
+        update = _update(have, held.shape, f"{where}, {layer}")
+        scale = weight * scale_of(layer, len(have["down"]), have.get("alpha"), alphas, where)
+        held.copy_((held.float() + scale * update.to(held.device)).to(held.dtype))
 
 
-def _scale(layer: str, have: dict[str, Tensor], alphas: Alphas | None) -> float:
-    if "down" not in have:
-        return 1.0
-    rank = int(have["down"].shape[0])
-    if "alpha" in have:
-        return float(have["alpha"]) / rank
-    return 1.0 if alphas is None else alphas.scale(layer, rank)
-
-
-def _add(module: nn.Linear | nn.Conv2d, have: dict[str, Tensor], scale: float, where: str) -> None:
-    """Add one layer's update to its weight."""
-    held = module.weight
+def _update(have: dict[str, Tensor], shape: torch.Size, where: str) -> Tensor:
+    """The change of one layer's weight, unscaled."""
     try:
         down, up = have["down"], have["up"]
-        update = (up.flatten(1) @ down.flatten(1)).reshape(held.shape)
-    except (KeyError, RuntimeError) as error:
+        if not len(down):
+            raise ValueError("rank 0")
+        return (up.flatten(1) @ down.flatten(1)).reshape(shape)
+    except (KeyError, ValueError, RuntimeError) as error:
         received = ", ".join(f"{part} {tuple(value.shape)}" for part, value in have.items())
-        accepted = f"down and up that multiply to {tuple(held.shape)}"
+        accepted = f"down and up that multiply to {tuple(shape)}"
         hint = "take a LoRA made for SDXL"
         raise KeyMismatchError("factors do not fit the layer", received, accepted, where, hint) from error
-    held.copy_((held.float() + scale * update.to(held.device)).to(held.dtype))

@@ -66,6 +66,11 @@ class BaseSpec:
         return not (self.vae or self.fuse)
 
     @property
+    def places(self) -> tuple[str, ...]:
+        """Where its parts lie."""
+        return tuple(place for place in (self.model, self.vae, *(one.lora for one in self.fuse)) if place)
+
+    @property
     def text(self) -> str:
         """The spec in one line; equal parts have equal texts."""
         if self.is_plain:

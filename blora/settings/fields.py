@@ -14,10 +14,12 @@ from pydantic import (
     WrapValidator,
 )
 
-__all__ = ["Frozen", "PackSize", "Precision", "Text"]
+__all__ = ["Frozen", "PackSize", "Precision", "Text", "TrainedLayers"]
 
 Precision = Literal["fp32", "bf16", "fp16"]
 """Number format of the UNet. Adapter weights are fp32 while they train, the VAE is always fp32."""
+TrainedLayers = Literal["attention", "crossattn_kv"]
+"""Which layers of a block carry an update: all projections, or those through which it reads the prompt."""
 Text = Annotated[str, StringConstraints(max_length=2000)]
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from blora.settings.fields import Frozen, Precision, Text
+from blora.settings.fields import Frozen, Precision, Text, TrainedLayers
 
 __all__ = ["RECIPE_VERSION", "TrainSettings", "recipe_version"]
 
@@ -52,7 +52,7 @@ class TrainSettings(Frozen):
     """The one prompt of the training; "[v]" is an ordinary string, no token is added."""
     rank: int = Field(default=64, ge=1, le=256)
     """Rank of the low-rank update of every layer."""
-    layers: Literal["attention", "crossattn_kv"] = "attention"
+    layers: TrainedLayers = "attention"
     """Which layers of the two blocks carry an update. "attention": all projections of self- and cross-attention, as
     published. "crossattn_kv": keys and values of cross-attention alone, that is, how a block reads the prompt."""
     alpha: float | None = Field(default=None, gt=0, le=1024)

@@ -147,13 +147,12 @@ def interruptible(bars: Bars, again: str) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    began = bars.subject
     code, told = 0, False
 
     def tell() -> None:
         nonlocal told
         told = True
-        goes_on = again.replace("{subject}", bars.subject) if bars.subject != began else "nothing had been begun"
+        goes_on = again.replace("{subject}", bars.subject) if bars.subject else "nothing had been begun"
         err.print(f"stopped; {goes_on}", style="yellow", markup=False, highlight=False)
 
     def give_up(*_: object) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from blora.bases.hub import hub_files, in_cache
 from blora.bases.locate import files_to_fetch, locate_base
 from blora.bases.places import hub_place
-from blora.bases.spec import BaseSpec, parse_base
+from blora.bases.spec import parse_base
 from blora.errors import BaseUnreachableError, BloraError
 from manifests.errors import ManifestsError
 from manifests.store.address import is_bucket
@@ -73,7 +73,7 @@ def examine(base: str, root: str, devices: str = "auto") -> Iterator[Finding]:
     """
     yield from _devices(devices)
     needed_bytes = 0
-    for place in _places(parse_base(base)):
+    for place in parse_base(base).places:
         finding, missing_bytes = _base(place)
         needed_bytes += missing_bytes
         yield finding
@@ -118,10 +118,6 @@ def _devices(asked: str) -> Iterator[Finding]:
     for name, (line, is_well) in said["devices"].items():
         extra = "" if gpus else "; no GPU is used"
         yield Finding(name, is_well, line + extra, "this device miscalculates: take it out of --devices")
-
-
-def _places(base: BaseSpec) -> list[str]:
-    return [place for place in (base.model, base.vae, *(one.lora for one in base.fuse)) if place]
 
 
 def _base(place: str) -> tuple[Finding, int]:

@@ -13,11 +13,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from blora.bases.spec import parse_base
 from blora.errors import OutOfMemoryError
 from blora.models import memory
+from blora.settings.fields import TrainedLayers
 from blora.settings.presets import Settings
 from blora.settings.training import TrainSettings
 from manifests.store.store import Store
@@ -94,7 +94,7 @@ def estimate(store: Store, plan: Plan, held: Holdings, gpu: str = "") -> Estimat
     )
 
 
-def parameters_per_rank(base: str, layers: Literal["attention", "crossattn_kv"] = "attention") -> int:
+def parameters_per_rank(base: str, layers: TrainedLayers = "attention") -> int:
     """LoRA parameters of both blocks for each unit of rank: the sum of (in + out) over every adapted layer."""
     path = unet_config(base)
     if path is None:

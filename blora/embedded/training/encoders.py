@@ -117,6 +117,12 @@ class ThrowawayDecoder(nn.Module):
         return F.pixel_shuffle(self.out(x), self.factor)
 
 
+def read_beside(folder: Path, prefix: str) -> dict[str, torch.Tensor]:
+    """What an export has beside its UNet under names that begin so, without that beginning."""
+    kept = load_file(folder / BESIDE)
+    return {name.removeprefix(prefix): value for name, value in kept.items() if name.startswith(prefix)}
+
+
 class EncoderTraining:
     """Both encoders and the decoder that teaches them; latents are read from disk."""
 
@@ -189,10 +195,8 @@ class EncoderTraining:
 
     def start(self, folder: Path) -> None:
         """Take the encoders of an export."""
-        kept = load_file(folder / BESIDE)
         for name in ("content", "style"):
-            own = f"encoders.{name}."
-            self.nets[name].load_state_dict({k.removeprefix(own): v for k, v in kept.items() if k.startswith(own)})
+            self.nets[name].load_state_dict(read_beside(folder, f"encoders.{name}."))
 
     def resume(self, state: dict[str, Any]) -> None:
         """Go on from `state`, with another stretch of the random stream."""

@@ -27,7 +27,7 @@ from blora.embedded.learning.budget import Budget, Every, Stop
 from blora.embedded.learning.muon import Muon
 from blora.embedded.training import judge, vae
 from blora.embedded.training.batches import ConditionedBatch, ConditionedBatches
-from blora.embedded.training.encoders import BESIDE
+from blora.embedded.training.encoders import read_beside
 from blora.embedded.training.text import TextPair
 from blora.embedded.training.unet import (
     BETAS,
@@ -174,11 +174,9 @@ class UnetTraining:
 
     def start(self, folder: Path, seen: int) -> None:
         """Begin with the weights of an export that has seen so many pictures; the optimisers begin anew."""
-        kept = load_file(folder / BESIDE)
         self.trainee.unet.load_state_dict(load_file(folder / "model" / "unet" / "diffusion_pytorch_model.safetensors"))
-        for name in ("tokens", "tasks"):
-            part = {k.removeprefix(f"{name}."): v for k, v in kept.items() if k.startswith(f"{name}.")}
-            getattr(self.trainee, name).load_state_dict(part)
+        self.trainee.tokens.load_state_dict(read_beside(folder, "tokens."))
+        self.trainee.tasks.load_state_dict(read_beside(folder, "tasks."))
         self.averaged = schedule.Averaged(self.trainee.parameters(), self.args.ema)
         self.seen = seen
 

@@ -101,6 +101,16 @@ def test_a_lora_is_fused_as_diffusers_does(
     assert torch.equal(ours.get_submodule(untouched).weight, narrow_unet.get_submodule(untouched).weight)
 
 
+def kohya(alpha: Tensor, rank: int = 1) -> dict[str, Tensor]:
+    """An update of the first convolution of the narrow UNet (32 channels), with its alpha."""
+    name = "lora_unet_conv_in"
+    factors = {
+        f"{name}.lora_down.weight": torch.ones(rank, 4, 3, 3),
+        f"{name}.lora_up.weight": torch.ones(32, rank, 1, 1),
+    }
+    return {**factors, f"{name}.alpha": alpha}
+
+
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
@@ -110,6 +120,10 @@ def test_a_lora_is_fused_as_diffusers_does(
         ),
         ({"lora_unet_conv_in.hada_w1_a": torch.ones(1, 1)}, "no LoRA of this UNet"),
         ({"lora_unet_conv_in.lora_down.weight": torch.ones(1, 4, 3, 3)}, "factors do not fit"),
+        ({"lora_unet_conv_in.alpha": torch.ones(1)}, "factors do not fit"),
+        (kohya(torch.ones(2)), "alpha is not one number"),
+        (kohya(torch.zeros(1)), "alpha says two things"),
+        (kohya(torch.ones(1), rank=0), "rank 0|factors do not fit"),
         (
             {
                 "unet.conv_in.lora_A.weight": torch.ones(1, 4, 3, 3),
