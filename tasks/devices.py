@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from tasks import environment
 
 NVIDIA_SMI_SECONDS = 30.0
 """How long the driver's tool may take to answer."""
+_PREFLIGHT = "blora.models.preflight"
 PREFLIGHT_SECONDS = 180.0
 """How long torch may take to start and to try the GPUs."""
 
@@ -98,24 +101,40 @@ def devices_here() -> tuple[str, ...]:
 
 
 def preflight(devices: Sequence[str]) -> None:
-    """Have the GPUs among `devices` tried in a process of its own: driver, architecture, a product in bf16, memory.
+    """Have the GPUs among `devices` tried before they are worked with; see `tried_devices`.
 
     Raises:
         ValueError: one cannot work, and why.
     """
-    gpus = physical_gpus(devices)
+    gpus = [device for device in devices if device != "cpu"]
     if not gpus or environment.slot_module() != environment.OWN_SLOT_MODULE:
         return
-    told = environment.with_variables(gpu_variables(gpus))
-    command = [sys.executable, "-m", "blora.models.preflight"]
+    said = tried_devices(gpus)
+    if faults := [fault for fault in (said["fault"], *(fault for _, fault in said["devices"])) if fault]:
+        raise ValueError(f"devices: {'; '.join(faults)}")
+
+
+def tried_devices(devices: Sequence[str]) -> dict[str, Any]:
+    """What `blora.models.preflight` finds: driver, architecture, a product in bf16, free memory.
+
+    In a process of its own: a driver that hangs must not take this one with it.
+
+    Raises:
+        ValueError: there is no such device, or nothing was found, and why.
+    """
+    gpus = physical_gpus(devices)
+    kinds = [*(["cpu"] if "cpu" in devices else []), *(["cuda"] if gpus else [])]
+    told = environment.with_variables(gpu_variables(gpus) if gpus else {})
+    command = [sys.executable, "-m", _PREFLIGHT, *kinds]
     try:
         tried = subprocess.run(command, env=told, capture_output=True, text=True, timeout=PREFLIGHT_SECONDS)
+        return dict(json.loads(tried.stdout))
     except subprocess.TimeoutExpired as error:
         hint = "mend the driver, or choose with --devices"
-        raise ValueError(f"devices: a GPU gave no answer in {PREFLIGHT_SECONDS:g} s; {hint}") from error
-    if tried.returncode:
-        said = tried.stdout.strip() or (tried.stderr.strip().splitlines() or ["it died"])[-1]
-        raise ValueError(f"devices: {'; '.join(said.splitlines())}")
+        raise ValueError(f"devices: no answer of {', '.join(devices)} in {PREFLIGHT_SECONDS:g} s; {hint}") from error
+    except ValueError as error:
+        said = (tried.stderr.strip().splitlines() or ["it died"])[-1]
+        raise ValueError(f"devices: {said}") from error
 
 
 def gpu_variables(gpus: Sequence[str]) -> dict[str, str]:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from blora.bases.hub import hub_files, in_cache
 from blora.bases.locate import files_to_fetch, locate_base
@@ -20,30 +16,11 @@ from blora.errors import BaseUnreachableError, BloraError
 from manifests.errors import ManifestsError
 from manifests.store.address import is_bucket
 from manifests.store.store import Store
-from tasks.devices import chosen_devices
+from tasks.devices import chosen_devices, tried_devices
 from tasks.downloads import BASES_CACHE, revision_of
 
-PRODUCT_SECONDS = 180.0
-"""How long torch may take to load and to multiply two matrices."""
 GB = 10**9
 _SPARE_BYTES = 2 * GB
-_PRODUCT = """
-import json, sys, torch
-from importlib.metadata import version
-said = {"torch": torch.__version__, "cuda": torch.version.cuda, "diffusers": version("diffusers"), "devices": {}}
-for name in sys.argv[1:]:
-    device = torch.device(name)
-    a = torch.linspace(-1, 1, 64 * 64, device=device).reshape(64, 64)
-    error = float(((a.bfloat16() @ a.bfloat16()).float() - a @ a).abs().max())
-    told = f"bf16 product within {error:.3f}"
-    if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-        major, minor = torch.cuda.get_device_capability(device)
-        memory = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free"
-        told = f"{torch.cuda.get_device_name(device)}, sm_{major}{minor}, {memory}, {told}"
-    said["devices"][name] = [told, error < 0.1]
-print(json.dumps(said))
-"""
 
 
 @dataclass(frozen=True)
@@ -93,31 +70,33 @@ def _guarded(name: str, check: Callable[[], str], hint: str) -> Finding:
 
 
 def _devices(asked: str) -> Iterator[Finding]:
-    """Torch and each device, in a process of its own: a driver that hangs must not take this one with it."""
+    """Torch and each device."""
     try:
         names = chosen_devices(asked)
     except ValueError as error:
         yield Finding("devices", False, str(error), "mend the driver, or choose with --devices")
         names = ("cpu",)
-    command = [sys.executable, "-c", _PRODUCT, *names]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PRODUCT_SECONDS, check=False)
-        said: dict[str, Any] = json.loads(done.stdout)
-    except subprocess.TimeoutExpired:
-        hint = "see what else is at work there, and whether nvidia-smi answers"
-        yield Finding("torch", False, f"no product on {', '.join(names)} in {PRODUCT_SECONDS:g} s", hint)
+        said = tried_devices(names)
+    except ValueError as error:
+        hint = (
+            "see whether nvidia-smi answers, and install a torch that fits the driver: https://pytorch.org/get-started"
+        )
+        yield Finding("torch", False, str(error), hint)
         return
-    except ValueError:
-        last = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
-        yield Finding("torch", False, last, "install a torch that fits the driver: https://pytorch.org/get-started")
-        return
+    gpus = [name for name in names if name != "cpu"]
     cuda = f"CUDA {said['cuda']}" if said["cuda"] else "no CUDA in it"
-    gpus = any(name != "cpu" for name in names)
     told = f"{said['torch']}, {cuda}, diffusers {said['diffusers']}"
-    yield Finding("torch", bool(said["cuda"]) or not gpus, told, "install torch with CUDA")
-    for name, (line, is_well) in said["devices"].items():
-        extra = "" if gpus else "; no GPU is used"
-        yield Finding(name, is_well, line + extra, "this device miscalculates: take it out of --devices")
+    if said["fault"]:
+        yield Finding("torch", False, *said["fault"].split("; do: "))
+        return
+    yield Finding("torch", True, told)
+    tried = [*(["cpu"] if "cpu" in names else []), *gpus]
+    for name, (line, fault) in zip(tried, said["devices"], strict=True):
+        if fault:
+            yield Finding(name, False, *fault.split("; do: "))
+        else:
+            yield Finding(name, True, line + ("" if gpus else "; no GPU is used"))
 
 
 def _base(place: str) -> tuple[Finding, int]:

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli.main import app
+from tasks import devices
 from tasks.operations import doctor
 from tasks.operations.doctor import Finding, examine
 from tests.hub import COMMIT, REPO, serve_hub
@@ -29,7 +30,7 @@ def test_a_machine_that_can_work_and_one_that_cannot(tmp_path: Path, monkeypatch
     assert names == [["ok", name] for name in ("torch", "cpu", "base", "disk", "store", "prefect")], told.output
     assert told.exit_code == 0 and "bf16 product" in told.stdout and not list(store.iterdir()), "and left no trace"
 
-    monkeypatch.setattr(doctor, "_PRODUCT", "raise SystemExit('libcuda.so: no such file')")
+    monkeypatch.setattr(devices, "_PREFLIGHT", "libcuda.so")  # no such module: the process that tries them dies
     monkeypatch.setattr(doctor, "_SPARE_BYTES", 10**18)
     (base / "text_encoder_2" / "config.json").unlink()
     (tmp_path / "file").touch()
