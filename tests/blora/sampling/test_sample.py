@@ -9,7 +9,6 @@ Tolerances on a CPU in fp32 (latents are of order one, pictures have 256 levels)
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,14 +23,13 @@ from hypothesis import strategies as st
 from blora.adapters.adapter import Adapter, strength_from_reference
 from blora.adapters.blocks import BLOCKS
 from blora.adapters.load import load_adapter
-from blora.errors import BloraError, KeyMismatchError, OutOfMemoryError, SettingsError
+from blora.errors import BloraError, KeyMismatchError, SettingsError
 from blora.models.model import Base
 from blora.models.prompt_cache import Remembered
 from blora.sampling.colour_transfer import Palette
-from blora.sampling.denoise import latent_shape
 from blora.sampling.draw import Draw
 from blora.sampling.sample import sample, sample_each, sample_latents
-from blora.sampling.scheduler import generator_of, make_sampler
+from blora.sampling.scheduler import generator_of
 from blora.sampling.step_report import SampleReport
 from blora.settings.sampling import SampleSettings
 from tests.blora.adapters.test_packed import random_adapter
@@ -270,87 +268,6 @@ def test_guidance_leads_away_from_the_draws_own_negative_prompt(base: Base) -> N
     assert not torch.equal(sample_latents(base, [bare], of_all), sample_latents(base, [bare], QUICK))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "DDPMScheduler",
-        "EulerAncestralDiscreteScheduler",
-        "KDPM2AncestralDiscreteScheduler",
-        "LCMScheduler",
-        "TCDScheduler",
-        "SASolverScheduler",
-        "HeunDiscreteScheduler",
-        "LMSDiscreteScheduler",
-        "PNDMScheduler",
-        "UniPCMultistepScheduler",
-        "DEISMultistepScheduler",
-        "DPMSolverSinglestepScheduler",
-    ],
-)
-def test_any_scheduler_keeps_rows_apart_even_one_that_draws_noise(name: str, base: Base) -> None:
-    chosen = QUICK.model_copy(update={"scheduler": name, "steps": 4})
-    draws = [Draw(None, None, "a", seed) for seed in (7, 8, 9)]
-    together = sample_latents(base, draws, chosen)
-    torch.manual_seed(99)
-    last_alone = sample_latents(base, [draws[2]], chosen)
-    torch.testing.assert_close(together[2:], last_alone, atol=ACROSS_BATCH_SIZES, rtol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("DPMSolverSDEScheduler", "one noise for the whole batch"),
-        ("FlowMatchEulerDiscreteScheduler", "another noise schedule"),
-        ("EDMEulerScheduler", "another noise schedule"),
-        ("EulerDiscretScheduler", "did you mean .*EulerDiscreteScheduler"),
-        ("StableDiffusionXLPipeline", "unknown scheduler"),
-    ],
-)
-def test_schedulers_that_cannot_be_right_are_refused(name: str, message: str, base: Base) -> None:
-    with pytest.raises(SettingsError, match=message):
-        sample(base, [Draw(None, None, "a", 1)], QUICK.model_copy(update={"scheduler": name}))
-
-
-def test_scheduler_options_are_laid_over_the_bases_configuration(base: Base) -> None:
-    plain = make_sampler(base.scheduler_config, "euler", 4)
-    karras = make_sampler(base.scheduler_config, "euler", 4, options={"use_karras_sigmas": True})
-    trailing = make_sampler(base.scheduler_config, "euler", 4, options={"timestep_spacing": "trailing"})
-    assert not torch.equal(plain._scheduler.sigmas, karras._scheduler.sigmas)
-    assert plain.timesteps[0] < 999 and trailing.timesteps.tolist() == [999, 749, 499, 249]
-    fast = QUICK.model_copy(update={"scheduler_options": {"timestep_spacing": "trailing"}, "scheduler": "euler"})
-    draws = [Draw(None, None, "a", 1)]
-    assert not np.array_equal(sample(base, draws, fast)[0], sample(base, draws, QUICK)[0])
-    assert "scheduler_options" in fast.identity() and "scheduler_options" not in QUICK.identity()
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("euler", {"use_karas_sigmas": True}, "no option of EulerDiscreteScheduler.*did you mean use_karras_sigmas"),
-        ("LCMScheduler", {"use_karras_sigmas": True}, "no option of LCMScheduler"),
-        ("euler", {"prediction_type": "sample"}, "is the base's own"),
-        ("euler", {"timestep_spacing": "widely"}, r"not accepted.*widely"),
-        ("euler", {"timestep_spacing": 3}, "not accepted"),
-    ],
-)
-def test_scheduler_options_that_would_be_ignored_are_refused(
-    base: Base, name: str, options: dict[str, object], message: str
-) -> None:
-    with pytest.raises(SettingsError, match=message):
-        make_sampler(base.scheduler_config, name, 4, options=options)
-
-
-def test_zero_terminal_snr_is_respected_or_refused(v_base: Base) -> None:
-    with pytest.raises(SettingsError, match="zero terminal signal-to-noise"):
-        make_sampler(v_base.scheduler_config, "HeunDiscreteScheduler", 4)
-    for name in ("base", "euler", "ddim", "dpm++"):
-        scheduler = make_sampler(v_base.scheduler_config, name, 4)._scheduler
-        assert scheduler.config.prediction_type == "v_prediction"
-        assert scheduler.config.timestep_spacing == "trailing"
-        assert scheduler.timesteps[0] == 999
-        assert scheduler.alphas_cumprod[-1] < 1e-6
-
-
 def test_the_unet_is_left_as_it_was_even_after_an_error(base: Base, adapters: list[Adapter]) -> None:
     modules = {name: id(module) for name, module in base.unet.named_modules()}
     draw = Draw(adapters[0], adapters[1], "a", 1, content_prompt="b")
@@ -413,64 +330,3 @@ def test_a_draw_that_fails_leaves_the_others_as_they_were(base: Base, adapters: 
         assert not isinstance(one, BloraError) and np.array_equal(one, expected[number])
     assert isinstance(drawn[1], BloraError) and "not finite" in str(drawn[1])
     assert isinstance(drawn[2], KeyMismatchError) and "a content half" in str(drawn[2])
-
-
-class Scarce:
-    """A part of the model that runs out of memory as torch reports it."""
-
-    def __init__(self, module: torch.nn.Module, fits: Callable[[torch.Tensor], bool]) -> None:
-        """Let calls pass whose first tensor fits."""
-        self.calls: list[int] = []  # rows of each
-
-        def check(_: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-            self.calls.append(len(args[0]))
-            if not fits(args[0]):
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-
-        self._handle = module.register_forward_pre_hook(check)
-
-    def __enter__(self) -> Scarce:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._handle.remove()
-
-
-def test_a_batch_that_does_not_fit_is_drawn_in_halves(base: Base, adapters: list[Adapter]) -> None:
-    draws = [Draw(adapters[seed % 3], None, "a", seed) for seed in range(5)]
-    settings = QUICK.model_copy(update={"batch_size": 4, "steps": 2})
-    whole, reports = sample_latents(base, draws, settings), list[SampleReport]()
-    with Scarce(base.unet, lambda rows: len(rows) <= 2) as unet:  # guided: one picture
-        drawn = sample_latents(base, draws, settings, on_step=reports.append)
-    assert unet.calls == [8, 4, *[2] * 10], "halved until it fits, and no step is tried in vain after that"
-    torch.testing.assert_close(drawn, whole, atol=ACROSS_BATCH_SIZES, rtol=0)
-    assert (reports[-1].step, reports[-1].steps, reports[-1].finished) == (10, 10, 5)
-
-
-def test_a_picture_that_does_not_fit_is_decoded_in_tiles(base: Base) -> None:
-    settings = QUICK.model_copy(update={"steps": 1, "width_px": 512, "height_px": 288})
-    draws = [Draw(None, None, "a", seed) for seed in range(2)]
-    try:
-        with Scarce(base.vae.decoder, lambda latents: max(latents.shape[-2:]) <= 64) as decoder:
-            first, second = sample_each(base, draws, settings)
-        assert not isinstance(first, BloraError) and first.shape == (288, 512, 3) and not isinstance(second, BloraError)
-        assert len(decoder.calls) == 1 + 2 * 6, "once in vain; after that, three tiles by two each"
-    finally:
-        base.release_vae()
-
-
-def test_only_a_picture_that_fits_in_no_way_is_an_error_and_only_its_own(base: Base, adapters: list[Adapter]) -> None:
-    draws = [Draw(adapters[0], None, "a", seed) for seed in range(3)]
-    expected = sample(base, draws, QUICK.model_copy(update={"batch_size": 1}))
-    wanted = torch.randn(latent_shape(base, QUICK), generator=generator_of(1)).flatten()
-
-    def is_another(latents: torch.Tensor) -> bool:
-        return max(torch.cosine_similarity(latent.flatten(), wanted, dim=0) for latent in latents) < 0.99
-
-    with Scarce(base.unet, is_another):
-        drawn = sample_each(base, draws, QUICK)
-        with pytest.raises(OutOfMemoryError, match=r"does not fit on the device: received 1 of 32 x 32 px"):
-            sample(base, draws, QUICK)
-    assert isinstance(drawn[1], OutOfMemoryError) and drawn[1].__context__ is None, "nothing holds the failed attempt"
-    for number in (0, 2):
-        assert np.abs(np.asarray(drawn[number], int) - expected[number]).max() <= 1
