@@ -44,6 +44,7 @@ from tasks.run.outcome import Outcome, recorded_faults
 from tasks.run.plan import Plan, load_plan
 from tasks.run.repair import discard_unreadable
 from tasks.run.selection import Selection, given_up, select
+from tasks.run.which import find_run
 
 
 def run_name() -> str:
@@ -87,12 +88,12 @@ def rerun(run_id: str, options: RunOptions | None = None) -> State[Any]:
     """Do what a run still lacks, from its kept plan; the manifest and its pictures are not needed any more.
 
     Args:
-        run_id: The run, as `blora status` lists it.
+        run_id: The run: its id, the beginning of one, its manifest's name, or latest.
         options: Where; settings and manifest stay as they were planned.
     """
     options = options or RunOptions()
     store = Store.open(options.root or environment.store_root())
-    return _work_off(store, load_plan(store, run_id), options)
+    return _work_off(store, load_plan(store, find_run(store, run_id)), options)
 
 
 def read_manifest(manifest: str | InlineManifest, options: RunOptions) -> Loaded:
@@ -127,11 +128,11 @@ def _work_off(store: Store, plan: Plan, options: RunOptions, held: Holdings | No
         for line in discarded:
             _tell(plan.run.run_id, line)
         board = work(store, plan, selection, options, known)
-    inventory = board.inventory if board.idle else take_inventory(store, plan)
-    if board.idle and already_closed(store, plan, inventory):
-        outcome = Outcome.of(plan, inventory, ())
-    else:  # what was not tried this time keeps the reason it had
-        outcome = close_run(store, plan, inventory, [*recorded, *board.failures], board.timings)
+        inventory = board.inventory if board.idle else take_inventory(store, plan)
+        if board.idle and already_closed(store, plan, inventory):
+            outcome = Outcome.of(plan, inventory, ())
+        else:  # what was not tried this time keeps the reason it had
+            outcome = close_run(store, plan, inventory, [*recorded, *board.failures], board.timings)
     publish_artifacts(store, plan, outcome)
     if isinstance(board.place, Slots):
         tell_endings(UUID(str(runtime.flow_run.id)), board.place.ends)

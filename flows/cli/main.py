@@ -31,6 +31,7 @@ from flows.cli.console import (
     Shards,
     TakeOver,
     Verbose,
+    open_run,
     open_store,
     out,
     print_pairs,
@@ -196,6 +197,7 @@ def rerun(
     demo-3f2a9c01d4e5 --only style=wave --only style=ink --root s3://bucket/art`
     """
     options = {"root": root, "only": tuple(only or ()), "devices": devices, "shards": shards, "take_over": take_over}
+    _, run_id = open_run(root, run_id)
     _run_flow("rerun", run_id, options, verbose)
 
 
