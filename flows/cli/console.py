@@ -108,7 +108,7 @@ def _errors_shown() -> Iterator[None]:
             _say(f"{option}: received {shown(detail['input'])}; accepted: {accepted}")
         raise typer.Exit(UNUSABLE) from error
     except (BloraError, ManifestsError, TaskError, ValueError) as error:
-        _say(str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}")
+        _say(str(error))
         raise typer.Exit(UNUSABLE) from error
     except OSError as error:
         if error.errno == errno.EPIPE:  # whoever reads our output has seen enough

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -72,16 +72,13 @@ def nightly(
         night = load_night(open_to_read(root))
     else:
         environment.quiet_prefect(verbose)
+        from flows.cli.bars import run_with_bars
         from flows.nightly import nightly as flow
         from flows.params import NightOptions
-        from tasks.dispatch.server import server_at_hand
 
         chosen = NightOptions.model_validate(options)
         preflight(chosen_devices(chosen.devices))
-        with server_at_hand(verbose=verbose):
-            ended: Any = flow(chosen, return_state=True).result(raise_on_failure=False)
-            if isinstance(ended, Exception) and not isinstance(ended, EndedWithFaults):
-                raise ended
+        ended, _ = run_with_bars(flow, chosen, verbose=verbose)
         night = load_night(store, ended.subject if isinstance(ended, EndedWithFaults) else ended["night_id"])
     _show_night(night)
 
