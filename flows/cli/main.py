@@ -40,10 +40,8 @@ from flows.cli.console import (
     show_notes,
 )
 from flows.cli.overrides import parse_base_option, parse_overrides
-from flows.params import RunOptions
 from manifests.errors import counted
 from tasks import environment
-from tasks.bases import with_base
 from tasks.devices import chosen_devices, preflight
 
 if TYPE_CHECKING:
@@ -72,6 +70,7 @@ def validate(
     from blora.settings.resolve import merge, resolve
     from manifests.faults import Fault
     from manifests.loading.load import load_manifest
+    from tasks.bases import with_base
     from tasks.planning.make import survey
 
     loaded = with_base(load_manifest(manifest, allowed_roots=allow_root or ()), parse_base_option(base), preset)
@@ -118,6 +117,7 @@ def plan(
     Examples: `blora plan pairs.csv` · `blora plan pairs.csv --base sdxl --set train.steps=500 --root s3://bucket/art`
     """
     from manifests.loading.load import load_manifest
+    from tasks.bases import with_base
     from tasks.devices import devices_here, gpu_name
     from tasks.memory import memory_told
     from tasks.planning.cost import estimate
@@ -219,6 +219,7 @@ def main() -> None:
 
 def _run_flow(name: str, subject: str, options: dict[str, Any], verbose: bool) -> None:
     """Run one of the two flows in this process with progress bars, then say how it ended; ends the command."""
+    from flows.params import RunOptions
     from flows.prepare import handed_over, opening, prepare, prepare_again
 
     chosen = RunOptions.model_validate(options)

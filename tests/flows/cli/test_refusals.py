@@ -115,5 +115,6 @@ def test_what_prefect_says_of_a_failed_flow_is_in_the_log_file_alone(
         check=False,
     )
     opening, line = done.stderr.splitlines()
-    assert opening.startswith("night-") and done.returncode == 2 and "make the folder" in line and "NotADirectoryError" in line
+    assert opening.startswith("night-") and done.returncode == 2
+    assert "make the folder" in line and "NotADirectoryError" in line
     assert "Traceback" in (tmp_path / ".cache/blora/blora.log").read_text()
