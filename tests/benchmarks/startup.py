@@ -19,8 +19,8 @@ from statistics import median
 from tests.made_run import finish, plan_run
 
 BEFORE = (
-    "flows.cli.main, manifests.store.bucket, aiohttp, botocore.parsers, blora.settings.resolve, manifests.loading.load, "
-    "tasks.bases, flows.params"
+    "flows.cli.main, manifests.store.bucket, aiohttp, botocore.parsers, blora.settings.resolve, "
+    "manifests.loading.load, tasks.bases, flows.params"
 )
 """The modules of the time when every command imported them, whatever it did."""
 MOST_SECONDS = {"blora --help": 0.5, "blora status": 0.8, "blora status latest": 0.8}
