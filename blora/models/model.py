@@ -251,4 +251,4 @@ def load_base(spec: str | os.PathLike[str], device: str | torch.device = "cpu", 
         BaseUnreachableError: The hub did not answer and the model is not in its cache.
         TopologyError: The model is not built as SDXL is.
     """
-    return Base(locate_base(spec), device, precision)
+    return Base(locate_base(spec, half=precision != "fp32"), device, precision)

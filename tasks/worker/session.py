@@ -116,7 +116,7 @@ class Session:
             self._base = None  # the old one goes before the new one comes: memory holds one, not two
             self._free_bytes = _free_bytes(self.device)
             with self._beating(f"brings {spec} to this machine"):
-                located = located_base(spec)
+                located = located_base(spec, half=precision != "fp32")
             self._base = (wanted, Base(located, self.device, precision))
         return self._base[1]
 

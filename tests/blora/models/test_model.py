@@ -175,6 +175,34 @@ def test_weights_that_exist_only_in_half_precision_are_found(epsilon_folder: Pat
     assert base.encode_prompts(["A [v]"]).hidden.shape == (1, 77, 80)
 
 
+def test_half_precision_takes_the_fp16_files_of_the_parts_that_have_them(epsilon_folder: Path, tmp_path: Path) -> None:
+    """A folder with both kinds of the UNet, one kind of each text encoder, and an autoencoder that must stay whole."""
+    folder = shutil.copytree(epsilon_folder, tmp_path / "both")
+    full = load_base(folder).unet.state_dict()
+    vae = load_base(folder).vae.state_dict()
+    halves = StableDiffusionXLPipeline.from_pretrained(epsilon_folder).to(torch.float16)
+    for part in ("unet", "vae", "text_encoder"):
+        getattr(halves, part).save_pretrained(folder / part, variant="fp16")
+    next((folder / "text_encoder").glob("model.safetensors")).unlink()
+    revision = base_revision(folder)
+    for precision, dtype in (("fp16", torch.float16), ("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        base = load_base(folder, precision=precision)
+        assert base.revision == revision and base.encode_prompts(["A [v]"]).hidden.shape == (1, 77, 80)
+        half = {name: value.half().to(dtype) for name, value in full.items()}
+        expected = full if precision == "fp32" else half
+        assert all(torch.equal(value, expected[name]) for name, value in base.unet.state_dict().items())
+        assert all(torch.equal(value, vae[name]) for name, value in base.vae.state_dict().items())
+
+
+def test_an_fp16_file_changes_a_weight_in_bf16_by_a_sixteenth_of_a_step_at_most() -> None:
+    """What `weight_files` says of its choice, on weights of many sizes."""
+    full = torch.randn(200_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 0.02
+    full = full[full.abs() > 2e-4].float()  # where fp16 has all its digits
+    step = 2.0 ** (torch.frexp(full).exponent - 8)
+    once, twice = ((value.float() - full).abs() / step for value in (full.bfloat16(), full.half().bfloat16()))
+    assert once.max() <= 0.5 < twice.max() <= 9 / 16
+
+
 def test_a_folders_revision_is_its_content(epsilon_folder: Path, v_folder: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(epsilon_folder, tmp_path / "elsewhere")
     (copy / "README.md").write_text("not loaded")
