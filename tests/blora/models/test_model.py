@@ -20,7 +20,8 @@ import blora.embedded
 from blora.bases.locate import base_revision, locate_base
 from blora.bases.topology import check_topology
 from blora.errors import BaseModelError, BaseUnreachableError, TopologyError
-from blora.models import text_encoders
+from blora.models import autoencoder, text_encoders
+from blora.models.autoencoder import vae_format
 from blora.models.model import Base, load_base
 from blora.models.text_encoders import encoder_format
 from tests.tiny import picture
@@ -101,6 +102,39 @@ def test_embeddings_that_are_not_finite_in_half_precision_are_computed_in_full(
     for _, encoder in encoders.load():
         next(encoder.parameters()).data.fill_(torch.inf)
     assert encoders.encode(["A [v]"]).hidden.isfinite().all() and encoders.number_format == torch.float32
+
+
+def test_only_an_autoencoder_that_was_made_for_it_works_in_fp16() -> None:
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    made_for_it = {"force_upcast": False}
+    assert (
+        vae_format(cuda, torch.bfloat16, made_for_it) == vae_format(cuda, torch.float16, made_for_it) == torch.float16
+    )
+    for device, dtype, config in (
+        (cuda, torch.float32, made_for_it),
+        (cpu, torch.bfloat16, made_for_it),
+        (cuda, torch.float16, {"force_upcast": True}),
+        (cuda, torch.float16, {}),  # as diffusers reads it
+    ):
+        assert vae_format(device, dtype, config) == torch.float32
+
+
+def test_pictures_decoded_in_fp16_are_those_of_fp32_and_an_overflow_costs_none(
+    epsilon_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    exact = load_base(epsilon_folder)
+    wanted, moments = exact.decode(latents), exact.encode_image_moments(picture(1))
+    monkeypatch.setattr(autoencoder, "vae_format", lambda device, dtype, config: torch.float16)
+    base = load_base(epsilon_folder)
+    assert base.vae.dtype == torch.float16
+    assert np.abs(base.decode(latents).astype(int) - wanted).max() <= 1
+    torch.testing.assert_close(base.encode_image_moments(picture(1))[0], moments[0], rtol=0.01, atol=0.01)
+    for one in (base, exact):
+        weight = one.vae.decoder.conv_in.weight.data
+        weight.mul_(60_000 / float(weight.abs().max()))
+    assert np.abs(base.decode(latents).astype(int) - exact.decode(latents)).max() <= 1
+    assert base.vae.dtype == torch.float32, "it overflowed, and all that follows is computed in fp32"
 
 
 def test_an_empty_negative_prompt_is_zero_only_where_the_base_says_so(base: Base, v_base: Base) -> None:
