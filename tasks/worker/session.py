@@ -25,6 +25,7 @@ from blora.metrics.clip import ClipEncoder, load_clip
 from blora.metrics.score import Scorer, load_scorer, load_scorers
 from blora.models.memory import MemoryPlan, plan_memory
 from blora.models.model import Base
+from blora.models.text_encoders import DTYPES
 from blora.probe.plain_unets import PlainBase
 from blora.settings.fields import Precision
 from blora.settings.judging import ScoreSettings
@@ -131,7 +132,7 @@ class Session:
             self._free_bytes = _free_bytes(self.device)
             with self._loading():
                 with self._beating(f"brings {spec} to this machine"):
-                    located = located_base(spec)
+                    located = located_base(spec, half=precision != "fp32")
                 self._base = (wanted, Base(located, self.device, precision))
         return self._base[1]
 
@@ -231,9 +232,11 @@ class Session:
         except OSError as error:
             raise OSError(f"{where} cannot be read: {error}; delete it, then {put_back or 'blora rerun'}") from error
 
-    def _read_half(self, adapter_id: str, half: Half) -> Adapter:
+    def _read_half(self, adapter_id: str, half: Half, precision: Precision = "fp32") -> Adapter:
+        """A half in the number format that it is drawn in, so that threads convert it ahead and once."""
         key = layout.adapter_key(adapter_id, half)
-        return load_adapter(self.store.read(key), name=f"{self.store.root}/{key}")
+        adapter = load_adapter(self.store.read(key), name=f"{self.store.root}/{key}")
+        return adapter if precision == "fp32" else adapter.in_format(DTYPES[precision])
 
 
 def _free_bytes(device: str) -> float | None:
