@@ -18,6 +18,7 @@ from flows.cli.console import (
     Set,
     Verbose,
     err,
+    open_run,
     open_store,
     out,
     print_aligned,
@@ -139,7 +140,7 @@ def scores(
     from tasks.review.score_table import render, score_table
     from tasks.run.plan import load_run
 
-    store = open_store(root)
+    store, run_id = open_run(root, run_id)
     rows = score_table(store, load_run(store, run_id), sort=sort, best_first=best, where=where or ())
     text = render(rows[: top or None], format_)
     clips = clip_lines(load_measures(store, run_id)) if format_ == "table" else []
@@ -178,7 +179,7 @@ def rescore(
     from flows.rescore import rescore as flow
 
     chosen = SlotOptions.model_validate({"root": root, "devices": devices})
-    store = open_store(chosen.root)
+    store, run_id = open_run(chosen.root, run_id)
     ended, _ = run_with_bars(flow, run_id, tuple(scorer), chosen, verbose=verbose)
     lines = {
         kind: f"{count} pictures judged, version {ended['versions'][kind]}" for kind, count in ended["judged"].items()

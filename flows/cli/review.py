@@ -13,10 +13,12 @@ from flows.cli.adapters import FormOption
 from flows.cli.console import (
     FAULTS,
     OK,
+    RUN_HELP,
     Root,
     RunArgument,
     err,
-    open_store,
+    open_run,
+    open_to_read,
     out,
     print_aligned,
     print_pairs,
@@ -36,7 +38,7 @@ Open = Annotated[bool, typer.Option("--open", help="Open the page in the browser
 
 @app.command()
 def report(
-    run_id: Annotated[str, typer.Argument(help="Run id, as `blora status` lists it; none with --nights.")] = "",
+    run_id: Annotated[str, typer.Argument(help=f"{RUN_HELP} None with --nights.")] = "",
     root: Root = "",
     nights: Annotated[
         int, typer.Option("--nights", min=0, help="Instead of a run: yield, scores, cost and faults of so many nights.")
@@ -63,12 +65,12 @@ def report(
     """
     if bool(run_id) == bool(nights):
         raise ValueError("report: give a run id, or --nights NUMBER, and not both")
-    store = open_store(root)
     if nights:
         if out_:
             raise ValueError("report: --out copies the page of a run, and does not go with --nights")
-        alarms = _report_nights(store, nights, open_)
+        alarms = _report_nights(open_to_read(root), nights, open_)
         raise typer.Exit(FAULTS if alarms else OK)
+    store, run_id = open_run(root, run_id)
     _report_run(store, run_id, out_, open_, pictures)
     raise typer.Exit(OK)
 
@@ -92,7 +94,7 @@ def review(
     from tasks.review.decisions import load_marks, read_marks
     from tasks.run.plan import load_plan
 
-    store = open_store(root)
+    store, run_id = open_run(root, run_id)
     plan = load_plan(store, run_id)
     marks = read_marks(decisions, plan)
     added = take_review(store, plan, marks)
@@ -161,7 +163,7 @@ def export(
     from tasks.closing.adapter_files import export_adapters
     from tasks.closing.export import FilmError, export_clips, export_films, export_run
 
-    store = open_store(root)
+    store, run_id = open_run(root, run_id)
     count, missing = export_run(store, run_id, folder, kept=kept, best=best)
     clips = export_clips(store, run_id, folder, kept=kept)
     files = export_adapters(store, run_id, folder, cast("Form", form)) if adapters else []
@@ -182,7 +184,7 @@ def export(
 
 @app.command()
 def compare(
-    run_a: Annotated[str, typer.Argument(help="The run that is compared with.")],
+    run_a: Annotated[str, typer.Argument(help=f"The run that is compared with. {RUN_HELP}")],
     run_b: Annotated[str, typer.Argument(help="The run whose difference is told.")],
     root: Root = "",
     open_: Open = False,
@@ -196,7 +198,8 @@ def compare(
     from tasks.report.comparison import compare as compare_runs
     from tasks.report.comparison_page import write_comparison
 
-    store = open_store(root)
+    store, run_a = open_run(root, run_a)
+    _, run_b = open_run(root, run_b)
     comparison = compare_runs(store, run_a, run_b)
     page = f"{store.root}/{write_comparison(store, comparison)}"
     rows = [
