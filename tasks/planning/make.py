@@ -34,8 +34,8 @@ from tasks.bases import base_notes, with_base
 from tasks.devices import chosen_devices
 from tasks.downloads import revision_of
 from tasks.errors import RunNotFound, RunRefused
+from tasks.memory import auto_pack_size
 from tasks.planning.clips import PlannedClip, write_clips
-from tasks.planning.cost import auto_pack_size
 from tasks.planning.finished import Finished, check_adapters, write_adapters
 from tasks.planning.group import packs_of, plan_rows, shards_of
 from tasks.planning.identify import identify

@@ -24,11 +24,14 @@ from torch import nn
 from blora.embedded.drawings.pictures import Pictures
 from blora.embedded.drawings.references import TripleSampler, fixed_triples
 from blora.embedded.learning import progress, schedule
+from blora.embedded.learning.muon import shared_out
 from blora.embedded.training import vae
 
 BESIDE = Path("training", "beside.safetensors")
 """Where `export` leaves in its folder what was trained beside the UNet, for `--start` of later trainings."""
 
+OUTER = ("content.trunk.0", "style.layers.0", "decoder.out")
+"""Layers that latents come in and go out by."""
 GRID, CODE, STYLES = 8, 32, 8
 """Content: a code of CODE numbers at each of GRID x GRID places; style: STYLES codes of CODE numbers."""
 
@@ -142,7 +145,7 @@ class EncoderTraining:
         encoded = np.array([bool(z.any()) for z in self.latents[:, :, 0, 0]])  # `vae --encode` may still be at work
         self.sampler = TripleSampler(pictures, np.random.default_rng(args.seed), encoded)
         self.fixed = {name: fixed_triples(pictures, name == "held_out") for name in ("seen", "held_out")}
-        self.optimiser = torch.optim.AdamW(self.nets.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01)
+        self.optimisers = shared_out(self.nets.named_parameters(), args.lr, OUTER)
 
     def take(self, rows: np.ndarray) -> torch.Tensor:
         """Latents of some pictures."""
@@ -151,13 +154,15 @@ class EncoderTraining:
     def step(self, done: float) -> float:
         """One batch; returns its squared error of the latents."""
         draw = self.sampler.draw(self.args.batch)
-        schedule.set_rate(self.optimiser, self.args.lr * schedule.cosine(done, self.steps))
+        rate = self.args.lr * schedule.cosine(done, self.steps)
         codes = self.nets["content"](self.take(draw.content)), self.nets["style"](self.take(draw.style))
         loss = F.mse_loss(self.nets["decoder"](*codes), self.take(draw.target))
-        self.optimiser.zero_grad(set_to_none=True)
+        self.nets.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.nets.parameters(), 1.0)
-        self.optimiser.step()
+        for optimiser in self.optimisers:
+            schedule.set_rate(optimiser, rate)
+            optimiser.step()
         self.steps, self.seen = self.steps + 1, self.seen + self.args.batch
         return loss.item()
 
@@ -190,7 +195,7 @@ class EncoderTraining:
 
     def state(self) -> dict[str, Any]:
         """All that going on needs."""
-        parts = {"nets": self.nets.state_dict(), "optimiser": self.optimiser.state_dict()}
+        parts = {"nets": self.nets.state_dict(), "optimisers": [one.state_dict() for one in self.optimisers]}
         return {**parts, "steps": self.steps, "seen": self.seen}
 
     def start(self, folder: Path) -> None:
@@ -201,7 +206,8 @@ class EncoderTraining:
     def resume(self, state: dict[str, Any]) -> None:
         """Go on from `state`, with another stretch of the random stream."""
         self.nets.load_state_dict(state["nets"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        for optimiser, kept in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(kept)
         self.steps, self.seen = state["steps"], state["seen"]
         self.sampler.rng = np.random.default_rng((self.args.seed, self.steps))
 

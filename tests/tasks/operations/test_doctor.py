@@ -57,7 +57,8 @@ def test_what_is_to_be_fetched_from_the_hub_is_told(tmp_path: Path, monkeypatch:
         monkeypatch.setattr(doctor, "GB", 10**6)
         model, lora, typo = f"{REPO}@{COMMIT}", f"{REPO}@{COMMIT}/lora.safetensors", f"{REPO}@{COMMIT}/lra.safetensors"
         finding, left = doctor._base(model)
-        assert finding.is_well and "4.0 of 4.0 GB to be fetched" in finding.told and left == 4_000_000
+        assert finding.is_well and "8.0 of 8.0 GB to be fetched" in finding.told, "the UNet in fp16, the rest in full"
+        assert left == 8_000_000
         finding, left = doctor._base(lora)
         assert finding.is_well and left == 2_000_000, "one file of many"
         assert not doctor._base(typo)[0].is_well
