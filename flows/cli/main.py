@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from blora.errors import SettingsError
-from flows.cli import adapters, measure, operate, review
+from flows.cli import adapters, begin, measure, operate, review
 from flows.cli.console import (
     FAULTS,
     OK,
@@ -94,7 +94,7 @@ def validate(
             ]
         found = survey(loaded.manifest, settings)
         faults += found.faults
-        show_notes(found.notes)
+        show_notes((*loaded.notes, *found.notes))
     show_faults(faults)
     if loaded.manifest is not None:
         counts = {**found.counts, "fault": len(faults)}
@@ -206,6 +206,7 @@ def rerun(
     _run_flow("rerun", run_id, options, verbose)
 
 
+app.add_typer(begin.app)
 app.add_typer(operate.app)
 app.add_typer(measure.app)
 app.add_typer(review.app)

@@ -90,20 +90,14 @@ def review(
 
     Examples: `blora review RUN RUN.decisions.json` · `blora review RUN ./ada.json --root s3://bucket/art`
     """
-    from tasks.closing.collect import write_choice
-    from tasks.report.run_page import write_report
+    from tasks.closing.reviewing import take_review
     from tasks.review.decisions import load_marks, read_marks
-    from tasks.review.redo import record_review
-    from tasks.run.inventory import take_inventory
     from tasks.run.plan import load_plan
 
     store, run_id = open_run(root, run_id)
     plan = load_plan(store, run_id)
     marks = read_marks(decisions, plan)
-    added = record_review(store, plan, marks)
-    plan = load_plan(store, run_id)
-    inventory = take_inventory(store, plan)
-    write_report(store, plan, inventory, write_choice(store, plan, inventory))
+    added = take_review(store, plan, marks)
     standing = Counter(mark.decision for mark in load_marks(store, run_id).values())
     lines = {
         "read": f"{len(marks)} decisions",
@@ -112,6 +106,35 @@ def review(
     if added:
         lines["next"] = f"blora rerun {run_id} draws {counted(len(added), 'picture')} with new seeds"
     print_pairs(lines)
+    raise typer.Exit(OK)
+
+
+@app.command()
+def serve(
+    run_id: Annotated[str, typer.Argument(help="Run id, as `blora status` lists it; none: a list of all pages.")] = "",
+    root: Root = "",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of this machine; 0 takes any free one.")] = 8421,
+    open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """Show the store's pages on this machine, where decisions are saved into the store without a file; Ctrl-C ends it.
+
+    Only this machine can reach them (127.0.0.1), and only by the address that is printed, which has a secret in it.
+
+    Examples: `blora serve RUN --open` · `blora serve --root s3://bucket/art --port 0`
+    """
+    from tasks.closing.page_server import PageServer
+    from tasks.report.run_page import write_report
+    from tasks.run.plan import load_plan
+
+    store, run_id = open_run(root, run_id) if run_id else (open_to_read(root), "")
+    if run_id:
+        write_report(store, load_plan(store, run_id))
+    server = PageServer(store, port)
+    page = server.page(run_id) if run_id else server.address
+    out.print(page, markup=False, highlight=False)
+    if open_ and not webbrowser.open(page):
+        err.print("no browser was found on this machine: open the address above", markup=False, highlight=False)
+    server.serve()
     raise typer.Exit(OK)
 
 

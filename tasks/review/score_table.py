@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rich.console import Console
 from rich.table import Table
@@ -15,7 +15,7 @@ from manifests.parsing.csv_text import written_csv
 from manifests.parsing.records import suggest
 from manifests.store.store import Store
 from tasks.review.best import read_best
-from tasks.review.score_order import default_sort, lower_is_better
+from tasks.review.score_order import HEADLINE, default_sort, lower_is_better, with_overall
 from tasks.run.plan import RunInfo
 from tasks.run.scores import read_scores
 
@@ -60,7 +60,6 @@ def score_table(store: Store, run: RunInfo, *, sort: str = "", best_first: bool 
     """
     best = read_best(store, run.run_id)
     rows: dict[str, ScoreRow] = {}
-    names: set[str] = set()
     for sample_id, content_id, style_id, content, style, seed, name, value in read_scores(store, run).columns(
         "sample_id", "content_id", "style_id", "content_name", "style_name", "seed", "score", "value"
     ):
@@ -68,8 +67,8 @@ def score_table(store: Store, run: RunInfo, *, sort: str = "", best_first: bool 
             key = layout.sample_key(content_id, style_id, sample_id)
             rows[sample_id] = ScoreRow(sample_id, content, style, seed, key, chosen=best is None or sample_id in best)
         rows[sample_id].scores[name] = value
-        names.add(name)
-    scored = list(rows.values())
+    scored = [replace(row, scores=with_overall(row.scores)) for row in rows.values()]
+    names = {name for row in scored for name in row.scores}
     sort = sort or default_sort(names)
     if sort not in names and scored:
         near = suggest(sort, tuple(sorted(names)), "")
@@ -93,7 +92,12 @@ def render(rows: Sequence[ScoreRow], form: str) -> str:
     forms = {"table": _as_table, "csv": _as_csv, "json": _as_json}
     if form not in forms:
         raise ValueError(f"format: received {form!r}; accepted: {', '.join(forms)}")
-    return forms[form](rows, sorted({name for row in rows for name in row.scores}))
+    return forms[form](rows, sorted({name for row in rows for name in row.scores}, key=_in_order))
+
+
+def _in_order(name: str) -> tuple[bool, str]:
+    """The headline before the others, these by name."""
+    return name != HEADLINE, name
 
 
 def _as_json(rows: Sequence[ScoreRow], names: Sequence[str]) -> str:
