@@ -16,7 +16,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from flows.cli import main
+from flows.cli import main, measure
 from flows.cli.console import show_faults
 from flows.cli.main import app
 from flows.cli.overrides import parse_overrides
@@ -163,6 +163,21 @@ def test_scores_sort_filter_and_export(done: tuple[Project, Path, str]) -> None:
     assert row["style"] == "s1"
     code, _, errors = blora("scores", run_id, "--sort", "beauty", root=root)
     assert code == 2 and "received 'beauty'; accepted:" in errors
+
+
+def test_the_examples_of_conditions_find_something(done: tuple[Project, Path, str]) -> None:
+    """Those of the documents and of the command's help, on what a real run was scored."""
+    texts = [Path("README.md").read_text(), Path("flows/README.md").read_text(), measure.scores.__doc__ or ""]
+    examples = re.findall(r'--where "([^"]+)"', " ".join(texts))
+    assert len(examples) >= 2
+    for example in examples:
+        asked = example.replace("style=wave", "style=s1")
+        code, text, errors = blora("scores", done[2], "--format", "json", "--where", asked, root=done[1])
+        assert code == 0 and json.loads(text), (example, errors)
+    code, text, errors = blora("scores", "night", "--where", "style_lite0 > 7 and style=s1", root=done[1])
+    assert (
+        (code, text.strip()) == (0, "") and "style_lite0 goes from " in errors and "style=s1 holds for 2 of 4" in errors
+    )
 
 
 def test_export_uses_names_a_person_reads(done: tuple[Project, Path, str], tmp_path: Path) -> None:
