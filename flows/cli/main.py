@@ -42,7 +42,7 @@ from flows.params import RunOptions
 from manifests.errors import counted
 from tasks import environment
 from tasks.bases import with_base
-from tasks.devices import chosen_devices, preflight
+from tasks.devices import chosen_devices, ready_devices
 
 if TYPE_CHECKING:
     from manifests.store.store import Store
@@ -218,9 +218,7 @@ def _run_flow(name: str, subject: str, options: dict[str, Any], verbose: bool) -
 
     chosen = RunOptions.model_validate(options)
     store = open_store(chosen.root)
-    devices = chosen_devices(chosen.devices)
-    if chosen.shards == "here":
-        preflight(devices)
+    (ready_devices if chosen.shards == "here" else chosen_devices)(chosen.devices)
     # A run with faults has ended all the same; what it says of itself is read from the store.
     flow = flows.stylize if name == "stylize" else flows.rerun
     where = f" --root {shlex.quote(chosen.root)}" if chosen.root else ""

@@ -27,6 +27,7 @@ from flows.cli.console import (
 from flows.cli.overrides import parse_overrides
 from manifests.schema.fields import PRESET_NAMES
 from tasks import environment
+from tasks.devices import ready_devices
 
 if TYPE_CHECKING:
     from manifests.store.store import Store
@@ -73,6 +74,7 @@ def probe(
 
     chosen = ProbeOptions.model_validate(options)
     store = open_store(chosen.root)
+    ready_devices(chosen.devices)
     _, probe_id = run_with_bars(analyze, base, chosen, verbose=verbose)
     _report_probe(store, probe_id)
 
@@ -108,7 +110,9 @@ def bench(
         raise ValueError(f"--split: received {split!r}; accepted: validation, test")
     asked = [row.strip() for row in rows.split(",") if row.strip()]
     part: Literal["validation", "test"] = "test" if split == "test" else "validation"
-    request = BenchRequest(part, pairs, asked, base, preset, parse_overrides(set_), device)
+    if len(names := ready_devices(device)) != 1:
+        raise ValueError(f"--device: received {device!r}; accepted: one device, cpu or cuda:0")
+    request = BenchRequest(part, pairs, asked, base, preset, parse_overrides(set_), names[0])
     place = Store.open(folder)
     with Bars(err) as bars:
         measurement = measure(place, request, bars.step)
@@ -179,6 +183,7 @@ def rescore(
 
     chosen = SlotOptions.model_validate({"root": root, "devices": devices})
     store = open_store(chosen.root)
+    ready_devices(chosen.devices)
     ended, _ = run_with_bars(flow, run_id, tuple(scorer), chosen, verbose=verbose)
     lines = {
         kind: f"{count} pictures judged, version {ended['versions'][kind]}" for kind, count in ended["judged"].items()
@@ -220,6 +225,7 @@ def compare_methods(
     options = {"root": root, "preset": preset, "overrides": parse_overrides(set_), "devices": devices}
     chosen = MethodOptions.model_validate(options | {"methods": asked, "allowed_roots": tuple(allow_root or ())})
     store = open_store(chosen.root)
+    ready_devices(chosen.devices)
     ended, _ = run_with_bars(flow, manifest, chosen, verbose=verbose)
     comparison = gather_methods(store, load_plan(store, ended["run_id"]), ended["methods"], ended["left_out"])
     print_aligned(table_rows(comparison))

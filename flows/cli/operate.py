@@ -27,7 +27,7 @@ from flows.cli.console import (
 )
 from flows.cli.overrides import parse_base_option, parse_overrides
 from tasks import environment
-from tasks.devices import chosen_devices, preflight
+from tasks.devices import ready_devices
 from tasks.errors import EndedWithFaults
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def nightly(
         from tasks.dispatch.server import server_at_hand
 
         chosen = NightOptions.model_validate(options)
-        preflight(chosen_devices(chosen.devices))
+        ready_devices(chosen.devices)
         with server_at_hand(verbose=verbose):
             ended: Any = flow(chosen, return_state=True).result(raise_on_failure=False)
             if isinstance(ended, Exception) and not isinstance(ended, EndedWithFaults):
