@@ -20,8 +20,9 @@ from prefect.futures import wait
 from prefect.states import Completed
 
 from flows.params import MethodOptions, RunOptions
+from flows.prepare import read_manifest
 from flows.scheduling.slots import slots
-from flows.stylize import read_manifest, rerun
+from flows.stylize import rerun
 from manifests.errors import listed
 from manifests.faults import Fault
 from manifests.store.store import Store

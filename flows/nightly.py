@@ -57,7 +57,9 @@ def nightly(options: NightOptions | None = None) -> State[Any]:
         for name, fault in others.unreadable.items():
             log.error("%s", fault)
             night = night.add(NightEntry(name, "refused", "", fault.what, (str(fault),)))
-        for dropped in look(store, [options.preset, options.overrides, *([options.base] if options.base else [])]):
+        there = look(store, [options.preset, options.overrides, *([options.base] if options.base else [])])
+        for number, dropped in enumerate(there, 1):
+            progress.publish({"kind": "manifest", "id": dropped.key, "done": number, "total": len(there)})
             entry = _work_off(store, dropped, options) if time.monotonic() < deadline else _left(dropped)
             log.info("%s: %s: %s", entry.manifest, entry.state, entry.sentence)
             night = night.add(entry)

@@ -39,7 +39,7 @@ _A_CLASS = f"what kind of thing it is, such as dog: {_A_NAME}"
 _A_PROMPT = f"a text of at most {MAX_PROMPT_CHARS} characters"
 _A_STRENGTH = f"a finite number from 0 to {MAX_STRENGTH:g}; 1 is as trained"
 _PROMPTS = f"1 to {MAX_PROMPTS} distinct prompts, one pair each; in a table separated by |"
-_A_PATH = "the path or s3:// address of a picture"
+_A_PATH = "the path or s3:// address of a picture, or of a folder or a pattern for each of its pictures"
 _PATHS = f"{_A_PATH}; several of one object as a list, or separated by |"
 _AN_ADAPTER = "the path or s3:// address of a finished B-LoRA (.safetensors), in place of a picture"
 

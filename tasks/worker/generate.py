@@ -9,7 +9,6 @@ without one and thrown away: the layout, and with it every bit of the other rows
 from __future__ import annotations
 
 import json
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -63,7 +62,7 @@ def generate_shard(session: Session, job: GenerateShard) -> GenerateAnswer:
     orphans: list[str] = []
     faults: list[Fault] = []
     writes: list[Future[str | None]] = []
-    started, busy_seconds = time.monotonic(), 0.0
+    started, busy_seconds = session.clock(), 0.0
     settings = _ready(session, plan.run, [planned for batch, _ in todo for planned in batch])
     with ThreadPoolExecutor(writers()) as threads:
         loads = deque(threads.submit(_draws, session, batch, plan.run.run_id) for batch, _ in todo[:1])
@@ -75,10 +74,10 @@ def generate_shard(session: Session, job: GenerateShard) -> GenerateAnswer:
             faults += [_fault(planned, torn[planned.sample_id]) for planned in missing if planned.sample_id in torn]
             wanted = {planned.sample_id for planned in missing} - lost - torn.keys()
             if wanted:
-                began = time.monotonic()
+                began = session.clock()
                 base = session.base(plan.run.base, plan.run.settings.sample.precision)
                 pictures = sample_each(base, draws, settings)
-                busy_seconds += time.monotonic() - began
+                busy_seconds += session.clock() - began
                 drawn += _written(writes)  # of the batch before: no more than one waits in memory
                 writes = []
                 for planned, made in zip(batch, pictures, strict=True):
@@ -97,7 +96,7 @@ def generate_shard(session: Session, job: GenerateShard) -> GenerateAnswer:
         drawn=tuple(drawn),
         without_adapter=tuple(orphans),
         faults=tuple(faults),
-        sample_seconds=time.monotonic() - started if drawn else 0.0,
+        sample_seconds=session.clock() - started if drawn else 0.0,
         busy_seconds=busy_seconds,
     )
 

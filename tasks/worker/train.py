@@ -50,7 +50,7 @@ def train_pack(session: Session, job: TrainPack) -> TrainAnswer:
     holder = f"{plan.run.run_id}: {here()}"
     trained: list[str] = []
     faults = [_gone(a) for a in wanted if a.is_finished and not is_whole(session.store, a.adapter_id)]
-    started, busy_seconds = time.monotonic(), 0.0
+    started, busy_seconds = session.clock(), 0.0
     while True:
         settled = {*trained, *(fault.item for fault in faults)}
         missing = [a for a in wanted if a.adapter_id not in settled and not is_whole(session.store, a.adapter_id)]
@@ -72,7 +72,7 @@ def train_pack(session: Session, job: TrainPack) -> TrainAnswer:
     return TrainAnswer(
         trained=tuple(trained),
         faults=tuple(faults),
-        train_seconds=time.monotonic() - started if trained else 0.0,
+        train_seconds=session.clock() - started if trained else 0.0,
         busy_seconds=busy_seconds,
     )
 
@@ -106,11 +106,11 @@ def _lease(store: Store, missing: Sequence[PlannedAdapter], holder: str, stack: 
 def _train(session: Session, run: RunInfo, pack: Pack, mine: set[str]) -> tuple[list[str], list[Fault], float]:
     """Train the whole layout of the pack and write what is `mine` and missing; also return the device's seconds."""
     watch = _Watch(session, run, pack)
-    started = time.monotonic()
+    started = session.clock()
     kept = train_until_good(
         session, run, pack.adapters, lambda items, number: _pass(session, run, pack, items, number, watch)
     )
-    busy_seconds = time.monotonic() - started
+    busy_seconds = session.clock() - started
     seconds = busy_seconds / len(pack.adapters)
     watch.write_log()
     trained: list[str] = []

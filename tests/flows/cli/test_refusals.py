@@ -15,17 +15,11 @@ from typer.testing import CliRunner
 from flows.cli.main import app
 from tasks import devices
 from tests.flows.conftest import Project
+from tests.made_run import finish, plan_run
 from tests.servers import PrefectServer, webhook_receiver
 
-WITH_A_SERVER = (
-    "run m.yaml",
-    "rerun r",
-    "nightly",
-    "rescore r --scorer csd",
-    "probe",
-    "compare-methods m.yaml",
-    "deploy",
-)
+WITH_A_SERVER = ("nightly", "probe", "compare-methods m.yaml", "deploy")
+OF_A_RUN = ("rerun latest", "rescore latest --scorer csd")
 
 
 def refusal(command: str, *more: str) -> str:
@@ -68,12 +62,35 @@ def test_the_paired_benchmark_works_on_one_device(tmp_path: Path) -> None:
     assert "--device: received 'cpu,cpu'" in refusal(f"bench {tmp_path / 'out'} --device cpu,cpu")
 
 
+@pytest.mark.parametrize("command", OF_A_RUN)
+def test_nor_does_it_begin_with_a_run_that_is_there(command: str, tmp_path: Path) -> None:
+    store, plan = plan_run(tmp_path, ["apple"], ["wave"])
+    finish(store, plan)
+    before = store.list("")
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        done = CliRunner().invoke(app, [*command.split(), "--root", store.root])
+    assert done.exit_code == 2 and "no Prefect server at http://127.0.0.1:9/api" in done.stderr.splitlines()[-1]
+    assert store.list("") == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("status", "status latest", "scores r", "rerun r", "rescore r --scorer csd", "report r", "report --nights 3"),
+        *("review r d.json", "export r out", "compare a b", "gc", "nightly --last", "adapter export x --run r"),
+    ],
+)
+def test_a_mistyped_root_is_told_by_whatever_only_reads(command: str, tmp_path: Path) -> None:
+    said = refusal(command, "--root", str(tmp_path / "sotre"))
+    assert said.startswith(f"no store at {tmp_path}/sotre: ") and not (tmp_path / "sotre").exists()
+
+
 @pytest.mark.parametrize("url", ["localhost:4200", "http://{}", "https://{}", "ftp://{}", "http://"])
 def test_an_address_that_is_none_of_prefects_is_named(url: str, tmp_path: Path) -> None:
     with webhook_receiver() as (address, _):  # a web server that is not Prefect's
         wrong = url.format(address.removeprefix("http://"))
         with temporary_settings({PREFECT_API_URL: wrong}):
-            said = refusal("run m.yaml", "--root", str(tmp_path / "store"))
+            said = refusal("nightly", "--root", str(tmp_path / "store"))
     assert f"no Prefect server at {wrong}: received " in said
 
 
@@ -122,6 +139,7 @@ def test_what_prefect_says_of_a_failed_flow_is_in_the_log_file_alone(
         text=True,
         check=False,
     )
-    (line,) = done.stderr.splitlines()
-    assert done.returncode == 2 and "make the folder" in line and "NotADirectoryError" in line
+    opening, line = done.stderr.splitlines()
+    assert opening.startswith("night-") and done.returncode == 2
+    assert "make the folder" in line and "NotADirectoryError" in line
     assert "Traceback" in (tmp_path / ".cache/blora/blora.log").read_text()
