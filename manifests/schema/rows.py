@@ -67,6 +67,8 @@ def without_null(schema: dict[str, Any]) -> None:
             field |= kinds[0]
         elif kinds:
             field["anyOf"] = kinds
+        if "oneOf" in field:  # which Prefect's form shows as bare JSON
+            field["anyOf"] = field.pop("oneOf")
 
 
 class _RowModel(BaseModel):

@@ -32,7 +32,7 @@ _CLAUSE = re.compile(r"(?P<name>[^=<>]*?)\s*(?P<sign>>=|<=|[=<>])\s*(?P<value>.*
 _AND = re.compile(r"\s+and\s+(?=[\w-]+\s*[=<>])", re.IGNORECASE)
 
 
-class Scored(Protocol):
+class TableEntry(Protocol):
     """A row of a score table."""
 
     @property
@@ -53,7 +53,7 @@ class Condition:
     sign: str
     value: str
 
-    def meets(self, row: Scored) -> bool:
+    def meets(self, row: TableEntry) -> bool:
         """Whether a row meets it; a row without that score does not."""
         if self.sign == "=":
             return row.named[self.name] == self.value
@@ -61,7 +61,7 @@ class Condition:
         return score is not None and _SIGNS[self.sign](score, float(self.value))
 
 
-def parse_conditions(asked: Sequence[str], rows: Sequence[Scored]) -> list[Condition]:
+def parse_conditions(asked: Sequence[str], rows: Sequence[TableEntry]) -> list[Condition]:
     """Read conditions, and refuse what no row can meet because of a slip.
 
     Args:
@@ -75,7 +75,7 @@ def parse_conditions(asked: Sequence[str], rows: Sequence[Scored]) -> list[Condi
     return [_condition(clause.strip(), rows, scores) for text in asked for clause in _AND.split(text)]
 
 
-def told_of_none(conditions: Sequence[Condition], rows: Sequence[Scored]) -> str:
+def told_of_none(conditions: Sequence[Condition], rows: Sequence[TableEntry]) -> str:
     """Say of conditions that no row meets together how many rows each one has, and the range of its column."""
     parts = []
     for condition in conditions:
@@ -86,7 +86,7 @@ def told_of_none(conditions: Sequence[Condition], rows: Sequence[Scored]) -> str
     return f"no picture meets all of it: {'; '.join(parts)}"
 
 
-def _condition(clause: str, rows: Sequence[Scored], scores: Sequence[str]) -> Condition:
+def _condition(clause: str, rows: Sequence[TableEntry], scores: Sequence[str]) -> Condition:
     found = _CLAUSE.fullmatch(clause)
     name, sign = (found["name"].strip(), found["sign"]) if found else (clause, "")
     value = unicodedata.normalize("NFC", found["value"].strip()) if found else ""  # as manifests have names
