@@ -2,5 +2,6 @@
 
 decisions.py    keep, reject, redo: checked, kept, last one wins    redo.py         another in a rejected one's stead
 score_order.py  which scores decide, and which way is better        score_table.py  scores as people read them
-best.py         the best of the candidates of each picture
+best.py         the best of the candidates of each picture     score_filter.py  conditions on scores and names
+score_meanings.py  each score in words
 """
