@@ -42,7 +42,7 @@ from flows.cli.console import (
 from flows.cli.overrides import parse_base_option, parse_overrides
 from manifests.errors import counted
 from tasks import environment
-from tasks.devices import chosen_devices, preflight
+from tasks.devices import chosen_devices, ready_devices
 
 if TYPE_CHECKING:
     from manifests.store.store import Store
@@ -225,9 +225,7 @@ def _run_flow(name: str, subject: str, options: dict[str, Any], verbose: bool) -
 
     chosen = RunOptions.model_validate(options)
     store = open_store(chosen.root)
-    devices = chosen_devices(chosen.devices)
-    if chosen.shards == "here":
-        preflight(devices)
+    (ready_devices if chosen.shards == "here" else chosen_devices)(chosen.devices)
     ready = (prepare if name == "stylize" else prepare_again)(store, subject, chosen)
     err.print(opening(store, ready), markup=False, highlight=False)  # before what takes seconds to import
     environment.quiet_prefect(verbose)

@@ -28,6 +28,7 @@ from flows.cli.console import (
 from flows.cli.overrides import parse_overrides
 from manifests.schema.fields import PRESET_NAMES
 from tasks import environment
+from tasks.devices import ready_devices
 
 if TYPE_CHECKING:
     from manifests.store.store import Store
@@ -74,6 +75,7 @@ def probe(
 
     chosen = ProbeOptions.model_validate(options)
     store = open_store(chosen.root)
+    ready_devices(chosen.devices)
     _, probe_id = run_with_bars(analyze, base, chosen, verbose=verbose)
     _report_probe(store, probe_id)
 
@@ -109,7 +111,9 @@ def bench(
         raise ValueError(f"--split: received {split!r}; accepted: validation, test")
     asked = [row.strip() for row in rows.split(",") if row.strip()]
     part: Literal["validation", "test"] = "test" if split == "test" else "validation"
-    request = BenchRequest(part, pairs, asked, base, preset, parse_overrides(set_), device)
+    if len(names := ready_devices(device)) != 1:
+        raise ValueError(f"--device: received {device!r}; accepted: one device, cpu or cuda:0")
+    request = BenchRequest(part, pairs, asked, base, preset, parse_overrides(set_), names[0])
     place = Store.open(folder)
     with Bars(err) as bars:
         measurement = measure(place, request, bars.step)
@@ -187,6 +191,7 @@ def rescore(
     from flows.rescore import rescore as flow
 
     chosen = SlotOptions.model_validate({"root": root, "devices": devices})
+    ready_devices(chosen.devices)
     store, run_id = open_run(chosen.root, run_id)
     ended, _ = run_with_bars(flow, run_id, tuple(scorer), chosen, verbose=verbose)
     lines = {
@@ -229,6 +234,7 @@ def compare_methods(
     options = {"root": root, "preset": preset, "overrides": parse_overrides(set_), "devices": devices}
     chosen = MethodOptions.model_validate(options | {"methods": asked, "allowed_roots": tuple(allow_root or ())})
     store = open_store(chosen.root)
+    ready_devices(chosen.devices)
     ended, _ = run_with_bars(flow, manifest, chosen, verbose=verbose)
     comparison = gather_methods(store, load_plan(store, ended["run_id"]), ended["methods"], ended["left_out"])
     print_aligned(table_rows(comparison))

@@ -55,8 +55,22 @@ Place = Annotated[Text, Field(min_length=1)]
 _A_CLIP = "a folder, a pattern such as walk/*.png, or an animated GIF, WebP or APNG"
 
 
+def without_null(schema: dict[str, Any]) -> None:
+    """Have a form offer no "None" beside the other kinds of a field: what is not said is left out.
+
+    Prefect's server takes null all the same where it is the default.
+    """
+    for field in schema.get("properties", {}).values():
+        kinds = [kind for kind in field.get("anyOf", ()) if kind != {"type": "null"}]
+        if len(kinds) == 1:
+            del field["anyOf"]
+            field |= kinds[0]
+        elif kinds:
+            field["anyOf"] = kinds
+
+
 class _RowModel(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=without_null)
 
 
 class PairFields(_RowModel):
