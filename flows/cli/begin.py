@@ -43,7 +43,7 @@ def init(
 
     Without --preset it is paper for a --base, and else demo: the small model that every machine can run.
 
-    Examples: `blora init --contents photos/ --styles looks/ > night.yaml` · `blora init --contents 'photos/*.jpg'
+    Examples: `blora init --contents photos/ --styles looks/ --out night.yaml` · `blora init --contents 'photos/*.jpg'
     --styles looks/ --base sdxl --preset draft --out night.yaml`
     """
     from tasks.operations.begin import begin
