@@ -1,4 +1,4 @@
-"""Losses of the same training on a CPU and on a device, in every format and every way: ``python -m tests.benchmarks.correctness``.
+"""Losses on a CPU and on a device, in every format and way: ``python -m tests.benchmarks.correctness``.
 
 Four adapters of the embedded model, the same pictures and draws everywhere. The reference is the CPU in fp32, eager,
 nothing recomputed. What must hold is printed with pass or fail, and the exit code is 1 if something fails:
@@ -6,9 +6,9 @@ nothing recomputed. What must hold is printed with pass or fail, and the exit co
     graph                   as far from eager as eager is from a second eager run, since a GPU adds in no fixed order
     checkpointing           likewise
     compiled                every loss within 1e-3 of eager's in fp32; in half formats the mean loss within 5 %
-    fp16, bf16              finite, the mean loss within 5 % of fp32's; fp16 skips a step only while its loss scale falls
+    fp16, bf16              finite, mean loss within 5 % of fp32's; fp16 skips a step only while its loss scale falls
 Each way of execution has a process of its own: what one compiles, captures or breaks is nothing to the next.
-"""  # noqa: E501
+"""
 
 from __future__ import annotations
 
@@ -61,11 +61,16 @@ class Losses:
     @property
     def mean(self) -> float:
         """Mean of all losses; NaN if one is."""
-        return fmean(loss for adapter in self.losses for loss in adapter)
+        return fmean(self.flat)
+
+    @property
+    def flat(self) -> list[float]:
+        """All losses, adapter by adapter."""
+        return [loss for adapter in self.losses for loss in adapter]
 
     def apart(self, other: Losses) -> float:
         """The largest relative distance of two losses."""
-        pairs = zip(sum(self.losses, []), sum(other.losses, []), strict=True)
+        pairs = zip(self.flat, other.flat, strict=True)
         return max((abs(one - two) / abs(two) if math.isfinite(one) else math.inf) for one, two in pairs)
 
 
@@ -121,7 +126,7 @@ def verdicts(cpu: Losses, found: Sequence[Losses], wanted: Sequence[tuple[str, s
                 judge(f"{what}: losses as on the CPU", one.apart(cpu), CLOSE)
             elif one is eager:
                 judge(f"{what}: mean loss as in fp32 on the CPU", abs(one.mean / cpu.mean - 1), CLOSE_MEAN)
-                lost = sum(not math.isfinite(loss) for loss in sum(one.losses, []))
+                lost = sum(not math.isfinite(loss) for loss in one.flat)
                 judge(f"{what}: losses that are not finite ({one.skipped} steps skipped)", lost, 0)
             elif way.startswith("compiled"):
                 apart = one.apart(eager) if precision == "fp32" else abs(one.mean / eager.mean - 1)
