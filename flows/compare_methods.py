@@ -20,8 +20,9 @@ from prefect.futures import wait
 from prefect.states import Completed
 
 from flows.params import MethodOptions, RunOptions
+from flows.prepare import read_manifest
 from flows.scheduling.slots import slots
-from flows.stylize import read_manifest, rerun
+from flows.stylize import rerun
 from manifests.errors import listed
 from manifests.faults import Fault
 from manifests.store.store import Store
@@ -38,14 +39,13 @@ from tasks.run.plan import Plan, load_plan
 
 
 @flow(name="compare-methods", persist_result=False, validate_parameters=True)
-def compare_methods(manifest: str, options: MethodOptions | None = None) -> State[Any]:
+def compare_methods(manifest: str, options: MethodOptions = MethodOptions()) -> State[Any]:
     """Draw a manifest's pairs by several methods and compare scores, time and bytes.
 
     Args:
         manifest: Address of a manifest (a path or s3://...).
         options: Which methods, where and how; every field has a default.
     """
-    options = options or MethodOptions()
     methods = check_methods(options.methods)
     left_out = _left_out(methods)
     store = Store.open(options.root or environment.store_root())

@@ -40,13 +40,12 @@ def night_name() -> str:
 
 
 @flow(name="nightly", flow_run_name=night_name, persist_result=False, on_cancellation=[cancel_shards])
-def nightly(options: NightOptions | None = None) -> State[Any]:
+def nightly(options: NightOptions = NightOptions()) -> State[Any]:
     """Work off every manifest of the inbox that has no finished run.
 
     Args:
         options: Where and how; every field has a default.
     """
-    options = options or NightOptions()
     store = Store.open(options.root or environment.store_root())
     night = Night.begin()
     log = get_run_logger()
@@ -57,7 +56,9 @@ def nightly(options: NightOptions | None = None) -> State[Any]:
         for name, fault in others.unreadable.items():
             log.error("%s", fault)
             night = night.add(NightEntry(name, "refused", "", fault.what, (str(fault),)))
-        for dropped in look(store, [options.preset, options.overrides, *([options.base] if options.base else [])]):
+        there = look(store, [options.preset, options.overrides, *([options.base] if options.base else [])])
+        for number, dropped in enumerate(there, 1):
+            progress.publish({"kind": "manifest", "id": dropped.key, "done": number, "total": len(there)})
             entry = _work_off(store, dropped, options) if time.monotonic() < deadline else _left(dropped)
             log.info("%s: %s: %s", entry.manifest, entry.state, entry.sentence)
             night = night.add(entry)

@@ -31,23 +31,24 @@ from tasks.dispatch.artifacts import publish_artifacts
 from tasks.errors import TaskError
 from tasks.run.heartbeat import at_work
 from tasks.run.plan import load_plan
+from tasks.run.which import find_run
 
 SHARE_MOST = 16
 """Shards that one task is given, where there are so many that records of tasks would be the work."""
 
 
 @flow(name="rescore", flow_run_name="rescore {run_id}", persist_result=False, validate_parameters=True)
-def rescore(run_id: str, scorers: tuple[str, ...], options: SlotOptions | None = None) -> State[Any]:
+def rescore(run_id: str, scorers: tuple[str, ...], options: SlotOptions = SlotOptions()) -> State[Any]:
     """Judge the pictures of a run by further scorers.
 
     Args:
-        run_id: The run, as `blora status` lists it.
+        run_id: The run: its id, the beginning of one, its manifest's name, or latest.
         scorers: csd, dinov2-small, dinov2-base, dinov2-large, clip-l14 or clip-bigg14, each alone or with its weights,
             such as csd=./csd.safetensors.
         options: Where; every field has a default.
     """
-    options = options or SlotOptions()
     store = Store.open(options.root or environment.store_root())
+    run_id = find_run(store, run_id)
     plan = load_plan(store, run_id)
     asked = plan_rescoring(store, plan, scorers)
     todo = sum(len(some) for rescoring in asked for some in rescoring.missing.values())

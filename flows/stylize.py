@@ -12,6 +12,8 @@ a base model. Cost: what ``blora plan`` says. Safe to run again at any time: wha
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 from uuid import UUID
@@ -21,27 +23,26 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from flows.params import InlineManifest, RunOptions
+from flows.prepare import HANDED_OVER, Prepared, opening, prepare, prepare_again
 from flows.scheduling.board import Board
 from flows.scheduling.pool import Pool
 from flows.scheduling.slots import Slots, slots
 from manifests import layout
 from manifests.errors import Damaged
-from manifests.loading.load import Loaded, load_manifest, parse_manifest
 from manifests.notes import told
 from manifests.store.store import Store
 from tasks import environment, progress
-from tasks.bases import with_base
 from tasks.closing.collect import already_closed, close_run
 from tasks.devices import chosen_devices
 from tasks.dispatch.artifacts import publish_artifacts
 from tasks.dispatch.flow_runs import cancel_shards, tell_endings
 from tasks.dispatch.work_pool import WorkPool
 from tasks.errors import EndedWithFaults
-from tasks.planning.make import make_plan, publish, settings_of
+from tasks.planning.make import publish
 from tasks.run.heartbeat import at_work, take_over
-from tasks.run.inventory import Holdings, Inventory, take_inventory
+from tasks.run.inventory import Inventory, take_inventory
 from tasks.run.outcome import Outcome, recorded_faults
-from tasks.run.plan import Plan, load_plan
+from tasks.run.plan import Plan
 from tasks.run.repair import discard_unreadable
 from tasks.run.selection import Selection, given_up, select
 
@@ -58,84 +59,68 @@ def run_name() -> str:
 
 
 @flow(name="stylize", flow_run_name=run_name, persist_result=False, on_cancellation=[cancel_shards])
-def stylize(manifest: str | InlineManifest, options: RunOptions | None = None) -> State[Any]:
+def stylize(manifest: str | InlineManifest, options: RunOptions = RunOptions()) -> State[Any]:
     """Train, draw and score what a manifest asks for.
 
     Args:
         manifest: Address of a manifest (a path or s3://...), or a small manifest inline.
         options: Where and how; every field has a default.
     """
-    options = options or RunOptions()
     store = Store.open(options.root or environment.store_root())
-    loaded = read_manifest(manifest, options)
-    for fault in loaded.faults:
+    ready = HANDED_OVER.get() or prepare(store, manifest, options)
+    assert ready.draft is not None  # of a run that is begun
+    for fault in ready.plan.run.faults:
         get_run_logger().error("%s", fault)
-    draft = make_plan(
-        store,
-        loaded,
-        settings_of(loaded, options.preset, options.overrides),
-        on_fault=options.on_fault,
-        devices=options.devices if options.shards == "here" else "",
-    )
-    for line in told(draft.notes):
+    for line in told(ready.draft.notes):
         get_run_logger().info("note: %s", line)
-    return _work_off(store, publish(store, draft), options, draft.held)
+    return _work_off(store, replace(ready, plan=publish(store, ready.draft)), options)
 
 
 @flow(name="rerun", flow_run_name=run_name, persist_result=False, on_cancellation=[cancel_shards])
-def rerun(run_id: str, options: RunOptions | None = None) -> State[Any]:
+def rerun(run_id: str, options: RunOptions = RunOptions()) -> State[Any]:
     """Do what a run still lacks, from its kept plan; the manifest and its pictures are not needed any more.
 
     Args:
-        run_id: The run, as `blora status` lists it.
+        run_id: The run: its id, the beginning of one, its manifest's name, or latest.
         options: Where; settings and manifest stay as they were planned.
     """
-    options = options or RunOptions()
     store = Store.open(options.root or environment.store_root())
-    return _work_off(store, load_plan(store, run_id), options)
+    return _work_off(store, HANDED_OVER.get() or prepare_again(store, run_id, options), options)
 
 
-def read_manifest(manifest: str | InlineManifest, options: RunOptions) -> Loaded:
-    """Read a manifest from its address, or take an inline one."""
-    if isinstance(manifest, str):
-        loaded = load_manifest(manifest, allowed_roots=options.allowed_roots)
-        return with_base(loaded, options.base, options.preset)
-    said = manifest.model_dump(mode="json", exclude_unset=True, exclude_none=True)
-    loaded = parse_manifest(said, "json", "inline", options.allowed_roots)
-    return with_base(loaded, options.base, options.preset)
-
-
-def _work_off(store: Store, plan: Plan, options: RunOptions, held: Holdings | None = None) -> State[Any]:
-    log = get_run_logger()
-    log.info("%s: %d adapters, %d pictures", plan.run.run_id, len(plan.adapters), len(plan.samples))
-    progress.publish({"kind": "run", "id": plan.run.run_id})
+def _work_off(store: Store, ready: Prepared, options: RunOptions) -> State[Any]:
+    log, plan = get_run_logger(), ready.plan
+    run_id = plan.run.run_id
+    log.info("%s", line := opening(store, ready))
+    progress.publish({"kind": "run", "id": run_id, "text": line})
     for line in take_over(store, plan) if options.take_over else ():
-        _tell(plan.run.run_id, line)
+        _tell(run_id, line)
     try:
-        recorded = recorded_faults(store, plan.run.run_id)
+        recorded = recorded_faults(store, run_id)
     except Damaged as error:  # closing writes them anew
         log.warning("%s", error)
         recorded = ()
     selection = select(plan, options.only, recorded)
     if not options.retry_permanent:
         selection = selection.without(given_up(recorded))
-    work = _work_here if options.shards == "here" else _work_on_pool
-    with at_work(store, layout.run_lease_key(plan.run.run_id), plan.run.run_id):
-        known = take_inventory(store, plan, held)
+    work, tally = _work_here if options.shards == "here" else _work_on_pool, progress.Tally()
+    with progress.watching(tally), at_work(store, layout.run_lease_key(run_id), run_id, tally.sentence):
+        known = take_inventory(store, plan, ready.held)
         if discarded := discard_unreadable(store, plan, known):
             known = take_inventory(store, plan)
         for line in discarded:
-            _tell(plan.run.run_id, line)
-        board = work(store, plan, selection, options, known)
-    inventory = board.inventory if board.idle else take_inventory(store, plan)
-    if board.idle and already_closed(store, plan, inventory):
-        outcome = Outcome.of(plan, inventory, ())
-    else:  # what was not tried this time keeps the reason it had
-        outcome = close_run(store, plan, inventory, [*recorded, *board.failures], board.timings)
+            _tell(run_id, line)
+        board = work(store, plan, selection, options, known, ready.pace)
+        inventory = board.inventory if board.idle else take_inventory(store, plan)
+        if board.idle and already_closed(store, plan, inventory):
+            outcome = Outcome.of(plan, inventory, ())
+        else:  # what was not tried this time keeps the reason it had
+            failures = [*recorded, *board.failures]
+            outcome = close_run(store, plan, inventory, failures, board.timings, ready.began)
     publish_artifacts(store, plan, outcome)
     if isinstance(board.place, Slots):
         tell_endings(UUID(str(runtime.flow_run.id)), board.place.ends)
-    log.info("%s: %s", plan.run.run_id, outcome.sentence)
+    log.info("%s: %s", run_id, outcome.sentence)
     return _final_state(outcome)
 
 
@@ -145,19 +130,23 @@ def _tell(run_id: str, line: str) -> None:
     progress.publish({"kind": "note", "id": run_id, "text": line})
 
 
-def _work_here(store: Store, plan: Plan, selection: Selection, options: RunOptions, known: Inventory) -> Board:
+def _work_here(
+    store: Store, plan: Plan, selection: Selection, options: RunOptions, known: Inventory, pace: Mapping[str, float]
+) -> Board:
     """Do what is wanted in this machine's slots."""
     devices = chosen_devices(options.devices)
     with slots(store, devices) as pool:
-        board = Board(store, plan, selection, Slots(plan.run.run_id, pool), known)
+        board = Board(store, plan, selection, Slots(plan.run.run_id, pool), known, pace)
         board.run()
     return board
 
 
-def _work_on_pool(store: Store, plan: Plan, selection: Selection, options: RunOptions, known: Inventory) -> Board:
+def _work_on_pool(
+    store: Store, plan: Plan, selection: Selection, options: RunOptions, known: Inventory, pace: Mapping[str, float]
+) -> Board:
     """Have what is wanted done by the workers of the GPUs."""
     with WorkPool(store, plan.run.run_id, options.queue) as work_pool:
-        board = Board(store, plan, selection, Pool(work_pool, options.at_once), known)
+        board = Board(store, plan, selection, Pool(work_pool, options.at_once), known, pace)
         board.run()
     return board
 

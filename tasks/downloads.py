@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from blora.bases.hub import fetch_files
-from blora.bases.locate import SDXL_FOLDER, Located, base_revision, locate_base
+from blora.bases.locate import SDXL_FOLDER, Located, base_revision, files_to_fetch, locate_base
 from blora.bases.places import HUB, place_revision, split_digest
 from blora.bases.spec import BaseSpec, parse_base
 from blora.embedded import MODEL_DIR
@@ -22,7 +22,7 @@ from blora.errors import BaseModelError, ScorerError
 from blora.settings.judging import ScoreSettings
 from blora.settings.scorer_spec import parse_scorer
 from manifests import ids
-from manifests.errors import StoreError
+from manifests.errors import Missing, StoreError
 from manifests.store.address import is_bucket
 from manifests.store.backend import Entry
 from manifests.store.store import Store
@@ -45,22 +45,23 @@ def revision_of(spec: str) -> str:
     return base_revision(spec, _place_revision)
 
 
-def located_base(spec: str) -> Located:
+def located_base(spec: str, *, half: bool = False) -> Located:
     """The base on this machine, copied or fetched here if need be.
 
     Args:
         spec: as `blora.bases.spec` says; its places may be s3:// addresses of folders and .safetensors files.
+        half: whether it is for a run in half precision, which takes fp16 files where there are some.
     """
     base = parse_base(spec)
     if not any(map(is_bucket, base.places)):
-        return locate_base(base)
+        return locate_base(base, half=half)
     here = BaseSpec(
-        _copied(base.model),
+        _copied(base.model, half),
         base.vae and _copied(base.vae),
         tuple(replace(one, lora=_copied(one.lora)) for one in base.fuse),
     )
     revision = revision_of(spec)
-    return replace(locate_base(here, revision), spec=base.text)
+    return replace(locate_base(here, revision, half=half), spec=base.text)
 
 
 def _place_revision(place: str) -> str:
@@ -73,12 +74,14 @@ def _version(objects: Mapping[str, Entry]) -> str:
     return ids.digest("bucket base", [[key, entry.version] for key, entry in objects.items()])
 
 
-def _copied(place: str) -> str:
-    """A place as a path of this machine; what lies in a bucket is copied once."""
+def _copied(place: str, half: bool = False) -> str:
+    """A place as a path of this machine; what is loaded of it is copied once from where it lies in a bucket."""
     if not is_bucket(place):
         return place
     bare, digest = split_digest(place)
     store, objects = _objects(bare)
+    if not bare.endswith(_FILE):
+        objects = {name: objects[name] for name in files_to_fetch(bare, objects, half=half)}
     folder = BASES_CACHE / (digest or _version(objects))
     copy_objects(store, objects, folder)
     name = next(iter(objects), "") if bare.endswith(_FILE) else ""
@@ -102,22 +105,37 @@ def _objects(place: str) -> tuple[Store, dict[str, Entry]]:
     return store, {name: entry}
 
 
-def base_config(spec: str) -> dict[str, Any] | None:
-    """The configuration of a base's UNet, wherever it lies; None where it cannot be had now."""
-    model = parse_base(spec).model
-    if split_digest(model)[0].endswith(_FILE):
-        return dict(json.loads((SDXL_FOLDER / "unet" / "config.json").read_text("utf-8")))
+def read_config(spec: str, part: str) -> dict[str, Any]:
+    """The configuration of a base's UNet or of another part, wherever it lies; no weights are fetched for it.
+
+    Raises:
+        BaseModelError: it is not there, or no JSON object.
+        BaseUnreachableError: the hub did not answer and its cache has no copy.
+        StoreError: the bucket does not answer.
+    """
+    model, name = parse_base(spec).model, f"{part}/config.json"
+    hub = HUB.fullmatch(model)
     try:
-        if is_bucket(model):
-            data = Store.open(model).find("unet/config.json")
-            return None if data is None else dict(json.loads(data))
-        hub = HUB.fullmatch(model)
-        folder = fetch_files(hub["repo"], hub["revision"], ["unet/config.json"], []) if hub else Path(model)
+        if is_bucket(model) and not model.endswith(_FILE):
+            return dict(json.loads(Store.open(model).read(name)))
+        folder = fetch_files(hub["repo"], hub["revision"], [name], []) if hub else Path(model)
         if model == "embedded":
             folder = MODEL_DIR
-        return dict(json.loads((folder / "unet" / "config.json").read_text("utf-8")))
-    except (BaseModelError, StoreError, OSError, ValueError):
-        return None  # whoever loads the base says what is wrong with it
+        elif split_digest(model)[0].endswith(_FILE):
+            folder = SDXL_FOLDER
+        return dict(json.loads((folder / name).read_text("utf-8")))
+    except (Missing, OSError, ValueError, TypeError) as error:
+        received = f"{name}: {error}"
+        hint = "check the base: blora doctor --base"
+        raise BaseModelError("unreadable configuration", received, "a JSON object", spec, hint) from error
+
+
+def base_config(spec: str) -> dict[str, Any] | None:
+    """The configuration of a base's UNet; None where it cannot be had now: whoever loads the base says why."""
+    try:
+        return read_config(spec, "unet")
+    except (BaseModelError, StoreError):
+        return None
 
 
 def copy_objects(store: Store, keys: Iterable[str], folder: Path) -> None:
@@ -127,10 +145,12 @@ def copy_objects(store: Store, keys: Iterable[str], folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         whole = Path(scratch) / "base"
+        whole.mkdir()
         for key in keys:
             path = whole / key
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(store.read(key))
+            if not store.find_into(key, path):
+                raise Missing(f"{store.root}/{key} went while it was copied")
         try:
             os.rename(whole, folder)
         except OSError:

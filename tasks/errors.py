@@ -8,6 +8,7 @@ The error tree of this package::
     ├── SlotClosed       the slot was closed, since the run is being stopped                      (permanent)
     ├── JobFailed        a job raised inside a slot; carries the class name, message and verdict
     ├── RunNotFound      no such run in this store                                                (permanent)
+    ├── NoStore          nothing of this product lies where a store was looked for                (permanent)
     ├── RunRefused       the manifest holds nothing that can be worked off                        (permanent)
     └── EndedWithFaults  a run or a night came to its end, and what it lacks is recorded          (permanent)
 """
@@ -63,7 +64,11 @@ class JobFailed(TaskError):
 
 
 class RunNotFound(TaskError):
-    """The store holds no run of that name."""
+    """The store holds no run of that name, or several."""
+
+
+class NoStore(TaskError):
+    """Nothing of this product lies where somebody looks for a store."""
 
 
 class RunRefused(TaskError):

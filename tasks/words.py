@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def size_in_words(count: float) -> str:
     """Return bytes as a person says them, in powers of ten."""
@@ -18,3 +20,13 @@ def seconds_in_words(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def roughly(seconds: float) -> str:
+    """Return a duration that is only reckoned as a person says it: "5 s", "40 s", "4 min", "2 h 10 min"."""
+    if seconds < 90:
+        return f"{max(5, 5 * math.ceil(seconds / 5))} s"
+    minutes = math.ceil(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60 // 10 * 10:02d} min"

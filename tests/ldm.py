@@ -15,6 +15,8 @@ from diffusers import StableDiffusionXLPipeline
 from safetensors.torch import save_file
 from torch import Tensor
 
+PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
+
 _RESNET = {
     "norm1": "in_layers.0",
     "conv1": "in_layers.2",
@@ -57,16 +59,20 @@ def save_single_file(folder: Path, file: Path, dtype: torch.dtype = torch.float3
 def ldm_tensors(folder: Path) -> dict[str, Tensor]:
     """The tensors of a folder's model under their original names."""
     pipeline = StableDiffusionXLPipeline.from_pretrained(folder)
-    tensors = {f"model.diffusion_model.{unet_name(n)}": v for n, v in pipeline.unet.state_dict().items()}
-    for name, value in pipeline.vae.state_dict().items():
+    return original_names({part: getattr(pipeline, part).state_dict() for part in PARTS})
+
+
+def original_names(states: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors of `PARTS`, on any device, under their original names."""
+    tensors = {f"model.diffusion_model.{unet_name(n)}": v for n, v in states["unet"].items()}
+    for name, value in states["vae"].items():
         theirs = _vae_name(name)
         is_conv = ".attn_1." in theirs and value.ndim == 2  # 1 x 1 convolutions there
         tensors[f"first_stage_model.{theirs}"] = value[:, :, None, None] if is_conv else value
-    for name, value in pipeline.text_encoder.state_dict().items():
+    for name, value in states["text_encoder"].items():
         bare = name.removeprefix("text_model.")
         tensors[f"conditioner.embedders.0.transformer.text_model.{bare}"] = value
-    tensors |= dict(_open_clip(pipeline.text_encoder_2.state_dict()))
-    return tensors
+    return tensors | dict(_open_clip(states["text_encoder_2"]))
 
 
 def unet_name(name: str) -> str:

@@ -87,3 +87,8 @@ def test_the_job_template_asks_for_one_gpu_and_renders() -> None:
     assert container["image"] == variables["image"]["default"]
     assert spec["template"]["spec"]["securityContext"]["runAsNonRoot"] is True
     assert spec["ttlSecondsAfterFinished"] == 3600
+    claim = yaml.safe_load((INFRA / "k8s" / "cache-claim.yaml").read_text())
+    (cache,) = [volume for volume in spec["template"]["spec"]["volumes"] if volume["name"] == "cache"]
+    assert cache["persistentVolumeClaim"] == {"claimName": claim["metadata"]["name"]}, "each job would fetch the base"
+    assert claim["kind"] == "PersistentVolumeClaim" and claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    assert {"name": "cache", "mountPath": "/home/blora/.cache"} in container["volumeMounts"]

@@ -75,6 +75,11 @@ class Adapter:
         layers = {name: Factors(factors.down, factors.up * strength) for name, factors in self.layers.items()}
         return Adapter(layers, self.metadata)
 
+    def in_format(self, dtype: torch.dtype) -> Adapter:
+        """Return the adapter in a UNet's number format, for drawing alone: mixes and files are made from fp32."""
+        layers = {name: Factors(one.down.to(dtype), one.up.to(dtype)) for name, one in self.layers.items()}
+        return Adapter(layers, self.metadata)
+
     def save(self, path: str | os.PathLike[str], form: Form = "kohya", name: str = "") -> list[Path]:
         """Write the adapter for other programs, with strengths and mixes in it: see `blora.adapters.forms`.
 

@@ -18,8 +18,8 @@ class Factors:
     """The low-rank update of one linear layer.
 
     Attributes:
-        down: (rank, in) fp32.
-        up: (out, rank) fp32, alpha / rank folded in.
+        down: (rank, in) fp32, or what a UNet computes in (`Adapter.in_format`).
+        up: (out, rank) of the same, alpha / rank folded in.
     """
 
     down: Tensor

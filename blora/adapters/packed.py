@@ -226,10 +226,19 @@ def stack(
             continue
         factors = [_nothing_like(known) if factor is None else factor for factor in held]
         rank = max(factor.rank for factor in factors)
-        down = torch.stack([nn.functional.pad(f.down, (0, 0, 0, rank - f.rank)) for f in factors])
-        up = torch.stack([nn.functional.pad(f.up, (0, rank - f.rank)) for f in factors])
-        stacked[name] = (down.to(device, dtype), up.to(device, dtype))
+        distinct = {id(factor): factor for factor in factors}  # each goes to the device once
+        placed = {key: _placed(factor, rank, device, dtype) for key, factor in distinct.items()}
+        downs, ups = zip(*(placed[id(factor)] for factor in factors), strict=True)
+        stacked[name] = (torch.stack(downs), torch.stack(ups))
     return stacked
+
+
+def _placed(factors: Factors, rank: int, device: torch.device | str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Down and up on a device, with zeros up to a rank."""
+    down, up = factors.down.to(device, dtype), factors.up.to(device, dtype)
+    if missing := rank - factors.rank:
+        return nn.functional.pad(down, (0, 0, 0, missing)), nn.functional.pad(up, (0, missing))
+    return down, up
 
 
 def _nothing_like(factors: Factors) -> Factors:

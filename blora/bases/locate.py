@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase as fnmatch
 from functools import partial
@@ -14,7 +14,16 @@ from typing import Any, Final
 
 from blora.bases.headers import SingleFile, check_sdxl, refuse_other_files
 from blora.bases.hub import fetch_files
-from blora.bases.places import PARTS, bring_file, hub_place, place_revision, split_digest
+from blora.bases.places import (
+    HALVED,
+    WEIGHTED,
+    HubPlace,
+    bring_file,
+    hub_place,
+    place_revision,
+    split_digest,
+    weight_files,
+)
 from blora.bases.spec import BaseSpec, parse_base
 from blora.bases.topology import check_topology, check_vae
 
@@ -22,7 +31,7 @@ __all__ = ["SDXL_FOLDER", "Located", "base_revision", "files_to_fetch", "locate_
 
 SDXL_FOLDER: Final = Path(__file__).parent / "sdxl"
 """SDXL's configuration, which a single file lacks; its tokenizers are the embedded model's: both are CLIP's."""
-_WEIGHTS: Final = [f"{part}/*.safetensors" for part in PARTS]
+_TOLD: Final = ["*.json", "tokenizer*/*.txt"]
 _VAE_FILES: Final = ["config.json", "diffusion_pytorch_model*.safetensors"]
 
 
@@ -38,6 +47,7 @@ class Located:
         vae: A folder or file with the autoencoder that takes the place of the model's own.
         fuse: Files of LoRAs that are added to the UNet, with their weights.
         scheduler: What a single file says of itself beside the folder's scheduler configuration.
+        half: Whether parts are loaded from fp16 files where the folder has them; see `weight_files`.
     """
 
     spec: str
@@ -47,6 +57,7 @@ class Located:
     vae: Path | None = None
     fuse: tuple[tuple[Path, float], ...] = ()
     scheduler: Mapping[str, Any] = field(default_factory=dict)
+    half: bool = False
 
     @property
     def label(self) -> str:
@@ -89,12 +100,13 @@ def base_revision(spec: str | os.PathLike[str] | BaseSpec, of: Callable[[str], s
     return hashlib.sha256(json.dumps([parts, fuse], sort_keys=True).encode()).hexdigest()
 
 
-def locate_base(spec: str | os.PathLike[str] | BaseSpec, revision: str = "") -> Located:
+def locate_base(spec: str | os.PathLike[str] | BaseSpec, revision: str = "", *, half: bool = False) -> Located:
     """Bring a base model to this machine and check its topology before any weights move.
 
     Args:
         spec: As `blora.bases.spec` says.
         revision: What fixes its content, where that is known; else `base_revision` tells.
+        half: Whether it is for a run in half precision, which takes fp16 files where there are some (`weight_files`).
 
     Raises:
         BaseModelError: Unknown spec, a file that is no SDXL, or a repository or revision that does not exist.
@@ -109,29 +121,27 @@ def locate_base(spec: str | os.PathLike[str] | BaseSpec, revision: str = "") -> 
         file, folder = bring_file(base.model), SDXL_FOLDER
         said = check_sdxl(file, base.model, vae_comes=bool(base.vae))
     else:
-        folder = _folder(base.model, base.text)
+        folder = _folder(base.model, base.text, half)
     vae = _vae(base.vae, folder, base.text) if base.vae else None
     fuse = tuple((bring_file(one.lora), one.weight) for one in base.fuse)
-    return Located(base.text, folder, revision, file, vae, fuse, _scheduler(said))
+    return Located(base.text, folder, revision, file, vae, fuse, _scheduler(said), half)
 
 
-def files_to_fetch(place: str, names: Iterable[str]) -> list[str]:
+def files_to_fetch(place: str, names: Iterable[str], *, half: bool = False) -> list[str]:
     """Choose the files of a hub's repository that `locate_base` would fetch for a place.
 
     Args:
         place: A place of the hub: a model, an autoencoder, or one file.
         names: What the repository holds.
+        half: As for `locate_base`.
     """
     hub, names = hub_place(place), list(names)
     if hub and hub.file:
         return [hub.file]
     if not any(fnmatch(name, "unet/*") for name in names):
         return [name for name in names if any(map(partial(fnmatch, name), _VAE_FILES)) and ".fp16." not in name]
-    weights = [name for name in names if any(map(partial(fnmatch, name), _WEIGHTS))]
-    full = [name for name in weights if ".fp16." not in name]
-    half_only = not any(fnmatch(name, "unet/*") for name in full)
-    told = [name for name in names if name.endswith(".json") or fnmatch(name, "tokenizer*/*.txt")]
-    return [*told, *(weights if half_only else full)]
+    told = [name for name in names if any(map(partial(fnmatch, name), _TOLD))]
+    return told + [name for part in WEIGHTED for name in weight_files(names, part, half=half)]
 
 
 def _is_file(place: str) -> bool:
@@ -139,24 +149,42 @@ def _is_file(place: str) -> bool:
     return hub.file != "" if hub else Path(split_digest(place)[0]).is_file()
 
 
-def _folder(place: str, spec: str) -> Path:
+def _folder(place: str, spec: str, half: bool) -> Path:
     """A model in diffusers' layout."""
     if place == "embedded":
         from blora.embedded import MODEL_DIR  # the embedded model's own package; needed only here
 
         folder = Path(MODEL_DIR)
     elif hub := hub_place(place):
-        folder = fetch_files(hub.repo, hub.revision, ["*.json", "tokenizer*/*.txt"], [])
+        folder = fetch_files(hub.repo, hub.revision, _TOLD, [])
         check_topology(folder, spec)
-        # Full weights are preferred; a repository that has only half-precision ones is taken as it is.
-        fetch_files(hub.repo, hub.revision, _WEIGHTS, ["*.fp16.*"])
-        if not list((folder / "unet").glob("*.safetensors")):
-            fetch_files(hub.repo, hub.revision, [weights.replace("*", "*.fp16*") for weights in _WEIGHTS], [])
+        _fetch_weights(hub, folder, half)
         return folder
     else:
         folder = Path(place).resolve()
     check_topology(folder, spec)
     return folder
+
+
+def _fetch_weights(hub: HubPlace, folder: Path, half: bool) -> None:
+    """Fetch the weights of each part, of the kind that `weight_files` chooses, and of the other where that is missing.
+
+    Where the hub does not answer, what its cache has must do: full files, too, where fp16 ones are asked for.
+    """
+
+    def fetch(parts: Sequence[str], fp16: bool) -> list[str]:
+        """Fetch files of one kind; returns the parts that have none."""
+        names, ignored = ("*.fp16*.safetensors", []) if fp16 else ("*.safetensors", ["*.fp16*"])
+        if parts:
+            fetch_files(hub.repo, hub.revision, [f"{part}/{names}" for part in parts], ignored)
+        return [
+            part
+            for part in parts
+            if not any((".fp16" in path.name) == fp16 for path in (folder / part).glob("*.safetensors"))
+        ]
+
+    without_full = fetch([*fetch(HALVED, True), "vae"] if half else WEIGHTED, False)
+    fetch(without_full, True)
 
 
 def _vae(place: str, folder: Path, spec: str) -> Path:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from blora.bases.fuse import fuse_lora
 from blora.bases.headers import TEXT, TEXT_2, UNET, VAE
 from blora.bases.locate import SDXL_FOLDER, Located
+from blora.bases.places import weight_files
 from blora.errors import BaseModelError
 
 __all__ = ["load_frozen", "load_part", "vae_config"]
@@ -49,7 +50,7 @@ def load_part(kind: Any, located: Located, part: str, device: torch.device, **dt
     if located.file is not None:
         loaded = _from_file(kind, located.file, part, located.folder / part, number_format, torch.device("cpu"))
     else:
-        loaded = load_frozen(kind, located.folder, part, torch.device("cpu"), **dtype)
+        loaded = load_frozen(kind, located.folder, part, torch.device("cpu"), located.half, **dtype)
     if part == "unet":
         for file, weight in located.fuse:
             fuse_lora(loaded, file, weight)
@@ -61,24 +62,26 @@ def vae_config(located: Located) -> dict[str, Any]:
     return dict(json.loads((_vae_folder(located) / "config.json").read_text("utf-8")))
 
 
-def load_frozen(kind: Any, folder: Path, part: str, device: torch.device, **dtype: torch.dtype) -> Any:
-    """Load one component of a folder, from full weights if there are any, else from half-precision ones.
+def load_frozen(
+    kind: Any, folder: Path, part: str, device: torch.device, half: bool = False, /, **dtype: torch.dtype
+) -> Any:
+    """Load one component of a folder from full weights or from its fp16 variant, as `weight_files` chooses.
 
     Args:
         kind: The class, of diffusers or transformers.
         folder: The base model's diffusers folder.
         part: The component's name.
         device: Where it goes.
+        half: Whether the variant is preferred.
         **dtype: As for `load_part`.
 
     Raises:
         BaseModelError: There are no safetensors weights, or they do not fit the component's configuration.
     """
-    full = any(".fp16." not in path.name for path in (folder / part).glob("*.safetensors"))
+    chosen = weight_files((f"{part}/{path.name}" for path in (folder / part).glob("*")), part, half=half)
+    variant = "fp16" if any(".fp16" in name for name in chosen) else None
     try:
-        model = kind.from_pretrained(
-            folder, subfolder=part, variant=None if full else "fp16", use_safetensors=True, **dtype
-        )
+        model = kind.from_pretrained(folder, subfolder=part, variant=variant, use_safetensors=True, **dtype)
     except (OSError, ValueError, RuntimeError) as error:
         received = f"{part}: {error}"
         raise BaseModelError("cannot load a component", received, "safetensors weights", str(folder)) from error

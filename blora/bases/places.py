@@ -6,27 +6,29 @@ without the SHA-256 that it must have. Buckets are known by whoever has a client
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
+from blora.bases.digests import file_digest, folder_digest
 from blora.bases.headers import PICKLES, refuse_other_files
 from blora.bases.hub import fetch_files
 from blora.errors import BaseModelError
 
 __all__ = [
+    "HALVED",
     "HUB",
     "PARTS",
+    "WEIGHTED",
     "HubPlace",
     "bring_file",
     "check_digest",
     "hub_place",
     "place_revision",
     "split_digest",
+    "weight_files",
 ]
 
 HUB: Final = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
@@ -37,7 +39,12 @@ _ACCEPTED: Final = (
 )
 PARTS: Final = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
 """The folders of a model in diffusers' layout."""
+HALVED: Final = ("unet", "text_encoder", "text_encoder_2")
+"""Parts that a run in half precision loads from fp16 files where there are some."""
+WEIGHTED: Final = (*HALVED, "vae")
+"""Parts that have weights."""
 _LOADED: Final = (".json", ".txt", ".safetensors")
+_HALF_FILE: Final = re.compile(r"\.fp16[.-]")
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,31 @@ def split_digest(place: str) -> tuple[str, str]:
     return bare, digest
 
 
+def weight_files(names: Iterable[str], part: str, *, half: bool) -> list[str]:
+    """Choose the files with the weights of one part: full ones, or its fp16 variant.
+
+    A run in half precision takes the variant of the UNet and of the text encoders where there is one: half the bytes to
+    download, keep and read. For fp16 these are the numbers that rounding the full weights gives. For bf16 they are
+    rounded twice, so that a weight may lie 9/16 of a step of bf16 from the full one and not half a step (and one below
+    6e-5, where fp16 has fewer digits, 3e-8). The autoencoder works in fp32 and is taken in full.
+
+    No revision speaks of this, and ids stay as they were: a commit, or a folder's digest, names all files of either
+    kind, and the precision, which chooses between them, is part of every adapter's and picture's id by itself.
+
+    Args:
+        names: Files of a model in diffusers' layout, such as "unet/diffusion_pytorch_model.fp16.safetensors".
+        part: One of `WEIGHTED`.
+        half: Whether the run is in half precision.
+
+    Returns:
+        Files of one kind; those of the other where the wanted kind is missing; none where the part has no weights.
+    """
+    weights = [name for name in names if name.startswith(f"{part}/") and name.endswith(".safetensors")]
+    halves = [name for name in weights if _HALF_FILE.search(name)]
+    full = [name for name in weights if name not in halves]
+    return (half and part in HALVED and halves) or full or halves
+
+
 def place_revision(place: str) -> str:
     """Return what fixes a place's content, without loading it.
 
@@ -99,7 +131,7 @@ def place_revision(place: str) -> str:
         return f"{hub.revision}/{hub.file}" if hub.file else hub.revision
     if Path(bare).is_file():
         refuse_other_files(Path(bare), place)
-        return _file_digest(str(Path(bare).resolve()), Path(bare).stat().st_size, Path(bare).stat().st_mtime_ns)
+        return file_digest(Path(bare))
     if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]*)?", place) and not Path(place.split("/")[0]).is_dir():
         hint = "write org/model@ and the 40 hex digits of the commit you mean; sdxl stands for SDXL base 1.0"
         raise BaseModelError("a hub model without a fixed commit", place, _ACCEPTED, hint=hint)
@@ -133,35 +165,15 @@ def check_digest(path: Path, digest: str, place: str) -> None:
     Raises:
         BaseModelError: It is another.
     """
-    stat = path.stat()
-    if digest and (found := _file_digest(str(path.resolve()), stat.st_size, stat.st_mtime_ns)) != digest:
+    if digest and (found := file_digest(path)) != digest:
         hint = "download the file again, or correct the digest"
         raise BaseModelError("another file than its SHA-256 says", found, digest, place, hint)
 
 
 def _folder_revision(folder: Path) -> str:
-    """Hash what would be loaded; remembered while no file changes its size or time."""
+    """Hash what may be loaded."""
     files = [path for part in PARTS for path in (folder / part).glob("*") if path.suffix in _LOADED]
     files += folder.glob("model_index.json")
     if not files:  # one part of a model, such as an autoencoder
         files = [path for path in folder.glob("*") if path.suffix in _LOADED]
-    signature = tuple(
-        (path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(files)
-    )
-    return _hash_files(str(folder), signature)
-
-
-@lru_cache(maxsize=16)
-def _hash_files(folder: str, signature: tuple[tuple[str, int, int], ...]) -> str:
-    total = hashlib.sha256()
-    for name, size, modified_ns in signature:
-        digest = _file_digest(os.path.join(folder, name), size, modified_ns)
-        total.update(f"{name}\0{digest}\n".encode())
-    return total.hexdigest()
-
-
-@lru_cache(maxsize=256)
-def _file_digest(path: str, size: int, modified_ns: int) -> str:
-    """SHA-256 of a file; remembered while it does not change its size or time."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return folder_digest(folder, files)

@@ -2,8 +2,7 @@
 
 The file has an entry for each revision of a base model that was calibrated (`python -m blora.checks.calibrate`), with
 its provenance: settings, numbers of pictures, rates of false alarms and misses. A base without an entry has no limits,
-and its adapters are measured and not judged, unless the settings give limits of their own. SDXL has not been
-calibrated.
+and its adapters are not checked, unless the settings give limits of their own. SDXL has not been calibrated.
 
 No torch here: planning needs to know what an adapter is named by.
 """

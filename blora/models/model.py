@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from blora.adapters.blocks import target_layers
 from blora.bases.locate import Located, locate_base
 from blora.models.memory import Encoders
-from blora.models.tiles import set_tiles, whole_or_in_tiles
+from blora.models.tiles import set_tiles
 from blora.settings.fields import Precision
 
 if TYPE_CHECKING:
@@ -76,14 +76,15 @@ class Base:
 
     @property
     def vae(self) -> Any:
-        """The autoencoder, always in fp32: SDXL's own overflows in fp16."""
+        """The autoencoder, in the number format that `vae_format` says."""
         if self._vae is None:
-            import torch
             from diffusers import AutoencoderKL
 
-            from blora.bases.parts import load_part
+            from blora.bases.parts import load_part, vae_config
+            from blora.models.autoencoder import vae_format
 
-            self._vae = load_part(AutoencoderKL, self._located, "vae", self.device, torch_dtype=torch.float32)
+            number_format = vae_format(self.device, self.dtype, vae_config(self._located))
+            self._vae = load_part(AutoencoderKL, self._located, "vae", self.device, torch_dtype=number_format)
             set_tiles(self._vae, self.vae_in_tiles)
         return self._vae
 
@@ -182,10 +183,11 @@ class Base:
         import numpy as np
         import torch
 
+        from blora.models.autoencoder import encoded
+
         pixels = torch.from_numpy(np.array(rgb, dtype=np.uint8)).to(self.device)
         scaled = pixels.permute(2, 0, 1)[None].float() / 127.5 - 1.0
-        with torch.no_grad():
-            moments = whole_or_in_tiles(self.vae, self.vae.encode, scaled).latent_dist
+        moments = encoded(self.vae, scaled)
         shift, scale = self._latent_affine
         return (moments.mean - shift) * scale, moments.std * scale
 
@@ -201,17 +203,12 @@ class Base:
             (n, height * factor, width * factor, 3) uint8.
         """
         import numpy as np
-        import torch
 
+        from blora.models.autoencoder import decoded
         from blora.models.text_encoders import to_pixels
 
         shift, scale = self._latent_affine
-        pictures = []
-        with torch.no_grad():
-            for latent in latents.float():
-                scaled = latent[None] / scale + shift
-                pictures.append(to_pixels(whole_or_in_tiles(self.vae, self.vae.decode, scaled).sample[0]))
-        return np.stack(pictures)
+        return np.stack([to_pixels(decoded(self.vae, one[None] / scale + shift)[0]) for one in latents.float()])
 
     @cached_property
     def _latent_affine(self) -> tuple[Tensor, Tensor]:
@@ -251,4 +248,4 @@ def load_base(spec: str | os.PathLike[str], device: str | torch.device = "cpu", 
         BaseUnreachableError: The hub did not answer and the model is not in its cache.
         TopologyError: The model is not built as SDXL is.
     """
-    return Base(locate_base(spec), device, precision)
+    return Base(locate_base(spec, half=precision != "fp32"), device, precision)

@@ -64,7 +64,7 @@ class CheckSettings(Frozen):
 
     attempts: int = Field(default=1, ge=0, le=8)
     """Trainings of an adapter, each with another seed, until one passes; the best is kept. 1 checks and tells, 0 does
-    not even check. Above 1 the policy is part of the adapter's id."""
+    not even check, nor does a base without limits. Above 1 the policy is part of the adapter's id."""
     pictures: int = Field(default=2, ge=1, le=16)
     """Reconstructions of the image; each defect is their mean."""
     steps: int = Field(default=10, ge=1, le=1000)

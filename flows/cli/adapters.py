@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from flows.cli.console import OK, Root, open_store, out
+from flows.cli.console import OK, RUN_HELP, Root, open_run, out
 
 if TYPE_CHECKING:
     from blora.adapters.forms import Form
@@ -31,7 +31,7 @@ def export_adapter(
         list[str] | None, typer.Option("--style", help="A style, or NAME=STRENGTH. May be repeated: a mix.")
     ] = None,
     run_id: Annotated[
-        str, typer.Option("--run", help="The run whose names these are; without it they are files.")
+        str, typer.Option("--run", help=f"The run whose names these are; without it they are files. {RUN_HELP}")
     ] = "",
     form: FormOption = "kohya",
     name: Annotated[str, typer.Option("--name", help="What programs show; the file's own name by default.")] = "",
@@ -50,7 +50,7 @@ def export_adapter(
     from blora.adapters.forms import fits_sdxl
     from tasks.closing.adapter_files import asked, write_one
 
-    of = (open_store(root), run_id) if run_id else None
+    of = open_run(root, run_id) if run_id else None
     sides = asked(content or [], style or [])
     written, whole = write_one(sides, target, cast("Form", form), name, of=of, only="blocks" if only_blocks else None)
     for path in written:

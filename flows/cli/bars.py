@@ -7,27 +7,51 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Self
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
 
 from flows.cli.console import err
 from tasks import progress
 from tasks.errors import EndedWithFaults, TaskError
 from tasks.progress import Event
+from tasks.words import roughly
 
 SAME_COMMAND = "the same command goes on where this one stopped"
 
 STOP_SECONDS = 5.0
 """How long a command takes to stop at the most."""
 
-TITLES = {"train": "training", "sample": "pictures", "score": "scores", "probe": "pictures"}
+TITLES = {"train": "training", "sample": "drawing", "score": "scoring", "probe": "drawing"}
 """What a kind of work is called; work of other kinds names itself."""
+
+
+class _LeftColumn(ProgressColumn):
+    """When a bar will be full, as far as that can be reckoned."""
+
+    def __init__(self, tally: progress.Tally) -> None:
+        super().__init__()
+        self._tally = tally
+
+    def render(self, task: Task) -> Text:
+        """See `ProgressColumn.render`."""
+        left = None if task.finished else self._tally.seconds_left(task.fields["kind"])
+        return Text("" if left is None else f"{roughly(left)} left", style="progress.remaining")
 
 
 @dataclass
@@ -67,15 +91,19 @@ class Bars:
     def __init__(self, console: Console) -> None:
         """Show nothing yet."""
         self.subject = ""
+        self._tally = progress.Tally()
         self._progress = Progress(
             TextColumn("{task.description:<9}"),
             BarColumn(),
             MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
             TimeElapsedColumn(),
+            _LeftColumn(self._tally),
             TextColumn("{task.fields[note]}"),
             console=console,
         )
         self._bars: dict[str, _Bar] = {}
+        self._is_night = False
         self._parts = 1
         self._is_open = False  # shown from the first bar on
 
@@ -89,18 +117,34 @@ class Bars:
 
     def __call__(self, event: Event) -> None:
         """Take one event."""
+        self._tally(event)
         match event["kind"]:
+            case "manifest":
+                self._forget()
+                self._say(f"manifest {event['done']} of {event['total']}: {event['id']}")
+                self._is_night = True
             case "run":
                 self.subject = event["id"]
+                if self._is_night:  # a command has said it of its one run
+                    self._say(event["text"])
             case "parts":
                 self.subject, self._parts = event["id"], event["total"]
             case "work":
                 self.subject = event["id"]
                 self._announce(event["total"], event["done"])
             case "note":
-                self._progress.console.print(event["text"], markup=False, highlight=False)
+                self._say(event["text"])
             case _:
                 self._advance(event)
+
+    def _say(self, line: str) -> None:
+        self._progress.console.print(line, markup=False, highlight=False)
+
+    def _forget(self) -> None:
+        """Let the bars of a run that has ended go: those of the next one take their place."""
+        for bar in self._bars.values():
+            self._progress.remove_task(bar.shown)
+        self._bars = {}
 
     def step(self, what: str, done: int, total: int) -> None:
         """Show how much is done of one thing after another: a new one hides those before."""
@@ -112,23 +156,31 @@ class Bars:
     def _announce(self, totals: Mapping[str, int], already: Mapping[str, int]) -> None:
         for kind, total in totals.items():
             if total:
-                self._bars[kind] = self._begin(TITLES[kind], already[kind], total)
+                self._bars[kind] = self._begin(kind, already[kind], total)
 
-    def _begin(self, title: str, already: int, total: int | None) -> _Bar:
+    def _begin(self, kind: str, already: int, total: int | None) -> _Bar:
         if self._is_open:
             self._progress.start()
-        shown = self._progress.add_task(title, total=total, completed=already, note="")
+        title, unit = TITLES.get(kind, kind), progress.UNITS.get(kind, "")
+        shown = self._progress.add_task(title, total=total, completed=already, kind=kind, unit=unit, note="")
         return _Bar(shown, total, already, self._parts)
 
     def _advance(self, event: Event) -> None:
         item = str(event["id"])
         name = event["kind"] if event["kind"] in TITLES else item
-        bar = self._bars.get(name) or self._begin(TITLES.get(name, name), 0, None)
+        bar = self._bars.get(name) or self._begin(name, 0, None)
         self._bars[name] = bar
         bar.done[item], bar.totals[item] = event["done"], event["total"]
         note = f"loss {event['loss']:.4f}" if "loss" in event else ""
         done = bar.already + sum(bar.done.values())
         self._progress.update(bar.shown, completed=done, total=bar.expected(), note=note)
+
+
+@contextmanager
+def starting(what: str) -> Iterator[None]:
+    """Say on a terminal that something starts, which takes seconds and has no steps; gone with the end of the block."""
+    with err.status(f"starting {what}"):
+        yield
 
 
 @contextmanager
@@ -196,7 +248,7 @@ def run_with_bars(
         again: what goes on where a person stops it; ``{subject}`` in it is the run or probe.
 
     Returns:
-        Its result, or the `EndedWithFaults` that it ended with; and the run or probe that it was about.
+        Its result, or the `EndedWithFaults` that it ended with; and the run or probe that it was about, if any.
 
     Raises:
         Exception: what it failed with.
@@ -206,11 +258,15 @@ def run_with_bars(
     from tasks.dispatch.server import server_at_hand
 
     bars = Bars(err)
-    with interruptible(bars, again), server_at_hand(verbose=verbose), progress.watching(bars), bars:
+    with interruptible(bars, again), ExitStack() as stack:
+        with starting("Prefect"):
+            stack.enter_context(server_at_hand(verbose=verbose))
+        stack.enter_context(progress.watching(bars))
+        stack.enter_context(bars)
         state = flow(*arguments, return_state=True)
         ended = state.result(raise_on_failure=False)
         if isinstance(ended, Exception) and not isinstance(ended, EndedWithFaults):
             raise ended
-    if not bars.subject:
+    if ended is None and not bars.subject:
         raise TaskError(state.message or "the flow did not start")
     return ended, bars.subject

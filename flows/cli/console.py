@@ -45,7 +45,8 @@ ManifestArgument = Annotated[
         help="Manifest: YAML, JSON, CSV, JSON Lines or Parquet; a path or s3:// address.", callback=refuse_empty
     ),
 ]
-RunArgument = Annotated[str, typer.Argument(help="Run id, as `blora status` lists it.")]
+RUN_HELP = "A run: its id, the beginning of one, its manifest's name, or latest."
+RunArgument = Annotated[str, typer.Argument(help=RUN_HELP)]
 Root = Annotated[
     str,
     typer.Option(
@@ -107,7 +108,7 @@ def _errors_shown() -> Iterator[None]:
             _say(f"{option}: received {shown(detail['input'])}; accepted: {accepted}")
         raise typer.Exit(UNUSABLE) from error
     except (BloraError, ManifestsError, TaskError, ValueError) as error:
-        _say(str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}")
+        _say(str(error))
         raise typer.Exit(UNUSABLE) from error
     except OSError as error:
         if error.errno == errno.EPIPE:  # whoever reads our output has seen enough
@@ -139,6 +140,40 @@ def open_store(root: str) -> Store:
     except PermanentStoreError as error:
         source = "--root" if root else "BLORA_ROOT"
         raise PermanentStoreError(f"{source}: {error.what}", error.received, error.accepted, error.hint) from error
+
+
+def open_to_read(root: str) -> Store:
+    """Open a store that is to be there already.
+
+    Raises:
+        NoStore: nothing lies there.
+    """
+    from tasks.run.which import require_store
+
+    store = open_store(root)
+    require_store(store)
+    return store
+
+
+def open_run(root: str, asked: str, *, is_told: bool = True) -> tuple[Store, str]:
+    """Open a store and find the run that is meant.
+
+    Args:
+        root: as the user gave it.
+        asked: the run, as the user named it.
+        is_told: say which run it is where that was not said in full.
+
+    Raises:
+        NoStore: nothing lies there.
+        RunNotFound: no run, or more than one, is meant.
+    """
+    from tasks.run.which import find_run
+
+    store = open_store(root)
+    run_id = find_run(store, asked)
+    if is_told and run_id != asked:
+        err.print(f"run {run_id}", style="dim", markup=False, highlight=False)
+    return store, run_id
 
 
 def show_faults(faults: Any, kept_at: str = "") -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from blora.errors import SettingsError
-from flows.cli import adapters, measure, operate, review
+from flows.cli import adapters, begin, measure, operate, review
 from flows.cli.console import (
     FAULTS,
     OK,
@@ -31,6 +32,7 @@ from flows.cli.console import (
     Shards,
     TakeOver,
     Verbose,
+    err,
     open_store,
     out,
     print_pairs,
@@ -38,11 +40,9 @@ from flows.cli.console import (
     show_notes,
 )
 from flows.cli.overrides import parse_base_option, parse_overrides
-from flows.params import RunOptions
 from manifests.errors import counted
 from tasks import environment
-from tasks.bases import with_base
-from tasks.devices import chosen_devices, preflight
+from tasks.devices import chosen_devices, ready_devices
 
 if TYPE_CHECKING:
     from manifests.store.store import Store
@@ -70,6 +70,7 @@ def validate(
     from blora.settings.resolve import merge, resolve
     from manifests.faults import Fault
     from manifests.loading.load import load_manifest
+    from tasks.bases import with_base
     from tasks.planning.make import survey
 
     loaded = with_base(load_manifest(manifest, allowed_roots=allow_root or ()), parse_base_option(base), preset)
@@ -93,7 +94,7 @@ def validate(
             ]
         found = survey(loaded.manifest, settings)
         faults += found.faults
-        show_notes(found.notes)
+        show_notes((*loaded.notes, *found.notes))
     show_faults(faults)
     if loaded.manifest is not None:
         counts = {**found.counts, "fault": len(faults)}
@@ -116,10 +117,12 @@ def plan(
     Examples: `blora plan pairs.csv` · `blora plan pairs.csv --base sdxl --set train.steps=500 --root s3://bucket/art`
     """
     from manifests.loading.load import load_manifest
+    from tasks.bases import with_base
     from tasks.devices import devices_here, gpu_name
-    from tasks.planning.cost import estimate, memory_told
+    from tasks.memory import memory_told
+    from tasks.planning.cost import estimate
     from tasks.planning.make import make_plan, settings_of
-    from tasks.words import seconds_in_words
+    from tasks.words import roughly, seconds_in_words
 
     store = open_store(root)
     loaded = with_base(load_manifest(manifest, allowed_roots=allow_root or ()), parse_base_option(base), preset)
@@ -127,11 +130,13 @@ def plan(
     settings = settings_of(loaded, preset, parse_overrides(set_))
     draft = make_plan(store, loaded, settings, devices="" if elsewhere else "auto")
     here = () if elsewhere else devices_here()
-    cost = estimate(store, draft.plan, draft.held, gpu_name(here))
+    cost = estimate(store, draft.plan, draft.held, here, gpu_name(here))
     told = memory_told(draft.plan.run.base, settings, here)
     show_notes(draft.notes)
     show_faults(draft.plan.run.faults)
-    training, drawing = seconds_in_words(cost.train_seconds), seconds_in_words(cost.sample_seconds)
+    parts = {"training": cost.train_seconds, "drawing": cost.sample_seconds, "scoring": cost.score_seconds}
+    told_parts = [f"{seconds_in_words(seconds)} {work}" for work, seconds in parts.items()]
+    besides = f"{seconds_in_words(cost.other_seconds)} start and end"
     print_pairs(
         {
             "run": draft.plan.run.run_id,
@@ -140,8 +145,10 @@ def plan(
             "packs": _packs_said(draft, elsewhere),
             **({"memory": told} if told else {}),
             "pictures": f"{cost.samples}, of which {cost.samples_missing} to draw",
-            "time": f"{training} training + {drawing} drawing on one slot",
-            "gpu hours": f"{(cost.train_seconds + cost.sample_seconds) / 3600:.3f} slot hours",
+            "time": f"{roughly(cost.seconds)} on {counted(cost.slots, 'slot')}: {' + '.join([*told_parts, besides])}"
+            if cost.slot_seconds
+            else "no training and no picture is missing",
+            "slot hours": f"{cost.slot_seconds / 3600:.3f}",
             "bytes": f"{cost.bytes / 1e6:.1f} MB to be written",
             "basis": cost.basis,
         }
@@ -199,6 +206,7 @@ def rerun(
     _run_flow("rerun", run_id, options, verbose)
 
 
+app.add_typer(begin.app)
 app.add_typer(operate.app)
 app.add_typer(measure.app)
 app.add_typer(review.app)
@@ -211,46 +219,46 @@ def main() -> None:
 
 
 def _run_flow(name: str, subject: str, options: dict[str, Any], verbose: bool) -> None:
-    """Run one of the two flows in this process with progress bars, then print its scores; ends the command."""
-    environment.quiet_prefect(verbose)
-    from flows import stylize as flows
-    from flows.cli.bars import run_with_bars
+    """Run one of the two flows in this process with progress bars, then say how it ended; ends the command."""
+    from flows.params import RunOptions
+    from flows.prepare import handed_over, opening, prepare, prepare_again
 
     chosen = RunOptions.model_validate(options)
     store = open_store(chosen.root)
-    devices = chosen_devices(chosen.devices)
-    if chosen.shards == "here":
-        preflight(devices)
+    (ready_devices if chosen.shards == "here" else chosen_devices)(chosen.devices)
+    ready = (prepare if name == "stylize" else prepare_again)(store, subject, chosen)
+    err.print(opening(store, ready), markup=False, highlight=False)  # before what takes seconds to import
+    environment.quiet_prefect(verbose)
+    from flows.cli.bars import run_with_bars, starting
+
+    with starting("Prefect"):
+        from flows import stylize as flows
+
     # A run with faults has ended all the same; what it says of itself is read from the store.
     flow = flows.stylize if name == "stylize" else flows.rerun
     where = f" --root {shlex.quote(chosen.root)}" if chosen.root else ""
     again = f"go on with: blora rerun {{subject}}{where}"
-    _, run_id = run_with_bars(flow, subject, chosen, verbose=verbose, again=again)
-    _report(store, run_id)
+    with handed_over(ready):
+        _, run_id = run_with_bars(flow, subject, chosen, verbose=verbose, again=again)
+    _report(store, run_id, chosen.root, time.monotonic() - ready.began)
 
 
-def _report(store: Store, run_id: str) -> None:
-    """What a run leaves on the terminal: scores, faults, where everything lies; ends the command."""
+def _report(store: Store, run_id: str, root: str = "", took_seconds: float | None = None) -> None:
+    """What a run leaves on the terminal: its worst pictures, faults, how it ended, what next; ends the command."""
+    from tasks.closing.farewell import farewell
     from tasks.planning.clips import clip_lines, load_measures
-    from tasks.review.score_table import render, score_table
-    from tasks.run.outcome import read_record, recorded_faults, recorded_notes
-    from tasks.run.plan import load_run
+    from tasks.run.outcome import recorded_faults, recorded_notes
 
-    stand = read_record(store, run_id)
-    rows = score_table(store, load_run(store, run_id))
-    if rows:
-        sys.stdout.write(render(rows[:40], "table"))
-    measures = load_measures(store, run_id)
-    for line in clip_lines(measures):
+    end = farewell(store, run_id, root, took_seconds)
+    sys.stdout.write(end.worst)
+    for line in clip_lines(load_measures(store, run_id)):
         out.print(line, markup=False, highlight=False)
     show_notes(recorded_notes(store, run_id))
     show_faults(recorded_faults(store, run_id), f"{store.root}/runs/{run_id}/faults.parquet")
-    report = f"{store.root}/runs/{run_id}/report"
-    moving = {"clips": f"{report}/clips.gif"} if measures else {}
-    sheets = {"contact sheet": f"{report}/contact_sheet.png", **moving, "page": f"{report}/index.html"}
-    passed = {"passed": stand.passed} if stand.passed else {}
-    print_pairs({"run": run_id, "outcome": stand.sentence, **passed, **sheets})
-    raise typer.Exit(OK if stand.complete else FAULTS)
+    out.print(end.summary, markup=False, highlight=False)
+    for command in end.commands:
+        out.print(f"  {command}", markup=False, highlight=False)
+    raise typer.Exit(OK if end.is_complete else FAULTS)
 
 
 def _missing_packs(draft: Any) -> int:

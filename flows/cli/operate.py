@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.cli.console import (
     FAULTS,
     OK,
+    RUN_HELP,
     AllowRoot,
     BaseOf,
     Devices,
@@ -19,7 +20,9 @@ from flows.cli.console import (
     Shards,
     Verbose,
     err,
+    open_run,
     open_store,
+    open_to_read,
     out,
     print_aligned,
     print_pairs,
@@ -27,7 +30,7 @@ from flows.cli.console import (
 )
 from flows.cli.overrides import parse_base_option, parse_overrides
 from tasks import environment
-from tasks.devices import chosen_devices, preflight
+from tasks.devices import ready_devices
 from tasks.errors import EndedWithFaults
 
 if TYPE_CHECKING:
@@ -66,19 +69,16 @@ def nightly(
     }
     store = open_store(root)
     if last:
-        night = load_night(store)
+        night = load_night(open_to_read(root))
     else:
         environment.quiet_prefect(verbose)
+        from flows.cli.bars import run_with_bars
         from flows.nightly import nightly as flow
         from flows.params import NightOptions
-        from tasks.dispatch.server import server_at_hand
 
         chosen = NightOptions.model_validate(options)
-        preflight(chosen_devices(chosen.devices))
-        with server_at_hand(verbose=verbose):
-            ended: Any = flow(chosen, return_state=True).result(raise_on_failure=False)
-            if isinstance(ended, Exception) and not isinstance(ended, EndedWithFaults):
-                raise ended
+        ready_devices(chosen.devices)
+        ended, _ = run_with_bars(flow, chosen, verbose=verbose)
         night = load_night(store, ended.subject if isinstance(ended, EndedWithFaults) else ended["night_id"])
     _show_night(night)
 
@@ -152,7 +152,7 @@ def gc(
 
     from tasks.operations.gc import delete_waste, find_waste
 
-    store = open_store(root)
+    store = open_to_read(root)
     retention = None if runs_older_than is None else timedelta(days=runs_older_than)
     findings = find_waste(store, timedelta(days=older_than), retention)
     for line in findings.unreadable:
@@ -190,23 +190,28 @@ def doctor(base: BaseOf = "sdxl", root: Root = "", devices: Devices = "auto") ->
 
 
 @app.command()
-def status(run_id: Annotated[str, typer.Argument(help="Run id; none lists all runs.")] = "", root: Root = "") -> None:
+def status(run_id: Annotated[str, typer.Argument(help=f"{RUN_HELP} None lists all.")] = "", root: Root = "") -> None:
     """How runs stand, by what the store holds: who is at work where, what is left, what failed and why, and its log.
 
-    Examples: `blora status` · `blora status demo-3f2a9c01d4e5 --root demo`
+    A run is at work, interrupted (killed or stopped; blora rerun goes on), incomplete (it ended and lacks something, or
+    has faults) or finished.
+
+    Examples: `blora status` · `blora status latest` · `blora status demo-3f2a9c01d4e5 --root demo`
     """
     from tasks.closing.status import full_status, list_runs
 
-    store = open_store(root)
     if not run_id:
-        print_aligned([("run", "state", "created", "outcome"), *list_runs(store)])
+        rows = list_runs(open_to_read(root))
+        print_aligned([("run", "state", "created", "outcome"), *rows] if rows else [("no run yet",)])
         raise typer.Exit(OK)
+    store, run_id = open_run(root, run_id, is_told=False)
     status = full_status(store, run_id)
     stand = status.outcome
     print_pairs(
         {
             "run": stand.run_id,
             "state": status.state,
+            **({"doing": status.doing} if status.doing else {}),
             "outcome": stand.sentence,
             "left": str(status.left),
             **({"passed": status.passed} if status.passed else {}),

@@ -13,10 +13,12 @@ from flows.cli.adapters import FormOption
 from flows.cli.console import (
     FAULTS,
     OK,
+    RUN_HELP,
     Root,
     RunArgument,
     err,
-    open_store,
+    open_run,
+    open_to_read,
     out,
     print_aligned,
     print_pairs,
@@ -36,7 +38,7 @@ Open = Annotated[bool, typer.Option("--open", help="Open the page in the browser
 
 @app.command()
 def report(
-    run_id: Annotated[str, typer.Argument(help="Run id, as `blora status` lists it; none with --nights.")] = "",
+    run_id: Annotated[str, typer.Argument(help=f"{RUN_HELP} None with --nights.")] = "",
     root: Root = "",
     nights: Annotated[
         int, typer.Option("--nights", min=0, help="Instead of a run: yield, scores, cost and faults of so many nights.")
@@ -63,12 +65,12 @@ def report(
     """
     if bool(run_id) == bool(nights):
         raise ValueError("report: give a run id, or --nights NUMBER, and not both")
-    store = open_store(root)
     if nights:
         if out_:
             raise ValueError("report: --out copies the page of a run, and does not go with --nights")
-        alarms = _report_nights(store, nights, open_)
+        alarms = _report_nights(open_to_read(root), nights, open_)
         raise typer.Exit(FAULTS if alarms else OK)
+    store, run_id = open_run(root, run_id)
     _report_run(store, run_id, out_, open_, pictures)
     raise typer.Exit(OK)
 
@@ -88,20 +90,14 @@ def review(
 
     Examples: `blora review RUN RUN.decisions.json` · `blora review RUN ./ada.json --root s3://bucket/art`
     """
-    from tasks.closing.collect import write_choice
-    from tasks.report.run_page import write_report
+    from tasks.closing.reviewing import take_review
     from tasks.review.decisions import load_marks, read_marks
-    from tasks.review.redo import record_review
-    from tasks.run.inventory import take_inventory
     from tasks.run.plan import load_plan
 
-    store = open_store(root)
+    store, run_id = open_run(root, run_id)
     plan = load_plan(store, run_id)
     marks = read_marks(decisions, plan)
-    added = record_review(store, plan, marks)
-    plan = load_plan(store, run_id)
-    inventory = take_inventory(store, plan)
-    write_report(store, plan, inventory, write_choice(store, plan, inventory))
+    added = take_review(store, plan, marks)
     standing = Counter(mark.decision for mark in load_marks(store, run_id).values())
     lines = {
         "read": f"{len(marks)} decisions",
@@ -110,6 +106,35 @@ def review(
     if added:
         lines["next"] = f"blora rerun {run_id} draws {counted(len(added), 'picture')} with new seeds"
     print_pairs(lines)
+    raise typer.Exit(OK)
+
+
+@app.command()
+def serve(
+    run_id: Annotated[str, typer.Argument(help="Run id, as `blora status` lists it; none: a list of all pages.")] = "",
+    root: Root = "",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of this machine; 0 takes any free one.")] = 8421,
+    open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """Show the store's pages on this machine, where decisions are saved into the store without a file; Ctrl-C ends it.
+
+    Only this machine can reach them (127.0.0.1), and only by the address that is printed, which has a secret in it.
+
+    Examples: `blora serve RUN --open` · `blora serve --root s3://bucket/art --port 0`
+    """
+    from tasks.closing.page_server import PageServer
+    from tasks.report.run_page import write_report
+    from tasks.run.plan import load_plan
+
+    store, run_id = open_run(root, run_id) if run_id else (open_to_read(root), "")
+    if run_id:
+        write_report(store, load_plan(store, run_id))
+    server = PageServer(store, port)
+    page = server.page(run_id) if run_id else server.address
+    out.print(page, markup=False, highlight=False)
+    if open_ and not webbrowser.open(page):
+        err.print("no browser was found on this machine: open the address above", markup=False, highlight=False)
+    server.serve()
     raise typer.Exit(OK)
 
 
@@ -138,7 +163,7 @@ def export(
     from tasks.closing.adapter_files import export_adapters
     from tasks.closing.export import FilmError, export_clips, export_films, export_run
 
-    store = open_store(root)
+    store, run_id = open_run(root, run_id)
     count, missing = export_run(store, run_id, folder, kept=kept, best=best)
     clips = export_clips(store, run_id, folder, kept=kept)
     files = export_adapters(store, run_id, folder, cast("Form", form)) if adapters else []
@@ -159,7 +184,7 @@ def export(
 
 @app.command()
 def compare(
-    run_a: Annotated[str, typer.Argument(help="The run that is compared with.")],
+    run_a: Annotated[str, typer.Argument(help=f"The run that is compared with. {RUN_HELP}")],
     run_b: Annotated[str, typer.Argument(help="The run whose difference is told.")],
     root: Root = "",
     open_: Open = False,
@@ -173,7 +198,8 @@ def compare(
     from tasks.report.comparison import compare as compare_runs
     from tasks.report.comparison_page import write_comparison
 
-    store = open_store(root)
+    store, run_a = open_run(root, run_a)
+    _, run_b = open_run(root, run_b)
     comparison = compare_runs(store, run_a, run_b)
     page = f"{store.root}/{write_comparison(store, comparison)}"
     rows = [

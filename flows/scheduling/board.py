@@ -35,6 +35,7 @@ class Board:
         selection: the items of the plan that are wanted.
         place: where they are handed over.
         known: what there is of the plan, where somebody has just looked.
+        pace: what `tasks.progress.Tally` reckons by; empty where nothing is known.
         inventory: what there was when the work began.
         failures: the failures of items, in the end.
         idle: whether nothing had to be done, in the end.
@@ -46,6 +47,7 @@ class Board:
     selection: Selection
     place: Place
     known: InitVar[Inventory | None] = None
+    pace: Mapping[str, float] = field(default_factory=dict)
     inventory: Inventory = field(init=False)
     failures: list[Fault] = field(default_factory=list)
     idle: bool = field(default=True, init=False)
@@ -128,7 +130,8 @@ class Board:
         steps = len(self._packs) * self.plan.run.settings.train.steps
         done = {"train": 0, "sample": pictures - undrawn, "score": pictures - unscored}
         total = {"train": steps, "sample": pictures, "score": pictures}
-        progress.publish({"kind": "work", "id": self.plan.run.run_id, "done": done, "total": total})
+        work = {"kind": "work", "id": self.plan.run.run_id, "done": done, "total": total}
+        progress.publish(work | ({"pace": self.pace} if self.pace else {}))
 
     def _next(self, in_flight: Counter[Job]) -> Batch | None:
         """What comes first and finds room; None where nothing does."""

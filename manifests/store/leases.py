@@ -25,7 +25,7 @@ import math
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from time import monotonic
 
@@ -41,9 +41,9 @@ LONGEST_SECONDS = 3600.0
 _AGREEING = 4 / 3  # of its length: more than that is left of no lease whose holder's clock agrees
 
 
-def _record(holder: str, nonce: str, expires_at: float, seconds: float) -> bytes:
+def _record(holder: str, nonce: str, expires_at: float, seconds: float, doing: str = "") -> bytes:
     body = {"holder": holder, "nonce": nonce, "expires_at": expires_at, "seconds": seconds}
-    return json.dumps(body).encode()
+    return json.dumps(body | ({"doing": doing} if doing else {})).encode()
 
 
 def _nonce_of(record: bytes) -> str | None:
@@ -77,6 +77,7 @@ class Lease:
         holder: Who holds it, for people.
         nonce: What tells this holding from any other.
         ttl_seconds: For how long each renewal holds.
+        doing: Gives what the holder is at, for people; each renewal writes it.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Lease:
         self.holder = holder
         self.nonce = nonce
         self.ttl_seconds = ttl_seconds
+        self.doing: Callable[[], str] = str
         self._backend = backend
         self._expires_at = expires_at
         self._version: str | None = version
@@ -129,7 +131,7 @@ class Lease:
     def _write(self, expires_at: float) -> bool:
         if self._version is None:
             return False
-        record = _record(self.holder, self.nonce, expires_at, self.ttl_seconds)
+        record = _record(self.holder, self.nonce, expires_at, self.ttl_seconds, self.doing())
         version = self._backend.swap(self.key, record, self._version)
         if version is None and (own := self._own_version()) is not None:
             version = self._backend.swap(self.key, record, own)
@@ -178,11 +180,13 @@ class Held:
         holder: Who has or had it.
         expires_at: When it ends or ended, in seconds since 1970 by the holder's clock; 0 once released.
         ends_at: The same by this machine's clock, unless it is renewed: never later than its length from now.
+        doing: What its holder said at the last renewal that it was at; empty if nothing.
     """
 
     holder: str
     expires_at: float
     ends_at: float
+    doing: str = ""
 
     @property
     def is_live(self) -> bool:
@@ -204,7 +208,7 @@ def _held(version: Version, seen_seconds: float, usual_seconds: float) -> Held |
     left = min(expires_at - now, length - seen_seconds)
     if expires_at - now > _AGREEING * length and version.age_seconds is not None:
         left = min(left, length - version.age_seconds)
-    return Held(holder, expires_at, min(expires_at, now + left))
+    return Held(holder, expires_at, min(expires_at, now + left), str(record.get("doing", "")))
 
 
 def look(backend: Backend, sightings: Sightings, key: str, usual_seconds: float) -> Held | None:

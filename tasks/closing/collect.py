@@ -7,6 +7,7 @@ changes nothing here.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -66,6 +67,7 @@ def close_run(
     inventory: Inventory,
     failures: Sequence[Fault] = (),
     timings: Mapping[str, Any] | None = None,
+    began: float | None = None,
 ) -> Outcome:
     """Write the run's tables and report, and say how it ended.
 
@@ -76,7 +78,9 @@ def close_run(
         failures: what tasks reported, this time or the last; the latest of an item counts, and only if it is missing.
         timings: slot seconds by kind of work, kept in run.json for later estimates; with ``slots``, also a table.
             Where nothing was done those of the last time stay.
+        began: when whoever asked for the work began, by the monotonic clock of this process, if that is known.
     """
+    closing = time.monotonic()
     run_id = plan.run.run_id
     run = RunFolder(store, run_id)
     markers, damaged = sound_markers(store, plan, inventory.adapters)
@@ -100,7 +104,28 @@ def close_run(
         write_report(store, plan, inventory, choices)
     except StoreError as error:  # a page is for looking, and no reason for a run to be taken as not ended
         log.warning("%s: its page could not be written (%s); blora report %s does it", run_id, error, run_id)
+    if timings and timings.get("slots") and began is not None:  # known only now, and nobody waits for it
+        ended["timings"] = {**timings, **_besides(timings, began, closing, len(plan.samples))}
+        store.replace(run.key("run.json"), plan.run.to_json(**ended))
     return outcome
+
+
+def _besides(timings: Mapping[str, Any], began: float, closing: float, pictures: int) -> dict[str, float]:
+    """The seconds of a run that are no item's: until its slots were at work and between, and for closing it.
+
+    Args:
+        timings: what its slots did.
+        began: when it was asked for.
+        closing: when all items had ended.
+        pictures: how many there are to close.
+    """
+    now, slots = time.monotonic(), max(1, sum(not str(row["slot"]).startswith("scoring") for row in timings["slots"]))
+    at_items = sum(timings.get(f"{kind}_seconds", 0.0) for kind in ("train", "sample", "score")) / slots
+    return {
+        "start_seconds": max(0.0, closing - began - at_items),
+        "close_seconds_per_picture": (now - closing) / max(1, pictures),
+        "elapsed_seconds": now - began,
+    }
 
 
 def _write_tables(run: RunFolder, plan: Plan, inventory: Inventory, markers: Markers, faults: Sequence[Fault]) -> None:

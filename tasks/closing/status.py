@@ -8,48 +8,85 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from manifests import layout
-from manifests.errors import Damaged, counted, listed, printable_name
+from manifests.errors import Damaged, counted, listed, printable, printable_name
 from manifests.faults import Fault
 from manifests.store.leases import Held
 from manifests.store.parallel import in_parallel
 from manifests.store.store import Store
 from tasks.environment import lease_seconds
-from tasks.run.heartbeat import until
+from tasks.errors import RunNotFound
+from tasks.run.heartbeat import is_gone, until
 from tasks.run.inventory import Inventory, take_inventory
-from tasks.run.outcome import Outcome, find_records, read_record, recorded_faults
+from tasks.run.outcome import Outcome, RunRecord, find_records, read_record, recorded_faults
 from tasks.run.plan import Plan, load_plan
 
 RENEWED_WITHIN = timedelta(hours=1)
-"""Leases that were not written for so long are not looked at; they are renewed every minute or so."""
+"""Leases of trainings and shards that were not written for so long are not looked at; they are renewed every minute."""
 
-AT_WORK = "at work"
-"""State of a run that somebody is at; what was recorded of it says how it was left before that."""
+AT_WORK, INTERRUPTED, INCOMPLETE, FINISHED = "at work", "interrupted", "incomplete", "finished"
+"""States of a run: somebody is at it; whoever was last is gone without having ended it; it ended, and lacks something
+or has faults; all that was asked for is there."""
+
+_LONGEST_DOING = 200
+_RUN_LEASES = layout.run_lease_key("x").removesuffix("x.json")
 
 
 def list_runs(store: Store) -> list[tuple[str, str, str, str]]:
-    """Every run: id, state (at work while somebody is), time of creation, outcome; newest first, then damaged ones."""
-    live = _live_leases(store)
-    rows = [
-        (run_id, "damaged", "", str(record))
-        if isinstance(record, Damaged)
-        else (
-            record.run_id,
-            AT_WORK if layout.run_lease_key(record.run_id) in live else record.state,
-            f"{record.created_at[:19].replace('T', ' ')} UTC",
-            record.sentence,
-        )
-        for run_id, record in find_records(store).items()
-    ]
+    """Every run: id, state, time of creation, outcome; newest first, then damaged ones.
+
+    The outcome is what was recorded; of runs that have not ended since, it is counted now.
+    """
+    leases = _leases(store)
+    rows = []
+    for run_id, record in find_records(store).items():
+        if isinstance(record, Damaged):
+            rows.append((run_id, "damaged", "", str(record)))
+            continue
+        held = leases.get(layout.run_lease_key(run_id))
+        state = _state(record, held, is_complete=record.complete)
+        is_open = state in (AT_WORK, INTERRUPTED)
+        created = f"{record.created_at[:19].replace('T', ' ')} UTC"
+        outcome = _counted(store, run_id) if is_open else record.sentence
+        told = _doing(held) if state == AT_WORK else ""
+        rows.append((run_id, state, created, f"{outcome}; {told}" if told else outcome))
     return sorted(rows, key=lambda row: row[2], reverse=True)
 
 
-def _live_leases(store: Store) -> dict[str, Held]:
-    """Who holds which lease now, by its key; leases that lapsed long ago are not read: thousands of them lie there."""
+def _state(record: RunRecord, held: Held | None, *, is_complete: bool) -> str:
+    """How a run stands, by its record and by the lease of whoever was at it last."""
+    if held is not None and held.is_live:
+        return INTERRUPTED if is_gone(held) else AT_WORK
+    # A lease that was neither released nor renewed is a killed process's.
+    if record.state == "planned" or (held is not None and held.expires_at > 0):
+        return INTERRUPTED
+    return FINISHED if is_complete else INCOMPLETE
+
+
+def _doing(held: Held | None) -> str:
+    """What whoever is at a run said last of how far they are."""
+    return printable(held.doing)[:_LONGEST_DOING] if held is not None else ""
+
+
+def _counted(store: Store, run_id: str) -> str:
+    """What is there of a run now; that its planning did not end where there is no plan."""
+    try:
+        plan = load_plan(store, run_id)
+        return Outcome.of(plan, take_inventory(store, plan), ()).sentence
+    except (RunNotFound, Damaged) as error:
+        return str(error)
+
+
+def _leases(store: Store) -> dict[str, Held]:
+    """Who holds or held which lease, by its key: those of runs, and of others those that are or may be live.
+
+    Thousands of others lie there, which lapsed long ago.
+    """
     earliest = datetime.now(UTC) - RENEWED_WITHIN
-    keys = [key for key, entry in store.list(layout.LEASES_PREFIX).items() if entry.modified >= earliest]
+    listing = store.list(layout.LEASES_PREFIX).items()
+    keys = [key for key, entry in listing if key.startswith(_RUN_LEASES) or entry.modified >= earliest]
     look = partial(store.look_at_lease, usual_seconds=lease_seconds())
     looked = zip(keys, in_parallel(store, look, keys), strict=True)
-    return {key: held for key, held in looked if held is not None and held.is_live}
+    return {key: held for key, held in looked if held is not None}
 
 
 @dataclass(frozen=True)
@@ -57,9 +94,10 @@ class Status:
     """All that is asked at three in the morning.
 
     Attributes:
-        state: in which the run was last left: planned, finished or faults; ``at work`` while somebody is.
+        state: at work, interrupted, incomplete or finished, by the store now.
         outcome: the plan compared with the store now; its faults are those recorded when the run last ended.
         at_work: who is at it now.
+        doing: how far whoever is at it was when they last said so; empty where nobody is, or has yet.
         left: what it still lacks.
         logs: where the training log of a failed adapter is, by its id.
         passed: of how many adapters and pictures how many passed when the run last ended; empty where none were judged.
@@ -68,6 +106,7 @@ class Status:
     state: str
     outcome: Outcome
     at_work: tuple[AtWork, ...]
+    doing: str
     left: Left
     logs: Mapping[str, str]
     passed: str = ""
@@ -79,12 +118,16 @@ def full_status(store: Store, run_id: str) -> Status:
     Raises:
         RunNotFound: no such run.
     """
-    plan = load_plan(store, run_id)
+    plan, leases = load_plan(store, run_id), _leases(store)
     inventory, faults = take_inventory(store, plan), recorded_faults(store, run_id)
-    record, who = read_record(store, run_id), tuple(at_work(store, plan))
+    record, who = read_record(store, run_id), tuple(_at_work(leases, plan))
     outcome, left = Outcome.of(plan, inventory, faults), what_is_left(plan, inventory)
-    state = AT_WORK if who else record.state
-    return Status(state, outcome, who, left, training_logs(store, plan, faults), record.passed)
+    held = leases.get(layout.run_lease_key(run_id))
+    is_busy = any(one.run_id == run_id for one in who)
+    state = AT_WORK if is_busy else _state(record, held, is_complete=outcome.complete)
+    return Status(
+        state, outcome, who, _doing(held) if is_busy else "", left, training_logs(store, plan, faults), record.passed
+    )
 
 
 @dataclass(frozen=True)
@@ -95,25 +138,29 @@ class AtWork:
         what: the run as a whole, a shard on another machine, or the training of one adapter.
         who: machine, process and since when, as the holder of the lease wrote it.
         until: when its lease ends.
+        run_id: the run that they do it for.
     """
 
     what: str
     who: str
     until: str
+    run_id: str
 
 
-def at_work(store: Store, plan: Plan) -> list[AtWork]:
-    """Who is working at a run, by the live leases in the store."""
+def _at_work(leases: Mapping[str, Held], plan: Plan) -> list[AtWork]:
+    """Who is working at a run, by live leases whose holders are not known to be dead."""
     run_id = plan.run.run_id
     names = {layout.lease_key(adapter.adapter_id): f"training {adapter.name}" for adapter in plan.adapters}
     names[layout.run_lease_key(run_id)] = "the run"
     people: list[AtWork] = []
-    for key, held in _live_leases(store).items():
+    for key, held in leases.items():
+        if not held.is_live or is_gone(held):
+            continue
         run, _, who = printable_name(held.holder).partition(": ")
         if key in names:
-            people.append(AtWork(names[key] + ("" if run == run_id else f" (for run {run})"), who, until(held)))
+            people.append(AtWork(names[key] + ("" if run == run_id else f" (for run {run})"), who, until(held), run))
         elif run == run_id:
-            people.append(AtWork("a shard", who, until(held)))
+            people.append(AtWork("a shard", who, until(held), run))
     return people
 
 

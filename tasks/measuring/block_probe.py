@@ -31,7 +31,7 @@ from manifests.store.parallel import in_parallel
 from manifests.store.store import Store
 from manifests.tables.measuring import PROBES
 from manifests.tables.parquet import from_parquet_bytes, to_parquet_bytes, to_table
-from tasks.downloads import is_plain, located_base, revision_of
+from tasks.downloads import read_config, revision_of
 from tasks.errors import RunNotFound, RunRefused, TaskError
 from tasks.measuring.probe_report import bar_chart, report
 
@@ -135,14 +135,14 @@ def _names_clip(overrides: dict[str, Any]) -> bool:
 
 
 def _own_size(base: str) -> dict[str, Any]:
-    """Settings for pictures of the size that a model was made for, from its configuration files."""
-    folder = Path(base) if is_plain(base) else located_base(base).folder
+    """Settings for pictures of the size that a model was made for, from its configuration: no weights are fetched."""
+    unet, vae = read_config(base, "unet"), read_config(base, "vae")
     try:
-        side = json.loads((folder / "unet/config.json").read_text())["sample_size"]
-        levels = json.loads((folder / "vae/config.json").read_text())["block_out_channels"]
-    except (OSError, ValueError, KeyError) as error:
-        raise BaseModelError("unreadable configuration", str(error), "a folder in diffusers' layout", base) from error
-    pixels = int(side) * 2 ** (len(levels) - 1)
+        pixels = int(unet["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)
+    except (TypeError, ValueError, KeyError) as error:
+        accepted = "sample_size of its UNet and block_out_channels of its autoencoder"
+        hint = "name a preset, whose size is used"
+        raise BaseModelError("no size in the configuration", repr(error), accepted, base, hint) from error
     return {"sample.width_px": pixels, "sample.height_px": pixels}
 
 

@@ -13,7 +13,7 @@ from manifests.tables.review import COMPARISON, COMPARISON_PAIRS
 from tasks.report.charts import interval_bar
 from tasks.report.comparison import Comparison
 from tasks.report.html import write_page
-from tasks.report.run_data import DIGITS
+from tasks.report.run_data import DIGITS, score_head
 from tasks.report.thumbnails import ThumbnailPage, in_pages, write_thumbnails
 from tasks.run.inventory import take_inventory
 from tasks.run.plan import Plan, PlannedSample
@@ -114,8 +114,7 @@ def _columns(comparison: Comparison, keys: list[str | None], pages: list[Thumbna
         "keys": keys,
         "scores": [
             {
-                "name": difference.score,
-                "lower": difference.lower_is_better,
+                **score_head(difference.score),
                 "a": values(difference.score, 0),
                 "b": values(difference.score, 1),
             }

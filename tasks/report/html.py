@@ -19,11 +19,12 @@ from manifests.store.store import Store
 from tasks.words import seconds_in_words, size_in_words
 
 CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self' file:; style-src 'self' file:; img-src 'self' file: data:; "
+    "default-src 'none'; script-src 'self' file:; style-src 'self' file:; img-src 'self' file: data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'"
 )
 """Nothing inline and nothing from elsewhere. `file:` is for pages opened from a disk, which have no origin to be
-'self'; on a page that came over http it allows nothing, as browsers refuse to load files there."""
+'self'; on a page that came over http it allows nothing, as browsers refuse to load files there. A page that
+`blora serve` shows sends decisions to where it came from; no other connects anywhere."""
 
 
 def write_page(
@@ -49,6 +50,11 @@ def write_page(
     page = _environment().get_template(template)
     html = page.render(policy=CONTENT_SECURITY_POLICY, scripts=scripts, versions=versions, **values)
     target.replace(f"{prefix}index.html", html.encode())
+
+
+def page_of(template: str, **values: Any) -> str:
+    """A page that is one file, from its template."""
+    return _environment().get_template(template).render(**values)
 
 
 def script_data(data: dict[str, Any]) -> bytes:

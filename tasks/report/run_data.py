@@ -11,16 +11,14 @@ from manifests import layout
 from tasks.report.thumbnails import ThumbnailPage
 from tasks.review.best import Choice
 from tasks.review.decisions import Mark
-from tasks.review.score_order import lower_is_better
+from tasks.review.score_meanings import explained
+from tasks.review.score_order import default_sort, lower_is_better, with_overall
 from tasks.run.inventory import Inventory
 from tasks.run.plan import Plan, PlannedSample
 from tasks.run.scores import RunScores
 
 DIGITS = 5
 """Significant digits of a score on a page; the table has them all."""
-
-FIRST_SORTS = ("transfer", "harmonic_mean", "text_clip")
-"""What a page is sorted by at first: the first of these scores that tells any two pictures apart, else the first."""
 
 _EXACT = 2**53  # whole numbers up to here are numbers in a browser, too
 
@@ -32,6 +30,7 @@ def run_columns(
     marks: Mapping[str, Mark],
     references: Sequence[str],
     thumbnails: Sequence[ThumbnailPage],
+    faults: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The data of a run's page.
 
@@ -42,6 +41,7 @@ def run_columns(
         marks: what reviewers said last, by sample_id.
         references: keys of the input pictures; their thumbnails come first, in this order, then those of the samples.
         thumbnails: the pages of thumbnails.
+        faults: rows of table FAULTS, which say why pictures are missing.
     """
     samples = plan.samples
     contents, styles = _Sides(plan, inventory.adapters, "content"), _Sides(plan, inventory.adapters, "style")
@@ -70,6 +70,7 @@ def run_columns(
         "prompts": prompts.listed,
         "dials": dials.listed,
         "scores": score_columns(samples, inventory.scores),
+        "missing": _reasons(samples, inventory, faults),
         "marks": {
             sample_id: [mark.decision, _milliseconds(mark), mark.reviewer, mark.redo_sample_id]
             for sample_id, mark in marks.items()
@@ -80,22 +81,42 @@ def run_columns(
 def score_columns(samples: Sequence[PlannedSample], scores: RunScores) -> list[dict[str, Any]]:
     """One entry a score: its name, direction, scorer, and one value a picture (None where it has none)."""
     place = {sample.sample_id: number for number, sample in enumerate(samples)}
-    columns: dict[str, dict[str, Any]] = {}
+    found: dict[int, dict[str, float]] = {}
+    scorers: dict[str, str] = {}
     for sample_id, name, value, scorer, version in scores.columns(
         "sample_id", "score", "value", "scorer", "scorer_version"
     ):
-        if sample_id not in place or not math.isfinite(value):
-            continue
-        if name not in columns:
-            columns[name] = {
-                "name": name,
-                "lower": lower_is_better(name),
-                "scorer": f"{scorer} {version}",
-                "values": [None] * len(samples),
-            }
-        columns[name]["values"][place[sample_id]] = float(f"{value:.{DIGITS}g}")
-    first = next((name for name in FIRST_SORTS if name in columns and len({*columns[name]["values"]} - {None}) > 1), "")
+        if sample_id in place and math.isfinite(value):
+            found.setdefault(place[sample_id], {})[name] = value
+            scorers[name] = f"{scorer} {version}"
+    columns: dict[str, dict[str, Any]] = {}
+    for number, values in found.items():
+        for name, value in with_overall(values).items():
+            if name not in columns:
+                columns[name] = score_head(name) | {"scorer": scorers.get(name, ""), "values": [None] * len(samples)}
+            columns[name]["values"][number] = float(f"{value:.{DIGITS}g}")
+    first = default_sort(columns.keys())
     return sorted(columns.values(), key=lambda score: (score["name"] != first, score["name"]))
+
+
+def score_head(name: str) -> dict[str, Any]:
+    """What a page says of a score beside its numbers."""
+    meaning = explained(name)
+    return {"name": name, "label": meaning.label, "says": meaning.says, "lower": lower_is_better(name)}
+
+
+def _reasons(
+    samples: Sequence[PlannedSample], inventory: Inventory, faults: Sequence[Mapping[str, Any]]
+) -> dict[int, str]:
+    """Why each picture that is not there is not, by its number: a fault of its own or of an adapter that it needs."""
+    told = {fault["item"]: fault["what"] for fault in faults}
+    reasons = {}
+    for number, sample in enumerate(samples):
+        if sample.sample_id not in inventory.pictures:
+            parts = (*sample.parts("content"), *sample.parts("style"))
+            items = (sample.sample_id, *(part.adapter_id for part in parts))
+            reasons[number] = next((told[item] for item in items if item in told), "not drawn yet")
+    return reasons
 
 
 class _Words:

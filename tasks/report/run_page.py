@@ -6,6 +6,7 @@ It is written when a run ends, and again by `blora report`; what it says is what
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,11 +33,15 @@ from tasks.report.run_data import run_columns
 from tasks.report.thumbnails import in_pages, write_thumbnails
 from tasks.review.best import Choice, choose_of
 from tasks.review.decisions import load_marks
+from tasks.review.score_meanings import direction, explained
 from tasks.run.inventory import Inventory, take_inventory
 from tasks.run.outcome import read_record, recorded_notes
 from tasks.run.plan import Plan, load_plan
 
-SCRIPTS = ("common.js", "model.js", "marks.js", "thumbnails.js", "sheet.js", "pair.js", "run.js")
+SCRIPTS = (
+    *("common.js", "model.js", "marks.js", "thumbnails.js", "sheet.js"),
+    *("toast.js", "filters.js", "saving.js", "pair.js", "run.js"),
+)
 ROWS_SHOWN = 500
 SHEETS = ("report/contact_sheet.png", "report/strips.png", "report/clips.gif")
 TABLES = (
@@ -66,6 +71,7 @@ class _Place:
         root: from there to what the page shows.
         adapters: whether adapters lie there.
         pictures: whether pictures in full size lie there.
+        store: the root that commands on the page name; empty on a copy, whose reader may have none.
     """
 
     target: Store
@@ -73,6 +79,7 @@ class _Place:
     root: str
     adapters: bool
     pictures: bool
+    store: str = ""
 
     @property
     def links(self) -> dict[str, Any]:
@@ -97,7 +104,13 @@ def write_report(
     prefix = layout.report_prefix(plan.run.run_id)
     inventory = inventory or take_inventory(store, plan)
     choices = choose_of(store, plan, inventory) if choices is None else choices
-    _write(store, plan, inventory, choices, _Place(store, prefix, _IN_STORE, adapters=True, pictures=True))
+    _write(
+        store,
+        plan,
+        inventory,
+        choices,
+        _Place(store, prefix, _IN_STORE, adapters=True, pictures=True, store=store.root),
+    )
     return f"{prefix}index.html"
 
 
@@ -147,8 +160,9 @@ def _write(store: Store, plan: Plan, inventory: Inventory, choices: Sequence[Cho
     for shard in plan.shards:
         pages += in_pages([sample.key if sample.sample_id in inventory.pictures else None for sample in shard.samples])
     thumbnails = write_thumbnails(store, pages, place.target, f"{place.prefix}thumbnails/")
-    data = run_columns(plan, inventory, choices, load_marks(store, run_id), references, thumbnails)
     faults = _faults(run, plan)
+    data = run_columns(plan, inventory, choices, load_marks(store, run_id), references, thumbnails, faults)
+    review = f"blora review {run_id} FILE" + (f" --root {shlex.quote(place.store)}" if place.store else "")
     record = read_record(store, run_id)
     written = in_parallel(store, store.exists, [run.key(name) for name in LINKED])
     adapters, notes = run.rows(ADAPTERS_FILE), recorded_notes(store, run_id)
@@ -157,8 +171,10 @@ def _write(store: Store, plan: Plan, inventory: Inventory, choices: Sequence[Cho
         place.prefix,
         "run.html.j2",
         SCRIPTS,
-        data | place.links,
+        data | place.links | {"review": review},
         run=plan.run,
+        review=review,
+        meanings=[(name, explained(name), direction(name)) for name in (score["name"] for score in data["scores"])],
         written_at=datetime.now(UTC),
         counts={
             "samples": len(plan.samples),

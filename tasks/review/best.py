@@ -4,14 +4,9 @@ The rule, of the candidates of one pair and seed that are in the store:
 
 1. What a person says goes first: those marked *reject* or *redo* are out, and once one is marked *keep*, so are those
    that are not.
-2. Of the rest the one with the highest deciding score: the first of `DECIDING` (`score_order`) that any has. That is
-   ``transfer`` where there are two pictures to compare with: the harmonic mean of how much nearer the candidate is to
-   the content image than the style image is, and to the style image than the content image is (`blora.metrics.score`;
-   harmonic mean of both sides as in NP-LoRA), by CSD's features where a run was scored with them (``score.scorers``,
-   or later by `blora rescore`). Where a prompt says one side, ``text_clip``, else the similarity to the picture.
-   ``harmonic_mean`` of the same scorer, of the plain similarities, breaks ties and does no more, because it prefers a
-   copy of either input to the true picture. Of the embedded model's pictures three quarters have no ``transfer`` at
-   all, and it decides.
+2. Of the rest the one with the highest deciding score: the first of `DECIDING` (`score_order`) that any has. That is the
+   headline ``overall`` where there are two pictures to compare with, the same number that the page, `blora scores` and
+   the sheets go by. Where a prompt says one side, ``text_clip``, else the similarity to the picture.
 3. Still equal: the picture that the manifest asks for, then the lowest seed.
 
 Numbers of two versions of a scorer do not compare: only those of the version that most candidates have count. A
@@ -29,7 +24,7 @@ from manifests.store.run_folder import RunFolder
 from manifests.store.store import Store
 from manifests.tables.run import BEST_FILE
 from tasks.review.decisions import Mark, load_marks
-from tasks.review.score_order import DECIDING, TIES
+from tasks.review.score_order import DECIDING, HEADLINE, HEADLINE_OF, overall
 from tasks.run.inventory import Inventory
 from tasks.run.plan import Plan, PlannedSample
 
@@ -83,8 +78,11 @@ def choose(
         groups.setdefault(sample.asked_id, []).append(sample)
     table: dict[str, dict[str, Mapping[str, Any]]] = {}
     for row in scores:
-        if row["score"] in (*DECIDING, *TIES.values()):
+        if row["score"] in (*DECIDING, *HEADLINE_OF):
             table.setdefault(row["sample_id"], {})[row["score"]] = row
+    for rows in table.values():
+        if (value := overall({name: row["value"] for name, row in rows.items()})) is not None:
+            rows[HEADLINE] = {**rows[HEADLINE_OF[0]], "score": HEADLINE, "value": value}
     return [_choose(sorted(group, key=_first), there, table, marks) for group in groups.values()]
 
 
@@ -108,8 +106,7 @@ def _choose(group: list[PlannedSample], there: Container[str], table: Table, mar
     if len(left) > 1 and not rows:
         return Choice(candidates, None, "none")
     judged = [sample for sample in left if sample.sample_id in rows] or left
-    ties = {sample.sample_id: table.get(sample.sample_id, {}).get(TIES.get(name, "")) for sample in judged}
-    chosen = max(judged, key=lambda sample: (_value(rows, sample), _value(ties, sample)))  # the first of equals
+    chosen = max(judged, key=lambda sample: _value(rows, sample))  # the first of equals
     by: ChosenBy = "score" if len(left) > 1 else "review" if len(present) > 1 else "only"
     asked = rows.get(group[0].asked_id)
     return Choice(candidates, chosen, by, len(rows), rows.get(chosen.sample_id), asked["value"] if asked else None)

@@ -107,7 +107,15 @@ def read_marks(address: str, plan: Plan) -> list[Mark]:
         RunRefused: it does not fit; the first faults are listed and all counted, and nothing of the file counts.
         StoreError: it cannot be read.
     """
-    data = read_address(address, MAX_BYTES)
+    return marks_of(read_address(address, MAX_BYTES), address, plan)
+
+
+def marks_of(data: bytes, address: str, plan: Plan) -> list[Mark]:
+    """Read the bytes of such a file, which came from somewhere.
+
+    Raises:
+        RunRefused: as `read_marks`.
+    """
     try:
         body = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -15,14 +16,33 @@ from manifests.store.store import Store
 from tasks.environment import lease_seconds
 from tasks.run.plan import Plan, PlannedAdapter
 
+_HERE = re.compile(r"(?P<host>\S+), process (?P<pid>\d+), since ")
+
 
 def here() -> str:
     """This process in words: machine, process, and the time by this machine's clock."""
     return f"{socket.gethostname()}, process {os.getpid()}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
+def is_gone(held: Held) -> bool:
+    """Whether the process that holds a lease is known to be dead: it was one of this machine, and there is none such.
+
+    Of a machine that has another one's name, such as a container without a name of its own, this says nothing true.
+    """
+    found = _HERE.search(held.holder)
+    if found is None or found["host"] != socket.gethostname():
+        return False
+    try:
+        os.kill(int(found["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # another user's
+        return False
+    return False
+
+
 @contextmanager
-def at_work(store: Store, key: str, what: str) -> Iterator[None]:
+def at_work(store: Store, key: str, what: str, doing: Callable[[], str] = str) -> Iterator[None]:
     """Show for the time of the block that this process is at work.
 
     It excludes nobody: where another one shows itself under the same key, this one stays unseen.
@@ -31,11 +51,13 @@ def at_work(store: Store, key: str, what: str) -> Iterator[None]:
         store: the store.
         key: the lease's key.
         what: what is worked at.
+        doing: asked at each renewal how far it is.
     """
     lease = store.acquire_lease(key, f"{what}: {here()}", lease_seconds())
     if lease is None:
         yield
         return
+    lease.doing = doing
     try:
         with lease.keep_alive():
             yield

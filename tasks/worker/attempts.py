@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from blora.checks.adapter_check import Verdict, best_attempt, check_adapters
-from blora.checks.limits import reconstruction_settings
+from blora.checks.limits import adapter_limits, reconstruction_settings
 from blora.errors import OutOfMemoryError
 from blora.training.items import TrainItem, TrainResult
 from manifests import layout
@@ -100,12 +100,17 @@ def diverged(adapter: PlannedAdapter, result: TrainResult) -> Fault:
 def _check(
     session: Session, run: RunInfo, adapters: Sequence[PlannedAdapter], results: Sequence[TrainResult]
 ) -> list[Verdict | None]:
-    """A verdict for each adapter that was trained; none where checks are off or the device has no room for them."""
+    """A verdict for each adapter that was trained; none where checks are off or the device has no room for them.
+
+    Nor where the base has no limits: a second and more of a GPU for each adapter would be spent on numbers that judge
+    nothing.
+    """
     images = [session.picture(layout.image_key(adapter.image_ids[0])) for adapter in adapters]
     trained = [
         (result.adapter, image) for result, image in zip(results, images, strict=True) if result.adapter is not None
     ]
-    if not run.settings.check.attempts or not trained:
+    judged = run.settings.check.attempts and adapter_limits(run.settings.check, run.base_revision)
+    if not judged or not trained:
         return [None for _ in results]
     base = session.base(run.base, run.settings.train.precision)
     try:

@@ -9,12 +9,12 @@ without one and thrown away: the layout, and with it every bit of the other rows
 from __future__ import annotations
 
 import json
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, cast
 
+import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -25,6 +25,7 @@ from blora.sampling.colour_transfer import Method, Palette
 from blora.sampling.draw import Draw
 from blora.sampling.generation_text import KEY, generation_text
 from blora.sampling.sample import sample_each
+from blora.settings.fields import Precision
 from blora.settings.sampling import SampleSettings
 from manifests import layout
 from manifests.errors import Missing
@@ -35,8 +36,13 @@ from tasks.pictures import encoded
 from tasks.run.plan import PlannedSample, RunInfo, Shard
 from tasks.worker.session import Pixels, Session
 
-WRITERS = 2
-"""Threads that encode and write pictures of one batch, and load the adapters of the next, while a batch is drawn."""
+
+def writers() -> int:
+    """Threads that encode and write pictures of one batch, and load the adapters of the next, while a batch is drawn.
+
+    As many as the slot has cores: a PNG of 1,024 px takes one of them a quarter of a second.
+    """
+    return max(2, torch.get_num_threads())
 
 
 NEWER = ("content_mix", "style_mix", "colour_of", "colour_by", "colour_amount")
@@ -56,9 +62,9 @@ def generate_shard(session: Session, job: GenerateShard) -> GenerateAnswer:
     orphans: list[str] = []
     faults: list[Fault] = []
     writes: list[Future[str | None]] = []
-    started, busy_seconds = time.monotonic(), 0.0
+    started, busy_seconds = session.clock(), 0.0
     settings = _ready(session, plan.run, [planned for batch, _ in todo for planned in batch])
-    with ThreadPoolExecutor(WRITERS) as threads:
+    with ThreadPoolExecutor(writers()) as threads:
         loads = deque(threads.submit(_draws, session, batch, plan.run.run_id) for batch, _ in todo[:1])
         for number, (batch, missing) in enumerate(todo):
             draws, lost, torn = loads.popleft().result()
@@ -68,10 +74,10 @@ def generate_shard(session: Session, job: GenerateShard) -> GenerateAnswer:
             faults += [_fault(planned, torn[planned.sample_id]) for planned in missing if planned.sample_id in torn]
             wanted = {planned.sample_id for planned in missing} - lost - torn.keys()
             if wanted:
-                began = time.monotonic()
+                began = session.clock()
                 base = session.base(plan.run.base, plan.run.settings.sample.precision)
                 pictures = sample_each(base, draws, settings)
-                busy_seconds += time.monotonic() - began
+                busy_seconds += session.clock() - began
                 drawn += _written(writes)  # of the batch before: no more than one waits in memory
                 writes = []
                 for planned, made in zip(batch, pictures, strict=True):
@@ -90,7 +96,7 @@ def generate_shard(session: Session, job: GenerateShard) -> GenerateAnswer:
         drawn=tuple(drawn),
         without_adapter=tuple(orphans),
         faults=tuple(faults),
-        sample_seconds=time.monotonic() - started if drawn else 0.0,
+        sample_seconds=session.clock() - started if drawn else 0.0,
         busy_seconds=busy_seconds,
     )
 
@@ -167,9 +173,10 @@ def _draw(session: Session, planned: PlannedSample, run_id: str) -> Draw:
         Missing: One of its adapters does not exist.
         KeyMismatchError: One cannot be read, or they cannot be mixed.
     """
+    precision = session.plan(run_id).run.settings.sample.precision
     return Draw(
-        content=_half(session, planned, "content"),
-        style=_half(session, planned, "style"),
+        content=_half(session, planned, "content", precision),
+        style=_half(session, planned, "style", precision),
         prompt=planned.prompt,
         seed=planned.seed,
         content_strength=planned.content_strength or 0.0,
@@ -190,10 +197,12 @@ def _palette(session: Session, planned: PlannedSample, run_id: str) -> Palette |
     return Palette(picture, cast("Method", planned.colour_by), planned.colour_amount)
 
 
-def _half(session: Session, planned: PlannedSample, half: Half) -> Adapter | None:
+def _half(session: Session, planned: PlannedSample, half: Half, precision: Precision) -> Adapter | None:
     """A side's adapter, several of a mix as one; None where the prompt says the side."""
-    parts = [(session.half(part.adapter_id, half), part.weight) for part in planned.parts(half)]
-    return parts[0][0] if len(parts) == 1 else blend_adapters(parts) if parts else None
+    parts = planned.parts(half)
+    if len(parts) == 1:
+        return session.half(parts[0].adapter_id, half, precision)
+    return blend_adapters([(session.half(part.adapter_id, half), part.weight) for part in parts]) if parts else None
 
 
 def encode_png(pixels: Pixels, planned: PlannedSample, run: RunInfo, base_scheduler: str) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -40,7 +39,7 @@ def score_shard(session: Session, job: ScoreShard) -> ScoreAnswer:
     except Damaged:  # told where the run's scores are read; made again here
         rows = []
     known = {row["sample_id"] for row in rows}
-    started = time.monotonic()
+    started = session.clock()
     unscored = [sample for sample in shard.samples if sample.sample_id not in known]
     judged = judge(session, plan, unscored, lambda: session.scorers(plan.run.settings.score))
     if judged.ids:
@@ -48,7 +47,7 @@ def score_shard(session: Session, job: ScoreShard) -> ScoreAnswer:
         at_hand = {s.sample_id: Image.fromarray(session.picture(s.key)) for s in unscored if s.sample_id in judged.ids}
         write_shard_thumbnails(session.store, job.run_id, shard.samples, dict.fromkeys(known) | at_hand)
     session.emit(Advance("score", shard.shard_id, len(shard.samples), len(shard.samples)))
-    seconds = time.monotonic() - started
+    seconds = session.clock() - started
     return ScoreAnswer(tuple(judged.ids), tuple(judged.faults), seconds, judged.busy_seconds)
 
 
@@ -98,7 +97,7 @@ def judge(
             items.append(_items(session, picture, sample, plan))
     if not planned:
         return Judged([], [], faults, 0.0)
-    began = time.monotonic()
+    began = session.clock()
     loaded = scorers()
     scored_at = datetime.now(UTC)
     ids, rows = [], []
@@ -118,7 +117,7 @@ def judge(
             }
             for name, scored in scores.items()
         ]
-    return Judged(ids, rows, faults, time.monotonic() - began)
+    return Judged(ids, rows, faults, session.clock() - began)
 
 
 def _picture(session: Session, key: str) -> Pixels | OSError | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, partial
@@ -24,6 +25,7 @@ from blora.metrics.clip import ClipEncoder, load_clip
 from blora.metrics.score import Scorer, load_scorer, load_scorers
 from blora.models.memory import MemoryPlan, plan_memory
 from blora.models.model import Base
+from blora.models.text_encoders import DTYPES
 from blora.probe.plain_unets import PlainBase
 from blora.settings.fields import Precision
 from blora.settings.judging import ScoreSettings
@@ -34,9 +36,9 @@ from manifests.errors import Missing
 from manifests.store.store import Store
 from tasks.downloads import is_plain, local_scorer, located_base, with_local_weights
 from tasks.environment import heartbeat_seconds
+from tasks.memory import memory_model
 from tasks.messages import Advance
 from tasks.pictures import decoded
-from tasks.planning.cost import memory_model
 from tasks.run.plan import Pack, Plan, Shard, load_plan
 
 Pixels = NDArray[np.uint8]
@@ -69,6 +71,7 @@ class Session:
         self.emit = emit
         self.beat = beat
         self.wait = wait
+        self._loading_seconds = 0.0
         self._base: tuple[tuple[str, str], Base] | None = None
         self._free_bytes: float | None = None  # of a GPU, before the base model came
         self._plain: tuple[tuple[str, str], PlainBase] | None = None
@@ -79,6 +82,18 @@ class Session:
         self.picture = lru_cache(maxsize=256)(self._read_picture)
         # A batch of a grid shares one content and runs over its styles, so halves come back row after row.
         self.half = lru_cache(maxsize=64)(self._read_half)
+
+    def clock(self) -> float:
+        """Seconds of a clock that stands still while models are loaded: what an item takes, it takes each time."""
+        return time.monotonic() - self._loading_seconds
+
+    @contextmanager
+    def _loading(self) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._loading_seconds += time.monotonic() - began
 
     def pack(self, run_id: str, pack_id: str) -> tuple[Plan, Pack]:
         """A pack and its plan.
@@ -115,9 +130,10 @@ class Session:
         if self._base is None or self._base[0] != wanted:
             self._base = None  # the old one goes before the new one comes: memory holds one, not two
             self._free_bytes = _free_bytes(self.device)
-            with self._beating(f"brings {spec} to this machine"):
-                located = located_base(spec)
-            self._base = (wanted, Base(located, self.device, precision))
+            with self._loading():
+                with self._beating(f"brings {spec} to this machine"):
+                    located = located_base(spec, half=precision != "fp32")
+                self._base = (wanted, Base(located, self.device, precision))
         return self._base[1]
 
     def drawing(self, spec: str, settings: SampleSettings) -> SampleSettings:
@@ -168,7 +184,7 @@ class Session:
         """The scorers of these settings, loaded once."""
         if self._scorers is None or self._scorers[0] != settings:
             self._scorers = None
-            with self._beating("loads scorers"):
+            with self._loading(), self._beating("loads scorers"):
                 self._scorers = (settings, load_scorers(with_local_weights(settings), self.device))
         return self._scorers[1]
 
@@ -216,9 +232,11 @@ class Session:
         except OSError as error:
             raise OSError(f"{where} cannot be read: {error}; delete it, then {put_back or 'blora rerun'}") from error
 
-    def _read_half(self, adapter_id: str, half: Half) -> Adapter:
+    def _read_half(self, adapter_id: str, half: Half, precision: Precision = "fp32") -> Adapter:
+        """A half in the number format that it is drawn in, so that threads convert it ahead and once."""
         key = layout.adapter_key(adapter_id, half)
-        return load_adapter(self.store.read(key), name=f"{self.store.root}/{key}")
+        adapter = load_adapter(self.store.read(key), name=f"{self.store.root}/{key}")
+        return adapter if precision == "fp32" else adapter.in_format(DTYPES[precision])
 
 
 def _free_bytes(device: str) -> float | None:

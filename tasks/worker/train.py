@@ -20,6 +20,9 @@ from typing import Any
 from blora.adapters.adapter import Adapter
 from blora.checks.limits import training_identity
 from blora.errors import CheckpointError
+from blora.models.model import Base
+from blora.sampling.scheduler import make_sampler
+from blora.settings.sampling import SampleSettings
 from blora.settings.training import recipe_version
 from blora.training.items import StepReport, TrainItem, TrainResult
 from blora.training.train import train
@@ -47,7 +50,7 @@ def train_pack(session: Session, job: TrainPack) -> TrainAnswer:
     holder = f"{plan.run.run_id}: {here()}"
     trained: list[str] = []
     faults = [_gone(a) for a in wanted if a.is_finished and not is_whole(session.store, a.adapter_id)]
-    started, busy_seconds = time.monotonic(), 0.0
+    started, busy_seconds = session.clock(), 0.0
     while True:
         settled = {*trained, *(fault.item for fault in faults)}
         missing = [a for a in wanted if a.adapter_id not in settled and not is_whole(session.store, a.adapter_id)]
@@ -69,7 +72,7 @@ def train_pack(session: Session, job: TrainPack) -> TrainAnswer:
     return TrainAnswer(
         trained=tuple(trained),
         faults=tuple(faults),
-        train_seconds=time.monotonic() - started if trained else 0.0,
+        train_seconds=session.clock() - started if trained else 0.0,
         busy_seconds=busy_seconds,
     )
 
@@ -103,11 +106,11 @@ def _lease(store: Store, missing: Sequence[PlannedAdapter], holder: str, stack: 
 def _train(session: Session, run: RunInfo, pack: Pack, mine: set[str]) -> tuple[list[str], list[Fault], float]:
     """Train the whole layout of the pack and write what is `mine` and missing; also return the device's seconds."""
     watch = _Watch(session, run, pack)
-    started = time.monotonic()
+    started = session.clock()
     kept = train_until_good(
         session, run, pack.adapters, lambda items, number: _pass(session, run, pack, items, number, watch)
     )
-    busy_seconds = time.monotonic() - started
+    busy_seconds = session.clock() - started
     seconds = busy_seconds / len(pack.adapters)
     watch.write_log()
     trained: list[str] = []
@@ -133,6 +136,7 @@ def _pass(
 ) -> list[TrainResult]:
     """Train some adapters of a pack once, from the attempt's own checkpoint if there is one."""
     base = session.base(run.base, run.settings.train.precision)
+    _check_scheduler(base, run.settings.sample)
     settings = session.training(run.base, run.settings.train, len(items))
     key, watch.attempt = checkpoint_key(run, pack, number), number
     with CheckpointKeeper(session.store, key) as keeper:
@@ -142,6 +146,15 @@ def _pass(
             # Of another version of the code, say: worth less than an honest start.
             session.store.delete(key)
             return train(base, items, settings, on_step=watch, on_checkpoint=keeper)
+
+
+def _check_scheduler(base: Base, sample: SampleSettings) -> None:
+    """Refuse a scheduler that the base cannot be drawn with before hours are trained, not at the first picture.
+
+    Raises:
+        SettingsError: with what is wrong with it.
+    """
+    make_sampler(base.scheduler_config, sample.scheduler, sample.steps, options=sample.scheduler_options)
 
 
 def _write(store: Store, adapter: Adapter, marker: dict[str, Any]) -> None:

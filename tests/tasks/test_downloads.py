@@ -19,6 +19,12 @@ from tests.tiny import save_tiny_base
 pytestmark = pytest.mark.s3
 
 
+def _small_files_alone(store: Store, key: str) -> bytes:
+    """Weights of a base may be larger than memory: they go to a file as they come."""
+    assert not key.endswith(".safetensors"), f"{key} is read whole into memory"
+    return store._backend.read(key, None)
+
+
 def test_a_base_in_a_bucket_is_copied_once_and_changes_its_revision_with_its_files(
     s3_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -28,7 +34,14 @@ def test_a_base_in_a_bucket_is_copied_once_and_changes_its_revision_with_its_fil
     for path in folder.rglob("*"):
         if path.is_file():
             store.replace(path.relative_to(folder).as_posix(), path.read_bytes())
+    full = "unet/diffusion_pytorch_model.safetensors"
+    fp16 = full.replace(".safetensors", ".fp16.safetensors")
+    store.replace(fp16, store.read(full))
+    monkeypatch.setattr(Store, "read", _small_files_alone)
+    half = downloads.located_base(s3_root, half=True)
+    assert (half.folder / fp16).is_file() and not (half.folder / full).exists(), "what is not loaded is not copied"
     located = downloads.located_base(s3_root)
+    assert half.revision == located.revision and not (located.folder / fp16).exists()
     assert located.spec == s3_root and located.revision == downloads.revision_of(s3_root)
     marker = located.folder / "unet" / "config.json"
     first = marker.stat().st_mtime_ns

@@ -13,7 +13,7 @@ from blora.models.model import load_base
 from tasks.dispatch.artifacts import _plain
 from tasks.figures.contact_sheet import contact_sheet
 from tasks.figures.grid import CELL_PX
-from tasks.planning.cost import PARAMETERS_PER_RANK, parameters_per_rank
+from tasks.memory import PARAMETERS_PER_RANK, parameters_per_rank
 from tasks.review.score_order import lower_is_better
 from tasks.review.score_table import ScoreRow, render
 

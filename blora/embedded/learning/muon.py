@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.optim import AdamW
 
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 """Coefficients of the iteration: singular values end between .7 and 1.2, which is near enough."""
@@ -55,3 +56,12 @@ class Muon(torch.optim.Optimizer):
                 size = 0.2 * max(ahead.shape) ** 0.5
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
                 weight.add_(orthogonalised(ahead).view_as(weight), alpha=-group["lr"] * size)
+
+
+def shared_out(named: Iterable[tuple[str, nn.Parameter]], lr: float, outer: tuple[str, ...]) -> tuple[Muon, AdamW]:
+    """Muon for what joins hidden layers; AdamW for norms, biases, and layers whose names begin with one of `outer`."""
+    weights = list(named)
+    hidden = [weight for name, weight in weights if weight.ndim > 1 and not name.startswith(outer)]
+    chosen = set(map(id, hidden))
+    others = [weight for _, weight in weights if id(weight) not in chosen]
+    return Muon(hidden, lr=lr), AdamW(others, lr=lr, betas=(0.9, 0.99), weight_decay=0.01)

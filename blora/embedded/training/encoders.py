@@ -1,12 +1,12 @@
 """Stage 0: the two encoders that turn a picture into tokens, trained alone with a small decoder that is thrown away.
 
-    python -m blora.embedded.training.encoders --data DIR --minutes 60
+    python -m blora.embedded.training.encoders --data DIR --minutes 60 [--start FOLDER]
     python -m blora.embedded.training.encoders --data DIR --encode [--start FOLDER]
 
 A small convolutional decoder sees ten times as many pictures in a minute as the UNet and shows sooner what is worth
 saying. `--encode` writes what both encoders say of every picture (content.npy, style.npy, float16): from then on they
-are frozen, and the UNet's training reads codes in place of running them. `--start` encodes with the encoders of an
-export, so that the training of its UNet can go on where its checkpoints are lost.
+are frozen, and the UNet's training reads codes in place of running them. `--start` begins with the nets of an export,
+or encodes with them, so that both trainings can go on where their checkpoints are lost.
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ from torch import nn
 from blora.embedded.drawings.pictures import Pictures
 from blora.embedded.drawings.references import TripleSampler, fixed_triples
 from blora.embedded.learning import progress, schedule
+from blora.embedded.learning.muon import shared_out
 from blora.embedded.training import vae
 
 BESIDE = Path("training", "beside.safetensors")
 """Where `export` leaves in its folder what was trained beside the UNet, for `--start` of later trainings."""
 
+OUTER = ("content.trunk.0", "style.layers.0", "decoder.out")
+"""Layers that latents come in and go out by."""
 GRID, CODE, STYLES = 8, 32, 8
 """Content: a code of CODE numbers at each of GRID x GRID places; style: STYLES codes of CODE numbers."""
 
@@ -142,7 +145,7 @@ class EncoderTraining:
         encoded = np.array([bool(z.any()) for z in self.latents[:, :, 0, 0]])  # `vae --encode` may still be at work
         self.sampler = TripleSampler(pictures, np.random.default_rng(args.seed), encoded)
         self.fixed = {name: fixed_triples(pictures, name == "held_out") for name in ("seen", "held_out")}
-        self.optimiser = torch.optim.AdamW(self.nets.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01)
+        self.optimisers = shared_out(self.nets.named_parameters(), args.lr, OUTER)
 
     def take(self, rows: np.ndarray) -> torch.Tensor:
         """Latents of some pictures."""
@@ -151,13 +154,15 @@ class EncoderTraining:
     def step(self, done: float) -> float:
         """One batch; returns its squared error of the latents."""
         draw = self.sampler.draw(self.args.batch)
-        schedule.set_rate(self.optimiser, self.args.lr * schedule.cosine(done, self.steps))
+        rate = self.args.lr * schedule.cosine(done, self.steps)
         codes = self.nets["content"](self.take(draw.content)), self.nets["style"](self.take(draw.style))
         loss = F.mse_loss(self.nets["decoder"](*codes), self.take(draw.target))
-        self.optimiser.zero_grad(set_to_none=True)
+        self.nets.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.nets.parameters(), 1.0)
-        self.optimiser.step()
+        for optimiser in self.optimisers:
+            schedule.set_rate(optimiser, rate)
+            optimiser.step()
         self.steps, self.seen = self.steps + 1, self.seen + self.args.batch
         return loss.item()
 
@@ -190,18 +195,18 @@ class EncoderTraining:
 
     def state(self) -> dict[str, Any]:
         """All that going on needs."""
-        parts = {"nets": self.nets.state_dict(), "optimiser": self.optimiser.state_dict()}
+        parts = {"nets": self.nets.state_dict(), "optimisers": [one.state_dict() for one in self.optimisers]}
         return {**parts, "steps": self.steps, "seen": self.seen}
 
     def start(self, folder: Path) -> None:
-        """Take the encoders of an export."""
-        for name in ("content", "style"):
-            self.nets[name].load_state_dict(read_beside(folder, f"encoders.{name}."))
+        """Take the encoders and the decoder of an export."""
+        self.nets.load_state_dict(read_beside(folder, "encoders."))
 
     def resume(self, state: dict[str, Any]) -> None:
         """Go on from `state`, with another stretch of the random stream."""
         self.nets.load_state_dict(state["nets"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        for optimiser, kept in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(kept)
         self.steps, self.seen = state["steps"], state["seen"]
         self.sampler.rng = np.random.default_rng((self.args.seed, self.steps))
 
@@ -234,13 +239,15 @@ def main(given: list[str] | None = None) -> None:
     """Command line."""
     parser = progress.arguments(__doc__, minutes=60, batch=16, lr=2e-3, save_minutes=3)
     parser.add_argument("--encode", action="store_true")
-    parser.add_argument("--start", type=Path, help="with --encode: folder of an export")
+    parser.add_argument("--start", type=Path, help="folder of an export to begin with, where there is no checkpoint")
     parser.add_argument("--seed", type=int, default=0)
     args = progress.parsed(parser, given)
     if args.encode:
         encode(args)
         return
     training = EncoderTraining(Pictures.read(args.data), args)
+    if args.start:
+        training.start(args.start)
     progress.spend(training, args.data / "encoders.pt", args.minutes, args.save_minutes, args.device)
 
 

@@ -24,7 +24,7 @@ from torch import nn
 from blora.embedded.drawings.pictures import Pictures
 from blora.embedded.learning import progress, schedule
 from blora.embedded.learning.budget import Budget, Every, Stop
-from blora.embedded.learning.muon import Muon
+from blora.embedded.learning.muon import shared_out
 from blora.embedded.training import judge, vae
 from blora.embedded.training.batches import ConditionedBatch, ConditionedBatches
 from blora.embedded.training.encoders import read_beside
@@ -42,6 +42,8 @@ from blora.embedded.training.unet import (
 )
 
 WEIGHTS = {"denoise": 1.0, "deep": 1.0, "layout": 0.5, "lookup": 0.5}
+OUTER = ("unet.conv_in", "unet.conv_out", "unet.time_embedding", "unet.add_embedding", "tokens.", "tasks.")
+"""Layers that join no hidden ones, which AdamW trains."""
 LOCAL, SETTLED = 0.85, 0.95
 """Shares of attention on the right token from which batches are large, and from which the lookup needs no teaching."""
 
@@ -108,11 +110,6 @@ class Trainee(nn.Module):
         return parts
 
 
-def is_hidden(name: str, weight: torch.Tensor) -> bool:
-    """Whether a weight of the UNet joins hidden layers: Muon's; AdamW has what comes in and goes out, norms, biases."""
-    return weight.ndim > 1 and not name.startswith(("conv_in", "conv_out", "time_embedding", "add_embedding"))
-
-
 class UnetTraining:
     """A trainee, its optimiser, its batches and its averaged weights; a state that goes on to the bit."""
 
@@ -120,13 +117,7 @@ class UnetTraining:
         """Begin anew."""
         self.trainee, self.batches, self.args = trainee, batches, args
         self.averaged = schedule.Averaged(trainee.parameters(), args.ema)
-        hidden = [q for name, q in trainee.unet.named_parameters() if is_hidden(name, q)]
-        chosen = set(map(id, hidden))
-        others = [q for q in trainee.parameters() if id(q) not in chosen]
-        self.optimisers = (
-            Muon(hidden, lr=args.lr),
-            torch.optim.AdamW(others, lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01),
-        )
+        self.optimisers = shared_out(trainee.named_parameters(), args.lr, OUTER)
         self.steps = self.seen = 0
         self.means: dict[str, float] = {}
 

@@ -7,8 +7,11 @@ blora.number = (value) => {
   return Math.abs(value) < 10 ? value.toFixed(3) : value.toPrecision(4);
 };
 
-/* Score names as words. */
-blora.words = (name) => name.replaceAll("_", " ");
+/* A score's name as people read it; the arrow says that a small number is the good one. */
+blora.title = (score) => score.label + (score.lower ? " ↓" : "");
+/* What it says, for tooltips. */
+blora.meaning = (score) =>
+  `${score.says} ${score.lower ? "Low" : "High"} is good. (${score.name}${score.scorer ? `, ${score.scorer}` : ""})`;
 
 /* An element with properties and children. Texts become text nodes: a name can never become markup. */
 blora.element = (tag, properties = {}, ...children) => {

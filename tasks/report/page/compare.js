@@ -61,7 +61,7 @@
         : element("img", { src: data.root + key, alt: `${data.names[i]}, ${title}` }),
       element("figcaption", { textContent: title }));
     const rows = scores.map((score) => element("tr", {},
-      element("th", { scope: "row", textContent: blora.words(score.name) + (score.lower ? " ↓" : "") }),
+      element("th", { scope: "row", textContent: blora.title(score), title: blora.meaning(score) }),
       ...[score.a[i], score.b[i]].map((value) => element("td", { className: "value", textContent: blora.number(value ?? NaN) })),
       element("td", { className: "value", textContent: signed(score.change[i]) })));
     at("twin-body").replaceChildren(
@@ -73,7 +73,7 @@
   };
 
   const sheet = new blora.Sheet(at("sheet"), { has, fill, open, fillHead: () => {} });
-  at("sort").append(...scores.map((score, number) => element("option", { value: number, textContent: blora.words(score.name) + (score.lower ? " ↓" : "") })));
+  at("sort").append(...scores.map((score, number) => element("option", { value: number, textContent: blora.title(score) })));
   at("sort").addEventListener("change", (event) => {
     sort = Number(event.target.value);
     update();

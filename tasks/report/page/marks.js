@@ -9,6 +9,7 @@ blora.marks = (() => {
   let own = new Map();
   let kept = true; // whether this browser keeps anything for pages like this one
   const listeners = [];
+  const before = []; // what was marked here, and what stood there: [id, mark or undefined]
 
   const load = () => {
     try {
@@ -35,11 +36,31 @@ blora.marks = (() => {
   /* Mark a picture; the same mark again takes it back. */
   const toggle = (id, wanted) => {
     const next = decision(id) === wanted ? "undecided" : wanted;
+    before.push([id, own.get(id)]);
     if (next === "undecided" && !recorded.has(id)) own.delete(id);
     else own.set(id, [next, Date.now()]);
     save();
     tell(id);
     return next;
+  };
+
+  /* Take the last mark made here back; gives the picture's id, or null where there is none. */
+  const undo = () => {
+    if (!before.length) return null;
+    const [id, mark] = before.pop();
+    if (mark) own.set(id, mark);
+    else own.delete(id);
+    save();
+    tell(id);
+    return id;
+  };
+
+  /* The store has these marks now: what was not marked anew since need not be kept here. */
+  const saved = (sent) => {
+    for (const { sample_id: id, decided_at: at } of sent.decisions) {
+      if (own.get(id)?.[1] === Date.parse(at)) own.delete(id);
+    }
+    save();
   };
 
   const tally = () => {
@@ -76,7 +97,7 @@ blora.marks = (() => {
     tell(null);
   });
   return {
-    decision, toggle, tally, file, reviewer,
+    decision, toggle, undo, saved, tally, file, reviewer, canUndo: () => before.length > 0,
     by: (id) => (latest(id) || [])[2] || "",
     redo: (id) => (recorded.get(id) || [])[3] || "",
     ownCount: () => own.size,

@@ -8,7 +8,8 @@ blora.model = (() => {
   const scores = data.scores.map((score) => {
     const values = Float64Array.from(score.values, (value) => (value === null ? NaN : value));
     const known = values.filter((value) => !Number.isNaN(value)).sort();
-    return { ...score, values, low: known[0], high: known[known.length - 1], known };
+    const [low, high] = [known[0], known[known.length - 1]];
+    return { ...score, values, low, high, known, span: high - low };
   });
   const reference = new Map(data.references.map((key, number) => [key, number]));
 
@@ -65,11 +66,18 @@ blora.model = (() => {
   };
 
   /* The same as a grid: contents down, styles across, both in the order of their mean score; pairs without a picture
-     that passes stay empty, rows and columns of nothing but those are left out. */
+     that passes stay empty, rows and columns of nothing but those are left out. In a cell what was chosen stands before
+     the other candidates; means are of the first in each cell, which is what the grid shows. */
   const grid = (list, sort, worstFirst) => {
-    const arrange = (column) => {
+    const cells = new Map();
+    for (const i of [...list.filter(chosen), ...list.filter((one) => !chosen(one))]) {
+      if (cells.has(pairOf(i))) cells.get(pairOf(i)).push(i);
+      else cells.set(pairOf(i), [i]);
+    }
+    const first = [...cells.values()].map((some) => some[0]);
+    const meansOf = (column) => {
       const sums = new Map();
-      for (const i of list) {
+      for (const i of first) {
         const sum = sums.get(column[i]) || { total: 0, known: 0 };
         const value = sort < 0 ? NaN : scores[sort].values[i];
         if (!Number.isNaN(value)) {
@@ -78,23 +86,42 @@ blora.model = (() => {
         }
         sums.set(column[i], sum);
       }
-      const sides = [...sums.keys()].sort((a, b) => a - b);
+      return new Map([...sums].map(([side, sum]) => [side, sum.known ? sum.total / sum.known : NaN]));
+    };
+    const arrange = (means) => {
+      const sides = [...means.keys()].sort((a, b) => a - b);
       if (sort < 0) return sides;
       const sign = worse(scores[sort]) * (worstFirst ? 1 : -1);
-      const mean = (side) => (sums.get(side).known ? (sign * sums.get(side).total) / sums.get(side).known : Infinity);
-      return sides.sort((a, b) => mean(a) - mean(b) || a - b);
+      const place = (side) => (Number.isNaN(means.get(side)) ? Infinity : sign * means.get(side));
+      return sides.sort((a, b) => place(a) - place(b) || a - b);
     };
-    const cells = new Map();
-    for (const i of list) {
-      if (cells.has(pairOf(i))) cells.get(pairOf(i)).push(i);
-      else cells.set(pairOf(i), [i]);
-    }
+    const [contentMeans, styleMeans] = [meansOf(samples.content), meansOf(samples.style)];
     return {
-      contents: arrange(samples.content),
-      styles: arrange(samples.style),
+      contents: arrange(contentMeans),
+      styles: arrange(styleMeans),
+      contentMean: (row) => contentMeans.get(row),
+      styleMean: (column) => styleMeans.get(column),
       at: (row, column) => cells.get(row * data.styles.length + column) || [],
     };
   };
+
+  /* How many of the run's pictures have a score in each of so many equal parts of its range. */
+  const histogram = (score, parts) => {
+    const counts = new Array(parts).fill(0);
+    for (const value of score.known) {
+      counts[score.span ? Math.min(parts - 1, Math.floor(((value - score.low) / score.span) * parts)) : 0] += 1;
+    }
+    return counts;
+  };
+
+  /* Where a value lies between the run's worst and best, 0 to 1; NaN where all are equal. */
+  const share = (score, value) => {
+    const up = score.span ? (value - score.low) / score.span : NaN;
+    return score.lower ? 1 - up : up;
+  };
+
+  /* Why a picture is not there. */
+  const reason = (i) => data.missing[i] || "";
 
   /* Which share of the run's pictures is worse than this one, 0 to 1. */
   const rank = (score, value) => {
@@ -109,5 +136,5 @@ blora.model = (() => {
   };
 
   return { count, scores, samples, content, style, there, chosen, label, picture, order, grid, rank, byId, reference,
-    candidatesOf: (i) => candidates.get(pairOf(i)) };
+    histogram, share, reason, candidatesOf: (i) => candidates.get(pairOf(i)) };
 })();

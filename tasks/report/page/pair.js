@@ -33,9 +33,9 @@ blora.pair = (() => {
     const meter = element("meter", { min: 0, max: 1, value: model.rank(score, value) });
     const percent = Math.round(model.rank(score, value) * 100);
     meter.setAttribute("aria-label", `better than ${percent} % of the run`);
-    meter.title = `better than ${percent} % of the run · ${score.scorer}`;
-    return [element("tr", {},
-      element("th", { scope: "row", textContent: blora.words(score.name) + (score.lower ? " ↓" : "") }),
+    meter.title = `better than ${percent} % of the run`;
+    return [element("tr", { title: blora.meaning(score) },
+      element("th", { scope: "row", textContent: blora.title(score) }),
       element("td", { className: "value", textContent: blora.number(value) }),
       element("td", {}, meter),
     )];
@@ -57,12 +57,15 @@ blora.pair = (() => {
     return element("div", { className: "verdict", role: "group", "aria-label": "Decision" },
       ...Object.entries(MARKS).map(([name, mark]) => element("button", {
         type: "button", className: `mark ${name}`, "aria-pressed": String(marks.decision(id) === name),
-        "aria-keyshortcuts": mark.key, onclick: () => marks.toggle(id, name),
+        "aria-keyshortcuts": mark.key, onclick: () => blora.toast.mark(i, name),
       }, `${mark.sign} ${mark.verb} `, element("kbd", { textContent: mark.key }))));
   };
 
   const picture = (i) => {
-    if (!model.there(i)) return element("div", { className: "missing", textContent: "not drawn" });
+    if (!model.there(i)) {
+      return element("div", { className: "missing" }, "not drawn",
+        element("small", { textContent: model.reason(i) }));
+    }
     const image = element("img", { alt: model.label(i), decoding: "async", width: blora.data.width,
       height: blora.data.height });
     if (blora.data.pictures) image.src = model.picture(i);
@@ -147,7 +150,8 @@ blora.pair = (() => {
   dialog.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const mark = Object.entries(MARKS).find(([, one]) => one.key === event.key.toLowerCase());
-    if (mark) marks.toggle(model.samples.id[current], mark[0]);
+    if (mark) blora.toast.mark(current, mark[0]);
+    else if (event.key.toLowerCase() === "u") blora.toast.undo();
     else if (event.key === "ArrowRight") step(1);
     else if (event.key === "ArrowLeft") step(-1);
     else return;

@@ -2,24 +2,34 @@
 
 /* The page of a run: the bar on top, the sheet of pictures as a grid or a wall, the tally below. */
 (() => {
-  const { element, model, marks, MARKS } = blora;
+  const { element, model, marks, MARKS, filters } = blora;
+  const { filter } = filters;
   const at = (id) => document.getElementById(id);
   const VIEW_KEY = `blora:view:${blora.data.run}`;
   const CAPTION_PX = 26;
+  const BAR_PX = 5;
   const GAP_PX = 10;
   const ratio = blora.data.height / blora.data.width;
 
+  const SMALLEST_PX = 72;
+  const LARGEST_PX = 320;
+
+  /* How the page was left, or, in an address with a view in it, as that says. A size of 0 fits the width. */
+  const asked = new URLSearchParams(location.hash.slice(1));
   const readView = () => {
-    const usual = { view: "grid", sort: model.scores.length ? model.scores[0].name : "", worst: true,
-      size: innerWidth < 600 ? 104 : 152 };
+    const usual = { view: "grid", sort: model.scores.length ? model.scores[0].name : "", worst: true, size: 0 };
     try {
-      return { ...usual, ...JSON.parse(localStorage.getItem(VIEW_KEY) || "{}") };
+      Object.assign(usual, JSON.parse(localStorage.getItem(VIEW_KEY) || "{}"));
     } catch {
-      return usual;
+      // nothing is kept here
     }
+    if (["grid", "wall"].includes(asked.get("view"))) usual.view = asked.get("view");
+    if (asked.has("sort")) usual.sort = asked.get("sort");
+    if (asked.has("first")) usual.worst = asked.get("first") !== "best";
+    return usual;
   };
   const view = readView();
-  const filter = { text: "", decision: "", ranges: [] };
+  let size = SMALLEST_PX; // of a picture, as it is drawn
   let list = [];
   let grid = null;
   let columns = 1;
@@ -41,6 +51,15 @@
 
   const value = (i) => (sortNumber() < 0 ? "" : blora.number(model.scores[sortNumber()].values[i]));
 
+  /* How good a number is within the run, as a bar; none where nothing is known, or all are alike. */
+  const bar = (number) => {
+    const made = element("div", { className: "bar-of", "aria-hidden": "true" });
+    const share = sortNumber() < 0 ? NaN : model.share(model.scores[sortNumber()], number);
+    if (!Number.isNaN(share)) made.append(element("i", {}));
+    made.style.setProperty("--share", Number.isNaN(share) ? 0 : share);
+    return made;
+  };
+
   const fill = (cell, row, column) => {
     const [i, ...others] = shown(row, column);
     if (i === undefined) {
@@ -52,15 +71,17 @@
     const kept = cell.dataset.i === String(i) ? cell.querySelector("img, .missing") : null;
     const picture = kept || (model.there(i)
       ? element("img", { alt: "", decoding: "async", draggable: false })
-      : element("div", { className: "missing", textContent: "not drawn" }));
+      : element("div", { className: "missing", title: model.reason(i) }, "not drawn",
+        element("small", { textContent: model.reason(i) })));
     const frame = element("div", { className: "frame", "aria-hidden": "true" }, picture);
     if (mark in MARKS) frame.append(element("span", { className: `sign ${mark}`, textContent: MARKS[mark].sign }));
     if (model.chosen(i)) frame.append(element("span", { className: "chosen", textContent: "★" }));
     if (others.length) frame.append(element("span", { className: "more", textContent: `1 of ${others.length + 1}` }));
     const name = view.view === "wall" ? `${model.content(i).name} · ${model.style(i).name}` : `seed ${model.samples.seed[i]}`;
-    const said = [model.label(i), view.sort && `${blora.words(view.sort)} ${value(i)}`, mark in MARKS && MARKS[mark].word, model.chosen(i) && "chosen",
-      others.length && `${others.length} more candidates`, !model.there(i) && "not drawn"];
-    cell.replaceChildren(frame,
+    const said = [model.label(i), sortNumber() >= 0 && `${model.scores[sortNumber()].label} ${value(i)}`, mark in MARKS && MARKS[mark].word, model.chosen(i) && "chosen",
+      others.length && `${others.length} more candidates`, !model.there(i) && `not drawn: ${model.reason(i)}`];
+    const number = sortNumber() < 0 ? NaN : model.scores[sortNumber()].values[i];
+    cell.replaceChildren(frame, bar(number),
       element("div", { className: "caption", "aria-hidden": "true" },
         element("span", { className: "name", textContent: name, title: model.label(i) }),
         element("span", { className: "value", textContent: value(i) })),
@@ -72,7 +93,8 @@
 
   const fillHead = (cell, row, column) => {
     if (row < 0 && column < 0) {
-      cell.append(element("span", { className: "quiet", textContent: "content by style" }));
+      const means = sortNumber() < 0 ? "" : `, means of ${model.scores[sortNumber()].label}`;
+      cell.append(element("span", { className: "quiet", textContent: `content by style${means}` }));
       return;
     }
     const side = row >= 0 ? blora.data.contents[grid.contents[row]] : blora.data.styles[grid.styles[column]];
@@ -83,6 +105,9 @@
       blora.thumbnails.show(image, model.reference.get(side.images[0]));
     }
     cell.append(element("span", { className: "name", textContent: side.name }));
+    if (sortNumber() < 0) return;
+    const mean = row >= 0 ? grid.contentMean(grid.contents[row]) : grid.styleMean(grid.styles[column]);
+    cell.append(element("span", { className: "mean" }, element("span", { textContent: blora.number(mean) }), bar(mean)));
   };
 
   /* ---- the pair: what comes before and after in the order that is on the screen ---- */
@@ -130,23 +155,30 @@
     at("tally").textContent = `${keep} kept · ${reject} rejected · ${redo} to redo · ${open} open`;
     at("export").disabled = marks.ownCount() === 0;
     at("unkept").hidden = marks.isKept();
+    const score = model.scores[sortNumber()];
+    at("tied").textContent = score && model.count > 1 && score.known.length > 1 && !score.span ? `All have the same ${score.label}.` : "";
   };
 
   const layout = () => {
     const scroller = at("sheet");
     const narrow = innerWidth < 600;
+    const beside = CAPTION_PX + BAR_PX + GAP_PX;
     if (view.view === "wall") {
-      const room = Math.max(scroller.clientWidth, view.size);
-      columns = Math.max(1, Math.floor(room / (view.size + GAP_PX)));
+      size = view.size || (narrow ? 104 : 152);
+      const room = Math.max(scroller.clientWidth, size);
+      columns = Math.max(1, Math.floor(room / (size + GAP_PX)));
       const width = Math.floor(room / columns);
-      const height = Math.round((width - GAP_PX) * ratio) + CAPTION_PX + GAP_PX;
+      const height = Math.round((width - GAP_PX) * ratio) + beside;
       sheet.layout({ rows: Math.ceil(list.length / columns), columns, width, height, left: 0, top: 0 });
     } else {
-      const width = view.size + GAP_PX;
-      const height = Math.round(view.size * ratio) + CAPTION_PX + GAP_PX;
-      const left = narrow ? 72 : Math.min(132, width);
-      sheet.layout({ rows: grid.contents.length, columns: grid.styles.length, width, height, left, top: narrow ? 84 : 112 });
+      const left = narrow ? 72 : 132;
+      const fitting = Math.floor((scroller.clientWidth - left) / Math.max(1, grid.styles.length)) - GAP_PX;
+      size = view.size || Math.max(SMALLEST_PX, Math.min(LARGEST_PX, fitting));
+      const height = Math.round(size * ratio) + beside;
+      sheet.layout({ rows: grid.contents.length, columns: grid.styles.length, width: size + GAP_PX, height, left,
+        top: narrow ? 100 : 128 });
     }
+    at("size").value = String(size);
     at("nothing").hidden = list.length > 0;
   };
 
@@ -156,6 +188,14 @@
     grid = model.grid(list, sortNumber(), view.worst);
     layout();
     count();
+    showAddress();
+  };
+
+  /* The address says what is shown, so that it can be kept and sent. */
+  const showAddress = () => {
+    const all = { view: view.view, sort: view.sort, first: view.worst ? "worst" : "best", ...filters.told() };
+    const words = new URLSearchParams(Object.entries(all).filter(([, said]) => said !== ""));
+    history.replaceState(null, "", `#${words}`);
   };
 
   const keepView = () => {
@@ -174,7 +214,7 @@
     at("direction").textContent = view.worst ? "Worst first" : "Best first";
     at("direction").disabled = sortNumber() < 0;
     at("sort").value = String(sortNumber());
-    at("size").value = String(view.size);
+    at("fit").setAttribute("aria-pressed", String(view.size === 0));
     at("sheet").classList.toggle("wall", view.view === "wall");
   };
   const change = (changes) => {
@@ -184,37 +224,6 @@
     at("sheet").scrollTop = 0;
     at("sheet").scrollLeft = 0;
     update();
-  };
-
-  const rangeRow = (score, number) => {
-    const bound = (name, initial) => element("input", { type: "number", step: "any", placeholder: blora.number(initial),
-      "aria-label": `${blora.words(score.name)}, ${name}`, oninput: readRanges });
-    const row = element("div", { className: "range" },
-      element("span", { className: "name", textContent: blora.words(score.name) + (score.lower ? " ↓" : "") }),
-      bound("at least", score.low), element("span", { textContent: "to" }), bound("at most", score.high));
-    row.dataset.score = number;
-    return row;
-  };
-
-  function readRanges() {
-    filter.ranges = [...at("ranges").querySelectorAll(".range")].flatMap((row) => {
-      const [low, high] = [...row.querySelectorAll("input")].map((input) => input.valueAsNumber);
-      if (Number.isNaN(low) && Number.isNaN(high)) return [];
-      return [{ score: Number(row.dataset.score), low: Number.isNaN(low) ? -Infinity : low,
-        high: Number.isNaN(high) ? Infinity : high }];
-    });
-    at("ranges-on").textContent = filter.ranges.length ? ` ${filter.ranges.length}` : "";
-    update();
-  }
-
-  const exportMarks = () => {
-    const file = marks.file(at("reviewer").value);
-    const name = `${blora.data.run}.decisions.json`;
-    const address = URL.createObjectURL(new Blob([JSON.stringify(file, null, 1)], { type: "application/json" }));
-    element("a", { href: address, download: name }).click();
-    setTimeout(() => URL.revokeObjectURL(address), 10_000);
-    const many = file.decisions.length === 1 ? "1 decision" : `${file.decisions.length} decisions`;
-    at("next").textContent = `${many} saved. Next: blora review ${blora.data.run} ${name}`;
   };
 
   /* ---- parts of the page ---- */
@@ -237,7 +246,11 @@
     const key = event.key.toLowerCase();
     const mark = Object.entries(MARKS).find(([, one]) => one.key === key);
     const [i] = shown(sheet.active.row, sheet.active.column);
-    if (mark && i !== undefined) marks.toggle(model.samples.id[i], mark[0]);
+    const onPicture = event.target.closest(".cell") !== null && i !== undefined;
+    if (mark && onPicture) blora.toast.mark(i, mark[0]);
+    else if (mark) blora.toast.show(`No picture has the focus: move to one with the arrow keys, then press ${key}`, false);
+    else if (key === "u") blora.toast.undo();
+    else if (key === "f") change({ size: 0 });
     else if (key === "/") at("search").focus();
     else if (key === "?") at("keys").showModal();
     else if (key === "g" || key === "w") change({ view: key === "g" ? "grid" : "wall" });
@@ -249,9 +262,8 @@
   const start = () => {
     for (const part of parts) at(`to-${part}`).addEventListener("click", () => showPart(part));
     at("sort").append(...model.scores.map((score, number) =>
-      element("option", { value: number, textContent: blora.words(score.name) + (score.lower ? " ↓" : "") })),
+      element("option", { value: number, textContent: blora.title(score), title: blora.meaning(score) })),
       element("option", { value: -1, textContent: "as in the manifest" }));
-    at("range-rows").append(...model.scores.map(rangeRow));
     at("sort").addEventListener("change", (event) => {
       const score = model.scores[Number(event.target.value)];
       change({ sort: score ? score.name : "" });
@@ -260,20 +272,8 @@
     at("as-grid").addEventListener("click", () => change({ view: "grid" }));
     at("as-wall").addEventListener("click", () => change({ view: "wall" }));
     at("size").addEventListener("input", (event) => change({ size: event.target.valueAsNumber }));
-    at("search").addEventListener("input", (event) => {
-      filter.text = event.target.value.normalize("NFC").trim().toLowerCase();
-      update();
-    });
-    at("decision").addEventListener("change", (event) => {
-      filter.decision = event.target.value;
-      update();
-    });
-    at("clear-ranges").addEventListener("click", () => {
-      for (const input of at("ranges").querySelectorAll("input")) input.value = "";
-      readRanges();
-    });
+    at("fit").addEventListener("click", () => change({ size: 0 }));
     at("bar").addEventListener("submit", (event) => event.preventDefault());
-    at("export").addEventListener("click", exportMarks);
     at("reviewer").value = marks.reviewer();
     at("reviewer").addEventListener("input", (event) => marks.reviewer(event.target.value));
     at("show-keys").addEventListener("click", () => at("keys").showModal());
@@ -294,7 +294,9 @@
     }).observe(at("sheet"));
     document.documentElement.classList.add("ready");
     showView();
-    update();
+    filters.start(update);
+    filters.recall(asked);
+    blora.saving.start();
     showPart("pictures");
   };
   start();

@@ -171,6 +171,33 @@ def test_a_unet_row_equals_its_own_adapter_merged(base: Base) -> None:
             assert (merged - plain[row]).abs().max() > 1e-2, "the adapter must matter for this test to mean anything"
 
 
+def test_adapters_in_the_unets_format_are_stacked_to_the_same_bits_and_each_is_converted_once(base: Base) -> None:
+    """What a slot's threads convert ahead, its main thread only lays side by side."""
+    adapters = [random_adapter(base, 2, 0), random_adapter(base, 4, 1)]
+    batch = [adapters[index] for index in (0, 1, 0, 0)]
+    ahead = {id(adapter): adapter.in_format(torch.bfloat16) for adapter in adapters}
+    counted, layers = Conversions(), target_layers(base.unet, "content")
+    with counted:
+        late = stack(batch, layers, dtype=torch.bfloat16)
+        assert counted.count == 2 * 2 * len(layers), "an adapter that occurs twice is converted twice"
+        counted.count = 0
+        early = stack([ahead[id(adapter)] for adapter in batch], layers, dtype=torch.bfloat16)
+        assert not counted.count
+    for name, (down, up) in late.items():
+        assert torch.equal(down, early[name][0]) and torch.equal(up, early[name][1]) and len(down) == len(up) == 4
+        assert torch.equal(down[0], down[2]) and not down[0][2:].any() and down[1][2:].any()
+
+
+class Conversions(TorchDispatchMode):
+    """Counts tensors that are brought to another number format."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten._to_copy.default
+        return func(*args, **(kwargs or {}))
+
+
 def test_eject_restores_the_unet_exactly(base: Base) -> None:
     adapter = random_adapter(base, 2, 0)
     modules = dict(base.unet.named_modules())

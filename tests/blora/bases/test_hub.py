@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from blora.bases.locate import files_to_fetch
 from tests.hub import COMMIT, REPO, Hub, serve_hub
+from tests.tiny import save_tiny_base
 
 BIG = "unet/diffusion_pytorch_model.safetensors"
 CODE = """
@@ -42,6 +44,36 @@ def fetched(hub: Hub, cache: Path, repo: str = REPO, commit: str = COMMIT, **var
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def test_a_run_in_half_precision_fetches_fp16_files_and_full_ones_of_the_parts_without(tmp_path: Path) -> None:
+    """A repository of which only some parts have both kinds, and one has fp16 alone, loads in every precision."""
+    served, cache = save_tiny_base(tmp_path / "served"), tmp_path / "cache"
+    for part, name in (
+        ("unet", "diffusion_pytorch_model"),
+        ("text_encoder", "model"),
+        ("vae", "diffusion_pytorch_model"),
+    ):
+        full = served / part / f"{name}.safetensors"
+        full.with_name(f"{name}.fp16.safetensors").write_bytes(f"of {part}, in fp16".encode())
+    (served / "text_encoder" / "model.safetensors").unlink()
+    code = "import sys; from blora.bases.locate import locate_base; locate_base(sys.argv[1], half=sys.argv[2] == '16')"
+    with serve_hub(served) as hub:
+        environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1", "PATH": ""}
+
+        def weights(digits: str) -> set[str]:
+            hub.asked.clear()
+            command = [sys.executable, "-c", code, f"{REPO}@{COMMIT}", digits]
+            subprocess.run(command, env=environment, timeout=120, check=True)
+            return {name for name, _ in hub.downloads if name.endswith(".safetensors")}
+
+        fp16 = {"unet/diffusion_pytorch_model.fp16.safetensors", "text_encoder/model.fp16.safetensors"}
+        others = {"text_encoder_2/model.safetensors", "vae/diffusion_pytorch_model.safetensors"}
+        assert weights("16") == fp16 | others
+        assert weights("32") == {BIG}, "what is there is not fetched again"
+        names = [path.relative_to(served).as_posix() for path in served.rglob("*") if path.is_file()]
+        chosen = files_to_fetch(f"{REPO}@{COMMIT}", names, half=True)
+        assert {name for name in chosen if name.endswith(".safetensors")} == fp16 | others, "as the doctor counts"
 
 
 def test_a_commit_is_fetched_once_resumed_after_a_cut_and_read_offline(hub: Hub, tmp_path: Path) -> None:

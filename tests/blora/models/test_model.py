@@ -20,7 +20,8 @@ import blora.embedded
 from blora.bases.locate import base_revision, locate_base
 from blora.bases.topology import check_topology
 from blora.errors import BaseModelError, BaseUnreachableError, TopologyError
-from blora.models import text_encoders
+from blora.models import autoencoder, text_encoders
+from blora.models.autoencoder import vae_format
 from blora.models.model import Base, load_base
 from blora.models.text_encoders import encoder_format
 from tests.tiny import picture
@@ -103,6 +104,39 @@ def test_embeddings_that_are_not_finite_in_half_precision_are_computed_in_full(
     assert encoders.encode(["A [v]"]).hidden.isfinite().all() and encoders.number_format == torch.float32
 
 
+def test_only_an_autoencoder_that_was_made_for_it_works_in_fp16() -> None:
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    made_for_it = {"force_upcast": False}
+    assert (
+        vae_format(cuda, torch.bfloat16, made_for_it) == vae_format(cuda, torch.float16, made_for_it) == torch.float16
+    )
+    for device, dtype, config in (
+        (cuda, torch.float32, made_for_it),
+        (cpu, torch.bfloat16, made_for_it),
+        (cuda, torch.float16, {"force_upcast": True}),
+        (cuda, torch.float16, {}),  # as diffusers reads it
+    ):
+        assert vae_format(device, dtype, config) == torch.float32
+
+
+def test_pictures_decoded_in_fp16_are_those_of_fp32_and_an_overflow_costs_none(
+    epsilon_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    exact = load_base(epsilon_folder)
+    wanted, moments = exact.decode(latents), exact.encode_image_moments(picture(1))
+    monkeypatch.setattr(autoencoder, "vae_format", lambda device, dtype, config: torch.float16)
+    base = load_base(epsilon_folder)
+    assert base.vae.dtype == torch.float16
+    assert np.abs(base.decode(latents).astype(int) - wanted).max() <= 1
+    torch.testing.assert_close(base.encode_image_moments(picture(1))[0], moments[0], rtol=0.01, atol=0.01)
+    for one in (base, exact):
+        weight = one.vae.decoder.conv_in.weight.data
+        weight.mul_(60_000 / float(weight.abs().max()))
+    assert np.abs(base.decode(latents).astype(int) - exact.decode(latents)).max() <= 1
+    assert base.vae.dtype == torch.float32, "it overflowed, and all that follows is computed in fp32"
+
+
 def test_an_empty_negative_prompt_is_zero_only_where_the_base_says_so(base: Base, v_base: Base) -> None:
     zeros = base.encode_negative_prompts(["", "blurry"])
     assert not zeros.hidden[0].any() and not zeros.pooled[0].any()
@@ -173,6 +207,34 @@ def test_weights_that_exist_only_in_half_precision_are_found(epsilon_folder: Pat
     base = load_base(folder)
     assert base.unet.dtype == torch.float32
     assert base.encode_prompts(["A [v]"]).hidden.shape == (1, 77, 80)
+
+
+def test_half_precision_takes_the_fp16_files_of_the_parts_that_have_them(epsilon_folder: Path, tmp_path: Path) -> None:
+    """A folder with both kinds of the UNet, one kind of each text encoder, and an autoencoder that must stay whole."""
+    folder = shutil.copytree(epsilon_folder, tmp_path / "both")
+    full = load_base(folder).unet.state_dict()
+    vae = load_base(folder).vae.state_dict()
+    halves = StableDiffusionXLPipeline.from_pretrained(epsilon_folder).to(torch.float16)
+    for part in ("unet", "vae", "text_encoder"):
+        getattr(halves, part).save_pretrained(folder / part, variant="fp16")
+    next((folder / "text_encoder").glob("model.safetensors")).unlink()
+    revision = base_revision(folder)
+    for precision, dtype in (("fp16", torch.float16), ("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        base = load_base(folder, precision=precision)
+        assert base.revision == revision and base.encode_prompts(["A [v]"]).hidden.shape == (1, 77, 80)
+        half = {name: value.half().to(dtype) for name, value in full.items()}
+        expected = full if precision == "fp32" else half
+        assert all(torch.equal(value, expected[name]) for name, value in base.unet.state_dict().items())
+        assert all(torch.equal(value, vae[name]) for name, value in base.vae.state_dict().items())
+
+
+def test_an_fp16_file_changes_a_weight_in_bf16_by_a_sixteenth_of_a_step_at_most() -> None:
+    """What `weight_files` says of its choice, on weights of many sizes."""
+    full = torch.randn(200_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 0.02
+    full = full[full.abs() > 2e-4].float()  # where fp16 has all its digits
+    step = 2.0 ** (torch.frexp(full).exponent - 8)
+    once, twice = ((value.float() - full).abs() / step for value in (full.bfloat16(), full.half().bfloat16()))
+    assert once.max() <= 0.5 < twice.max() <= 9 / 16
 
 
 def test_a_folders_revision_is_its_content(epsilon_folder: Path, v_folder: Path, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from tasks.errors import EndedWithFaults, TaskError
 
 
 def shown(*events: dict[str, Any]) -> tuple[Bars, dict[str, str]]:
-    """The bars after some events, and on each its "M/N", by the title; hidden ones are left out."""
-    console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
+    """The bars after some events, and what each says, by the title; hidden ones are left out."""
+    console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system=None)
     bars = Bars(console)
     for event in events:
         bars(event)
@@ -26,8 +26,9 @@ def shown(*events: dict[str, Any]) -> tuple[Bars, dict[str, str]]:
 def read(bars: Bars, console: Console) -> dict[str, str]:
     with console.capture() as captured:
         console.print(bars._progress.get_renderable())
-    lines = re.findall(r"^(\S.*?) +[━╸╺ ]+ +(\d+/\d+) \S+ *(.*?) *$", captured.get(), re.MULTILINE)
-    return {title: f"{numbers} {note}".strip() for title, numbers, note in lines}
+    form = r"^(\S.*?) +[━╸╺ ]+ +(\d+/\d+) +([a-z]*) +\d:\d\d:\d\d *(.*?) *$"
+    lines = re.findall(form, captured.get(), re.MULTILINE)
+    return {title: " ".join(part for part in parts if part) for title, *parts in lines}
 
 
 def test_a_run_has_a_bar_for_each_kind_of_work_it_has() -> None:
@@ -41,13 +42,32 @@ def test_a_run_has_a_bar_for_each_kind_of_work_it_has() -> None:
         {"kind": "score", "id": "a", "done": 1, "total": 5},
     )
     assert bars.subject == "demo-1"
-    assert lines == {"pictures": "8/10", "scores": "4/10"}, "an item counts once, beside what was there"
+    assert lines == {"drawing": "8/10 pictures", "scoring": "4/10 scores"}, "an item counts once, beside what was there"
 
 
 def test_training_tells_its_loss() -> None:
     work = {"kind": "work", "id": "r", "total": {"train": 20}, "done": {"train": 0}}
     _, lines = shown(work, {"kind": "train", "id": "p", "done": 7, "total": 20, "loss": 0.12345})
-    assert lines == {"training": "7/20 loss 0.1235"}
+    assert lines == {"training": "7/20 steps loss 0.1235"}
+
+
+def test_each_bar_says_when_it_will_be_full() -> None:
+    pace = {"train": 2.0, "sample": 10.0, "other": 60.0, "slots": 1.0}
+    work = {"kind": "work", "id": "r", "total": {"train": 20, "sample": 30}, "done": {"train": 0, "sample": 0}}
+    _, lines = shown(work | {"pace": pace})
+    assert lines == {"training": "0/20 steps 2 min left", "drawing": "0/30 pictures 7 min left"}
+
+
+def test_a_night_says_which_manifest_of_how_many_and_each_has_bars_of_its_own() -> None:
+    console = Console(file=io.StringIO(), width=120)
+    bars = Bars(console)
+    for number, name in enumerate(("a.yaml", "b.yaml"), 1):
+        bars({"kind": "manifest", "id": name, "done": number, "total": 2})
+        bars({"kind": "run", "id": f"run-{number}", "text": f"run-{number}: 1 adapter"})
+        bars({"kind": "work", "id": f"run-{number}", "total": {"sample": 4}, "done": {"sample": number}})
+    said = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert said == ["manifest 1 of 2: a.yaml", "run-1: 1 adapter", "manifest 2 of 2: b.yaml", "run-2: 1 adapter"]
+    assert read(bars, console) == {"drawing": "2/4 pictures"}
 
 
 def test_parts_of_a_probe_that_have_not_begun_count_as_large_as_the_largest() -> None:
@@ -56,9 +76,9 @@ def test_parts_of_a_probe_that_have_not_begun_count_as_large_as_the_largest() ->
         {"kind": "probe", "id": "0", "done": 8, "total": 64},
         {"kind": "probe", "id": "1", "done": 4, "total": 16},
     )
-    assert bars.subject == "probe-1" and lines == {"pictures": "12/144"}
+    assert bars.subject == "probe-1" and lines == {"drawing": "12/144 pictures"}
     bars({"kind": "probe", "id": "2", "done": 0, "total": 16})
-    assert read(bars, Console(file=io.StringIO(), width=100))["pictures"] == "12/96"
+    assert read(bars, Console(file=io.StringIO(), width=120))["drawing"] == "12/96 pictures"
 
 
 def test_another_method_has_a_bar_of_its_own() -> None:
@@ -67,11 +87,11 @@ def test_another_method_has_a_bar_of_its_own() -> None:
         {"kind": "method", "id": "prompt: drawing", "done": 1, "total": 4},
         {"kind": "method", "id": "prompt: drawing", "done": 2, "total": 5},
     )
-    assert lines == {"pictures": "4/4", "prompt: drawing": "2/5"}
+    assert lines == {"drawing": "4/4 pictures", "prompt: drawing": "2/5"}
 
 
 def test_steps_hide_those_before() -> None:
-    console = Console(file=io.StringIO(), width=100)
+    console = Console(file=io.StringIO(), width=120)
     bars = Bars(console)
     bars.step("blora: training", 5, 5)
     bars.step("blora: drawing", 1, 2)

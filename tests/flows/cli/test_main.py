@@ -46,17 +46,23 @@ def done(
     project, root = Project(folder / "project", tiny_base), folder / "store"
     code, printed, errors = blora("run", str(project.path), *project.allow, "--devices", "cpu", root=root)
     assert code == 0, errors
-    found = re.search(r"^run +(\S+)$", printed, re.M)
+    found = re.search(r"^(\S+) finished: ", printed, re.M)
     assert found, printed
     return project, root, found.group(1)
 
 
-def test_run_prints_the_scores_and_where_the_sheet_lies(done: tuple[Project, Path, str]) -> None:
+def test_run_says_what_there_is_first_and_what_to_do_next_last(done: tuple[Project, Path, str]) -> None:
     _, root, run_id = done
-    code, printed, _ = blora("run", str(done[0].path), *done[0].allow, "--devices", "cpu", root=root)
+    code, printed, errors = blora("run", str(done[0].path), *done[0].allow, "--devices", "cpu", root=root)
     assert code == 0
-    assert "4 of 4 pictures, 4 of 4 adapters" in printed
-    assert str(Path(root) / "runs" / run_id / "report" / "contact_sheet.png") in printed
+    page = f"{root}/runs/{run_id}/report/index.html"
+    nothing = "no training and no picture is missing"
+    assert errors.splitlines()[0] == f"{run_id}: 4 adapters, 4 pictures: {nothing}; page: {page}"
+    assert f"{run_id} finished: 4 of 4 pictures, 4 of 4 adapters; " in printed
+    assert printed.endswith(
+        f"  blora report {run_id} --root {root} --open\n  blora scores {run_id} --root {root}\n"
+        f"  blora export {run_id} ./night --root {root}\n"
+    )
     assert len(re.findall(r"^c[01] +s[01] +0 ", printed, re.M)) == 4
 
 
@@ -67,7 +73,45 @@ def test_a_run_ends_with_how_many_passed(tmp_path: Path, capsys: pytest.CaptureF
     with pytest.raises(typer.Exit) as ended:
         main._report(store, plan.run.run_id)
     assert ended.value.exit_code == 0
-    assert re.search(r"^passed +1 of 2 pictures$", capsys.readouterr().out, re.M)
+    assert re.search(r"^\S+ finished: .*; passed: 1 of 2 pictures$", capsys.readouterr().out, re.M)
+
+
+def test_a_run_ends_with_its_ten_worst_pictures_and_what_to_type(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, plan = plan_run(tmp_path, ["a"], ["s"], seeds=range(12))
+    finish(store, plan, scorer=lambda _, number: {"transfer": number / 100}, missing=[11])
+    with pytest.raises(typer.Exit) as ended:
+        main._report(store, plan.run.run_id, "my store", 100.0)
+    run_id, printed = plan.run.run_id, capsys.readouterr().out
+    assert ended.value.exit_code == 1 and "the 10 worst of 11 pictures (by transfer):" in printed
+    assert re.findall(r"^a +s +\d+ +(0\.\d+)$", printed, re.M) == [f"{number / 100:.3f}" for number in range(10)]
+    assert printed.splitlines()[-3:] == [
+        f"  blora rerun {run_id} --root 'my store'",
+        f"  blora status {run_id} --root 'my store'",
+        f"  blora report {run_id} --root 'my store' --open",
+    ]
+
+
+@pytest.mark.parametrize("command", [["--help"], ["status"], ["status", "latest"], ["scores", "latest"]])
+def test_what_only_looks_waits_for_no_import_that_it_does_not_need(command: list[str], looked_at: Path) -> None:
+    """The benchmark `tests.benchmarks.startup` says what that saves."""
+    heavy = ("torch", "diffusers", "prefect", "pandas", "s3fs", "aiohttp", "botocore")
+    code = (
+        "import sys\nfrom flows.cli.main import app\ntry:\n    app(sys.argv[1:])\nfinally:\n"
+        f"    print(*[name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"
+    )
+    given = [*command, *(["--root", str(looked_at)] if command != ["--help"] else [])]
+    done = subprocess.run([sys.executable, "-c", code, *given], capture_output=True, text=True, check=True)
+    assert done.stdout and done.stderr.splitlines()[-1] == ""
+
+
+@pytest.fixture(scope="module")
+def looked_at(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a finished run of four pictures."""
+    store, plan = plan_run(tmp_path_factory.mktemp("look"), ["apple", "owl"], ["wave", "ink"])
+    finish(store, plan)
+    return Path(store.root)
 
 
 def test_of_many_faults_it_is_said_where_all_of_them_are(capsys: pytest.CaptureFixture[str]) -> None:
@@ -299,7 +343,7 @@ def test_compare_and_nights_on_the_command_line(done: tuple[Project, Path, str])
         "run", str(project.path), *project.allow, "--devices", "cpu", "--set", "sample.steps=3", root=root
     )
     assert code == 0, errors
-    found = re.search(r"^run +(\S+)$", printed, re.M)
+    found = re.search(r"^(\S+) finished: ", printed, re.M)
     assert found
     code, printed, errors = blora("compare", run_id, found.group(1), root=root)
     assert code == 0, errors

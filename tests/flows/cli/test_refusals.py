@@ -13,18 +13,13 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from typer.testing import CliRunner
 
 from flows.cli.main import app
+from tasks import devices
 from tests.flows.conftest import Project
+from tests.made_run import finish, plan_run
 from tests.servers import PrefectServer, webhook_receiver
 
-WITH_A_SERVER = (
-    "run m.yaml",
-    "rerun r",
-    "nightly",
-    "rescore r --scorer csd",
-    "probe",
-    "compare-methods m.yaml",
-    "deploy",
-)
+WITH_A_SERVER = ("nightly", "probe", "compare-methods m.yaml", "deploy")
+OF_A_RUN = ("rerun latest", "rescore latest --scorer csd")
 
 
 def refusal(command: str, *more: str) -> str:
@@ -43,12 +38,59 @@ def test_without_a_prefect_server_a_command_says_so_before_it_begins(command: st
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "run m.yaml --devices cuda:0",
+        "nightly --devices cuda:0",
+        "rescore r --scorer csd --devices cuda:0",
+        "probe --devices cuda:0",
+        "compare-methods m.yaml --devices cuda:0",
+        "bench {} --device cuda:0",
+    ],
+)
+def test_every_command_that_works_on_a_gpu_tries_it_first(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr(devices, "_PREFLIGHT", "libcuda.so")  # no such module: the process that tries the GPU dies
+    root = () if command.startswith("bench") else ("--root", str(tmp_path / "store"))
+    assert "devices: " in (said := refusal(command.format(tmp_path / "out"), *root)) and "libcuda" in said, said
+
+
+def test_the_paired_benchmark_works_on_one_device(tmp_path: Path) -> None:
+    assert "--device: received 'cpu,cpu'" in refusal(f"bench {tmp_path / 'out'} --device cpu,cpu")
+
+
+@pytest.mark.parametrize("command", OF_A_RUN)
+def test_nor_does_it_begin_with_a_run_that_is_there(command: str, tmp_path: Path) -> None:
+    store, plan = plan_run(tmp_path, ["apple"], ["wave"])
+    finish(store, plan)
+    before = store.list("")
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        done = CliRunner().invoke(app, [*command.split(), "--root", store.root])
+    assert done.exit_code == 2 and "no Prefect server at http://127.0.0.1:9/api" in done.stderr.splitlines()[-1]
+    assert store.list("") == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("status", "status latest", "scores r", "rerun r", "rescore r --scorer csd", "report r", "report --nights 3"),
+        *("review r d.json", "export r out", "compare a b", "gc", "nightly --last", "adapter export x --run r"),
+    ],
+)
+def test_a_mistyped_root_is_told_by_whatever_only_reads(command: str, tmp_path: Path) -> None:
+    said = refusal(command, "--root", str(tmp_path / "sotre"))
+    assert said.startswith(f"no store at {tmp_path}/sotre: ") and not (tmp_path / "sotre").exists()
+
+
 @pytest.mark.parametrize("url", ["localhost:4200", "http://{}", "https://{}", "ftp://{}", "http://"])
 def test_an_address_that_is_none_of_prefects_is_named(url: str, tmp_path: Path) -> None:
     with webhook_receiver() as (address, _):  # a web server that is not Prefect's
         wrong = url.format(address.removeprefix("http://"))
         with temporary_settings({PREFECT_API_URL: wrong}):
-            said = refusal("run m.yaml", "--root", str(tmp_path / "store"))
+            said = refusal("nightly", "--root", str(tmp_path / "store"))
     assert f"no Prefect server at {wrong}: received " in said
 
 
@@ -97,6 +139,7 @@ def test_what_prefect_says_of_a_failed_flow_is_in_the_log_file_alone(
         text=True,
         check=False,
     )
-    (line,) = done.stderr.splitlines()
-    assert done.returncode == 2 and "make the folder" in line and "NotADirectoryError" in line
+    opening, line = done.stderr.splitlines()
+    assert opening.startswith("night-") and done.returncode == 2
+    assert "make the folder" in line and "NotADirectoryError" in line
     assert "Traceback" in (tmp_path / ".cache/blora/blora.log").read_text()

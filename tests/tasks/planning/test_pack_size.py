@@ -14,7 +14,7 @@ from blora.settings.sampling import SampleSettings
 from blora.settings.training import TrainSettings
 from manifests.store.store import Store
 from tasks.devices import chosen_devices, free_device_bytes
-from tasks.planning.cost import auto_pack_size, memory_model, memory_told
+from tasks.memory import auto_pack_size, memory_model, memory_told
 from tasks.worker.session import Session
 
 GB = 10**9

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from manifests import layout
+from manifests.store.run_folder import RunFolder
 from manifests.store.store import Store
+from manifests.tables.run import FAULTS_FILE
 from tasks.report.run_page import copy_report, write_report
 from tasks.review.decisions import read_marks
 from tasks.run.plan import Plan, load_plan
@@ -125,15 +127,16 @@ def test_sorting_and_filtering(context: BrowserContext, night: tuple[Store, Plan
     assert len(values) == 18 and values[:17] == sorted(values[:17]) and values[17] != values[17]  # nan: not drawn
     page.click("#direction")
     assert [value for _, value in in_wall(visit)][:17] == sorted(values[:17], reverse=True)
-    page.select_option("#sort", label="colour distance ↓")
+    page.select_option("#sort", label="colours off the style's ↓")
     page.click("#direction")
     distances = [value for _, value in in_wall(visit)][:17]
     assert distances == sorted(distances, reverse=True)
     page.click("#ranges summary")
-    page.fill("[aria-label='colour distance, at most']", str(distances[10]))
-    page.fill("[aria-label='colour distance, at least']", str(distances[15]))
+    page.fill('[aria-label="colours off the style\'s, at most"]', str(distances[10]))
+    page.fill('[aria-label="colours off the style\'s, at least"]', str(distances[15]))
     assert 5 <= len(shown := [value for _, value in in_wall(visit)]) <= 6
     assert min(shown) >= distances[15] and max(shown) <= distances[10]
+    page.click("#ranges summary")  # it had closed, as something beside it was pressed
     page.click("#clear-ranges")
     page.fill("#search", "owl ink")
     assert {label.partition(", seed")[0] for label, _ in in_wall(visit)} == {"owl in ink"}
@@ -168,7 +171,7 @@ def test_deciding_by_keyboard_surviving_a_reload_and_exporting(
     page.reload()
     assert page.text_content("#tally") == before
     page.select_option("#decision", "keep")
-    assert [label.partition(", transfer")[0] for label, _ in in_wall(visit)] == [labels[0].partition(", transfer")[0]]
+    assert [label.partition(", overall")[0] for label, _ in in_wall(visit)] == [labels[0].partition(", overall")[0]]
     page.fill("#reviewer", "Ada")
     with page.expect_download() as download:
         page.click("#export")
@@ -226,7 +229,7 @@ def test_the_grid_is_walked_by_keys_and_shows_candidates_side_by_side(
     page.keyboard.press("Enter")
     assert page.locator("#pair .candidate").count() == 2
     assert page.locator("#pair .side img").count() == 2
-    assert page.locator("#pair .candidate .scores tr").count() in (4, 8)
+    assert page.locator("#pair .candidate .scores tr").count() in (5, 10)
     page.keyboard.press("Escape")
     assert page.evaluate("[document.activeElement.dataset.row, document.activeElement.dataset.column]") == place
 
@@ -297,6 +300,11 @@ def test_the_chosen_candidate_is_marked_and_can_be_shown_alone(browser: Browser,
     finish(store, plan, scorer=lambda sample, number: {"transfer": number / 10})
     visit = Visit(context.new_page(), index_of((store, plan)))
     page = visit.page
+    grid = page.locator("#sheet .cell")
+    assert grid.locator(".more").all_text_contents() == ["1 of 4", "1 of 4"]
+    assert grid.locator(".chosen").count() == 2, "worst first orders the pairs; in each the chosen one is shown"
+    shown = grid.locator(".caption .value").all_text_contents()
+    assert shown == ["0.300", "0.700"] == page.locator("[role=rowheader] .mean > span").all_text_contents()
     page.click("#as-wall")
     assert page.locator("#sheet .cell .chosen").count() == 2
     page.select_option("#decision", "chosen")
@@ -308,3 +316,78 @@ def test_the_chosen_candidate_is_marked_and_can_be_shown_alone(browser: Browser,
     other = max((s for s in plan.samples if s.content_name == "owl"), key=plan.samples.index)
     assert marked.locator("h3").text_content() in (f"seed {best.seed}★ chosen", f"seed {other.seed}★ chosen")
     assert accessibility_faults(page) == [] and visit.complaints == []
+
+
+def test_a_mark_needs_a_picture_that_has_the_focus_and_is_told_and_taken_back(
+    context: BrowserContext, night: tuple[Store, Plan]
+) -> None:
+    visit = Visit(context.new_page(), index_of(night))
+    page = visit.page
+    before = page.text_content("#tally") or ""
+    page.focus("#as-grid")
+    page.keyboard.press("r")  # on the toolbar: which picture would that be?
+    assert page.text_content("#tally") == before
+    assert "No picture has the focus" in (page.text_content("#toast") or "")
+    page.locator("#sheet .cell").first.focus()
+    page.keyboard.press("r")
+    assert page.text_content("#tally") != before and ": rejected" in (page.text_content("#toast") or "")
+    page.click("#toast button")
+    assert page.text_content("#tally") == before and page.is_disabled("#export")
+    page.locator("#sheet .cell").first.click()
+    page.keyboard.press("k")
+    page.keyboard.press("r")
+    page.click("dialog[open] #toast button")  # within reach, though the rest of the page is not
+    assert page.locator(".candidate[aria-current][data-mark=keep]").count() == 1
+    page.keyboard.press("u")
+    page.keyboard.press("Escape")
+    assert page.text_content("#tally") == before and visit.complaints == []
+
+
+def test_histograms_filter_the_address_keeps_it_and_an_empty_page_can_be_cleared(
+    context: BrowserContext, night: tuple[Store, Plan]
+) -> None:
+    visit = Visit(context.new_page(), index_of(night))
+    page = visit.page
+    page.click("#ranges summary")
+    bars = page.locator(".range").first.locator(".histogram")
+    box = bars.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2 + 1, box["y"] + 5)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] - 1, box["y"] + 5)
+    page.mouse.up()
+    assert bars.locator("i").count() == 24 and bars.locator("i.out").count() == 11  # the part at the edge is in both
+    lowest = float(page.input_value("[aria-label='overall, at least']"))
+    assert page.input_value("[aria-label='overall, at most']") == ""
+    page.keyboard.press("Escape")
+    assert page.locator("#ranges[open]").count() == 0
+    few = in_wall(visit)
+    assert 0 < len(few) < 17 and min(value for _, value in few) >= lowest - 0.001
+    page.goto(page.url)
+    page.reload()
+    assert in_wall(visit) == few, "the address says what is shown"
+    page.fill("#search", "no such name")
+    page.click("#clear")
+    assert len(in_wall(visit)) == 18 and page.text_content("#ranges-on") == ""
+    page.click("#as-grid")
+    page.click("#show-keys")
+    dialog = page.evaluate(
+        "(() => { const d = document.getElementById('keys'); return [d.offsetHeight, d.scrollHeight]; })()"
+    )
+    assert dialog[0] <= dialog[1] + 2 < 700, "no taller than what it says"
+    page.keyboard.press("Escape")
+    width = page.evaluate(
+        "[document.querySelector('.canvas').offsetWidth, document.getElementById('sheet').clientWidth]"
+    )
+    assert width[1] - 60 < width[0] <= width[1], "three columns fill the width"
+    assert visit.complaints == []
+
+
+def test_a_picture_that_is_missing_says_why(context: BrowserContext, tmp_path: Path) -> None:
+    store, plan = plan_run(tmp_path, ["apple"], ["wave", "ink"])
+    finish(store, plan, missing=[1])
+    page = Visit(context.new_page(), index_of((store, plan))).page
+    page.select_option("#decision", "missing")
+    (fault,) = (row["what"] for row in RunFolder(store, plan.run.run_id).rows(FAULTS_FILE))
+    assert fault and page.locator("#sheet .missing small").text_content() == fault
+    assert f"blora review {plan.run.run_id} FILE --root {store.root}" in (page.text_content("#keys") or "")

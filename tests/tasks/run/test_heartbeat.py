@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 from manifests import layout
 from manifests.store.store import Store
-from tasks.closing.status import full_status
-from tasks.run.heartbeat import at_work, take_over, waiting_for
+from tasks.closing.status import full_status, list_runs
+from tasks.run.heartbeat import at_work, here, take_over, waiting_for
 from tasks.run.plan import Plan
-from tests.made_run import plan_run
+from tests.made_run import finish, plan_run
 
 YEARS = 10 * 365 * 86400
 
@@ -58,3 +61,44 @@ def test_taking_over_frees_what_the_run_needs_and_nothing_else(tmp_path: Path) -
     assert other.renew()
     held = store.look_at_lease(run_key)
     assert held is not None and held.holder == "me", "who was taken over from has freed what is another's now"
+
+
+def test_a_run_whose_process_is_gone_is_interrupted_and_a_live_one_says_how_far_it_is(tmp_path: Path) -> None:
+    store, plan = plan_run(tmp_path, ["apple"], ["wave"])
+    run_id = plan.run.run_id
+    key = layout.run_lease_key(run_id)
+
+    def seen() -> tuple[str, str]:
+        ((_, state, _, outcome),) = list_runs(store)
+        status = full_status(store, run_id)
+        assert status.state == state and (status.doing in outcome or not status.doing)
+        return state, status.doing
+
+    assert seen() == ("interrupted", ""), "planned, and nobody is there"
+    with at_work(store, key, run_id, lambda: "3 of 9 steps; about 4 min left"):
+        assert seen() == ("at work", "")
+        lease = json.loads(store.read(key))
+        store.replace(key, json.dumps(lease | {"doing": "3 of 9 steps; about 4 min left"}).encode())
+        assert seen() == ("at work", "3 of 9 steps; about 4 min left")
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    killed = here().replace(f"process {os.getpid()}", f"process {dead.pid}")
+    assert store.acquire_lease(key, f"{run_id}: {killed}", 600)
+    assert seen() == ("interrupted", ""), "its lease has minutes left, and its process is gone"
+    finish(store, plan)
+    assert seen() == ("interrupted", ""), "it was killed while it was taken up again"
+    assert store.break_lease(key)
+    assert seen() == ("finished", "")
+    (tmp_path / "store" / plan.samples[0].key).unlink()
+    assert full_status(store, run_id).state == "incomplete"
+
+
+def test_what_a_holder_is_at_is_written_with_each_renewal(tmp_path: Path) -> None:
+    store, said = Store.open(str(tmp_path)), iter(["a", "b"])
+    lease = store.acquire_lease(layout.run_lease_key("r"), "me", 60)
+    assert lease is not None
+    lease.doing = lambda: next(said)
+    for expected in ("a", "b"):
+        assert lease.renew()
+        held = store.look_at_lease(lease.key)
+        assert held is not None and (held.holder, held.doing) == ("me", expected)

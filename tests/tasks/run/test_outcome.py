@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,17 @@ from manifests import layout
 from manifests.loading.load import parse_manifest
 from manifests.store.backend import Entry
 from manifests.store.store import Store
+from tasks.closing.collect import close_run
 from tasks.closing.export import export_run
 from tasks.closing.status import list_runs
+from tasks.dispatch.slots import slot_figures
 from tasks.operations import gc
 from tasks.operations.inbox import look
 from tasks.planning.cost import Estimate, estimate
 from tasks.planning.make import make_plan, settings_of
 from tasks.report.trends import load_nights
-from tasks.run.inventory import Holdings
+from tasks.run.inventory import Holdings, take_inventory
+from tasks.run.outcome import read_record
 from tasks.run.plan import Plan
 from tests.made_run import finish, plan_run
 
@@ -58,7 +63,7 @@ def price(store: Store, folder: Path, gpu: str = "", **settings: Any) -> Estimat
     body: dict[str, object] = {"version": 1, "name": "next", "grid": True, **sides}
     loaded = parse_manifest(body, "json", "inline", (str(folder),))
     draft = make_plan(store, loaded, settings_of(loaded, None, settings))
-    return estimate(store, draft.plan, draft.held, gpu)
+    return estimate(store, draft.plan, draft.held, (), gpu)
 
 
 @pytest.mark.parametrize("look", [list_runs, lambda store: load_nights(store, 30)], ids=["runs", "nights"])
@@ -81,10 +86,40 @@ def test_a_price_is_made_from_records_that_are_read_side_by_side(
     assert len(keys) == len(plans)
 
 
+def test_what_a_run_took_besides_its_items_is_measured_for_the_next(
+    stored: tuple[Store, list[Plan]], tmp_path: Path
+) -> None:
+    store, plans = stored
+    other = {"train": {"steps": 7}}  # else its picture is there
+    first = price(store, tmp_path / "inputs", **other)
+    assert first.score_seconds == pytest.approx(0.5 / 4) and first.slots == 1
+    assert first.seconds == pytest.approx(first.slot_seconds + first.other_seconds)
+    timings = {
+        "trained": 4,
+        "train_seconds": 40.0,
+        "drawn": 4,
+        "sample_seconds": 4.0,
+        "scored": 4,
+        "score_seconds": 4.0,
+    }
+    spent = {"trained": 2, "train_seconds": 20.0, "drawn": 2, "sample_seconds": 2.0, "busy_seconds": 20.0}
+    slots = [slot_figures(f"{number} cpu", spent, 40.0) for number in range(2)]
+    plan = replace(plans[0], run=replace(plans[0].run, created_at=datetime.now(UTC) + timedelta(days=1)))
+    began = time.monotonic() - 60
+    close_run(store, plan, take_inventory(store, plan), (), timings | {"slots": slots}, began)
+    took = read_record(store, plan.run.run_id).timings
+    assert took["start_seconds"] == pytest.approx(60 - 48 / 2, abs=0.5), "of 60 s two slots were at items for 24"
+    assert 60 < took["elapsed_seconds"] < 90 and took["close_seconds_per_picture"] > 0
+    then = price(store, tmp_path / "inputs", **other)
+    assert then.other_seconds == pytest.approx(took["start_seconds"] + took["close_seconds_per_picture"])
+
+
 def test_a_past_run_with_other_settings_gives_the_rate(stored: tuple[Store, list[Plan]], tmp_path: Path) -> None:
     store, _ = stored
     steps = resolve("demo").train.steps
-    prices = [price(store, tmp_path / "inputs", train={"steps": steps * times}) for times in (2, 6)]
+    prices = [
+        price(store, tmp_path / "inputs", train={"steps": steps * times}, check={"attempts": 0}) for times in (2, 6)
+    ]
     assert all(one.basis.startswith("measured in run night-") and "operation counts" in one.basis for one in prices)
     assert prices[1].train_seconds == pytest.approx(3 * prices[0].train_seconds) != 0
 
@@ -94,10 +129,12 @@ def test_without_one_the_rate_is_that_of_the_gpu(stored: tuple[Store, list[Plan]
     plan = stored[1][0]
     sdxl = replace(plan, run=replace(plan.run, base="org/sdxl@" + "0" * 40, settings=resolve("paper")))
     none = Holdings()
-    hours = {gpu: estimate(empty, sdxl, none, gpu).train_seconds for gpu in ("NVIDIA H100 80GB HBM3", "NVIDIA L4", "")}
+    hours = {
+        gpu: estimate(empty, sdxl, none, (), gpu).train_seconds for gpu in ("NVIDIA H100 80GB HBM3", "NVIDIA L4", "")
+    }
     h100, l4, unknown = hours.values()
     assert h100 < unknown < l4
-    assert "218 TFLOP/s of an H100" in estimate(empty, sdxl, none, "NVIDIA H100 80GB HBM3").basis
+    assert "218 TFLOP/s of an H100" in estimate(empty, sdxl, none, (), "NVIDIA H100 80GB HBM3").basis
 
 
 def test_pictures_of_an_export_are_read_side_by_side(

@@ -86,8 +86,8 @@ def test_status_says_who_is_at_work_what_is_left_and_where_the_log_is(plan: Plan
             store.replace(key, b"there")
     store.replace(plan.samples[0].key, b"there")
     quiet = full_status(store, "night-1")
-    assert (quiet.state, quiet.at_work) == ("faults", ())
-    assert [state for _, state, *_ in list_runs(store)] == ["faults"]
+    assert (quiet.state, quiet.at_work) == ("incomplete", ())
+    assert [state for _, state, *_ in list_runs(store)] == ["incomplete"]
     assert str(quiet.left) == "1 adapter to train (y), 7 pictures to draw, 1 to score"
     assert quiet.logs == {"y": f"{tmp_path}/runs/night-1/logs/pack.jsonl"}
     at_work = {

@@ -30,18 +30,28 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_check_that_is_only_told_changes_neither_ids_nor_bytes(tmp_path: Path, base: Path) -> None:
     off, told = (
         InProcessSlot(tmp_path / "off", base, {"attempts": 0}),
-        InProcessSlot(tmp_path / "told", base, {"steps": 2}),
+        InProcessSlot(tmp_path / "told", base, {"steps": 2, "reconstruction_distance": 200}),
     )
     assert off.train().faults == told.train().faults == ()
     assert off.halves() == told.halves() and len(told.halves()) == 4
     assert [marker["check"] for marker in off.markers()] == [None, None]
     for marker in told.markers():
         check = marker["check"]
-        assert (check["attempt"], check["attempts"], check["passed"], check["limits"]) == (1, 1, None, {})
+        assert (check["attempt"], check["attempts"], check["passed"]) == (1, 1, True)
         assert 0 < check["measures"]["reconstruction_distance"] < 150 and len(check["measures"]) == 4
     close_run(told.store, told.plan, take_inventory(told.store, told.plan))
     rows = told.table("adapters", ADAPTERS)
-    assert [row["passed"] for row in rows] == [None, None] and all(row["white_background"] is not None for row in rows)
+    assert [row["passed"] for row in rows] == [True, True] and all(row["white_background"] is not None for row in rows)
+
+
+def test_nothing_is_drawn_to_be_measured_where_nothing_judges_it(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A base that was never calibrated has no limits: a check would cost a GPU's time and pass or fail nobody."""
+    checked: list[int] = []
+    monkeypatch.setattr(attempts, "check_adapters", lambda *args, **more: checked.append(1))
+    slot = InProcessSlot(tmp_path, base, {"steps": 2, "style_copy": 0.1})  # a limit of pictures alone
+    assert slot.train().faults == () and not checked and [marker["check"] for marker in slot.markers()] == [None, None]
 
 
 def test_attempts_and_limits_are_part_of_the_id(tmp_path: Path, base: Path) -> None:

@@ -1,0 +1,70 @@
+"""What a command says of a run that it has worked off: its worst pictures, how it ended, and what to do next."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+from manifests.store.store import Store
+from tasks.review.score_order import default_sort
+from tasks.review.score_table import ScoreRow, render, score_table
+from tasks.run.outcome import RunRecord, read_record
+from tasks.run.plan import load_run
+from tasks.words import seconds_in_words
+
+WORST = 10
+"""Pictures that are shown at the end of a run; a page and a command show all."""
+
+
+@dataclass(frozen=True)
+class Farewell:
+    """The end of a run, for a terminal.
+
+    Attributes:
+        worst: the table of its worst pictures, under a title; empty where none has scores.
+        summary: how it ended, in a line.
+        commands: what to type next, in order.
+        is_complete: whether all that was asked for is there.
+    """
+
+    worst: str
+    summary: str
+    commands: tuple[str, ...]
+    is_complete: bool
+
+
+def farewell(store: Store, run_id: str, root: str, took_seconds: float | None = None) -> Farewell:
+    """Look at a run that has just ended.
+
+    Args:
+        store: the store.
+        run_id: the run.
+        root: the store as the user gave it; empty where they need not give it.
+        took_seconds: since the command was given, if known.
+    """
+    record, rows = read_record(store, run_id), score_table(store, load_run(store, run_id))
+    return Farewell(_worst(rows), _summary(record, took_seconds), _commands(record, root), record.complete)
+
+
+def _worst(rows: list[ScoreRow]) -> str:
+    if not rows:
+        return ""
+    score = default_sort({name for row in rows for name in row.scores})
+    title = f"the {WORST} worst of {len(rows)} pictures" if len(rows) > WORST else "all pictures, worst first"
+    return f"{title} (by {score}):\n{render(rows[:WORST], 'table')}"
+
+
+def _summary(record: RunRecord, took_seconds: float | None) -> str:
+    state = "finished" if record.complete else "ended with faults"
+    passed = f"; passed: {record.passed}" if record.passed else ""
+    took = f"; {seconds_in_words(took_seconds)}" if took_seconds is not None else ""
+    return f"{record.run_id} {state}: {record.sentence}{passed}{took}"
+
+
+def _commands(record: RunRecord, root: str) -> tuple[str, ...]:
+    run_id, where = record.run_id, f" --root {shlex.quote(root)}" if root else ""
+    look, scores = f"blora report {run_id}{where} --open", f"blora scores {run_id}{where}"
+    if not record.complete:
+        return f"blora rerun {run_id}{where}", f"blora status {run_id}{where}", look
+    name = run_id.rpartition("-")[0]
+    return look, scores, f"blora export {run_id} ./{name}{where}"

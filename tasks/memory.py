@@ -1,0 +1,80 @@
+"""How much memory and how many parameters a base's work takes, by the base's own configuration where it lies here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from blora.bases.spec import parse_base
+from blora.errors import OutOfMemoryError
+from blora.models import memory
+from blora.settings.fields import TrainedLayers
+from blora.settings.presets import Settings
+from blora.settings.training import TrainSettings
+from tasks.devices import free_device_bytes
+
+PARAMETERS_PER_RANK = {"attention": 440_320, "crossattn_kv": 133_120}  # SDXL: both blocks, sum of (in + out)
+
+
+def parameters_per_rank(base: str, layers: TrainedLayers = "attention") -> int:
+    """LoRA parameters of both blocks for each unit of rank: the sum of (in + out) over every adapted layer."""
+    path = unet_config(base)
+    if path is None:
+        return PARAMETERS_PER_RANK[layers]
+    config = json.loads(path.read_text())
+    width, context = config["block_out_channels"][-1], config["cross_attention_dim"]
+    depths = config.get("reverse_transformer_layers_per_block") or config["transformer_layers_per_block"][::-1]
+    depth = depths[0] if isinstance(depths, list) else depths
+    attentions = depth * 2 if isinstance(depth, int) else sum(depth[:2])
+    # attn1: four layers of width + width; attn2: q and out likewise, k and v of context + width.
+    others = 8 * width + 4 * width if layers == "attention" else 0
+    return int(attentions * (others + 2 * (context + width)))
+
+
+def auto_pack_size(base: str, settings: TrainSettings, devices: Sequence[str]) -> int:
+    """How many adapters fit into one pass on the smallest of the `devices`; 1 where that cannot be known."""
+    free_bytes, on_gpu = free_device_bytes(devices)
+    return memory.pack_size(free_bytes, settings, memory_model(base), on_gpu=on_gpu)
+
+
+def memory_model(base: str) -> memory.ModelSize:
+    """The sizes that the model of memory works with; SDXL's where the base does not lie on this machine."""
+    path = unet_config(base)
+    if path is None:
+        return memory.SDXL
+    vae = json.loads((path.parents[1] / "vae" / "config.json").read_text())
+    factor = 2 ** (len(vae["block_out_channels"]) - 1)
+    return memory.ModelSize.like_sdxl(json.loads(path.read_text()), factor, parameters_per_rank(base))
+
+
+def unet_config(base: str) -> Path | None:
+    """The UNet's configuration, where the base lies on this machine; None for SDXL's."""
+    model = parse_base(base).model
+    if model == "embedded":
+        from blora.embedded import MODEL_DIR
+
+        return MODEL_DIR / "unet" / "config.json"
+    path = Path(model) / "unet" / "config.json"
+    return path if path.is_file() else None
+
+
+def memory_told(base: str, settings: Settings, devices: Sequence[str]) -> str:
+    """What is done on the smallest GPU among the `devices`, by its free memory; empty where there is no GPU to ask."""
+    free_bytes, on_gpu = free_device_bytes(devices)
+    if free_bytes is None or not on_gpu:
+        return ""
+    told = []
+    for noun, work in (("packs", settings.train), ("batches", settings.sample)):
+        try:
+            plan = memory.plan_memory(free_bytes, work, memory_model(base))
+        except OutOfMemoryError as error:
+            return str(error)
+        ways = {
+            "activations recomputed": plan.checkpointing,
+            "text encoders on the CPU": plan.encoders == "cpu",
+            "text encoders leave after their work": plan.encoders == "leave" and noun == "batches",
+            "the autoencoder in tiles": plan.vae_in_tiles,
+        }
+        told.append(", ".join([f"{noun} of up to {plan.size}", *(way for way, done in ways.items() if done)]))
+    return f"{free_bytes / memory.GB:.1f} GB free: {'; '.join(told)}"
