@@ -111,7 +111,7 @@ def review(
 
 @app.command()
 def serve(
-    run_id: Annotated[str, typer.Argument(help="Run id, as `blora status` lists it; none: a list of all pages.")] = "",
+    run_id: Annotated[str, typer.Argument(help=f"{RUN_HELP} None: a list of all pages.")] = "",
     root: Root = "",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of this machine; 0 takes any free one.")] = 8421,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
@@ -126,7 +126,7 @@ def serve(
     from tasks.report.run_page import write_report
     from tasks.run.plan import load_plan
 
-    store = open_store(root)
+    store, run_id = open_run(root, run_id) if run_id else (open_to_read(root), "")
     if run_id:
         write_report(store, load_plan(store, run_id))
     server = PageServer(store, port)
