@@ -39,14 +39,13 @@ from tasks.run.plan import Plan, load_plan
 
 
 @flow(name="compare-methods", persist_result=False, validate_parameters=True)
-def compare_methods(manifest: str, options: MethodOptions | None = None) -> State[Any]:
+def compare_methods(manifest: str, options: MethodOptions = MethodOptions()) -> State[Any]:
     """Draw a manifest's pairs by several methods and compare scores, time and bytes.
 
     Args:
         manifest: Address of a manifest (a path or s3://...).
         options: Which methods, where and how; every field has a default.
     """
-    options = options or MethodOptions()
     methods = check_methods(options.methods)
     left_out = _left_out(methods)
     store = Store.open(options.root or environment.store_root())

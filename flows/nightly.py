@@ -40,13 +40,12 @@ def night_name() -> str:
 
 
 @flow(name="nightly", flow_run_name=night_name, persist_result=False, on_cancellation=[cancel_shards])
-def nightly(options: NightOptions | None = None) -> State[Any]:
+def nightly(options: NightOptions = NightOptions()) -> State[Any]:
     """Work off every manifest of the inbox that has no finished run.
 
     Args:
         options: Where and how; every field has a default.
     """
-    options = options or NightOptions()
     store = Store.open(options.root or environment.store_root())
     night = Night.begin()
     log = get_run_logger()

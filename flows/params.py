@@ -4,13 +4,46 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from manifests.schema.fields import PresetName
-from manifests.schema.rows import DocumentRow, ImageRow, PairRow
+from manifests.schema.rows import DocumentRow, ImageRow, PairRow, without_null
 
 INLINE_MOST = 20
 """Contents, styles or pairs of a manifest that is filled in by hand."""
+
+
+_MANIFEST_FIRST = ("contents", "styles", "base", "preset", "name")
+_OPTIONS_FIRST = ("preset", "base", "only", "hours", "methods")
+
+
+def _as_form(schema: dict[str, Any]) -> None:
+    """What is asked for most stands first, and nothing is of the kind "None"."""
+    without_null(schema)
+    fields = schema["properties"]
+    schema["properties"] = _placed({name: fields[name] for name in (*_OPTIONS_FIRST, *fields) if name in fields})
+
+
+def _as_small_form(schema: dict[str, Any]) -> None:
+    """The same of a manifest, with all that is hardly needed in a block of its own; `InlineManifest` takes it so."""
+    without_null(schema)
+    schema.pop("additionalProperties", None)  # of the block may also be given beside it
+    fields = schema["properties"]
+    others = {name: field for name, field in fields.items() if name not in _MANIFEST_FIRST and name != "version"}
+    block = {
+        "type": "object",
+        "title": "Advanced",
+        "description": "All else that a manifest may say, once for all pairs (manifests/README.md).",
+        "properties": _placed(others),
+        "additionalProperties": False,
+        "default": {},
+    }
+    schema["properties"] = _placed({name: fields[name] for name in _MANIFEST_FIRST} | {"advanced": block})
+
+
+def _placed(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields that say their place, because a server's database may keep them in another order."""
+    return {name: field | {"position": number} for number, (name, field) in enumerate(fields.items())}
 
 
 class InlineManifest(DocumentRow):
@@ -18,6 +51,19 @@ class InlineManifest(DocumentRow):
 
     Pictures are s3:// addresses or absolute paths below the allowed roots of the options.
     """
+
+    model_config = ConfigDict(title="written here", json_schema_extra=_as_small_form)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unfolded(cls, said: Any) -> Any:
+        """Take what stands in the block of the form as if it stood beside it."""
+        if not isinstance(said, dict) or not isinstance(said.get("advanced"), dict):
+            return said
+        beside = {name: value for name, value in said.items() if name != "advanced"}
+        if twice := sorted(beside.keys() & said["advanced"].keys()):
+            raise ValueError(f"{', '.join(twice)}: given in advanced and beside it; keep one of them")
+        return beside | said["advanced"]
 
     contents: tuple[ImageRow, ...] = Field(
         min_length=1, max_length=INLINE_MOST, description="Pictures whose content is drawn."
@@ -36,7 +82,7 @@ class InlineManifest(DocumentRow):
 class SlotOptions(BaseModel):
     """In which store work is done, and in which slots."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_as_form)
 
     root: str = Field(
         "", description="The store: a folder or s3://bucket/prefix. Empty: BLORA_ROOT, else ./blora-store."

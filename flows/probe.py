@@ -30,14 +30,13 @@ from tasks.measuring.probe_report import proposal_lines
 
 
 @flow(name="analyze", flow_run_name="analyze {base}", persist_result=False, validate_parameters=True)
-def analyze(base: str = "embedded", options: ProbeOptions | None = None) -> State[Any]:
+def analyze(base: str = "embedded", options: ProbeOptions = ProbeOptions()) -> State[Any]:
     """Measure a base's blocks and propose one for content and one for style.
 
     Args:
         base: ``embedded``, ``org/model@<revision>``, a folder in diffusers' layout, or ``s3://bucket/folder``.
         options: How; every field has a default.
     """
-    options = options or ProbeOptions()
     store = Store.open(options.root or environment.store_root())
     asked = {name: getattr(options, name) for name in ("preset", "overrides", "pairs", "seeds", "seed", "prompts")}
     probe = make_probe(ProbeRequest(base, **asked))

@@ -38,7 +38,7 @@ SHARE_MOST = 16
 
 
 @flow(name="rescore", flow_run_name="rescore {run_id}", persist_result=False, validate_parameters=True)
-def rescore(run_id: str, scorers: tuple[str, ...], options: SlotOptions | None = None) -> State[Any]:
+def rescore(run_id: str, scorers: tuple[str, ...], options: SlotOptions = SlotOptions()) -> State[Any]:
     """Judge the pictures of a run by further scorers.
 
     Args:
@@ -47,7 +47,6 @@ def rescore(run_id: str, scorers: tuple[str, ...], options: SlotOptions | None =
             such as csd=./csd.safetensors.
         options: Where; every field has a default.
     """
-    options = options or SlotOptions()
     store = Store.open(options.root or environment.store_root())
     run_id = find_run(store, run_id)
     plan = load_plan(store, run_id)

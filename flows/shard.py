@@ -38,7 +38,7 @@ def shard(
     packs: tuple[str, ...] = (),
     shards: tuple[str, ...] = (),
     only: tuple[str, ...] | None = None,
-    options: SlotOptions | None = None,
+    options: SlotOptions = SlotOptions(),
 ) -> State[Any]:
     """Work off some packs or shards of a run that is planned.
 
@@ -49,7 +49,6 @@ def shard(
         only: Ids of the adapters and pictures that are wanted of those. Empty: all.
         options: Where; every field has a default.
     """
-    options = options or SlotOptions()
     store = Store.open(options.root or environment.store_root())
     part = load_plan(store, run_id).part(packs, shards)
     wanted = Selection(frozenset(a.adapter_id for a in part.adapters), frozenset(s.sample_id for s in part.samples))

@@ -59,14 +59,13 @@ def run_name() -> str:
 
 
 @flow(name="stylize", flow_run_name=run_name, persist_result=False, on_cancellation=[cancel_shards])
-def stylize(manifest: str | InlineManifest, options: RunOptions | None = None) -> State[Any]:
+def stylize(manifest: str | InlineManifest, options: RunOptions = RunOptions()) -> State[Any]:
     """Train, draw and score what a manifest asks for.
 
     Args:
         manifest: Address of a manifest (a path or s3://...), or a small manifest inline.
         options: Where and how; every field has a default.
     """
-    options = options or RunOptions()
     store = Store.open(options.root or environment.store_root())
     ready = HANDED_OVER.get() or prepare(store, manifest, options)
     assert ready.draft is not None  # of a run that is begun
@@ -78,14 +77,13 @@ def stylize(manifest: str | InlineManifest, options: RunOptions | None = None) -
 
 
 @flow(name="rerun", flow_run_name=run_name, persist_result=False, on_cancellation=[cancel_shards])
-def rerun(run_id: str, options: RunOptions | None = None) -> State[Any]:
+def rerun(run_id: str, options: RunOptions = RunOptions()) -> State[Any]:
     """Do what a run still lacks, from its kept plan; the manifest and its pictures are not needed any more.
 
     Args:
         run_id: The run: its id, the beginning of one, its manifest's name, or latest.
         options: Where; settings and manifest stay as they were planned.
     """
-    options = options or RunOptions()
     store = Store.open(options.root or environment.store_root())
     return _work_off(store, HANDED_OVER.get() or prepare_again(store, run_id, options), options)
 

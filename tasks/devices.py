@@ -114,6 +114,17 @@ def preflight(devices: Sequence[str]) -> None:
         raise ValueError(f"devices: {'; '.join(faults)}")
 
 
+def ready_devices(asked: str = "auto") -> tuple[str, ...]:
+    """The devices of a command that works on this machine, tried before anything else begins.
+
+    Raises:
+        ValueError: as `chosen_devices` and `preflight`.
+    """
+    devices = chosen_devices(asked)
+    preflight(devices)
+    return devices
+
+
 def tried_devices(devices: Sequence[str]) -> dict[str, Any]:
     """What `blora.models.preflight` finds: driver, architecture, a product in bf16, free memory.
 

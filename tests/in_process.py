@@ -20,11 +20,14 @@ from tests.flows.conftest import SETTINGS, Project
 
 
 class InProcessSlot:
-    """A store with the plan of two adapters in one pack, and a slot that works it off in this process."""
+    """A store with the plan of a content and its styles in one pack, and a slot that works it off in this process."""
 
-    def __init__(self, root: Path, base: Path, check: Mapping[str, Any] | None = None) -> None:
-        project = Project(root / "project", base, contents=1, styles=1)
-        project.write(settings=SETTINGS | ({"check": dict(check)} if check is not None else {}))
+    def __init__(
+        self, root: Path, base: Path, check: Mapping[str, Any] | None = None, styles: int = 1, **sample: Any
+    ) -> None:
+        project = Project(root / "project", base, contents=1, styles=styles)
+        settings = SETTINGS | {"sample": SETTINGS["sample"] | sample}
+        project.write(settings=settings | ({"check": dict(check)} if check is not None else {}))
         loaded = load_manifest(str(project.path), allowed_roots=[str(base)])
         assert loaded.manifest is not None and loaded.faults == ()
         self.store = Store.open(str(root / "store"))

@@ -190,7 +190,9 @@ def test_the_rules_catch_what_they_are_for(tmp_path: Path) -> None:
         ("flows.compare_methods", ("torch", "diffusers")),
         ("flows.nightly", ("torch", "diffusers")),
         ("flows.shard", ("torch", "diffusers")),
-        ("flows.cli.main", ("torch", "diffusers", "prefect")),
+        ("flows.cli.main", ("torch", "diffusers", "prefect", "pyarrow", "aiohttp", "botocore", "numpy")),
+        ("flows.prepare", ("torch", "diffusers", "prefect")),  # the first line of a run comes before them
+        ("tasks.closing.status", ("torch", "diffusers", "prefect", "pandas", "aiohttp", "botocore")),
         ("tasks.worker.main", ("prefect",)),  # a slot's child starts in the time that torch takes
         ("manifests.loading.load", ("torch", "prefect")),
         ("blora", ("torch", "diffusers", "prefect")),

@@ -2,13 +2,15 @@
 
 With guidance each picture has two neighbouring rows, first the negative prompt's, then its own.
 
-Source: classifier-free guidance as in Ho & Salimans 2022.
+Source: classifier-free guidance as in Ho & Salimans 2022, at chosen noise levels alone as in arXiv 2404.07724.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -19,7 +21,7 @@ from torch import Tensor
 from blora.errors import OutOfMemoryError, SettingFault
 from blora.models.execution import current
 from blora.models.prompt_cache import fixed_prompts
-from blora.sampling.scheduler import generator_of, make_sampler
+from blora.sampling.scheduler import Sampler, generator_of, make_sampler
 from blora.settings.sampling import SampleSettings
 
 if TYPE_CHECKING:
@@ -91,6 +93,7 @@ def denoise(
     on_step: Callable[[int, int], None],
     hidden_by_block: Mapping[str, Tensor] | None = None,
     steer: Callable[[Tensor, Tensor, float], Tensor] | None = None,
+    on_rows: Callable[[bool], None] = lambda guided: None,
 ) -> Tensor:
     """Draw the latents of one batch.
 
@@ -103,6 +106,8 @@ def denoise(
         on_step: Called after each step with the number of steps done, and of all.
         hidden_by_block: What some attention blocks see instead, by their name; see `fixed_prompts`.
         steer: Changes each step's prediction, given what the UNet saw and its share of signal; see `palette_guidance`.
+        on_rows: Called before the first step and wherever the rows of the coming passes change: whether each picture
+            has its negative row beside its own, or is alone.
 
     Returns:
         (pictures, channels, height, width) fp32.
@@ -115,21 +120,38 @@ def denoise(
     shape = latent_shape(model, settings)
     noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
     latents = sampler.first(noise.to(model.device))
-    with current(model.device), fixed_prompts(model.unet, hidden, hidden_by_block):
-        for number, timestep in enumerate(sampler.timesteps, start=1):
-            scaled = sampler.scale(latents, timestep).to(model.dtype)
-            output = model.unet(
-                beside(scaled, scaled, settings), timestep, hidden, added_cond_kwargs=conditions, return_dict=False
-            )
-            prediction: Tensor = output[0].float()
-            if is_guided(settings):
-                negative, own = prediction[0::2], prediction[1::2]
-                prediction = negative + settings.guidance_scale * (own - negative)
-            if steer is not None:
-                prediction = steer(prediction, scaled.float(), sampler.signal(timestep))
-            latents = sampler.step(prediction, timestep, latents, generators)
-            on_step(number, len(sampler.timesteps))
+    done = 0
+    for guided, timesteps in _stretches(sampler, settings):
+        rows = slice(1, None, 2) if is_guided(settings) and not guided else slice(None)  # own rows alone, or all
+        told = {name: value[rows] for name, value in conditions.items()} if conditions else conditions
+        by_block = {block: own[rows] for block, own in (hidden_by_block or {}).items()}
+        on_rows(guided)
+        with current(model.device), fixed_prompts(model.unet, hidden[rows], by_block):
+            for timestep in timesteps:
+                scaled = sampler.scale(latents, timestep).to(model.dtype)
+                given = beside(scaled, scaled, settings) if guided else scaled
+                output = model.unet(given, timestep, hidden[rows], added_cond_kwargs=told, return_dict=False)
+                prediction: Tensor = output[0].float()
+                if guided:
+                    negative, own = prediction[0::2], prediction[1::2]
+                    prediction = negative + settings.guidance_scale * (own - negative)
+                if steer is not None:
+                    prediction = steer(prediction, scaled.float(), sampler.signal(timestep))
+                latents = sampler.step(prediction, timestep, latents, generators)
+                done += 1
+                on_step(done, len(sampler.timesteps))
     return latents
+
+
+def _stretches(sampler: Sampler, settings: SampleSettings) -> Iterator[tuple[bool, list[Tensor]]]:
+    """The timesteps in their order, those together that are all guided or all not."""
+    timesteps = list(sampler.timesteps)
+    guided = [is_guided(settings)] * len(timesteps)
+    if is_guided(settings) and settings.guidance_interval:
+        low, high = settings.guidance_interval
+        guided = [low < sampler.sigma(timestep) <= high for timestep in timesteps]
+    for answer, stretch in groupby(zip(guided, timesteps, strict=True), key=itemgetter(0)):
+        yield answer, [timestep for _, timestep in stretch]
 
 
 @contextmanager

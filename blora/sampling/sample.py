@@ -15,22 +15,21 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Final, get_args
+from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from blora.adapters.adapter import Adapter
-from blora.adapters.blocks import BLOCKS, Half, target_layers
-from blora.adapters.packed import Rows, inject, stack
+from blora.adapters.blocks import BLOCKS
 from blora.errors import BloraError, OutOfMemoryError
 from blora.models.execution import compiled_blocks
 from blora.models.model import Base
-from blora.sampling.denoise import beside, denoise, is_guided, latent_shape, too_large
+from blora.sampling.denoise import beside, denoise, latent_shape, too_large
 from blora.sampling.draw import Draw, check_draws, misfit, prompts_of
 from blora.sampling.palette_guidance import steering_of
+from blora.sampling.picture_rows import inject_draws
 from blora.sampling.step_report import SampleReport, StepCounter
 from blora.settings.sampling import SampleSettings
 
@@ -173,23 +172,22 @@ def _finished(base: Base, draw: Draw, latent: Tensor, settings: SampleSettings) 
 @torch.no_grad()
 def _denoise(base: Base, draws: Sequence[Draw], settings: SampleSettings, progress: StepCounter) -> Tensor:
     """Return the latents of one batch, (pictures, channels, height, width) fp32."""
-    adapted = [settings.guidance_from == "adapted", True] if is_guided(settings) else [True]
     hidden, pooled, hidden_by_block = _embed(base, draws, settings)
 
     def step(number: int, steps: int) -> None:
         progress.step(number, steps, len(draws))
 
+    def lay_rows(guided: bool) -> None:
+        for one in injected:
+            one.lay([settings.guidance_from == "adapted", True] if guided else [True])
+
     with ExitStack() as changes:
-        for half in get_args(Half):
-            adapters, strengths = _half_of(draws, half)
-            _inject(changes, base, target_layers(base.unet, half), adapters, strengths, adapted)
-        wholes = [draw.whole for draw in draws]
-        named = dict.fromkeys(name for adapter in wholes if adapter for name in adapter.layers)
-        _inject(changes, base, tuple(named), wholes, [1.0] * len(draws), adapted)
+        injected = inject_draws(changes, base, draws)
         if settings.execution == "compiled":
             changes.enter_context(compiled_blocks(base.unet))
         steer = steering_of(base, [draw.palette for draw in draws], settings)
-        return denoise(base, hidden, pooled, [draw.seed for draw in draws], settings, step, hidden_by_block, steer)
+        seeds = [draw.seed for draw in draws]
+        return denoise(base, hidden, pooled, seeds, settings, step, hidden_by_block, steer, lay_rows)
 
 
 def _embed(base: Base, draws: Sequence[Draw], settings: SampleSettings) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -201,49 +199,6 @@ def _embed(base: Base, draws: Sequence[Draw], settings: SampleSettings) -> tuple
         return hidden, pooled, {}
     texts = [draw.prompt if draw.content_prompt is None else draw.content_prompt for draw in draws]
     return hidden, pooled, {BLOCKS["content"]: beside(base.encode_prompts(texts).hidden, negative.hidden, settings)}
-
-
-def _half_of(draws: Sequence[Draw], half: Half) -> tuple[list[Adapter | None], list[float]]:
-    """Each picture's adapter for a half, and its strength."""
-    if half == "content":
-        return [draw.content for draw in draws], [draw.content_strength for draw in draws]
-    return [draw.style for draw in draws], [draw.style_strength for draw in draws]
-
-
-def _inject(
-    changes: ExitStack,
-    base: Base,
-    layers: Sequence[str],
-    adapters: Sequence[Adapter | None],
-    strengths: Sequence[float],
-    adapted: Sequence[bool],
-) -> None:
-    """Put each picture's own adapter beside the layers; a picture without one borrows any at strength zero.
-
-    Adapters that occur twice are stacked twice: the layers then always compute in the same order, whichever pictures
-    share an adapter, and a row stays bit-equal when its neighbours change.
-
-    Args:
-        changes: Undoes the injection.
-        base: Whose UNet is injected.
-        layers: Their names.
-        adapters: One a picture, or None.
-        strengths: One a picture.
-        adapted: For each of a picture's neighbouring rows, whether it feels the adapter.
-    """
-    present = [adapter for adapter in adapters if adapter is not None]
-    if not present:
-        return
-    filled = [adapter or present[0] for adapter in adapters]
-    weights = [strength if adapter else 0.0 for adapter, strength in zip(adapters, strengths, strict=True)]
-    rows = Rows(
-        [index for index in range(len(adapters)) for _ in adapted],
-        [weight if feels else 0.0 for weight in weights for feels in adapted],
-        count=len(adapters),
-        device=base.device,
-    )
-    factors = stack(filled, layers, base.device, base.dtype)
-    changes.enter_context(inject(base.unet, factors, rows))
 
 
 def _not_finite(base: Base, latent: Tensor) -> BloraError | None:

@@ -40,10 +40,18 @@ _SEED_BITS: Final = 32
 class Sampler:
     """One scheduler in the course of one batch; it has state, so a batch needs a fresh one."""
 
-    def __init__(self, scheduler: Any, steps: int, device: torch.device) -> None:
-        """Set the timesteps of ``steps`` denoising steps (second-order schedulers visit some of them twice)."""
+    def __init__(self, scheduler: Any, steps: int, device: torch.device, eta: float | None = None) -> None:
+        """Set the timesteps of ``steps`` denoising steps (second-order schedulers visit some of them twice).
+
+        Args:
+            scheduler: Of diffusers.
+            steps: Denoising steps.
+            device: Where the latents are.
+            eta: How much of the noise is drawn anew in each step, 0 to 1; None for the scheduler's own default.
+        """
         scheduler.set_timesteps(steps, device=device)
         self._scheduler = scheduler
+        self._eta = {} if eta is None else {"eta": eta}
         self._takes_generators = "generator" in inspect.signature(scheduler.step).parameters
         self.timesteps: Tensor = scheduler.timesteps
 
@@ -58,16 +66,22 @@ class Sampler:
 
     def signal(self, timestep: Tensor) -> float:
         """Share of signal in what the UNet sees at this timestep, 0 to 1; between two timesteps, by their sigmas."""
+        return 1 / (1 + self.sigma(timestep) ** 2)
+
+    def sigma(self, timestep: Tensor) -> float:
+        """Noise level at this timestep: standard deviation of the noise over that of the picture."""
         shares = self._scheduler.alphas_cumprod.double().cpu().numpy()
         sigmas = np.sqrt((1 - shares) / np.maximum(shares, 1e-12))
-        return float(1 / (1 + np.interp(float(timestep), np.arange(len(sigmas)), sigmas) ** 2))
+        return float(np.interp(float(timestep), np.arange(len(sigmas)), sigmas))
 
     def step(
         self, prediction: Tensor, timestep: Tensor, latents: Tensor, generators: Sequence[torch.Generator]
     ) -> Tensor:
         """Take one step; noise of stochastic schedulers comes from each row's own generator."""
-        noise = {"generator": list(generators)} if self._takes_generators else {}
-        stepped: Tensor = self._scheduler.step(prediction, timestep, latents, return_dict=False, **noise)[0]
+        noise: dict[str, Any] = {"generator": list(generators)} if self._takes_generators else {}
+        stepped: Tensor = self._scheduler.step(prediction, timestep, latents, return_dict=False, **noise, **self._eta)[
+            0
+        ]
         return stepped
 
 
@@ -85,7 +99,7 @@ def make_sampler(
         name: "base", a short name, or a scheduler class of diffusers.
         steps: Denoising steps.
         device: Where the latents are.
-        options: Laid over the configuration, by the names of diffusers.
+        options: Laid over the configuration, by the names of diffusers; also ``eta``, which its pipelines take.
 
     Raises:
         SettingsError: No such scheduler or option, or one that does not fit the base, or one whose noise cannot be
@@ -107,15 +121,17 @@ def make_sampler(
     if config.get("rescale_betas_zero_snr") and "rescale_betas_zero_snr" not in takes:
         _refuse("ignores the base's zero terminal signal-to-noise ratio", class_name, "use euler, ddim or dpm++")
     chosen = dict(options or {})
+    eta = chosen.pop("eta", None)
     _check_options(chosen, takes, class_name)
+    _check_eta(eta, kind)
     try:
-        return Sampler(kind.from_config({**config, **chosen}), steps, torch.device(device))
+        return Sampler(kind.from_config({**config, **chosen}), steps, torch.device(device), eta)
     except (ValueError, TypeError, NotImplementedError, ImportError) as error:
-        if not chosen:
-            raise
-        received = f"{chosen}: {str(error)[:200]}"
-        fault = SettingFault(_OPTIONS, "not accepted", received, f"what {class_name} of diffusers accepts")
-        raise SettingsError([fault]) from error
+        received = f"{steps} steps{f', {chosen}' if chosen else ''}: {str(error)[:200]}"
+        where = _OPTIONS if chosen else "sample.scheduler"
+        raise SettingsError(
+            [SettingFault(where, "not accepted", received, f"what {class_name} of diffusers accepts")]
+        ) from error
 
 
 def _check_options(options: Mapping[str, Any], takes: Mapping[str, Any], class_name: str) -> None:
@@ -125,6 +141,9 @@ def _check_options(options: Mapping[str, Any], takes: Mapping[str, Any], class_n
         if option in _THE_BASES:
             hint = "take another base"
             faults.append(SettingFault(f"{_OPTIONS}.{option}", "is the base's own", repr(value), hint=hint))
+        elif option in ("timesteps", "sigmas"):
+            hint = "LCMScheduler with original_inference_steps as many as sample.steps takes 999, 749, 499, 249 of four"
+            faults.append(SettingFault(f"{_OPTIONS}.{option}", "cannot be listed here", repr(value), hint=hint))
         elif option not in takes:
             near = difflib.get_close_matches(option, list(takes), n=1)
             hint = f"did you mean {near[0]}?" if near else ""
@@ -134,6 +153,17 @@ def _check_options(options: Mapping[str, Any], takes: Mapping[str, Any], class_n
             )
     if faults:
         raise SettingsError(faults)
+
+
+def _check_eta(eta: Any, kind: Any) -> None:
+    """Refuse an ``eta`` that is none, or that the scheduler would not ask for."""
+    if eta is None:
+        return
+    if "eta" not in inspect.signature(kind.step).parameters:
+        hint = "DDIMScheduler and TCDScheduler have one"
+        raise SettingsError([SettingFault(f"{_OPTIONS}.eta", f"no option of {kind.__name__}", repr(eta), hint=hint)])
+    if isinstance(eta, bool) or not isinstance(eta, int | float) or not 0 <= eta <= 1:
+        raise SettingsError([SettingFault(f"{_OPTIONS}.eta", "out of range", repr(eta), "0 to 1")])
 
 
 def generator_of(seed: int) -> torch.Generator:

@@ -161,10 +161,8 @@ class Bars:
     def _begin(self, kind: str, already: int, total: int | None) -> _Bar:
         if self._is_open:
             self._progress.start()
-        unit = progress.UNITS.get(kind, "")
-        shown = self._progress.add_task(
-            TITLES.get(kind, kind), total=total, completed=already, kind=kind, unit=unit, note=""
-        )
+        title, unit = TITLES.get(kind, kind), progress.UNITS.get(kind, "")
+        shown = self._progress.add_task(title, total=total, completed=already, kind=kind, unit=unit, note="")
         return _Bar(shown, total, already, self._parts)
 
     def _advance(self, event: Event) -> None:

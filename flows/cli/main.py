@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from blora.errors import SettingsError
-from flows.cli import adapters, measure, operate, review
+from flows.cli import adapters, begin, measure, operate, review
 from flows.cli.console import (
     FAULTS,
     OK,
@@ -40,11 +40,9 @@ from flows.cli.console import (
     show_notes,
 )
 from flows.cli.overrides import parse_base_option, parse_overrides
-from flows.params import RunOptions
 from manifests.errors import counted
 from tasks import environment
-from tasks.bases import with_base
-from tasks.devices import chosen_devices, preflight
+from tasks.devices import chosen_devices, ready_devices
 
 if TYPE_CHECKING:
     from manifests.store.store import Store
@@ -72,6 +70,7 @@ def validate(
     from blora.settings.resolve import merge, resolve
     from manifests.faults import Fault
     from manifests.loading.load import load_manifest
+    from tasks.bases import with_base
     from tasks.planning.make import survey
 
     loaded = with_base(load_manifest(manifest, allowed_roots=allow_root or ()), parse_base_option(base), preset)
@@ -95,7 +94,7 @@ def validate(
             ]
         found = survey(loaded.manifest, settings)
         faults += found.faults
-        show_notes(found.notes)
+        show_notes((*loaded.notes, *found.notes))
     show_faults(faults)
     if loaded.manifest is not None:
         counts = {**found.counts, "fault": len(faults)}
@@ -118,6 +117,7 @@ def plan(
     Examples: `blora plan pairs.csv` · `blora plan pairs.csv --base sdxl --set train.steps=500 --root s3://bucket/art`
     """
     from manifests.loading.load import load_manifest
+    from tasks.bases import with_base
     from tasks.devices import devices_here, gpu_name
     from tasks.memory import memory_told
     from tasks.planning.cost import estimate
@@ -206,6 +206,7 @@ def rerun(
     _run_flow("rerun", run_id, options, verbose)
 
 
+app.add_typer(begin.app)
 app.add_typer(operate.app)
 app.add_typer(measure.app)
 app.add_typer(review.app)
@@ -219,13 +220,12 @@ def main() -> None:
 
 def _run_flow(name: str, subject: str, options: dict[str, Any], verbose: bool) -> None:
     """Run one of the two flows in this process with progress bars, then say how it ended; ends the command."""
+    from flows.params import RunOptions
     from flows.prepare import handed_over, opening, prepare, prepare_again
 
     chosen = RunOptions.model_validate(options)
     store = open_store(chosen.root)
-    devices = chosen_devices(chosen.devices)
-    if chosen.shards == "here":
-        preflight(devices)
+    (ready_devices if chosen.shards == "here" else chosen_devices)(chosen.devices)
     ready = (prepare if name == "stylize" else prepare_again)(store, subject, chosen)
     err.print(opening(store, ready), markup=False, highlight=False)  # before what takes seconds to import
     environment.quiet_prefect(verbose)

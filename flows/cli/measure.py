@@ -29,6 +29,7 @@ from flows.cli.console import (
 from flows.cli.overrides import parse_overrides
 from manifests.schema.fields import PRESET_NAMES
 from tasks import environment
+from tasks.devices import ready_devices
 
 if TYPE_CHECKING:
     from manifests.store.store import Store
@@ -75,6 +76,7 @@ def probe(
 
     chosen = ProbeOptions.model_validate(options)
     store = open_store(chosen.root)
+    ready_devices(chosen.devices)
     _, probe_id = run_with_bars(analyze, base, chosen, verbose=verbose)
     _report_probe(store, probe_id)
 
@@ -110,7 +112,9 @@ def bench(
         raise ValueError(f"--split: received {split!r}; accepted: validation, test")
     asked = [row.strip() for row in rows.split(",") if row.strip()]
     part: Literal["validation", "test"] = "test" if split == "test" else "validation"
-    request = BenchRequest(part, pairs, asked, base, preset, parse_overrides(set_), device)
+    if len(names := ready_devices(device)) != 1:
+        raise ValueError(f"--device: received {device!r}; accepted: one device, cpu or cuda:0")
+    request = BenchRequest(part, pairs, asked, base, preset, parse_overrides(set_), names[0])
     place = Store.open(folder)
     with Bars(err) as bars:
         measurement = measure(place, request, bars.step)
@@ -127,7 +131,10 @@ def scores(
     sort: Annotated[str, typer.Option(help="Score to sort by; overall where there is one.")] = "",
     best: Annotated[bool, typer.Option("--best", help="Best rows first; worst first otherwise.")] = False,
     where: Annotated[
-        list[str] | None, typer.Option(help="content=NAME, style=NAME, seed=N, chosen=yes, a score with < or >.")
+        list[str] | None,
+        typer.Option(
+            help="content=NAME, style=NAME, seed=N, chosen=yes, a score with <, <=, > or >=; several joined by and."
+        ),
     ] = None,
     top: Annotated[int, typer.Option(min=0, help="Rows to show; 0 shows all.")] = 0,
     format_: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
@@ -135,11 +142,12 @@ def scores(
 ) -> None:
     """The score table of a run, and below it how steady its clips are (table clips.parquet has all numbers).
 
-    Examples: `blora scores RUN --best --top 10` · `blora scores RUN --where style=wave --where "leakage_lite0>0.6"
+    Examples: `blora scores RUN --best --top 10` · `blora scores RUN --where "style=wave and style_lite0 < 0.6"
     --format csv` · `blora scores --explain`
     """
     from blora.settings.score_meanings import KINDS, meanings
     from tasks.planning.clips import clip_lines, load_measures
+    from tasks.review.score_filter import parse_conditions, told_of_none
     from tasks.review.score_table import all_names, render, score_table, shared_end
     from tasks.run.plan import load_run
 
@@ -149,11 +157,15 @@ def scores(
         out.print("\n".join(meanings(KINDS)), markup=False, highlight=False)
         raise typer.Exit(OK)
     store, run_id = open_run(root, run_id)
-    rows = score_table(store, load_run(store, run_id), sort=sort, best_first=best, where=where or ())
+    every = score_table(store, load_run(store, run_id), sort=sort, best_first=best)
     if explain:
-        out.print("\n".join(meanings(all_names(rows))), markup=False, highlight=False)
+        out.print("\n".join(meanings(all_names(every))), markup=False, highlight=False)
         raise typer.Exit(OK)
+    conditions = parse_conditions(where or (), every)
+    rows = [row for row in every if all(condition.meets(row) for condition in conditions)]
     text = render(rows[: top or None], format_)
+    if every and not rows:
+        err.print(told_of_none(conditions, every), style="yellow", markup=False, highlight=False)
     notes = [*shared_end(rows, sort), *clip_lines(load_measures(store, run_id))] if format_ == "table" else []
     sys.stdout.write(text)
     for line in notes:
@@ -190,6 +202,7 @@ def rescore(
     from flows.rescore import rescore as flow
 
     chosen = SlotOptions.model_validate({"root": root, "devices": devices})
+    ready_devices(chosen.devices)
     store, run_id = open_run(chosen.root, run_id)
     ended, _ = run_with_bars(flow, run_id, tuple(scorer), chosen, verbose=verbose)
     lines = {
@@ -232,6 +245,7 @@ def compare_methods(
     options = {"root": root, "preset": preset, "overrides": parse_overrides(set_), "devices": devices}
     chosen = MethodOptions.model_validate(options | {"methods": asked, "allowed_roots": tuple(allow_root or ())})
     store = open_store(chosen.root)
+    ready_devices(chosen.devices)
     ended, _ = run_with_bars(flow, manifest, chosen, verbose=verbose)
     comparison = gather_methods(store, load_plan(store, ended["run_id"]), ended["methods"], ended["left_out"])
     print_aligned(table_rows(comparison))

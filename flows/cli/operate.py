@@ -30,7 +30,7 @@ from flows.cli.console import (
 )
 from flows.cli.overrides import parse_base_option, parse_overrides
 from tasks import environment
-from tasks.devices import chosen_devices, preflight
+from tasks.devices import ready_devices
 from tasks.errors import EndedWithFaults
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def nightly(
         from flows.params import NightOptions
 
         chosen = NightOptions.model_validate(options)
-        preflight(chosen_devices(chosen.devices))
+        ready_devices(chosen.devices)
         ended, _ = run_with_bars(flow, chosen, verbose=verbose)
         night = load_night(store, ended.subject if isinstance(ended, EndedWithFaults) else ended["night_id"])
     _show_night(night)

@@ -6,11 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from blora.settings.resolve import text_settings
-from manifests.loading.read import check_settings
 from manifests.parsing.fault_list import DocumentRefused, FaultList, shown
-from manifests.parsing.row_faults import RowFaults
-from manifests.parsing.yaml_text import parse_yaml
 
 
 def parse_overrides(pairs: Sequence[str] | None) -> dict[str, Any]:
@@ -21,8 +17,12 @@ def parse_overrides(pairs: Sequence[str] | None) -> dict[str, Any]:
     Raises:
         ValueError: one has no name or no value, or its value cannot be read.
     """
+    if not pairs:
+        return {}
+    from blora.settings.resolve import text_settings
+
     nested: dict[str, Any] = {}
-    for pair in pairs or ():
+    for pair in pairs:
         path, equals, text = (part.strip() for part in pair.partition("="))
         if not equals or not path:
             raise ValueError(f"--set: received {shown(pair)}; accepted: NAME=VALUE, e.g. train.steps=200")
@@ -47,6 +47,8 @@ def parse_base_option(text: str) -> str:
 
 def _text(text: str) -> str:
     """A text as it stands; in quotes, what YAML takes it for."""
+    from manifests.parsing.yaml_text import parse_yaml
+
     if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
         try:
             value = parse_yaml(text, FaultList("--set")).value
@@ -57,6 +59,10 @@ def _text(text: str) -> str:
 
 
 def _read(path: str, text: str) -> Any:
+    from manifests.loading.read import check_settings
+    from manifests.parsing.row_faults import RowFaults
+    from manifests.parsing.yaml_text import parse_yaml
+
     if not text:
         return None
     faults = FaultList("")

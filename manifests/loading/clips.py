@@ -5,29 +5,22 @@ frames draws one and the same picture for each of them.
 
 | what is written | outcome |
 |---|---|
-| `walk`, a folder | its pictures by extension, in natural order: 2 before 10 |
-| `walk/*.png` (`*`, `?`, `[0-9]` in the last name alone) | the files that match, in natural order; hidden ones never |
-| `shots [final]`, `what*.gif` where there is a folder or file of that very name | that one: its signs are letters |
+| `walk`, a folder; `walk/*.png`, a pattern | its pictures, or what matches (`manifests.schema.folders`) |
 | `walk.gif`, `.webp` or `.png` | the frames of an animated GIF, WebP or APNG, as they are shown |
 | `every: 3` | the first of each three frames; the clip keeps its pace |
 | `limit: 24` | so many of those, from the first |
 | a folder, file or link outside the allowed roots; a picture that does not move; no or one frame | refused |
 | more than `MAX_FRAMES` frames, or more than `MAX_CLIP_PIXELS` pixels to decode up to the last one | refused |
-
-A folder in a bucket is written with a slash at its end.
 """
 
 from __future__ import annotations
 
-import fnmatch
-import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from manifests.errors import ImageError, ManifestsError, Missing
+from manifests.errors import ImageError, ManifestsError
 from manifests.images.animation import Animation, look_at
 from manifests.images.decode import MAX_FILE_BYTES
 from manifests.loading.side import Side, default_name
@@ -35,9 +28,10 @@ from manifests.parsing.fault_list import shown
 from manifests.parsing.row_faults import RowFaults
 from manifests.schema.addresses import Roots
 from manifests.schema.entries import FrameOf, ImageEntry
+from manifests.schema.folders import files_of_folder, has_signs, is_pattern
 from manifests.schema.rows import ImageRow
 from manifests.schema.validate import read_row
-from manifests.store.files import is_folder, is_there, list_address, read_address
+from manifests.store.files import is_folder, read_address
 
 DEFAULT_FRAMES_PER_SECOND: Final = 12.0
 """Of frames that are files, which say no pace: what animation drawn by hand has."""
@@ -47,9 +41,6 @@ MAX_FRAMES: Final = 1000
 
 MAX_CLIP_PIXELS: Final = 2**30
 """Width times height times frames of an animated file, up to the last one that is taken."""
-
-_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
-_WILD = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True)
@@ -123,20 +114,10 @@ def _default_name(frames: object, roots: Roots) -> str:
         return "clip"
     path = PurePosixPath(frames)
     try:
-        by_pattern = _is_pattern(frames, roots)
+        by_pattern = is_pattern(frames, roots)
     except ManifestsError:  # told where the frames are looked up
-        by_pattern = bool(_WILD.search(path.name))
+        by_pattern = has_signs(frames)
     return (path.parent.name if by_pattern else default_name(frames)) or "clip"
-
-
-def _is_pattern(text: str, roots: Roots) -> bool:
-    """Whether the last name is a pattern: it has the signs of one, and nothing has that very name.
-
-    Raises:
-        AddressError: It is not allowed.
-        StoreError: It cannot be looked for.
-    """
-    return bool(_WILD.search(text.rpartition("/")[2])) and not is_there(roots.resolve(text))
 
 
 def find_frames(text: str, roots: Roots, *, every: int = 1, limit: int | None = None) -> Frames:
@@ -154,13 +135,9 @@ def find_frames(text: str, roots: Roots, *, every: int = 1, limit: int | None = 
         ImageError: It is no clip.
     """
     pace = DEFAULT_FRAMES_PER_SECOND
-    folder, slash, pattern = text.rpartition("/")
     frames: Sequence[tuple[str, int | None]]
-    by_pattern = _is_pattern(text, roots)
-    if by_pattern or text.endswith("/") or is_folder(roots.resolve(text)):
-        if not by_pattern:
-            folder, pattern = text.rstrip("/"), ""
-        files = _files(folder or ("/" if slash else "."), pattern, roots)
+    if is_pattern(text, roots) or text.endswith("/") or is_folder(roots.resolve(text)):
+        files = list(files_of_folder(text, roots).taken.values())
         count, taken = len(files), files[::every][:limit]
         _check_count(len(taken), count, text)
         frames = [(address, None) for address in taken]
@@ -193,33 +170,3 @@ def _check_pixels(animation: Animation, last: int) -> None:
         raise ImageError(
             "clip too large", received, f"at most {MAX_CLIP_PIXELS:,} pixels in all", "reduce it, or set limit"
         )
-
-
-def _files(folder: str, pattern: str, roots: Roots) -> list[str]:
-    """The files of a folder that match, or its pictures where there is no pattern; each one's real place is checked."""
-    address = roots.resolve(folder)
-    try:
-        listed = list_address(address)
-    except Missing:
-        if not _WILD.search(folder):
-            raise
-        listed = []
-    if not listed and _WILD.search(folder):
-        accepted = "*, ? and [...] in the last name alone, such as walk/*.png"
-        raise ImageError("pattern in a folder's name", shown(f"{folder}/{pattern}"), accepted, "name the folder")
-    names = [name for name in listed if not name.startswith(".")]
-    if pattern:
-        names = [name for name in names if fnmatch.fnmatchcase(_composed(name), _composed(pattern))]
-    else:
-        names = [name for name in names if name.lower().endswith(_EXTENSIONS)]
-    return [roots.resolve(f"{address.rstrip('/')}/{name}") for name in sorted(names, key=_natural)]
-
-
-def _composed(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
-
-
-def _natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Sort key in which numbers count as numbers, whatever stands around them."""
-    parts = re.findall(r"[0-9]+|[^0-9]+", name)
-    return [(0, int(part), "") if part[0] in "0123456789" else (1, 0, part) for part in parts], name

@@ -26,6 +26,9 @@ Below is what becomes of what a manifest says; the room `parsing` has the table 
 | a pair with a prompt and one side only | drawn: the prompt stands for the other side (without a prompt: refused) |
 | one list only, `contents` or `styles`, and a prompt | the grid: each of them with every prompt |
 | `prompts`; `sweep` | one pair for each prompt; for each combination of values |
+| a folder or a pattern such as `photos/*.jpg`, where a picture or a list of them could stand | one content (or style) |
+| | for each of its pictures (`manifests.schema.folders`), with what else the row says |
+| one without pictures | refused |
 | `frames` | one content for each frame (`manifests.loading.clips`); a pair that names the clip is one with each frame |
 | a mix of two clips; a clip among the styles | refused |
 | `candidates: n` | n pictures for each seed: that of the seed itself, and of n - 1 seeds made of it |
@@ -38,6 +41,7 @@ Below is what becomes of what a manifest says; the room `parsing` has the table 
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -47,6 +51,7 @@ from manifests.faults import Fault
 from manifests.images.file_kind import kind_of
 from manifests.loading.read import from_document
 from manifests.loading.read_table import from_records
+from manifests.notes import Note
 from manifests.parsing.csv_text import read_csv
 from manifests.parsing.fault_list import DocumentRefused, FaultList, shown
 from manifests.parsing.json_lines import read_json_lines
@@ -58,8 +63,9 @@ from manifests.parsing.yaml_text import parse_yaml
 from manifests.schema.addresses import AddressError, Roots, folder_of, shown_address
 from manifests.schema.entries import Manifest
 from manifests.schema.fields import MAX_NAME_CHARS
+from manifests.schema.folders import PICTURE_EXTENSIONS, has_signs
 from manifests.schema.rows import TableRow
-from manifests.store.files import read_address
+from manifests.store.files import is_folder, read_address
 
 MAX_MANIFEST_BYTES = 32 * 2**20
 """Bytes of one manifest file (32 MiB); Parquet says the most in them."""
@@ -98,10 +104,12 @@ class Loaded:
     Attributes:
         manifest: The good rows; None where nothing usable is left.
         faults: Everything that is wrong, by row, that of the whole file first.
+        notes: What there is to know of rows that are taken all the same.
     """
 
     manifest: Manifest | None
     faults: tuple[Fault, ...]
+    notes: tuple[Note, ...] = ()
 
 
 def load_manifest(address: str, *, allowed_roots: Sequence[str] = ()) -> Loaded:
@@ -112,7 +120,14 @@ def load_manifest(address: str, *, allowed_roots: Sequence[str] = ()) -> Loaded:
         allowed_roots: Folders and prefixes that it may reach beside its own folder.
     """
     faults = FaultList(shown_address(address))
-    file_format = MANIFEST_FORMATS.get(os.path.splitext(address)[1].lower())
+    extension = os.path.splitext(address)[1].lower()
+    file_format = MANIFEST_FORMATS.get(extension)
+    if extension in PICTURE_EXTENSIONS or has_signs(address) or _is_folder(address):
+        received = f"{shown(faults.file)}, {'a folder' if _is_folder(address) else 'pictures'}"
+        pictures = shlex.quote(faults.file)
+        hint = f"write one: blora init --contents {pictures} --styles LOOKS --out night.yaml; then blora run night.yaml"
+        faults.add("no manifest", received, f"a file that ends in {', '.join(MANIFEST_FORMATS)}", hint)
+        return Loaded(None, faults.all())
     if file_format is None:
         faults.add(
             "unknown kind of manifest", shown(os.path.basename(faults.file)), ", ".join(MANIFEST_FORMATS), "rename it"
@@ -125,6 +140,13 @@ def load_manifest(address: str, *, allowed_roots: Sequence[str] = ()) -> Loaded:
         faults.add(error.what, error.received, error.accepted, hint, transient=error.transient)
         return Loaded(None, faults.all())
     return parse_manifest(data, file_format, faults.file, (folder_of(address), *allowed_roots))
+
+
+def _is_folder(address: str) -> bool:
+    try:
+        return is_folder(address)
+    except StoreError:  # told where it is read
+        return False
 
 
 def parse_manifest(
@@ -154,7 +176,7 @@ def parse_manifest(
         manifest = None
     except DocumentRefused:
         manifest = None
-    return Loaded(manifest, faults.all())
+    return Loaded(manifest, faults.all(), tuple(faults.notes))
 
 
 def _tree(data: bytes, file_format: Format, faults: FaultList) -> Node:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from manifests.errors import counted
 from manifests.loading.assemble import NO_DEFAULTS, Assembly
@@ -80,8 +81,13 @@ def _said_by_prompts(root: Node, head: DocumentRow | None) -> str:
 
 
 def _rows(document: Mapping[str, Node], key: str, faults: RowFaults) -> list[Node]:
-    """Return the rows of one of the lists; no row, after adding a fault, where it is missing or no list."""
+    """Return the rows of one of the lists; no row, after adding a fault, where it is missing or no list.
+
+    In place of contents or styles one path may stand, of a folder, say.
+    """
     node = document.get(key)
+    if node is not None and isinstance(node.value, str) and node.value and key != "pairs":
+        return [node]
     if node is not None and isinstance(node.value, list) and node.value:
         return node.value
     if node is not None or key != "pairs":
@@ -91,16 +97,28 @@ def _rows(document: Mapping[str, Node], key: str, faults: RowFaults) -> list[Nod
 
 
 def _read_image(side: Side, faults: RowFaults) -> None:
-    """Add a content, a style or a clip, or its faults; a bare path stands for {image: path}."""
-    node = faults.node
-    values = {"image": node.value} if isinstance(node.value, str) else node.plain()
-    if isinstance(values, dict) and "frames" in values:
-        read_clip(values, side, faults)
-        return
+    """Add a content, a style, a clip or the pictures of a folder; or the faults. A path stands for {image: path}."""
+    values = {"image": faults.node.value} if isinstance(faults.node.value, str) else faults.node.plain()
     if not isinstance(values, dict):
         accepted = "a path, or a mapping with image or images"
         faults.add(f"no {side.label}", shown(values), accepted, "write - image: path", field=f"{side.label}s")
         return
+    if "frames" in values:
+        read_clip(values, side, faults)
+        return
+    path, name, field = values.get("image"), values.get("name"), f"{side.label}s"
+    files = side.spread(path, name, faults, f"{field}.image") if isinstance(path, str) else {}
+    if not files and faults.are_none:
+        _add_image(values, side, faults)
+    # What is wrong with the row is told once, and not once for each of its pictures.
+    elif not faults.are_none or read_row(ImageRow, values | {"name": name or "any"}, faults, field) is None:
+        side.refuse(name)
+    for called, address in files.items() if faults.are_none else ():
+        _add_image(values | {"image": address, "name": name or called}, side, faults.again())
+
+
+def _add_image(values: dict[str, Any], side: Side, faults: RowFaults) -> None:
+    """Add one content or style, or its faults."""
     images, kind = values.get("images"), "adapter" if "adapter" in values else "image"
     paths = [path for path in (images if isinstance(images, list) else [values.get(kind)]) if isinstance(path, str)]
     if values.get("name") is None and paths:
@@ -109,7 +127,7 @@ def _read_image(side: Side, faults: RowFaults) -> None:
     addresses = side.resolve(paths, faults, f"{side.label}s.{kind}", str(values.get("name") or ""))
     if row is not None and addresses is not None and row.name is not None:
         said = {"word": row.word, "class_word": row.class_word}
-        entry = ImageEntry(name=row.name, **files_of(addresses, kind), **said, file=faults.file, row=node.row)
+        entry = ImageEntry(name=row.name, **files_of(addresses, kind), **said, file=faults.file, row=faults.node.row)
         if side.admits(entry, faults, f"{side.label}s.name", repeats=False):
             side.keep(entry)
             return

@@ -32,10 +32,24 @@ def from_records(records: Iterable[Record], name: str, source: str, roots: Roots
     has_pairs = any(len(_said_sides(record.cells)) == 2 or _has_prompt(record.cells) for record in rows)
     assembly = Assembly(roots, faults)
     for record in rows:
-        _read_record(record.cells, has_pairs, assembly, RowFaults(faults, Node({}, record.row)))
+        row = RowFaults(faults, Node({}, record.row))
+        for cells in _spread(record.cells, assembly, row):
+            _read_record(cells, has_pairs, assembly, row.again())
     if not has_pairs:
         assembly.add_grid(NO_DEFAULTS)
     return assembly.manifest({"name": name}, source)
+
+
+def _spread(cells: Mapping[str, Any], assembly: Assembly, faults: RowFaults) -> list[Mapping[str, Any]]:
+    """A row whose picture is a folder or a pattern, once for each picture there; none after adding a fault."""
+    spread: list[Mapping[str, Any]] = [cells]
+    for side in (assembly.contents, assembly.styles):
+        paths, name = _paths(cells.get(side.label)), f"{side.label}_name"
+        files = side.spread(paths[0], cells.get(name), faults, side.label) if len(paths) == 1 else {}
+        if files:
+            each = [{name: cells.get(name, called), side.label: [address]} for called, address in files.items()]
+            spread = [dict(row) | one for row in spread for one in each]
+    return spread if faults.are_none else []
 
 
 def _said_sides(cells: Mapping[str, Any]) -> dict[str, str]:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+from manifests.errors import ManifestsError, listed, printable_name
 from manifests.parsing.fault_list import shown
+from manifests.parsing.records import MAX_ROWS
 from manifests.parsing.row_faults import RowFaults
 from manifests.schema.addresses import AddressError, Roots
 from manifests.schema.entries import ImageEntry
 from manifests.schema.fields import MAX_NAME_CHARS
+from manifests.schema.folders import PICTURE_EXTENSIONS, files_of_folder, stands_for_files
 
 TOKENS = {"content": "[c]", "style": "[s]"}
 """What stands for a side in a prompt."""
+
+_FILES_TOLD = 3
 
 
 def stands_for(side: str, prompt: str | None) -> bool:
@@ -36,6 +42,10 @@ def default_name(path: object) -> str | None:
 def files_of(addresses: tuple[str, ...], kind: str) -> dict[str, Any]:
     """Return the fields of an `ImageEntry` that say where its pictures lie, or its adapter where that is the kind."""
     return {"images": (), "adapter": addresses[0]} if kind == "adapter" and addresses else {"images": addresses}
+
+
+def _named(files: Sequence[str]) -> str:
+    return listed([printable_name(file) for file in files], _FILES_TOLD)
 
 
 class Side:
@@ -68,6 +78,49 @@ class Side:
                 place = ("images", index) if has_several else (field.rpartition(".")[2],)
                 faults.add(*error.args, at=place, field=field, item=item)
         return tuple(addresses) if len(addresses) == len(paths) else None
+
+    def spread(self, path: str, name: object, faults: RowFaults, field: str) -> dict[str, str]:
+        """Return what a folder or a pattern stands for, names and addresses; nothing where it is the path of a file.
+
+        Names are those of the files without extension, with it where two would be called the same.
+
+        Args:
+            path: As the row says it.
+            name: What the row calls it; several pictures cannot have one name.
+            faults: Takes what is wrong, such as a folder without pictures; and a note of what else lies there.
+            field: The field that says the path.
+        """
+        at = (field.rpartition(".")[2],)
+        try:
+            if not stands_for_files(path, self.roots):
+                return {}
+            files = files_of_folder(path, self.roots)
+        except AddressError:
+            return {}  # told where it is resolved
+        except ManifestsError as error:
+            texts = (error.what, error.received, error.accepted, error.hint or "correct the path")
+            faults.add(*texts, at=at, field=field, transient=error.transient)
+            return {}
+        count, beside = len(files.taken), f", beside {_named(files.left)}" if files.left else ""
+        if not 0 < count <= MAX_ROWS:
+            what, received = (
+                "too many pictures" if count else "no pictures there",
+                f"{count:,} in {shown(path)}{beside}",
+            )
+            accepted = f"1 to {MAX_ROWS:,} files that match, or end in {', '.join(PICTURE_EXTENSIONS)}"
+            faults.add(what, received, accepted, "correct the path", at=at, field=field)
+            return {}
+        if count > 1 and name is not None:
+            received, accepted = f"{shown(name)} for {count} pictures", "the names of the files"
+            hint = "leave the name out; several photos of one object are listed one by one"
+            faults.add("one name for several pictures", received, accepted, hint, at=at, field=field)
+        if files.left:
+            faults.note(f"{_named(files.left)} in {shown(path)}: no picture by its extension, and not taken")
+        stems = Counter(map(default_name, files.taken))
+        return {
+            name if stems[default_name(name)] > 1 else str(default_name(name)): address
+            for name, address in files.taken.items()
+        }
 
     def refuse(self, name: object) -> None:
         """Remember the name of a row that was refused, in the form in which pairs name it."""

@@ -6,6 +6,7 @@ import reprlib
 
 from manifests.errors import printable
 from manifests.faults import Fault
+from manifests.notes import Note
 
 MAX_FAULTS = 10_000
 """Faults kept of one manifest; a last one says how many more there are."""
@@ -43,11 +44,13 @@ class FaultList:
 
     Attributes:
         file: The manifest, as people know it.
+        notes: What there is to know of rows that are taken all the same.
     """
 
     def __init__(self, file: str) -> None:
         """Start an empty list for a manifest."""
         self.file = printable(file)
+        self.notes: list[Note] = []
         self._faults: list[Fault] = []
         self._count = 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from manifests.notes import Note
 from manifests.parsing.fault_list import FaultList
 from manifests.parsing.nodes import Node
 
@@ -43,6 +44,14 @@ class RowFaults:
         """Keep a fault, at the line of what `at` leads to within the row; `manifests.faults.Fault` has the rest."""
         line = self.node.find(at).row
         self._faults.add(what, received, accepted, hint, row=line, field=field, item=item, transient=transient)
+
+    def again(self) -> RowFaults:
+        """Return the same list bound to the same row, of which nothing is known to be wrong yet."""
+        return RowFaults(self._faults, self.node)
+
+    def note(self, text: str, item: str = "") -> None:
+        """Keep what there is to know of the row."""
+        self._faults.notes.append(Note(text, item, self.file, self.node.row))
 
     def skip(self, count: int) -> bool:
         """Count faults without their words where no more are kept; see `FaultList.skip`."""

@@ -39,7 +39,7 @@ _A_CLASS = f"what kind of thing it is, such as dog: {_A_NAME}"
 _A_PROMPT = f"a text of at most {MAX_PROMPT_CHARS} characters"
 _A_STRENGTH = f"a finite number from 0 to {MAX_STRENGTH:g}; 1 is as trained"
 _PROMPTS = f"1 to {MAX_PROMPTS} distinct prompts, one pair each; in a table separated by |"
-_A_PATH = "the path or s3:// address of a picture"
+_A_PATH = "the path or s3:// address of a picture, or of a folder or a pattern for each of its pictures"
 _PATHS = f"{_A_PATH}; several of one object as a list, or separated by |"
 _AN_ADAPTER = "the path or s3:// address of a finished B-LoRA (.safetensors), in place of a picture"
 
@@ -55,8 +55,22 @@ Place = Annotated[Text, Field(min_length=1)]
 _A_CLIP = "a folder, a pattern such as walk/*.png, or an animated GIF, WebP or APNG"
 
 
+def without_null(schema: dict[str, Any]) -> None:
+    """Have a form offer no "None" beside the other kinds of a field: what is not said is left out.
+
+    Prefect's server takes null all the same where it is the default.
+    """
+    for field in schema.get("properties", {}).values():
+        kinds = [kind for kind in field.get("anyOf", ()) if kind != {"type": "null"}]
+        if len(kinds) == 1:
+            del field["anyOf"]
+            field |= kinds[0]
+        elif kinds:
+            field["anyOf"] = kinds
+
+
 class _RowModel(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=without_null)
 
 
 class PairFields(_RowModel):

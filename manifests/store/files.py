@@ -10,17 +10,22 @@ import functools
 import os
 import unicodedata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from manifests.errors import Missing, PermanentStoreError
 from manifests.store.address import local_path, split_address
-from manifests.store.bucket import Bucket
 from manifests.store.folder import read_file
 from manifests.store.retries import retrying
+
+if TYPE_CHECKING:
+    from manifests.store.bucket import Bucket
 
 
 @functools.lru_cache(maxsize=16)
 def _whole_bucket(name: str) -> Bucket:
     """Keep one connection for the many pictures of a manifest."""
+    from manifests.store.bucket import Bucket  # takes long to import, and most files lie in folders
+
     return Bucket(name, "")
 
 

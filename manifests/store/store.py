@@ -19,7 +19,6 @@ from manifests.errors import InvalidId, Missing, PermanentStoreError
 from manifests.store import leases
 from manifests.store.address import ACCEPTED, local_path, parts_are_plain, split_address
 from manifests.store.backend import Backend, Entry
-from manifests.store.bucket import Bucket
 from manifests.store.folder import Folder
 from manifests.store.leases import Held, Lease, Sightings
 
@@ -81,6 +80,8 @@ class Store:
             raise PermanentStoreError("open the store", "an address with a ? in it", ACCEPTED)
         if prefix and not parts_are_plain(prefix):
             raise PermanentStoreError("open the store", root, f"{ACCEPTED}, without empty names, . and ..")
+        from manifests.store.bucket import Bucket  # a quarter of a second, of no use for a folder
+
         return cls(Bucket(bucket, f"{prefix}/" if prefix else ""))
 
     def __reduce__(self) -> tuple[object, tuple[str]]:

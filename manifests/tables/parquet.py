@@ -137,7 +137,7 @@ def from_parquet_bytes(data: bytes, schema: pa.Schema) -> pa.Table:
     """
     table, version = _label(schema)
     try:
-        read = pq.read_table(pa.BufferReader(data))
+        read = pq.ParquetFile(pa.BufferReader(data)).read()  # read_table would import pandas, where there is one
     except (pa.ArrowException, OSError) as error:
         received = f"{len(data)} bytes that are no Parquet file ({error})"
         raise TableError(f"table {table}", received, "a Parquet file") from error

@@ -183,7 +183,8 @@ def make_plan(
         packs = packs_of(asked.adapters, held, _pack_size(settings, manifest.base, devices))
         plan = Plan(run, packs, shards_of(asked.samples, held, settings))
     images = {picture.image_id: key for key, picture in pictures.items()}
-    notes = (*base_notes(manifest, settings), *picture_notes(manifest, pictures), *adapter_notes, *asked.notes)
+    about = (*base_notes(manifest, settings), *loaded.notes, *picture_notes(manifest, pictures))
+    notes = (*about, *adapter_notes, *asked.notes)
     used = {a.adapter_id for a in asked.adapters}
     finished = {address: one for address, one in finished.items() if one.adapter_id in used}
     return PlanDraft(manifest, plan, images, held, asked.strips, asked.clips, notes, finished, kept is not None)

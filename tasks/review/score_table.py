@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -14,7 +12,6 @@ from rich.table import Table
 
 from blora.settings.score_meanings import HEADLINE, lower_is_better
 from manifests import layout
-from manifests.errors import listed
 from manifests.parsing.csv_text import written_csv
 from manifests.parsing.records import suggest
 from manifests.store.store import Store
@@ -39,14 +36,18 @@ class ScoreRow:
     chosen: bool = True
 
     @property
+    def named(self) -> dict[str, str]:
+        """What conditions with = may ask of it (`tasks.review.score_filter`)."""
+        names = {"content": self.content_name, "style": self.style_name, "seed": str(self.seed)}
+        return names | {"sample_id": self.sample_id, "chosen": self.chosen_word}
+
+    @property
     def chosen_word(self) -> str:
         """`chosen` as people read and ask for it."""
         return "yes" if self.chosen else "no"
 
 
-def score_table(
-    store: Store, run: RunInfo, *, sort: str = "", best_first: bool = False, where: Sequence[str] = ()
-) -> list[ScoreRow]:
+def score_table(store: Store, run: RunInfo, *, sort: str = "", best_first: bool = False) -> list[ScoreRow]:
     """The scored pictures of a run.
 
     Args:
@@ -54,10 +55,9 @@ def score_table(
         run: the run.
         sort: the score to sort by, or `default_sort`; rows without it come last.
         best_first: worst rows come first unless this is set.
-        where: conditions that a row must meet, each ``column=value``, ``score<number`` or ``score>number``.
 
     Raises:
-        ValueError: a condition that cannot be read, or an unknown column.
+        ValueError: an unknown column.
     """
     best = read_best(store, run.run_id)
     rows: dict[str, ScoreRow] = {}
@@ -70,13 +70,11 @@ def score_table(
         rows[sample_id].scores[name] = value
     scored = [replace(row, scores=with_overall(row.scores)) for row in rows.values()]
     names = {name for row in scored for name in row.scores}
-    for condition in where:
-        _check_condition(condition, scored, sorted(names))
     sort = sort or default_sort(names)
     if sort not in names and scored:
-        raise ValueError(f"sort: received {sort!r}; accepted: {', '.join(sorted(names))}")
-    for condition in where:
-        scored = [row for row in scored if _meets(row, condition)]
+        near = suggest(sort, tuple(sorted(names)), "")
+        accepted = ", ".join(sorted(names))
+        raise ValueError(f"sort: received {sort!r}; accepted: {accepted}" + (f"; {near}" if near else ""))
     sign = 1.0 if best_first == lower_is_better(sort) else -1.0
     return sorted(scored, key=lambda row: (sort not in row.scores, sign * row.scores.get(sort, 0.0)))
 
@@ -144,52 +142,3 @@ def _as_table(rows: Sequence[ScoreRow], names: Sequence[str]) -> str:
     with console.capture() as captured:
         console.print(table, markup=False)
     return captured.get()
-
-
-def _columns(row: ScoreRow) -> dict[str, str]:
-    """What a condition with = may ask of a row."""
-    columns = {"content": row.content_name, "style": row.style_name, "seed": str(row.seed)}
-    return columns | {"sample_id": row.sample_id, "chosen": row.chosen_word}
-
-
-def _parts(condition: str) -> tuple[str, str, str]:
-    """The column, the first of = < > and the value of a condition, as manifests have names; without a sign, none."""
-    name, sign, value = (*re.split("([=<>])", condition, maxsplit=1), "", "")[:3]
-    return name.strip(), sign, unicodedata.normalize("NFC", value.strip())
-
-
-def _check_condition(condition: str, rows: Sequence[ScoreRow], scores: Sequence[str]) -> None:
-    """Refuse what no row can meet because of a slip: an unknown column, a name that no picture has, no number.
-
-    Raises:
-        ValueError: so it is; the nearest that there is is named.
-    """
-    name, sign, value = _parts(condition)
-    columns = ("content", "style", "seed", "sample_id", "chosen")
-    known = columns if sign == "=" else scores
-    if not sign or name not in known:
-        accepted = f"{'=, '.join(columns)}= or a score with < or >: {', '.join(scores)}"
-        near = suggest(name, (*columns, *scores), "")
-        raise ValueError(_refusal(condition, accepted, near))
-    if sign == "=":
-        there = sorted({"yes", "no"} if name == "chosen" else {_columns(row)[name] for row in rows})
-        if rows and value not in there:
-            near = suggest(value, tuple(there), "")
-            raise ValueError(_refusal(condition, f"a {name} of this run: {listed(there, 20)}", near))
-        return
-    try:
-        float(value)
-    except ValueError as error:
-        raise ValueError(_refusal(condition, f"a number after the {sign}")) from error
-
-
-def _refusal(condition: str, accepted: str, hint: str = "") -> str:
-    return f"where: received {condition!r}; accepted: {accepted}" + (f"; {hint}" if hint else "")
-
-
-def _meets(row: ScoreRow, condition: str) -> bool:
-    name, sign, value = _parts(condition)
-    if sign == "=":
-        return _columns(row)[name] == value
-    number = row.scores.get(name, float("nan"))
-    return number < float(value) if sign == "<" else number > float(value)

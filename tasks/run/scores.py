@@ -99,7 +99,7 @@ def read_scores(
     versions = {**published.added, **(added or {})}
     parts = {key: listed[key].version for key in keys} | _added_parts(store, run, shards, versions)
     newer = [key for key, version in parts.items() if published.parts.get(key) != version]
-    rows, elder = [SCORES.empty_table()], _current(published.table, versions)
+    rows, elder = [_NOTHING.table], _current(published.table, versions)
     for key, data in zip(newer, in_parallel(store, store.find, newer), strict=True):
         if data is None:  # the object has its rows by now
             return read_scores(store, run, shards, added)

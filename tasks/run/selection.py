@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from manifests.errors import listed
 from manifests.faults import Fault
+from manifests.parsing.records import suggest
 from tasks.run.plan import Plan, PlannedSample
 
 _ACCEPTED = "faults, content=NAME, style=NAME or seed=NUMBER"
@@ -61,7 +62,8 @@ def select(plan: Plan, only: Sequence[str], faults: Sequence[Fault]) -> Selectio
     for condition in only:
         name, equals, value = condition.partition("=")
         if not (condition == "faults" or (equals and value and name in _FIELDS)):
-            raise ValueError(f"--only: received {condition!r}; accepted: {_ACCEPTED}")
+            near = suggest(name.strip(), ("faults", *_FIELDS), "")
+            raise ValueError(f"--only: received {condition!r}; accepted: {_ACCEPTED}" + (f"; {near}" if near else ""))
         asked.setdefault(name, set()).add(unicodedata.normalize("NFC", value))  # as manifests have names
     samples: list[PlannedSample] = list(plan.samples)
     if asked.pop("faults", None) is not None:
@@ -70,8 +72,11 @@ def select(plan: Plan, only: Sequence[str], faults: Sequence[Fault]) -> Selectio
     for name, values in asked.items():
         known = {_FIELDS[name](sample) for sample in plan.samples}
         if values - known:
-            shown = listed(sorted(known), 20)
-            raise ValueError(f"--only {name}: received {', '.join(sorted(values - known))}; the run has: {shown}")
+            shown, strange = listed(sorted(known), 20), sorted(values - known)
+            near = suggest(strange[0], tuple(sorted(known)), "")
+            raise ValueError(
+                f"--only {name}: received {', '.join(strange)}; the run has: {shown}" + (f"; {near}" if near else "")
+            )
         samples = [sample for sample in samples if _FIELDS[name](sample) in values]
     return Selection.of(samples)
 

@@ -32,7 +32,7 @@ from blora.adapters.blocks import attention_layers
 from blora.benchmark.other_methods import Magenta, added, pack_whole, unpack_whole
 from blora.errors import BloraError
 from blora.models.model import Base
-from blora.sampling.draw import Draw
+from blora.sampling.draw import Draw, prompts_of
 from blora.sampling.sample import sample_each
 from blora.training.items import StepReport
 from blora.training.train import train
@@ -113,12 +113,12 @@ def draw_method(session: Session, job: DrawMethod) -> MethodAnswer:
     )
     drawn: list[str] = []
     seconds = 0.0
+    todo = [s for s in shard.samples if comparable(s) and sample_key_of(plan, method, s) not in there]
+    base = None if method == "magenta" or not todo else _ready(session, plan, method, shard.samples)
     for number, batch in enumerate(shard.batches):
         samples = [planned for planned in batch if comparable(planned)]
-        missing = [planned for planned in samples if sample_key_of(plan, method, planned) not in there]
+        missing = [planned for planned in samples if planned in todo]
         if missing:
-            run = plan.run
-            base = None if method == "magenta" else session.base(run.base, run.settings.sample.precision)
             began = time.monotonic()
             pictures = _draw(session, plan, method, samples, base, load)
             drawn += _write(session, plan, method, zip(samples, pictures, strict=True), missing)
@@ -130,6 +130,15 @@ def draw_method(session: Session, job: DrawMethod) -> MethodAnswer:
         RunFolder(session.store, job.run_id).write_json(method_file(method, f"{shard.shard_id}.json"), told)
     scored = _score(session, plan, method, shard.shard_id, shard.samples)
     return MethodAnswer(drawn=tuple(drawn), scored=tuple(scored))
+
+
+def _ready(session: Session, plan: Plan, method: str, samples: Sequence[PlannedSample]) -> Base:
+    """The base, with every prompt of a shard embedded at once: encoders that must leave come once."""
+    base = session.base(plan.run.base, plan.run.settings.sample.precision)
+    settings = session.drawing(plan.run.base, plan.run.settings.sample)
+    draws = [Draw(None, None, _told(method, one), one.seed, negative_prompt=one.negative_prompt) for one in samples]
+    base.remember_prompts(sorted(prompts_of(draws, settings)))
+    return base
 
 
 def _draw(
@@ -175,11 +184,17 @@ def _write(
 
 
 def _composed(method: str, planned: PlannedSample, load: Callable[[str], Adapter]) -> Draw:
-    if method == "prompt":
-        return Draw(None, None, words_of(planned), planned.seed, negative_prompt=planned.negative_prompt)
-    strengths = planned.content_strength or 0.0, planned.style_strength or 0.0
-    whole = added(load(planned.content_id), load(planned.style_id), *strengths)
-    return Draw(None, None, planned.prompt, planned.seed, negative_prompt=planned.negative_prompt, whole=whole)
+    whole = None
+    if method != "prompt":
+        strengths = planned.content_strength or 0.0, planned.style_strength or 0.0
+        whole = added(load(planned.content_id), load(planned.style_id), *strengths)
+    told = _told(method, planned)
+    return Draw(None, None, told, planned.seed, negative_prompt=planned.negative_prompt, whole=whole)
+
+
+def _told(method: str, planned: PlannedSample) -> str:
+    """The prompt of a picture."""
+    return words_of(planned) if method == "prompt" else planned.prompt
 
 
 def words_of(planned: PlannedSample) -> str:

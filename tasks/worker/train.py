@@ -20,6 +20,9 @@ from typing import Any
 from blora.adapters.adapter import Adapter
 from blora.checks.limits import training_identity
 from blora.errors import CheckpointError
+from blora.models.model import Base
+from blora.sampling.scheduler import make_sampler
+from blora.settings.sampling import SampleSettings
 from blora.settings.training import recipe_version
 from blora.training.items import StepReport, TrainItem, TrainResult
 from blora.training.train import train
@@ -133,6 +136,7 @@ def _pass(
 ) -> list[TrainResult]:
     """Train some adapters of a pack once, from the attempt's own checkpoint if there is one."""
     base = session.base(run.base, run.settings.train.precision)
+    _check_scheduler(base, run.settings.sample)
     settings = session.training(run.base, run.settings.train, len(items))
     key, watch.attempt = checkpoint_key(run, pack, number), number
     with CheckpointKeeper(session.store, key) as keeper:
@@ -142,6 +146,15 @@ def _pass(
             # Of another version of the code, say: worth less than an honest start.
             session.store.delete(key)
             return train(base, items, settings, on_step=watch, on_checkpoint=keeper)
+
+
+def _check_scheduler(base: Base, sample: SampleSettings) -> None:
+    """Refuse a scheduler that the base cannot be drawn with before hours are trained, not at the first picture.
+
+    Raises:
+        SettingsError: with what is wrong with it.
+    """
+    make_sampler(base.scheduler_config, sample.scheduler, sample.steps, options=sample.scheduler_options)
 
 
 def _write(store: Store, adapter: Adapter, marker: dict[str, Any]) -> None:

@@ -1,12 +1,12 @@
 """Stage 0: the two encoders that turn a picture into tokens, trained alone with a small decoder that is thrown away.
 
-    python -m blora.embedded.training.encoders --data DIR --minutes 60
+    python -m blora.embedded.training.encoders --data DIR --minutes 60 [--start FOLDER]
     python -m blora.embedded.training.encoders --data DIR --encode [--start FOLDER]
 
 A small convolutional decoder sees ten times as many pictures in a minute as the UNet and shows sooner what is worth
 saying. `--encode` writes what both encoders say of every picture (content.npy, style.npy, float16): from then on they
-are frozen, and the UNet's training reads codes in place of running them. `--start` encodes with the encoders of an
-export, so that the training of its UNet can go on where its checkpoints are lost.
+are frozen, and the UNet's training reads codes in place of running them. `--start` begins with the nets of an export,
+or encodes with them, so that both trainings can go on where their checkpoints are lost.
 """
 
 from __future__ import annotations
@@ -199,9 +199,8 @@ class EncoderTraining:
         return {**parts, "steps": self.steps, "seen": self.seen}
 
     def start(self, folder: Path) -> None:
-        """Take the encoders of an export."""
-        for name in ("content", "style"):
-            self.nets[name].load_state_dict(read_beside(folder, f"encoders.{name}."))
+        """Take the encoders and the decoder of an export."""
+        self.nets.load_state_dict(read_beside(folder, "encoders."))
 
     def resume(self, state: dict[str, Any]) -> None:
         """Go on from `state`, with another stretch of the random stream."""
@@ -240,13 +239,15 @@ def main(given: list[str] | None = None) -> None:
     """Command line."""
     parser = progress.arguments(__doc__, minutes=60, batch=16, lr=2e-3, save_minutes=3)
     parser.add_argument("--encode", action="store_true")
-    parser.add_argument("--start", type=Path, help="with --encode: folder of an export")
+    parser.add_argument("--start", type=Path, help="folder of an export to begin with, where there is no checkpoint")
     parser.add_argument("--seed", type=int, default=0)
     args = progress.parsed(parser, given)
     if args.encode:
         encode(args)
         return
     training = EncoderTraining(Pictures.read(args.data), args)
+    if args.start:
+        training.start(args.start)
     progress.spend(training, args.data / "encoders.pt", args.minutes, args.save_minutes, args.device)
 
 

@@ -72,12 +72,12 @@ def write_model(data: Path, folder: Path) -> dict[str, Any]:
 
 
 def write_beside(data: Path, path: Path) -> None:
-    """What the UNet was trained with and is shipped without: the encoders of stage 0, tokens, heads of side tasks."""
+    """What the UNet was trained with and is shipped without: the nets of stage 0, tokens, heads of side tasks."""
     state, stage0 = progress.load(data / "unet.pt"), progress.load(data / "encoders.pt")
     if state is None or stage0 is None:
         raise SystemExit(f"no unet.pt or no encoders.pt in {data}")
     kept = {name: value for name, value in state["model"].items() if name.startswith(("tokens.", "tasks."))}
-    kept |= {f"encoders.{name}": value for name, value in stage0["nets"].items() if not name.startswith("decoder.")}
+    kept |= {f"encoders.{name}": value for name, value in stage0["nets"].items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({k: (v.half() if v.ndim > 1 else v).contiguous() for k, v in kept.items()}, path)
 

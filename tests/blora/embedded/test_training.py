@@ -186,7 +186,6 @@ def test_a_training_goes_on_from_what_was_shipped(prepared: Path, tmp_path: Path
         torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3, msg=name)
     other = EncoderTraining(Pictures.read(prepared), argparse.Namespace(seed=2, device="cpu", lr=1e-3, batch=2))
     other.start(tmp_path / "out")
-    for part in ("content", "style"):
-        for a, b in zip(nets.nets[part].parameters(), other.nets[part].parameters(), strict=True):
-            torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
+    for (name, a), b in zip(nets.nets.named_parameters(), other.nets.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3, msg=name)
     again.step(0.1)

@@ -29,7 +29,7 @@ from blora.models.prompt_cache import Remembered
 from blora.sampling.colour_transfer import Palette
 from blora.sampling.draw import Draw
 from blora.sampling.sample import sample, sample_each, sample_latents
-from blora.sampling.scheduler import generator_of
+from blora.sampling.scheduler import generator_of, make_sampler
 from blora.sampling.step_report import SampleReport
 from blora.settings.sampling import SampleSettings
 from tests.blora.adapters.test_packed import random_adapter
@@ -103,6 +103,46 @@ def test_adapters_of_different_ranks_share_a_batch(base: Base, adapters: list[Ad
     batch = [Draw(adapters[0], big, "a", 1), Draw(big, adapters[1], "a", 2), Draw(None, adapters[2], "a", 3)]
     alone = torch.cat([sample_latents(base, [one], QUICK) for one in batch])
     torch.testing.assert_close(sample_latents(base, batch, QUICK), alone, atol=ACROSS_BATCH_SIZES, rtol=0)
+
+
+@pytest.mark.parametrize("guidance_from", ["adapted", "base"])
+def test_guidance_in_an_interval_draws_own_rows_alone_beyond_it(
+    base: Base, adapters: list[Adapter], guidance_from: str
+) -> None:
+    """All levels are guidance as ever, none is no guidance, to the bit; beyond an interval a pass has half the rows."""
+    draws = [
+        Draw(adapters[0], adapters[1], "a", 1, style_strength=0.5, content_prompt="A [c]"),
+        Draw(None, adapters[2], "b", 2, negative_prompt="blurry"),
+    ]
+    plain = QUICK.model_copy(update={"steps": 6, "guidance_from": guidance_from})
+
+    def drawn(**changed: Any) -> tuple[torch.Tensor, list[int]]:
+        rows: list[int] = []
+        hook = base.unet.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+        try:
+            return sample_latents(base, draws, SampleSettings(**{**plain.model_dump(), **changed})), rows
+        finally:
+            hook.remove()
+
+    always, rows = drawn()
+    assert rows == [4] * 6
+    everywhere, rows = drawn(guidance_interval=(0, 1e6))
+    assert rows == [4] * 6 and torch.equal(everywhere, always)
+    never, rows = drawn(guidance_scale=1.0)
+    nowhere, rows_nowhere = drawn(guidance_interval=(1e5, 1e6))
+    assert rows == rows_nowhere == [2] * 6 and torch.equal(nowhere, never)
+    middle, rows = drawn(guidance_interval=(0.3, 4.0))
+    sigmas = make_sampler(base.scheduler_config, "base", 6)._scheduler.sigmas[:-1].tolist()  # Euler's own
+    assert rows == [4 if 0.3 < sigma <= 4 else 2 for sigma in sigmas] and rows[0] == rows[-1] == 2
+    assert not torch.equal(middle, always) and not torch.equal(middle, never)
+
+
+def test_a_guidance_interval_is_named_only_where_it_changes_pictures() -> None:
+    interval = QUICK.model_copy(update={"guidance_interval": (0.3, 4.0)})
+    assert interval.identity() == QUICK.identity() | {"guidance_interval": [0.3, 4.0]}
+    assert "guidance_interval" not in interval.model_copy(update={"guidance_scale": 1.0}).identity()
+    with pytest.raises(ValueError, match="low below high"):
+        SampleSettings(guidance_interval=(4.0, 0.3))
 
 
 @pytest.fixture(scope="module")

@@ -93,6 +93,27 @@ def test_a_run_ends_with_its_ten_worst_pictures_and_what_to_type(
     ]
 
 
+@pytest.mark.parametrize("command", [["--help"], ["status"], ["status", "latest"], ["scores", "latest"]])
+def test_what_only_looks_waits_for_no_import_that_it_does_not_need(command: list[str], looked_at: Path) -> None:
+    """The benchmark `tests.benchmarks.startup` says what that saves."""
+    heavy = ("torch", "diffusers", "prefect", "pandas", "s3fs", "aiohttp", "botocore")
+    code = (
+        "import sys\nfrom flows.cli.main import app\ntry:\n    app(sys.argv[1:])\nfinally:\n"
+        f"    print(*[name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"
+    )
+    given = [*command, *(["--root", str(looked_at)] if command != ["--help"] else [])]
+    done = subprocess.run([sys.executable, "-c", code, *given], capture_output=True, text=True, check=True)
+    assert done.stdout and done.stderr.splitlines()[-1] == ""
+
+
+@pytest.fixture(scope="module")
+def looked_at(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a finished run of four pictures."""
+    store, plan = plan_run(tmp_path_factory.mktemp("look"), ["apple", "owl"], ["wave", "ink"])
+    finish(store, plan)
+    return Path(store.root)
+
+
 def test_of_many_faults_it_is_said_where_all_of_them_are(capsys: pytest.CaptureFixture[str]) -> None:
     faults = [Fault("manifest", f"wrong in row {row}", "a", "b", "c") for row in range(150)]
     show_faults(faults, "store/runs/r/faults.parquet")

@@ -13,6 +13,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from typer.testing import CliRunner
 
 from flows.cli.main import app
+from tasks import devices
 from tests.flows.conftest import Project
 from tests.made_run import finish, plan_run
 from tests.servers import PrefectServer, webhook_receiver
@@ -35,6 +36,30 @@ def test_without_a_prefect_server_a_command_says_so_before_it_begins(command: st
         said = refusal(command, "--root", str(tmp_path / "store"))
     assert "http://127.0.0.1:9/api" in said and "PREFECT_API_URL" in said and "secret" not in said
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "run m.yaml --devices cuda:0",
+        "nightly --devices cuda:0",
+        "rescore r --scorer csd --devices cuda:0",
+        "probe --devices cuda:0",
+        "compare-methods m.yaml --devices cuda:0",
+        "bench {} --device cuda:0",
+    ],
+)
+def test_every_command_that_works_on_a_gpu_tries_it_first(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr(devices, "_PREFLIGHT", "libcuda.so")  # no such module: the process that tries the GPU dies
+    root = () if command.startswith("bench") else ("--root", str(tmp_path / "store"))
+    assert "devices: " in (said := refusal(command.format(tmp_path / "out"), *root)) and "libcuda" in said, said
+
+
+def test_the_paired_benchmark_works_on_one_device(tmp_path: Path) -> None:
+    assert "--device: received 'cpu,cpu'" in refusal(f"bench {tmp_path / 'out'} --device cpu,cpu")
 
 
 @pytest.mark.parametrize("command", OF_A_RUN)

@@ -157,7 +157,7 @@ def test_the_result_is_frozen_and_closed(tmp_path: Path) -> None:
         ({"grid": True, "pairs": [{"content": "a", "style": "s"}]}, "grid", ""),
         ({"pairs": []}, "pairs", ""),
         ({"pairs": {"content": "a", "style": "s"}}, "pairs", ""),
-        ({"styles": "s.png"}, "styles", ""),
+        ({"styles": 7}, "styles", ""),
         ({"styles": None}, "styles", ""),
         ({"seeds": []}, "seeds", ""),
         ({"seeds": [2**63]}, "seeds", ""),

@@ -23,6 +23,7 @@ from tasks.closing.added_scores import plan_rescoring, publish_added
 from tasks.closing.collect import close_run
 from tasks.errors import RunRefused, TaskError
 from tasks.messages import RescoreShard
+from tasks.review.score_filter import parse_conditions
 from tasks.review.score_table import score_table
 from tasks.run.inventory import take_inventory
 from tasks.run.plan import Plan, RunInfo, published_scores_key, scores_key
@@ -96,7 +97,10 @@ def test_added_scores_reach_all_readers_at_once_and_the_pages(run: tuple[Store, 
     assert names(store, plan) == before, "half of it was seen"
     publish(store, plan, lines[0])
     assert names(store, plan) == before | dict.fromkeys(NEW, 5)
-    rows = score_table(store, plan.run, where=["content_dinov2_small>-2"])
+    rows = score_table(store, plan.run)
+    assert all(
+        condition.meets(row) for condition in parse_conditions(["content_dinov2_small>-2"], rows) for row in rows
+    )
     assert len(rows) == 5 and NEW <= rows[0].scores.keys()
     page = b"".join(store.read(key) for key in store.list(layout.report_prefix(plan.run.run_id)) if "data" in key)
     assert b"content_dinov2_small" in page

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
+from prefect import __version__
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from typer.testing import CliRunner
 
 from flows.cli.main import app
@@ -13,6 +15,7 @@ from tasks import devices
 from tasks.operations import doctor
 from tasks.operations.doctor import Finding, examine
 from tests.hub import COMMIT, REPO, serve_hub
+from tests.servers import PrefectServer
 from tests.tiny import save_tiny_base
 
 
@@ -68,3 +71,15 @@ def test_what_is_to_be_fetched_from_the_hub_is_told(tmp_path: Path, monkeypatch:
         hub.refuse_with, hub.error_code = 503, ""
         finding, _ = doctor._base(model)
         assert not finding.is_well and "its cache has nothing of it" in finding.told
+
+
+def test_a_server_that_runs_is_told_with_its_version_and_one_that_does_not_with_what_to_do(
+    prefect_server: PrefectServer,
+) -> None:
+    with temporary_settings({PREFECT_API_URL: prefect_server.api_url}):
+        found = doctor._prefect()
+    assert found.is_well and found.told == f"{__version__}; the server at {prefect_server.api_url} has {__version__}"
+    with temporary_settings({PREFECT_API_URL: "http://ada:secret@127.0.0.1:9/api"}):
+        found = doctor._prefect()
+    assert not found.is_well and "127.0.0.1:9/api" in found.told and "secret" not in found.told
+    assert "PREFECT_API_URL" in found.hint

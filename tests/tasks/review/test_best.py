@@ -124,7 +124,7 @@ def test_the_best_by_transfer_is_written_shown_and_delivered(tmp_path: Path) -> 
     seeds = {path.stem.split("__")[2] for path in (tmp_path / "out").glob("*__*.png")}
     assert seeds == {str(row["seed"]) for row in best.values()} and "0" not in seeds
     assert (tmp_path / "out" / "best.parquet").is_file()
-    assert {row.sample_id for row in score_table(store, plan.run, where=["chosen=yes"])} == chosen
+    assert {row.sample_id for row in score_table(store, plan.run) if row.named["chosen"] == "yes"} == chosen
     told = render(score_table(store, plan.run), "csv").splitlines()
     assert told[0].split(",")[-2] == "chosen" and sum(",yes," in line for line in told) == 4
     data = page_data(Path(store.root) / layout.report_prefix(plan.run.run_id))["samples"]

@@ -9,21 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from blora.adapters.safetensors_bytes import pack_safetensors, unpack_safetensors
 from blora.metrics.palette_distance import colour_distance
+from blora.models.text_encoders import TextEncoders
 from manifests import layout
 from manifests.loading.load import load_manifest
 from manifests.store.store import Store
-from tasks.messages import GenerateShard, ScoreShard, TrainPack
+from tasks.messages import DrawMethod, GenerateShard, ScoreShard, TrainPack
 from tasks.planning.make import make_plan, publish
 from tasks.run.plan import Plan
 from tasks.worker.generate import generate_shard
+from tasks.worker.methods import draw_method
 from tasks.worker.score import score_shard
 from tasks.worker.session import Session
 from tasks.worker.train import train_pack
 from tests.flows.conftest import Project
+from tests.in_process import InProcessSlot
 from tests.tiny import save_tiny_base
 
 
@@ -93,3 +97,24 @@ def test_one_bad_picture_does_not_keep_its_shard_from_being_drawn_or_scored(tmp_
     scored = score_shard(session, ScoreShard(plan.run.run_id, shard.shard_id))
     assert scored.scored == (good.sample_id,)
     assert [fault.item for fault in scored.faults] == [unreadable.sample_id]
+
+
+def test_encoders_that_must_leave_come_once_for_a_shard_of_any_method(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two pictures in two batches of two prompts: where memory is short, encoders were loaded for each batch."""
+    slot = InProcessSlot(tmp_path, save_tiny_base(tmp_path / "tiny"), styles=2, batch_size=1)
+    base = slot.session.base(slot.plan.run.base, "fp32")
+    base.save_memory(encoders="leave", vae_in_tiles=False)
+    come: list[int] = []
+    load = TextEncoders.load
+
+    def watched(self: TextEncoders) -> Any:
+        come.extend([1] if not self.loaded else [])
+        return load(self)
+
+    monkeypatch.setattr(TextEncoders, "load", watched)
+    (shard,) = slot.plan.shards
+    assert len(shard.batches) == 2
+    answer = draw_method(slot.session, DrawMethod(slot.plan.run.run_id, "prompt", shard.shard_id))
+    assert len(answer.drawn) == 2 and len(come) == 1

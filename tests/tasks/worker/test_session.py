@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from blora.bases.locate import Located
+from blora.errors import SettingsError
 from manifests import layout
 from tasks import downloads, environment
 from tasks.dispatch.slot import Slot
@@ -66,15 +67,22 @@ def test_who_waits_for_another_runs_training_is_not_taken_for_dead(
     assert len(notes) <= 2, "the same is said again and again"
 
 
+def test_a_scheduler_that_cannot_draw_is_refused_before_anything_is_trained(tmp_path: Path, base: Path) -> None:
+    slot = InProcessSlot(tmp_path, base, scheduler="euler", scheduler_options={"use_karas_sigmas": True})
+    with pytest.raises(SettingsError, match="did you mean use_karras_sigmas"):
+        slot.train()
+    assert not slot.steps
+
+
 def test_a_base_that_takes_long_to_come_is_said_to_come(
     tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slot = InProcessSlot(tmp_path, base)
     monkeypatch.setenv("BLORA_STALL_TIMEOUT_SECONDS", "0.3")
 
-    def slowly(spec: str) -> Located:
+    def slowly(spec: str, *, half: bool = False) -> Located:
         time.sleep(1)
-        return downloads.located_base(spec)
+        return downloads.located_base(spec, half=half)
 
     monkeypatch.setattr(session, "located_base", slowly)
     slot.session.base(str(base), "fp32")
