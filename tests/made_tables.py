@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 import blora
+from blora.settings.score_meanings import meaning_table
 from tests.documents import ROOT, commands
 
 
@@ -77,9 +78,10 @@ def _value(settings: Any, path: str) -> str:
 
 
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
-    "flows/README.md": ("commands", command_table),
-    "manifests/README.md": ("fields", field_table),
-    "blora/README.md": ("settings", setting_table),
+    "commands": ("flows/README.md", command_table),
+    "fields": ("manifests/README.md", field_table),
+    "scores": ("blora/README.md", meaning_table),
+    "settings": ("blora/README.md", setting_table),
 }
 
 
@@ -93,7 +95,7 @@ def with_table(text: str, name: str, table: str) -> str:
 
 def rewritten() -> Iterator[str]:
     """Write the tables anew; gives the documents that changed."""
-    for file, (name, make) in TABLES.items():
+    for name, (file, make) in TABLES.items():
         text = (ROOT / file).read_text()
         new = with_table(text, name, make())
         if new != text:

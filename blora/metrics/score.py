@@ -19,7 +19,8 @@ Similarities are cosines of unit-length features. Never read one side alone: cop
 not stylising at all maximises content. A plain `harmonic_mean` does not cure that, because similarities of unrelated
 pictures are far from zero: on drawings with known truth (see lite0.py) it ranks the true picture above a copy
 of the content image in one case of a thousand. `transfer` measures both sides from what copying the other input would
-give, so a copy of either input gets 0: there it is 80 %, the rest being ties at 0. Rank by `transfer`.
+give, so a copy of either input gets 0: there it is 80 %, the rest being ties at 0. Most drawings of a weak
+model get 0, too: rank by `overall` (`blora.settings.score_meanings`), which is made of these scores.
 
 CLIP has one embedding for content and style, so its leakage would be its style score once more; leakage therefore
 comes from the feature that tells the two apart. Values of one scorer say nothing about those of another: every number

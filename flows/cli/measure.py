@@ -9,6 +9,7 @@ import typer
 
 from flows.cli.console import (
     OK,
+    RUN_HELP,
     AllowRoot,
     Devices,
     ManifestArgument,
@@ -125,9 +126,9 @@ def bench(
 
 @app.command()
 def scores(
-    run_id: RunArgument,
+    run_id: Annotated[str, typer.Argument(help=f"{RUN_HELP} None with --explain.")] = "",
     root: Root = "",
-    sort: Annotated[str, typer.Option(help="Score to sort by; transfer where there is one.")] = "",
+    sort: Annotated[str, typer.Option(help="Score to sort by; overall where there is one.")] = "",
     best: Annotated[bool, typer.Option("--best", help="Best rows first; worst first otherwise.")] = False,
     where: Annotated[
         list[str] | None,
@@ -137,27 +138,37 @@ def scores(
     ] = None,
     top: Annotated[int, typer.Option(min=0, help="Rows to show; 0 shows all.")] = 0,
     format_: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
+    explain: Annotated[bool, typer.Option("--explain", help="Say what each score means instead.")] = False,
 ) -> None:
     """The score table of a run, and below it how steady its clips are (table clips.parquet has all numbers).
 
     Examples: `blora scores RUN --best --top 10` · `blora scores RUN --where "style=wave and style_lite0 < 0.6"
-    --format csv`
+    --format csv` · `blora scores --explain`
     """
+    from blora.settings.score_meanings import KINDS, meanings
     from tasks.planning.clips import clip_lines, load_measures
     from tasks.review.score_filter import parse_conditions, told_of_none
-    from tasks.review.score_table import render, score_table
+    from tasks.review.score_table import all_names, render, score_table, shared_end
     from tasks.run.plan import load_run
 
+    if not run_id and not explain:
+        raise ValueError("scores: give a run, or --explain")
+    if not run_id:
+        out.print("\n".join(meanings(KINDS)), markup=False, highlight=False)
+        raise typer.Exit(OK)
     store, run_id = open_run(root, run_id)
     every = score_table(store, load_run(store, run_id), sort=sort, best_first=best)
+    if explain:
+        out.print("\n".join(meanings(all_names(every))), markup=False, highlight=False)
+        raise typer.Exit(OK)
     conditions = parse_conditions(where or (), every)
     rows = [row for row in every if all(condition.meets(row) for condition in conditions)]
     text = render(rows[: top or None], format_)
     if every and not rows:
         err.print(told_of_none(conditions, every), style="yellow", markup=False, highlight=False)
-    clips = clip_lines(load_measures(store, run_id)) if format_ == "table" else []
+    notes = [*shared_end(rows, sort), *clip_lines(load_measures(store, run_id))] if format_ == "table" else []
     sys.stdout.write(text)
-    for line in clips:
+    for line in notes:
         out.print(line, markup=False, highlight=False)
     raise typer.Exit(OK)
 

@@ -111,7 +111,7 @@ def review(
 
 @app.command()
 def serve(
-    run_id: Annotated[str, typer.Argument(help="Run id, as `blora status` lists it; none: a list of all pages.")] = "",
+    run_id: Annotated[str, typer.Argument(help=f"{RUN_HELP} None: a list of all pages.")] = "",
     root: Root = "",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of this machine; 0 takes any free one.")] = 8421,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from blora.settings.score_meanings import lower_is_better
 from manifests.store.parallel import in_parallel
 from manifests.store.run_folder import RunFolder
 from manifests.store.store import Store
@@ -18,7 +19,6 @@ from manifests.tables.run import ADAPTERS_FILE
 from tasks.errors import RunRefused
 from tasks.measuring.compared_methods import comparable, method_file, method_scores_files
 from tasks.report.crossed import crossed_interval
-from tasks.review.score_order import lower_is_better
 from tasks.run.outcome import read_record
 from tasks.run.plan import Plan, PlannedSample
 from tasks.run.scores import read_scores

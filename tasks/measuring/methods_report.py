@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from blora.settings.score_meanings import lower_is_better
 from manifests import layout
 from manifests.store.parallel import in_parallel
 from manifests.store.run_folder import RunFolder
@@ -13,7 +14,6 @@ from manifests.tables.measuring import METHOD_SCORES_FILE, METHODS_FILE
 from tasks.figures.contact_sheet import contact_sheet
 from tasks.measuring.compared_methods import methods_key, sample_key_of
 from tasks.measuring.methods_comparison import MethodComparison
-from tasks.review.score_order import lower_is_better
 from tasks.run.plan import Plan
 
 SHEET_MOST = 16

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TypeAlias
 
+from blora.settings.score_meanings import lower_is_better
 from manifests.store.store import Store
 from tasks.errors import RunRefused
 from tasks.report.crossed import crossed_interval
-from tasks.review.score_order import lower_is_better
 from tasks.run.plan import Plan, PlannedSample, load_plan
 from tasks.run.scores import RunScores, read_scores
 

@@ -19,8 +19,8 @@ from manifests.store.store import Store
 from tasks.words import seconds_in_words, size_in_words
 
 CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self' file:; style-src 'self' file:; img-src 'self' file: data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'"
+    "default-src 'none'; script-src 'self' file:; style-src 'self' file:; img-src 'self' file: data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'"
 )
 """Nothing inline and nothing from elsewhere. `file:` is for pages opened from a disk, which have no origin to be
 'self'; on a page that came over http it allows nothing, as browsers refuse to load files there. A page that

@@ -7,12 +7,12 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from blora.adapters.blocks import Half
+from blora.settings.score_meanings import explained, lower_is_better
 from manifests import layout
 from tasks.report.thumbnails import ThumbnailPage
 from tasks.review.best import Choice
 from tasks.review.decisions import Mark
-from tasks.review.score_meanings import explained
-from tasks.review.score_order import default_sort, lower_is_better, with_overall
+from tasks.review.score_order import default_sort, with_overall
 from tasks.run.inventory import Inventory
 from tasks.run.plan import Plan, PlannedSample
 from tasks.run.scores import RunScores

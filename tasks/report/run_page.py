@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from blora.settings.score_meanings import direction, explained
 from manifests import layout
 from manifests.store.parallel import in_parallel
 from manifests.store.run_folder import RunFolder
@@ -33,7 +34,6 @@ from tasks.report.run_data import run_columns
 from tasks.report.thumbnails import in_pages, write_thumbnails
 from tasks.review.best import Choice, choose_of
 from tasks.review.decisions import load_marks
-from tasks.review.score_meanings import direction, explained
 from tasks.run.inventory import Inventory, take_inventory
 from tasks.run.outcome import read_record, recorded_notes
 from tasks.run.plan import Plan, load_plan

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Final, Literal, TypeAlias
 
+from blora.settings.score_meanings import lower_is_better
 from manifests import layout
 from manifests.errors import Damaged, Missing
 from manifests.store.parallel import in_parallel
@@ -29,7 +30,6 @@ from manifests.tables.parquet import from_parquet_bytes
 from manifests.tables.run import FAULTS_FILE, SAMPLES_FILE, SCORES
 from tasks.operations.night_record import runs_of_nights
 from tasks.review.decisions import load_marks
-from tasks.review.score_order import lower_is_better
 from tasks.run.outcome import RunRecord, read_records
 
 log = logging.getLogger(__name__)

@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from blora.settings.score_meanings import lower_is_better
 from manifests import layout
 from manifests.store.store import Store
 from manifests.tables.parquet import to_parquet_bytes, to_table
@@ -27,7 +28,6 @@ from tasks.report.trends import (
     nights_judged,
     runs_apart,
 )
-from tasks.review.score_order import lower_is_better
 from tasks.words import seconds_in_words, size_in_words
 
 NOTHING = "-"

@@ -4,9 +4,9 @@ The rule, of the candidates of one pair and seed that are in the store:
 
 1. What a person says goes first: those marked *reject* or *redo* are out, and once one is marked *keep*, so are those
    that are not.
-2. Of the rest the one with the highest deciding score: the first of `DECIDING` (`score_order`) that any has. That is the
-   headline ``overall`` where there are two pictures to compare with, the same number that the page, `blora scores` and
-   the sheets go by. Where a prompt says one side, ``text_clip``, else the similarity to the picture.
+2. Of the rest the one with the highest deciding score: the first of `DECIDING` (`score_order`) that any has. That is
+   the headline ``overall`` where there are two pictures to compare with, the same number that the page, `blora scores`
+   and the sheets go by. Where a prompt says one side, ``text_clip``, else the similarity to the picture.
 3. Still equal: the picture that the manifest asks for, then the lowest seed.
 
 Numbers of two versions of a scorer do not compare: only those of the version that most candidates have count. A
@@ -20,11 +20,12 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from blora.settings.score_meanings import HEADLINE, HEADLINE_OF, overall
 from manifests.store.run_folder import RunFolder
 from manifests.store.store import Store
 from manifests.tables.run import BEST_FILE
 from tasks.review.decisions import Mark, load_marks
-from tasks.review.score_order import DECIDING, HEADLINE, HEADLINE_OF, overall
+from tasks.review.score_order import DECIDING
 from tasks.run.inventory import Inventory
 from tasks.run.plan import Plan, PlannedSample
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, replace
 from rich.console import Console
 from rich.table import Table
 
+from blora.settings.score_meanings import HEADLINE, lower_is_better
 from manifests import layout
 from manifests.parsing.csv_text import written_csv
 from manifests.parsing.records import suggest
 from manifests.store.store import Store
 from tasks.review.best import read_best
-from tasks.review.score_order import HEADLINE, default_sort, lower_is_better, with_overall
+from tasks.review.score_order import default_sort, with_overall
 from tasks.run.plan import RunInfo
 from tasks.run.scores import read_scores
 
@@ -92,12 +93,25 @@ def render(rows: Sequence[ScoreRow], form: str) -> str:
     forms = {"table": _as_table, "csv": _as_csv, "json": _as_json}
     if form not in forms:
         raise ValueError(f"format: received {form!r}; accepted: {', '.join(forms)}")
-    return forms[form](rows, sorted({name for row in rows for name in row.scores}, key=_in_order))
+    return forms[form](rows, all_names(rows))
 
 
-def _in_order(name: str) -> tuple[bool, str]:
-    """The headline before the others, these by name."""
-    return name != HEADLINE, name
+def all_names(rows: Sequence[ScoreRow]) -> list[str]:
+    """The scores that any picture has: the headline before the others, these by name."""
+    return sorted({name for row in rows for name in row.scores}, key=lambda name: (name != HEADLINE, name))
+
+
+def shared_end(rows: Sequence[ScoreRow], sort: str = "") -> list[str]:
+    """A line that says so where pictures share the number that the table begins with: their order says nothing.
+
+    Args:
+        rows: in order.
+        sort: the score that they are sorted by, or `default_sort`.
+    """
+    score = sort or default_sort(all_names(rows))
+    values = [row.scores[score] for row in rows if score in row.scores]
+    many = values.count(values[0]) if values else 0
+    return [f"{many} of {len(values)} share {score} {values[0]:.3f}: their order says nothing"] if many > 1 else []
 
 
 def _as_json(rows: Sequence[ScoreRow], names: Sequence[str]) -> str:

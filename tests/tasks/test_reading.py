@@ -10,11 +10,12 @@ from PIL import Image
 
 from blora.adapters.blocks import BLOCKS, target_layers
 from blora.models.model import load_base
+from blora.settings.score_meanings import lower_is_better, overall
 from tasks.dispatch.artifacts import _plain
 from tasks.figures.contact_sheet import contact_sheet
 from tasks.figures.grid import CELL_PX
 from tasks.memory import PARAMETERS_PER_RANK, parameters_per_rank
-from tasks.review.score_order import lower_is_better
+from tasks.review.score_order import default_sort
 from tasks.review.score_table import ScoreRow, render
 
 
@@ -72,3 +73,25 @@ def test_the_number_of_parameters_is_that_of_the_layers() -> None:
         layer.in_features + layer.out_features for layer in read
     )
     assert parameters_per_rank("org/model@" + "0" * 40) * 64 == PARAMETERS_PER_RANK["attention"] * 64 == 28_180_480
+
+
+def test_the_headline_is_of_both_sides_and_goes_on_below_zero() -> None:
+    real = {"content_lite0": 0.25, "style_lite0": 0.77, "colour_distance": 9.0}
+    content_copy = {"content_lite0": 1.0, "style_lite0": 0.67, "colour_distance": 54.0}
+    style_copy = {"content_lite0": 0.07, "style_lite0": 1.0, "colour_distance": 0.0}
+    assert overall(real) == pytest.approx(1)
+    assert overall(content_copy) == pytest.approx(0, abs=1e-9) and overall(style_copy) == pytest.approx(0, abs=1e-9)
+    poorer, poorest = (overall({**style_copy, "content_lite0": value}) for value in (0.0, -0.1))
+    assert poorer is not None and poorest is not None and poorest < poorer < 0, "no ties at the bad end"
+    assert overall({"content_lite0": 0.5}) is None and overall({**real, "transfer": 0.0}) == overall(real)
+    assert default_sort(["transfer", "transfer_csd", "overall"]) == "overall"
+
+
+def test_every_score_is_explained() -> None:
+    from blora.settings.score_meanings import KINDS, direction, explained, meanings
+
+    assert explained("leakage_lite0").label == "style's subject leaked in (Lite0)"
+    assert direction("leakage_lite0") == "low is good" == direction("colour_distance")
+    assert explained("harmonic_mean_csd").label == "content and style, plain mean (CSD)"
+    assert explained("new_thing").label == "new thing"
+    assert len(meanings(KINDS)) == len(KINDS)

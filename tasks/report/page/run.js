@@ -173,7 +173,7 @@
     } else {
       const left = narrow ? 72 : 132;
       const fitting = Math.floor((scroller.clientWidth - left) / Math.max(1, grid.styles.length)) - GAP_PX;
-      size = view.size || Math.max(SMALLEST_PX, Math.min(LARGEST_PX, fitting));
+      size = view.size || Math.max(narrow ? 104 : SMALLEST_PX, Math.min(LARGEST_PX, fitting));
       const height = Math.round(size * ratio) + beside;
       sheet.layout({ rows: grid.contents.length, columns: grid.styles.length, width: size + GAP_PX, height, left,
         top: narrow ? 100 : 128 });

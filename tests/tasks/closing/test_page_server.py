@@ -84,9 +84,15 @@ def test_only_what_pages_show_can_be_read(shown: tuple[Store, Plan, PageServer])
     start, run = path_of(server), plan.run.run_id
     for key in (f"{layout.report_prefix(run)}index.html", plan.samples[0].key, f"runs/{run}/scores.parquet"):
         assert ask(server, "GET", start + key) == (200, store.read(key))
-    hidden = ("inbox/secret.json", "../outside.json", "runs/../inbox/secret.json", "%2e%2e/outside.json")
-    hidden += (f"runs/{run}/report/..%2f..%2f..%2f..%2foutside.json", f"leases/run-{run}.json", "//etc/passwd")
+    hidden: tuple[str, ...] = (
+        "inbox/secret.json",
+        "../outside.json",
+        "runs/../inbox/secret.json",
+        "%2e%2e/outside.json",
+    )
+    hidden += ("%2e%2e/outside.json", f"runs/{run}/report/..%2f..%2f..%2f..%2foutside.json", f"leases/run-{run}.json")
     hidden += (
+        "//etc/passwd",
         f"runs/{run}/report",
         f"runs/{run}/decisions/",
         "images/",

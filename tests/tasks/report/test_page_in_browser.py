@@ -65,7 +65,7 @@ def in_wall(visit: Visit) -> list[tuple[str, float]]:
     )
     values = [cell.locator(".caption .value").text_content() or "" for cell in order]
     return [
-        (cell.locator(".said").text_content() or "", float("nan") if not value[0].isdigit() else float(value))
+        (cell.locator(".said").text_content() or "", float("nan") if value == "\u2013" else float(value))
         for cell, value in zip(order, values, strict=True)
     ]
 

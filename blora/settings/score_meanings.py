@@ -1,17 +1,58 @@
-"""What each score says, in words: the one source of the page's labels and legend, `blora scores --explain` and README.
+"""What each score says, and the one that pictures are ordered by. No torch.
 
-A score is named by its kind and, where several judges give that kind, by the judge: ``content_lite0``, ``transfer_csd``.
+The words are the one source of the page's labels and legend, of `blora scores --explain` and of the table in README. A
+score is named by its kind and, where several judges give that kind, by the judge: ``content_lite0``, ``transfer_csd``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from tasks.review.score_order import HEADLINE, lower_is_better
+__all__ = [
+    *("HEADLINE", "HEADLINE_OF", "KINDS", "Meaning", "direction", "explained", "lower_is_better"),
+    *("meaning_table", "meanings", "overall"),
+]
 
-__all__ = ["KINDS", "Meaning", "direction", "explained", "meaning_table", "meanings"]
+HEADLINE: Final = "overall"
+"""The one number that pictures are ordered by: made of their scores by `overall`, and kept in no table of scores."""
+
+HEADLINE_OF: Final = ("content_lite0", "style_lite0", "colour_distance")
+"""What it is made of; a picture without the last has one all the same."""
+
+_UNRELATED_TO_REAL: Final = {
+    "content_lite0": (0.07, 0.25),
+    "style_lite0": (0.67, 0.77),
+    "colour_distance": (54.0, 9.0),
+}
+"""Medians of the 36 validation pairs of the paired benchmark: of the two images given, and of the real drawing."""
+
+
+def overall(scores: Mapping[str, float]) -> float | None:
+    """The poorer of both sides: content kept, and style and palette taken (their mean).
+
+    Each is 0 for what unrelated pictures have and 1 for what the real drawing has, on a fixed line, so that a picture's
+    number depends on no other and none is cut off: below 0 is worse still, and pictures stay in order there.
+
+    Args:
+        scores: of one picture, by name.
+
+    Returns:
+        About 0 to 1; None where one of the two images was not compared with.
+    """
+    if not {"content_lite0", "style_lite0"} <= scores.keys():
+        return None
+    parts = {
+        name: (scores[name] - low) / (high - low) for name, (low, high) in _UNRELATED_TO_REAL.items() if name in scores
+    }
+    content = parts.pop("content_lite0")
+    return min(content, sum(parts.values()) / len(parts))
+
+
+def lower_is_better(score: str) -> bool:
+    """Whether a small number is the good one, which a score's name says: distances and leakage."""
+    return score.startswith("leakage") or score.endswith("distance")
 
 
 @dataclass(frozen=True)
@@ -32,9 +73,9 @@ class Meaning:
 KINDS: Final = {
     HEADLINE: Meaning(
         "overall",
-        "The poorer of both sides: is the content kept, is the style taken? A copy of either image scores low. "
+        "The poorer of both sides: content kept, style and palette taken. "
         "Pictures are ordered and candidates chosen by it.",
-        "0 to 1; 1 is the real drawing",
+        "about 0 (unrelated pictures) to 1 (the real drawing)",
     ),
     "content": Meaning("content kept", "How like the content image the picture is in what it shows.", "-1 to 1"),
     "style": Meaning("style taken", "How like the style image the picture is in how it is drawn.", "-1 to 1"),
