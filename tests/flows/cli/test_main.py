@@ -223,7 +223,7 @@ def test_a_run_of_nothing_exits_with_one_and_of_no_run_with_two(
     code, _, errors = blora("run", str(project.path), *project.allow, "--devices", "cpu", root=tmp_path / "store")
     assert code == 1 and "no pair" in errors
     code, _, errors = blora("status", "no-such-run", root=tmp_path / "store")
-    assert code == 2 and "no run yet" in errors
+    assert code == 2 and "no store at" in errors
 
 
 def test_a_bad_setting_names_the_right_one(project: Project, tmp_path: Path) -> None:
