@@ -54,12 +54,14 @@ def list_runs(store: Store) -> list[tuple[str, str, str, str]]:
 
 def _state(record: RunRecord, held: Held | None, *, is_complete: bool) -> str:
     """How a run stands, by its record and by the lease of whoever was at it last."""
-    if held is not None and held.is_live:
-        return INTERRUPTED if is_gone(held) else AT_WORK
+    if held is not None and held.is_live and not is_gone(held):
+        return AT_WORK
+    if record.state != "planned" and is_complete:
+        return FINISHED  # by somebody else, where a killed process's lease is still there
     # A lease that was neither released nor renewed is a killed process's.
     if record.state == "planned" or (held is not None and held.expires_at > 0):
         return INTERRUPTED
-    return FINISHED if is_complete else INCOMPLETE
+    return INCOMPLETE
 
 
 def _doing(held: Held | None) -> str:
