@@ -45,23 +45,20 @@ def list_runs(store: Store) -> list[tuple[str, str, str, str]]:
         held = leases.get(layout.run_lease_key(run_id))
         state = _state(record, held, is_complete=record.complete)
         is_open = state in (AT_WORK, INTERRUPTED)
-        created = f"{record.created_at[:19].replace('T', ' ')} UTC"
         outcome = _counted(store, run_id) if is_open else record.sentence
         told = _doing(held) if state == AT_WORK else ""
-        rows.append((run_id, state, created, f"{outcome}; {told}" if told else outcome))
+        rows.append((run_id, state, record.planned_at, f"{outcome}; {told}" if told else outcome))
     return sorted(rows, key=lambda row: row[2], reverse=True)
 
 
 def _state(record: RunRecord, held: Held | None, *, is_complete: bool) -> str:
     """How a run stands, by its record and by the lease of whoever was at it last."""
-    if held is not None and held.is_live and not is_gone(held):
-        return AT_WORK
-    if record.state != "planned" and is_complete:
-        return FINISHED  # by somebody else, where a killed process's lease is still there
+    if held is not None and held.is_live:
+        return INTERRUPTED if is_gone(held) else AT_WORK
     # A lease that was neither released nor renewed is a killed process's.
     if record.state == "planned" or (held is not None and held.expires_at > 0):
         return INTERRUPTED
-    return INCOMPLETE
+    return FINISHED if is_complete else INCOMPLETE
 
 
 def _doing(held: Held | None) -> str:

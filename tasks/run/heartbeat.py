@@ -45,7 +45,8 @@ def is_gone(held: Held) -> bool:
 def at_work(store: Store, key: str, what: str, doing: Callable[[], str] = str) -> Iterator[None]:
     """Show for the time of the block that this process is at work.
 
-    It excludes nobody: where another one shows itself under the same key, this one stays unseen.
+    It excludes nobody: where another one shows itself under the same key, this one stays unseen. The lease of a process
+    that is known to be dead is taken at once, and one that lapsed meanwhile is released: who had it is not at work.
 
     Args:
         store: the store.
@@ -53,9 +54,16 @@ def at_work(store: Store, key: str, what: str, doing: Callable[[], str] = str) -
         what: what is worked at.
         doing: asked at each renewal how far it is.
     """
-    lease = store.acquire_lease(key, f"{what}: {here()}", lease_seconds())
+    holder = f"{what}: {here()}"
+    if (held := store.look_at_lease(key, lease_seconds())) is not None and held.is_live and is_gone(held):
+        store.break_lease(key)
+    lease = store.acquire_lease(key, holder, lease_seconds())
     if lease is None:
-        yield
+        try:
+            yield
+        finally:
+            if (left := store.acquire_lease(key, holder, lease_seconds())) is not None:
+                left.release()
         return
     lease.doing = doing
     try:

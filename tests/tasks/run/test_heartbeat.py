@@ -93,6 +93,22 @@ def test_a_run_whose_process_is_gone_is_interrupted_and_a_live_one_says_how_far_
     assert full_status(store, run_id).state == "incomplete"
 
 
+def test_whoever_takes_up_a_run_leaves_no_lease_of_who_was_killed_at_it(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    gone = here().replace(f"process {os.getpid()}", f"process {dead.pid}")
+    for run, holder, seconds in (("here", gone, 600.0), ("elsewhere", "far-away, process 1, since long ago", 0.5)):
+        key = layout.run_lease_key(run)
+        assert store.acquire_lease(key, f"{run}: {holder}", seconds)
+        with at_work(store, key, run):
+            held = store.look_at_lease(key)
+            assert held is not None and (str(os.getpid()) in held.holder) == (run == "here")
+            time.sleep(0.7)
+        held = store.look_at_lease(key)
+        assert held is not None and held.expires_at == 0, "released"
+
+
 def test_what_a_holder_is_at_is_written_with_each_renewal(tmp_path: Path) -> None:
     store, said = Store.open(str(tmp_path)), iter(["a", "b"])
     lease = store.acquire_lease(layout.run_lease_key("r"), "me", 60)
