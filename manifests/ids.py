@@ -272,3 +272,8 @@ def run_id(name: str, content: Json) -> str:
         TypeError: A value or a key in `content` is nothing that JSON can say.
     """
     return f"{slug(name)}-{digest('run', name, content)[:_RUN_DIGITS]}"
+
+
+def name_in(run_id: str) -> str:
+    """Return the name that a run's id begins with, as `slug` writes it."""
+    return run_id.rpartition("-")[0]

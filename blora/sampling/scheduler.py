@@ -51,7 +51,7 @@ class Sampler:
         """
         scheduler.set_timesteps(steps, device=device)
         self._scheduler = scheduler
-        self._eta = {} if eta is None else {"eta": eta}
+        self._eta: dict[str, Any] = {} if eta is None else {"eta": eta}
         self._takes_generators = "generator" in inspect.signature(scheduler.step).parameters
         self.timesteps: Tensor = scheduler.timesteps
 
@@ -78,10 +78,8 @@ class Sampler:
         self, prediction: Tensor, timestep: Tensor, latents: Tensor, generators: Sequence[torch.Generator]
     ) -> Tensor:
         """Take one step; noise of stochastic schedulers comes from each row's own generator."""
-        noise: dict[str, Any] = {"generator": list(generators)} if self._takes_generators else {}
-        stepped: Tensor = self._scheduler.step(prediction, timestep, latents, return_dict=False, **noise, **self._eta)[
-            0
-        ]
+        extra = self._eta | ({"generator": list(generators)} if self._takes_generators else {})
+        stepped: Tensor = self._scheduler.step(prediction, timestep, latents, return_dict=False, **extra)[0]
         return stepped
 
 

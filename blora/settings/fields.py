@@ -17,7 +17,7 @@ from pydantic import (
 __all__ = ["Frozen", "PackSize", "Precision", "Text", "TrainedLayers"]
 
 Precision = Literal["fp32", "bf16", "fp16"]
-"""Number format of the UNet. Adapter weights are fp32 while they train, the VAE is always fp32."""
+"""Number format of the UNet. Adapter weights are fp32 while they train; so is the VAE, unless it was made for fp16."""
 TrainedLayers = Literal["attention", "crossattn_kv"]
 """Which layers of a block carry an update: all projections, or those through which it reads the prompt."""
 Text = Annotated[str, StringConstraints(max_length=2000)]

@@ -27,25 +27,13 @@ from s3fs import S3FileSystem
 
 from manifests.errors import Missing, PermanentStoreError, StoreError
 from manifests.store.address import SOURCES, check_environment
-from manifests.store.backend import Entry, Version, is_visible
+from manifests.store.backend import CONTENT_TYPES, Entry, Version, is_visible
 from manifests.store.retries import PreconditionFailed, retrying
 
 T = TypeVar("T")
 
 PART_BYTES: Final = 32 * 2**20
 """Objects of twice this size and more go up in parts of this size."""
-
-CONTENT_TYPES: Final = {
-    "css": "text/css; charset=utf-8",
-    "gif": "image/gif",
-    "html": "text/html; charset=utf-8",
-    "js": "text/javascript; charset=utf-8",
-    "json": "application/json",
-    "md": "text/markdown; charset=utf-8",
-    "mp4": "video/mp4",
-    "png": "image/png",
-}
-"""What objects are served as, by the end of their key: a browser downloads a page that does not say that it is one."""
 
 _PARTS_AT_ONCE = 4
 _CONFIG = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
+from manifests.ids import name_in
 from manifests.store.store import Store
 from tasks.review.score_order import default_sort
 from tasks.review.score_table import ScoreRow, render, score_table
@@ -66,5 +67,4 @@ def _commands(record: RunRecord, root: str) -> tuple[str, ...]:
     look, scores = f"blora report {run_id}{where} --open", f"blora scores {run_id}{where}"
     if not record.complete:
         return f"blora rerun {run_id}{where}", f"blora status {run_id}{where}", look
-    name = run_id.rpartition("-")[0]
-    return look, scores, f"blora export {run_id} ./{name}{where}"
+    return look, scores, f"blora export {run_id} ./{name_in(run_id)}{where}"

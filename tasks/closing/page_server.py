@@ -32,6 +32,7 @@ from starlette.routing import Route
 
 from manifests import layout
 from manifests.errors import InvalidId, ManifestsError, counted
+from manifests.store.backend import CONTENT_TYPES
 from manifests.store.store import Store
 from tasks.closing.reviewing import take_review
 from tasks.errors import RunRefused, TaskError
@@ -55,12 +56,7 @@ SHOWN: Final = tuple(
 )
 """Keys that can be read: reports, and what they link to."""
 TYPES: Final = {
-    "html": "text/html; charset=utf-8",
-    "js": "text/javascript; charset=utf-8",
-    "css": "text/css; charset=utf-8",
-    "png": "image/png",
-    "gif": "image/gif",
-    "json": "application/json",
+    **{end: CONTENT_TYPES[end] for end in ("html", "js", "css", "png", "gif", "json")},
     "parquet": "application/vnd.apache.parquet",
     "safetensors": "application/octet-stream",
 }

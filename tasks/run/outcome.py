@@ -96,6 +96,11 @@ class RunRecord:
     passed: str
     timings: Mapping[str, Any]
 
+    @property
+    def planned_at(self) -> str:
+        """`created_at` for people, to the second."""
+        return f"{self.created_at[:19].replace('T', ' ')} UTC"
+
     @classmethod
     def of(cls, data: bytes) -> RunRecord:
         """Take it from what a run.json says.

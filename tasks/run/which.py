@@ -6,7 +6,7 @@ import unicodedata
 
 from manifests import layout
 from manifests.errors import Damaged, InvalidId, counted, listed
-from manifests.ids import slug
+from manifests.ids import name_in, slug
 from manifests.parsing.records import suggest
 from manifests.store.store import Store
 from tasks.errors import NoStore, RunNotFound
@@ -43,7 +43,7 @@ def find_run(store: Store, asked: str) -> str:
         raise RunNotFound(f"run: received {asked!r}; {store.root} has no run yet: blora run makes one")
     if asked == LATEST:
         return _newest_first(store, known)[0][0]
-    meant = [run_id for run_id in known if asked and run_id.rpartition("-")[0] == slug(asked)]
+    meant = [run_id for run_id in known if asked and name_in(run_id) == slug(asked)]
     meant = meant or [run_id for run_id in known if asked and run_id.startswith(asked)]
     if len(meant) == 1:
         return meant[0]
@@ -53,7 +53,7 @@ def find_run(store: Store, asked: str) -> str:
             f"run: received {asked!r}, which {counted(len(meant), 'run')} begin with; accepted: more of the id, or "
             f"{LATEST}: {listed(rows, _SHOWN)}"
         )
-    near = suggest(asked, (*known, *{run_id.rpartition("-")[0] for run_id in known}, LATEST), "blora status lists them")
+    near = suggest(asked, (*known, *{name_in(run_id) for run_id in known}, LATEST), "blora status lists them")
     raise RunNotFound(
         f"run: received {asked!r}; accepted: {ACCEPTED}; {store.root} has {counted(len(known), 'run')}; {near}"
     )
@@ -90,7 +90,7 @@ def _newest_first(store: Store, run_ids: list[str]) -> list[tuple[str, str]]:
     """Some runs with when they were planned, damaged ones last."""
     records = find_records(store)
     planned = {
-        run_id: "" if isinstance(record, Damaged) else f"{record.created_at[:19].replace('T', ' ')} UTC"
+        run_id: "" if isinstance(record, Damaged) else record.planned_at
         for run_id, record in records.items()
         if run_id in set(run_ids)
     }

@@ -113,11 +113,11 @@ def draw_method(session: Session, job: DrawMethod) -> MethodAnswer:
     )
     drawn: list[str] = []
     seconds = 0.0
-    todo = [s for s in shard.samples if comparable(s) and sample_key_of(plan, method, s) not in there]
-    base = None if method == "magenta" or not todo else _ready(session, plan, method, shard.samples)
+    lacking = {s.sample_id for s in shard.samples if comparable(s) and sample_key_of(plan, method, s) not in there}
+    base = None if method == "magenta" or not lacking else _ready(session, plan, method, shard.samples)
     for number, batch in enumerate(shard.batches):
         samples = [planned for planned in batch if comparable(planned)]
-        missing = [planned for planned in samples if planned in todo]
+        missing = [planned for planned in samples if planned.sample_id in lacking]
         if missing:
             began = time.monotonic()
             pictures = _draw(session, plan, method, samples, base, load)

@@ -239,7 +239,9 @@ def main(given: list[str] | None = None) -> None:
     """Command line."""
     parser = progress.arguments(__doc__, minutes=60, batch=16, lr=2e-3, save_minutes=3)
     parser.add_argument("--encode", action="store_true")
-    parser.add_argument("--start", type=Path, help="folder of an export to begin with, where there is no checkpoint")
+    parser.add_argument(
+        "--start", type=Path, help="folder of an export to begin with; --encode prefers it to a checkpoint"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = progress.parsed(parser, given)
     if args.encode:
