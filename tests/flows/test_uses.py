@@ -14,6 +14,7 @@ from blora.adapters.load import load_adapter
 from blora.metrics.feature_scorer import FeatureScorer, ScoreItem
 from blora.metrics.lite0 import load_lite0
 from blora.metrics.steadiness import steadiness
+from blora.settings.score_meanings import overall
 from flows.stylize import rerun, stylize
 from manifests.tables.run import ADAPTERS, BEST, CLIPS, FAULTS, SAMPLES, SCORES
 from tasks.closing.export import human_names
@@ -150,7 +151,10 @@ def test_candidates_change_nothing_of_what_is_asked_for_and_more_of_them_draw_on
     assert len(plain) == 12 and len(many) == 20
     assert {key: many[key] for key in plain} == plain, "ids and bytes are those without the field"
     best = {row["asked_id"]: row for row in other.rows("best", BEST)}
-    values = {row["sample_id"]: row["value"] for row in other.rows("scores", SCORES) if row["score"] == "transfer"}
+    scores: dict[str, dict[str, float]] = {}
+    for row in other.rows("scores", SCORES):
+        scores.setdefault(row["sample_id"], {})[row["score"]] = row["value"]
+    values = {sample_id: overall(of_one) for sample_id, of_one in scores.items()}
     groups: dict[str, list[str]] = {}
     for sample in load_plan(other.store, other.run_id).samples:
         groups.setdefault(sample.asked_id, []).append(sample.sample_id)
