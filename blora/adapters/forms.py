@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from blora.adapters.alphas import HEADER, PEFT_CONFIG
-from blora.adapters.blocks import block_of
+from blora.adapters.blocks import block_of, is_flux
 from blora.adapters.factors import Factors, check_finite
 from blora.adapters.safetensors_bytes import pack_safetensors, write_whole
 
@@ -132,8 +132,15 @@ def _keys(layer: str, form: Form) -> tuple[str, str]:
         stem = "lora_unet_" + layer.replace(".", "_")
         return f"{stem}.lora_down.weight", f"{stem}.lora_up.weight"
     if form == "diffusers":
-        return f"unet.{layer}.lora.down.weight", f"unet.{layer}.lora.up.weight"
+        return diffusers_keys(layer)
     return f"base_model.model.{layer}.lora_A.weight", f"base_model.model.{layer}.lora_B.weight"
+
+
+def diffusers_keys(layer: str) -> tuple[str, str]:
+    """The keys by which diffusers' pipelines load a layer's two factors, down before up."""
+    if is_flux(layer):
+        return f"transformer.{layer}.lora_A.weight", f"transformer.{layer}.lora_B.weight"
+    return f"unet.{layer}.lora.down.weight", f"unet.{layer}.lora.up.weight"
 
 
 def _of_one_rank(layers: Layers) -> Layers:
@@ -169,7 +176,8 @@ def _metadata(
         said["modelspec.implementation"] = "https://github.com/Stability-AI/generative-models"
         said["modelspec.prediction_type"] = "epsilon"
     if form == "diffusers":
-        config = {f"unet.{key}": value for key, value in _peft_config(layers).items()}
+        component = diffusers_keys(next(iter(layers)))[0].partition(".")[0]
+        config = {f"{component}.{key}": value for key, value in _peft_config(layers).items()}
         said[HEADER] = json.dumps(config, sort_keys=True)
     return {**said, **_hashes(tensors, said)}
 

@@ -37,7 +37,7 @@ from blora.training.items import StepReport, TrainItem, TrainResult
 from blora.training.nan_policy import Progress
 from blora.training.noise import seeded
 from blora.training.optim import FlatFactors, PackedAdamW
-from blora.training.photos import latent_multiple_px, pixel_digest, prepare_photos
+from blora.training.photos import pixel_digest, prepare_photos
 from blora.training.step_queue import QueuedStep, queue_step, settle
 from blora.training.stepper import Stepper
 
@@ -212,7 +212,7 @@ def _check(base: Base, items: Sequence[TrainItem], settings: TrainSettings) -> N
     if settings.precision != base.precision:
         hint = f"load the base with precision {settings.precision}"
         faults.append(SettingFault("train.precision", "not the base's", settings.precision, base.precision, hint))
-    multiple_px = latent_multiple_px(base)
+    multiple_px = base.trained_multiple_px
     if settings.resolution_px % multiple_px:
         accepted = f"a multiple of {multiple_px} for this base"
         faults.append(SettingFault("train.resolution_px", "does not fit", str(settings.resolution_px), accepted))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from blora.models.prompt_tokens import READ_TOKENS, read_prompt
+from blora.models.families.prompt_tokens import READ_TOKENS, read_prompt
 from manifests.errors import printable
 from manifests.notes import Note
 from manifests.schema.entries import ImageEntry, PairEntry

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from blora.models.prompt_tokens import READ_TOKENS, read_prompt
+from blora.models.families.prompt_tokens import READ_TOKENS, read_prompt
 from manifests import ids
 from manifests.errors import printable
 from manifests.faults import Fault

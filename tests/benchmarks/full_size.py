@@ -14,8 +14,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from blora.bases.locate import Located
 from blora.embedded import MODEL_DIR
+from blora.models.families.sdxl import SDXL_FAMILY
+from blora.models.families.text_encoders import DTYPES, TextEncoders
 from blora.models.model import Base
-from blora.models.text_encoders import DTYPES, TextEncoders
 from blora.models.tiles import set_tiles
 from blora.settings.fields import Precision
 
@@ -82,6 +83,7 @@ class FullSize(Base):
     def __init__(self, device: str | torch.device = "meta", precision: Precision = "bf16") -> None:
         """Build the UNet; the rest comes when first used, as in `Base`."""
         self.spec = self.name = "sdxl, random weights"
+        self.family = SDXL_FAMILY
         self.revision = "random"
         self.device, self.precision, self.dtype = torch.device(device), precision, DTYPES[precision]
         self.scheduler_config, self.prediction_type = dict(SCHEDULER), "epsilon"
