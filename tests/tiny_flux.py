@@ -2,7 +2,7 @@
 
 It has what the method depends on: double-stream and single-stream blocks (eleven content and style blocks by their real
 numbers), T5's and CLIP's encoders, packed latents of 16 channels with a shift, guidance as a number, and a scheduler
-whose timesteps depend on the picture's size. T5's tokenizer is made here: of one token a character.
+whose timesteps depend on the picture's size. T5's tokenizer is made here, of one token a character, and reads 64.
 """
 
 from __future__ import annotations
@@ -89,5 +89,5 @@ def _t5_tokenizer() -> T5Tokenizer:
     """Characters for words, behind T5's own special tokens."""
     words = ["<pad>", "</s>", "<unk>", "▁", *string.printable[:94]]
     unigram = models.Unigram([(word, -float(number)) for number, word in enumerate(words)], unk_id=2)
-    made = T5Tokenizer(tokenizer_object=Tokenizer(unigram), extra_ids=0, model_max_length=512)
+    made = T5Tokenizer(tokenizer_object=Tokenizer(unigram), extra_ids=0, model_max_length=64)
     return made

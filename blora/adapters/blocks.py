@@ -121,7 +121,11 @@ def target_layers(unet: nn.Module, half: Half, layers: TrainedLayers = "attentio
             accepted=f"attention layers under {BLOCKS[half]}, or single_transformer_blocks",
             hint="use a base model with SDXL's or FLUX's topology",
         )
-    return names if layers == "attention" else tuple(filter(_READS_PROMPT.search, names))
+    chosen = names if layers == "attention" else tuple(filter(_READS_PROMPT.search, names))
+    if not chosen:
+        hint = "set train.layers: attention"
+        raise TopologyError("the denoiser has no cross-attention", layers, "attention, for FLUX", "train.layers", hint)
+    return chosen
 
 
 def _carries(layer: str) -> bool:

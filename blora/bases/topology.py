@@ -11,7 +11,7 @@ from blora.adapters.blocks import BLOCKS, FLUX_SINGLE_BLOCKS
 from blora.bases.places import DENOISERS, PARTS
 from blora.errors import TopologyError
 
-__all__ = ["FamilyName", "check_topology", "check_vae", "family_of", "read_config"]
+__all__ = ["FamilyName", "check_topology", "check_vae", "family_of", "family_of_denoiser", "read_config"]
 
 FamilyName = Literal["sdxl", "flux"]
 """The kinds of diffusion model that there are."""
@@ -23,6 +23,11 @@ _FLUX_CLASS: Final = "FluxTransformer2DModel"
 def family_of(folder: Path) -> FamilyName:
     """Tell a model in diffusers' layout by the folder of its denoiser."""
     return "flux" if (folder / _DENOISERS["flux"]).is_dir() else "sdxl"
+
+
+def family_of_denoiser(config: Mapping[str, Any]) -> FamilyName:
+    """Tell a model by the configuration of its denoiser."""
+    return "flux" if config.get("_class_name") == _FLUX_CLASS else "sdxl"
 
 
 def check_topology(folder: Path, spec: str) -> None:

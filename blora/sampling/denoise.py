@@ -27,7 +27,17 @@ from blora.settings.sampling import SampleSettings
 if TYPE_CHECKING:
     from blora.models.families.text_encoders import PromptEmbeddings
 
-__all__ = ["Model", "beside", "denoise", "fits_device", "is_guided", "latent_shape", "model_faults", "too_large"]
+__all__ = [
+    "Model",
+    "beside",
+    "denoise",
+    "fits_device",
+    "is_guided",
+    "latent_shape",
+    "model_faults",
+    "sampler_of",
+    "too_large",
+]
 
 
 class Model(Protocol):
@@ -104,6 +114,13 @@ def latent_shape(model: Model, settings: SampleSettings) -> tuple[int, int, int]
     return model.latent_channels, settings.height_px // factor, settings.width_px // factor
 
 
+def sampler_of(model: Model, settings: SampleSettings) -> Sampler:
+    """Build the sampler of one batch; raises as `make_sampler` does."""
+    timing = model.timing(settings.steps, settings.height_px, settings.width_px)
+    config, options = model.scheduler_config, settings.scheduler_options
+    return make_sampler(config, settings.scheduler, settings.steps, model.device, options, timing)
+
+
 def denoise(
     model: Model,
     hidden: Tensor,
@@ -133,10 +150,7 @@ def denoise(
         (pictures, channels, height, width) fp32.
     """
     conditions = model.conditions(pooled, settings.height_px, settings.width_px, settings.guidance_scale)
-    timing = model.timing(settings.steps, settings.height_px, settings.width_px)
-    sampler = make_sampler(
-        model.scheduler_config, settings.scheduler, settings.steps, model.device, settings.scheduler_options, timing
-    )
+    sampler = sampler_of(model, settings)
     generators = [generator_of(seed) for seed in seeds]
     shape = latent_shape(model, settings)
     noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
@@ -193,7 +207,11 @@ def too_large(what: str, pictures: int, settings: SampleSettings) -> OutOfMemory
 
 def model_faults(model: Model, settings: SampleSettings, name: str) -> list[SettingFault]:
     """Return what of the settings does not fit the model, which the faults call by ``name``."""
-    faults = []
+    unheard = {} if model.guides_by_rows else settings.of_a_negative_row()
+    what = f"the {name} has no negative row to guide by"
+    faults = [
+        SettingFault(f"sample.{field}", what, repr(value), hint="leave it out") for field, value in unheard.items()
+    ]
     if settings.precision != model.precision:
         hint = f"load the {name} with precision {settings.precision}"
         faults.append(SettingFault("sample.precision", f"not the {name}'s", settings.precision, model.precision, hint))

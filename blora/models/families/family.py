@@ -59,6 +59,11 @@ class Family(Protocol):
         """Whether rows that are told the same may go as one through the blocks before the adapted ones."""
         ...
 
+    @property
+    def hears_by_block(self) -> bool:
+        """Whether one block may be told another prompt than the others."""
+        ...
+
     def denoiser_class(self) -> Any:
         """Return diffusers' class of the denoiser."""
         ...

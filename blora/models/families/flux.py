@@ -30,7 +30,8 @@ _TIMESTEPS: Final = 1000
 _PATCH: Final = 2
 """Latents of a token, along a side."""
 _TOKENS: Final = {True: 512, False: 256}
-"""What T5 reads of a prompt: FLUX.1-dev (with guidance), and FLUX.1-schnell (without), as their cards say."""
+"""What T5 reads of a prompt where its tokenizer allows as much: FLUX.1-dev (with guidance), FLUX.1-schnell (without).
+So diffusers' pages on both say."""
 
 
 class FluxTextEncoders(TextEncoders):
@@ -60,7 +61,7 @@ class FluxTextEncoders(TextEncoders):
     def _embed(self, prompt: str) -> tuple[Tensor, Tensor]:
         """Return T5's tokens (1, tokens, context) and CLIP's vector (1, pooled), as FluxPipeline makes them."""
         (clip_words, clip), (t5_words, t5) = self.load()
-        length, tokens = len(t5_words(prompt).input_ids), self._tokens
+        length, tokens = len(t5_words(prompt).input_ids), min(self._tokens, int(t5_words.model_max_length))
         if length > tokens:
             warnings.warn(f"prompt cut to {tokens - 1} of {length - 1} tokens: {prompt!r}", stacklevel=6)
         ids = [
@@ -85,6 +86,7 @@ class Flux:
     part: str = "transformer"
     drawn_multiple: int = _PATCH
     shares_front: bool = False
+    hears_by_block: bool = False
 
     def denoiser_class(self) -> Any:
         """Return diffusers' transformer."""

@@ -26,6 +26,7 @@ class Sdxl:
     part: str = "unet"
     drawn_multiple: int = 1
     shares_front: bool = True
+    hears_by_block: bool = True
 
     def denoiser_class(self) -> Any:
         """Return diffusers' UNet."""
