@@ -102,7 +102,7 @@ def train(
 def _too_large(base: Base, settings: TrainSettings, layers: Sequence[str] | None, reason: str) -> OutOfMemoryError:
     """Return what to say of one adapter that does not fit: what it takes by the model of memory."""
     shapes = _shapes(base, settings, layers).values()
-    model = ModelSize.like_sdxl(base.unet.config, base.vae_scale_factor, sum(map(sum, shapes)))
+    model = ModelSize.like(base.unet.config, base.vae_scale_factor, sum(map(sum, shapes)))
     recomputed = settings.checkpointing != "off"
     needed = needed_bytes(settings, MemoryPlan(1, recomputed, "cpu", vae_in_tiles=True), model)
     return OutOfMemoryError(
