@@ -8,7 +8,7 @@ from typing import Any
 
 from blora.bases.spec import parse_base
 from blora.bases.topology import FamilyName
-from blora.errors import SettingFault, SettingsError
+from blora.errors import BaseModelError, SettingFault, SettingsError
 from blora.settings.presets import Settings
 from manifests.faults import Fault
 from manifests.loading.load import Loaded
@@ -31,12 +31,16 @@ def with_base(loaded: Loaded, base: str = "", preset: str | None = None) -> Load
         preset: replaces the manifest's own.
 
     Raises:
-        BaseModelError: the base is of no known form.
+        BaseModelError: the base is of no known form, or none is said with a preset that implies none.
     """
     manifest = loaded.manifest
     if manifest is None:
         return loaded
-    implied = "embedded" if (preset or manifest.preset) == "demo" else "sdxl"
+    named = preset or manifest.preset
+    if named == "flux" and not (base or manifest.base):
+        hint = "say base: a folder of FLUX.1, or black-forest-labs/FLUX.1-dev@ and the commit that you mean"
+        raise BaseModelError("preset flux without a base", "none", "FLUX.1 in diffusers' layout", manifest.source, hint)
+    implied = "embedded" if named == "demo" else "sdxl"
     chosen = parse_base(base).below(os.getcwd()) if base else parse_base(manifest.base or implied)
     return replace(loaded, manifest=manifest.model_copy(update={"base": chosen.text}))
 
