@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import FluxPipeline
+from diffusers.loaders.lora_conversion_utils import _convert_kohya_flux_lora_to_diffusers
 from peft import LoraConfig
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -23,7 +24,8 @@ from blora.adapters.adapter import Adapter, mix
 from blora.adapters.blocks import block_of, target_layers
 from blora.adapters.factors import Factors
 from blora.adapters.load import load_adapter
-from blora.errors import BaseModelError, SettingsError, TopologyError
+from blora.adapters.safetensors_bytes import unpack_safetensors
+from blora.errors import BaseModelError, KeyMismatchError, SettingsError, TopologyError
 from blora.models import memory
 from blora.models.model import Base, load_base
 from blora.sampling.draw import Draw
@@ -119,6 +121,27 @@ def test_one_file_for_other_programs_draws_the_same(flux: Base, folder: Path, tm
         torch.testing.assert_close(delta, both.layers[name].delta, atol=1e-3, rtol=0)
     back = load_adapter(tmp_path / "both.safetensors", flux.unet)
     assert distance(both, back) < 1e-3
+
+
+def test_kohyas_file_holds_the_same_deltas_to_diffusers_own_reader(tmp_path: Path) -> None:
+    """At FLUX.1's real width, which that reader takes for granted."""
+    draw, width = torch.Generator().manual_seed(0), 3072
+    names = [f"single_transformer_blocks.{block}.attn.to_{part}" for block in (0, 11) for part in "qkv"]
+    layers = {
+        name: Factors(torch.randn(2, width, generator=draw), torch.randn(width, 2, generator=draw) / 100)
+        for name in names
+    }
+    (file,) = Adapter(layers).save(tmp_path / "both.safetensors")
+    tensors, _ = unpack_safetensors(file.read_bytes())
+    assert tensors["lora_unet_single_blocks_0_linear1.lora_up.weight"].shape == (7 * width, 6)
+    read = _convert_kohya_flux_lora_to_diffusers(dict(tensors))
+    for name, factors in layers.items():
+        up, down = (read[f"transformer.{name}.lora_{part}.weight"].float() for part in "BA")
+        torch.testing.assert_close(up @ down, factors.delta, atol=2e-3, rtol=0)
+    idle = [value for key, value in read.items() if ".proj_mlp.lora_B" in key]
+    assert all(not value.any() for value in idle), "the feed-forward is left alone"
+    with pytest.raises(KeyMismatchError, match="no known dialect"):
+        load_adapter(file)
 
 
 def test_rows_keep_their_bits_and_strength_is_linear(flux: Base) -> None:
