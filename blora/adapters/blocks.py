@@ -32,6 +32,7 @@ __all__ = [
     "block_of",
     "inner_blocks",
     "is_flux",
+    "is_idle_flux",
     "lacking",
     "projections_of",
     "target_layers",
@@ -81,6 +82,11 @@ def block_of(layer: str) -> Half | None:
 def is_flux(layer: str) -> bool:
     """Whether a layer is named as FLUX's are: what is not is SDXL's."""
     return layer.startswith(("single_transformer_blocks.", "transformer_blocks."))
+
+
+def is_idle_flux(layer: str) -> bool:
+    """Whether a layer of FLUX's halves carries no update here, though other LoRAs have one: feed-forward, norms."""
+    return _FLUX.match(layer) is not None and not _FLUX_TARGET.fullmatch(layer)
 
 
 def projections_of(layer: str) -> tuple[str, ...]:

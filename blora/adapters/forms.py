@@ -10,8 +10,8 @@ fp32, then stored in fp16), and alpha is the rank, one for all layers, so that a
     diffusers  unet.up_blocks.0.….to_q.lora.down.weight               diffusers' `load_lora_weights`
     peft       base_model.model.up_blocks.0.….to_q.lora_A.weight      peft's `PeftModel.from_pretrained(unet, folder)`
 
-FLUX's layers are ``transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight`` and so on in diffusers' form, which
-ComfyUI reads, too. In kohya's a single-stream block has one layer for queries, keys, values and the feed-forward,
+FLUX's layers are ``transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight`` and so on in diffusers' form,
+which ComfyUI reads, too. In kohya's a single-stream block has one layer for queries, keys, values and the feed-forward,
 ``lora_unet_single_blocks_0_linear1``: the three updates lie side by side in it, and the feed-forward's part is zero.
 
 Source of the metadata: kohya-ss/sd-scripts @ 48d368f (``train_util.py``, ``sai_model_spec.py``).

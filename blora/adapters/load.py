@@ -12,7 +12,16 @@ from torch import Tensor, nn
 
 from blora.adapters.adapter import Adapter
 from blora.adapters.alphas import PEFT_CONFIG, Alphas, scale_of, told_alphas, warn_of_no_alpha
-from blora.adapters.blocks import BLOCKS, PROJECTIONS, Half, block_of, lacking, projections_of, target_layers
+from blora.adapters.blocks import (
+    BLOCKS,
+    PROJECTIONS,
+    Half,
+    block_of,
+    is_idle_flux,
+    lacking,
+    projections_of,
+    target_layers,
+)
 from blora.adapters.factors import Factors, check_finite, refuse_layers
 from blora.adapters.keys import is_of_other_layer, parse_key
 from blora.adapters.safetensors_bytes import unpack_safetensors
@@ -85,6 +94,8 @@ def _collect(
         parsed = parse_key(key)
         if parsed is None:
             (other if is_of_other_layer(key) else unknown).append(key)
+        elif is_idle_flux(parsed[0]):
+            other.append(key)
         elif block_of(parsed[0]) is None:
             outside.append(key)
         elif parsed[1] in parts.setdefault(parsed[0], {}):

@@ -24,7 +24,7 @@ from blora.adapters.adapter import Adapter, mix
 from blora.adapters.blocks import block_of, target_layers
 from blora.adapters.factors import Factors
 from blora.adapters.load import load_adapter
-from blora.adapters.safetensors_bytes import unpack_safetensors
+from blora.adapters.safetensors_bytes import pack_safetensors, unpack_safetensors
 from blora.errors import BaseModelError, KeyMismatchError, SettingsError, TopologyError
 from blora.models import memory
 from blora.models.model import Base, load_base
@@ -142,6 +142,27 @@ def test_kohyas_file_holds_the_same_deltas_to_diffusers_own_reader(tmp_path: Pat
     assert all(not value.any() for value in idle), "the feed-forward is left alone"
     with pytest.raises(KeyMismatchError, match="no known dialect"):
         load_adapter(file)
+
+
+def test_a_larger_lora_of_the_family_is_refused_or_taken_out_of_by_its_blocks(flux: Base, tmp_path: Path) -> None:
+    """As ai-toolkit and diffusers write them: all linear layers of blocks of both kinds."""
+    adapter, more = random_adapter(flux, rank=2, seed=1), {}
+    for name in (
+        "single_transformer_blocks.0.proj_mlp",
+        "single_transformer_blocks.3.proj_out",
+        "transformer_blocks.0.attn.to_q",
+    ):
+        out, inner = flux.unet.get_parameter(f"{name}.weight").shape
+        more |= {
+            f"transformer.{name}.lora_A.weight": torch.ones(2, inner),
+            f"transformer.{name}.lora_B.weight": torch.ones(out, 2),
+        }
+    (file,) = adapter.save(tmp_path / "all.safetensors", "diffusers")
+    tensors, _ = unpack_safetensors(file.read_bytes())
+    data = pack_safetensors({**tensors, **more}, {})
+    with pytest.raises(KeyMismatchError, match=r"does not use.*only-blocks"):
+        load_adapter(data, flux.unet)
+    assert distance(adapter, load_adapter(data, flux.unet, only="blocks")) < 1e-3
 
 
 def test_rows_keep_their_bits_and_strength_is_linear(flux: Base) -> None:
