@@ -81,6 +81,19 @@ PRESETS: Final[Mapping[str, Settings]] = MappingProxyType(
                 batch_size=4,
             ),
         ),
+        # FLUX.1-dev. Rank, rate, denoising steps and guidance are those of betyavan/b-lora-flux @ e8717c0, which trains
+        # for 500 to 2000 steps, on 512 to 1024 px by turns and with AdamW in 8 bits; timesteps are logit-normal, as by
+        # default in ai-toolkit ("sigmoid"), with which it trains. SplitFlux's own figures were not to be had.
+        "flux": Settings(
+            train=TrainSettings(
+                resolution_px=1024,
+                rank=16,
+                steps=1000,
+                timestep_sampling="logit_normal",
+                precision="bf16",
+            ),
+            sample=SampleSettings(steps=28, guidance_scale=3.5, precision="bf16", batch_size=4),
+        ),
         # The published recipe. It ran in fp16; bf16 is the one change, since the fp16 loss turns NaN near step 500
         # (issue 16 of the reference repository).
         "paper": Settings(

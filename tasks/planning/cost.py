@@ -15,12 +15,16 @@ from typing import Any
 
 from blora.settings.presets import Settings
 from manifests.store.store import Store
+from tasks.downloads import base_family
 from tasks.memory import parameters_per_rank
 from tasks.run.inventory import Holdings
 from tasks.run.outcome import RunRecord, read_records
 from tasks.run.plan import Plan
 
 TRAIN_TFLOP_PER_STEP, FORWARD_TFLOP, DECODE_TFLOP = 11.0, 6.8, 10.5  # SDXL, 1024 px, one picture
+FLUX_TRAIN_TFLOP, FLUX_FORWARD_TFLOP = (0.021469, 1.6317e-6), (0.012927, 6.977e-7)
+"""Of FLUX.1, a token and a squared token: 133.6 a step at 1024 px and 36.8 at 512; 74.4 and 21.5 forward."""
+FLUX_TOKEN_PX, FLUX_PROMPT_TOKENS = 16, 512
 PEAK_TFLOPS = {
     "B200": 2250, "H200": 989, "H100": 989, "A100": 312, "L40": 362, "L4": 121, "A10": 125, "RTX 5090": 209,
     "RTX 4090": 165, "RTX 3090": 71, "V100": 125, "T4": 65,
@@ -122,8 +126,26 @@ def estimate(store: Store, plan: Plan, held: Holdings, devices: Sequence[str] = 
     )
 
 
+def _flux_operations(settings: Settings) -> tuple[float, float]:
+    """The same of FLUX.1, whose work grows with a picture's tokens and, by attention, with their square."""
+    train, sample, check = settings.train, settings.sample, settings.check
+
+    def tflop(linear: float, squared: float, width_px: int, height_px: int) -> float:
+        tokens = width_px * height_px / FLUX_TOKEN_PX**2 + FLUX_PROMPT_TOKENS
+        return linear * tokens + squared * tokens**2
+
+    size = sample.width_px, sample.height_px
+    decoded = DECODE_TFLOP * size[0] * size[1] / 1024**2
+    pictures = check.pictures if check.attempts else 0
+    drawn, checked = (steps * tflop(*FLUX_FORWARD_TFLOP, *size) + decoded for steps in (sample.steps, check.steps))
+    step = tflop(*FLUX_TRAIN_TFLOP, train.resolution_px, train.resolution_px)
+    return step * train.batch_size * train.steps + pictures * checked, drawn
+
+
 def _operations(base: str, settings: Settings) -> tuple[float, float]:
     """TFLOP of training and checking an adapter, and of drawing a picture."""
+    if base_family(base) == "flux":
+        return _flux_operations(settings)
     train, sample, check = settings.train, settings.sample, settings.check
     native_px, share = (128, EMBEDDED_SHARE) if base == "embedded" else (1024, 1.0)
     trained = (train.resolution_px / native_px) ** 2 * train.batch_size * train.steps

@@ -30,7 +30,7 @@ from manifests.store.parallel import in_parallel
 from manifests.store.run_folder import RunFolder
 from manifests.store.store import Store
 from manifests.tables.run import NOTES_FILE, PLAN_FILE
-from tasks.bases import base_notes, with_base
+from tasks.bases import base_notes, refuse_unfit, with_base
 from tasks.devices import chosen_devices
 from tasks.downloads import revision_of
 from tasks.errors import RunNotFound, RunRefused
@@ -148,6 +148,7 @@ def make_plan(
     """
     loaded = with_base(loaded)
     manifest, settings = _usable(loaded), settings or settings_of(loaded)
+    refuse_unfit(manifest, settings)
     policy = on_fault or manifest.on_fault
     pictures, image_faults = check_images(manifest)
     finished, adapter_faults, adapter_notes = check_adapters(manifest)
