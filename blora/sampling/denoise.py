@@ -27,7 +27,17 @@ from blora.settings.sampling import SampleSettings
 if TYPE_CHECKING:
     from blora.models.text_encoders import PromptEmbeddings
 
-__all__ = ["Model", "beside", "denoise", "fits_device", "is_guided", "latent_shape", "model_faults", "too_large"]
+__all__ = [
+    "Model",
+    "beside",
+    "count_passes",
+    "denoise",
+    "fits_device",
+    "is_guided",
+    "latent_shape",
+    "model_faults",
+    "too_large",
+]
 
 
 class Model(Protocol):
@@ -141,6 +151,16 @@ def denoise(
                 done += 1
                 on_step(done, len(sampler.timesteps))
     return latents
+
+
+def count_passes(scheduler_config: Mapping[str, Any], settings: SampleSettings) -> int:
+    """Return how often one picture goes through the UNet: once a timestep, and once more where it is guided.
+
+    Raises:
+        SettingsError: No such scheduler, or it does not fit the configuration.
+    """
+    sampler = make_sampler(scheduler_config, settings.scheduler, settings.steps, options=settings.scheduler_options)
+    return sum(len(timesteps) * (2 if guided else 1) for guided, timesteps in _stretches(sampler, settings))
 
 
 def _stretches(sampler: Sampler, settings: SampleSettings) -> Iterator[tuple[bool, list[Tensor]]]:
