@@ -13,4 +13,6 @@ RUN pip install --constraint constraints.txt . && rm -rf /src \
     && useradd --uid 10001 --create-home blora
 USER blora
 WORKDIR /home/blora
+# A volume that is mounted here takes over its owner; without it the volume would be root's.
+RUN mkdir .cache
 CMD ["prefect", "worker", "start", "--pool", "blora-gpu", "--limit", "1"]

@@ -72,6 +72,19 @@ def test_a_compose_file_holds_no_secret() -> None:
             assert "${" in line, line
 
 
+def test_a_worker_of_compose_keeps_its_base_models() -> None:
+    body = yaml.safe_load((INFRA / "compose.yaml").read_text())
+    assert body["services"]["gpu"]["volumes"] == ["cache:/home/blora/.cache"] and "cache" in body["volumes"]
+    image = (INFRA / "worker.Dockerfile").read_text()
+    assert re.search(r"^USER blora$.*^RUN mkdir \.cache$", image, re.S | re.M), "the volume would belong to root"
+
+
+def test_the_server_image_has_the_versions_that_are_tested() -> None:
+    install = re.search(r"pip install --constraint constraints.txt ([^\\]+)", (INFRA / "server.Dockerfile").read_text())
+    pinned = {line.partition("==")[0] for line in (INFRA.parent / "constraints.txt").read_text().splitlines()}
+    assert install and set(install[1].split()) <= pinned
+
+
 def test_the_job_template_asks_for_one_gpu_and_renders() -> None:
     template = json.loads((INFRA / "k8s" / "gpu-base-job-template.json").read_text())
     variables = template["variables"]["properties"]

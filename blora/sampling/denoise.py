@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Model",
     "beside",
+    "count_passes",
     "denoise",
     "fits_device",
     "is_guided",
@@ -175,6 +176,17 @@ def denoise(
                 done += 1
                 on_step(done, len(sampler.timesteps))
     return latents
+
+
+def count_passes(scheduler_config: Mapping[str, Any], settings: SampleSettings) -> int:
+    """Return how often one picture goes through a UNet: once a timestep, and once more where it is guided.
+
+    Raises:
+        SettingsError: No such scheduler, or it does not fit the configuration.
+    """
+    sampler = make_sampler(scheduler_config, settings.scheduler, settings.steps, options=settings.scheduler_options)
+    stretches = _stretches(sampler, settings, settings.guidance_scale > 1)
+    return sum(len(timesteps) * (2 if guided else 1) for guided, timesteps in stretches)
 
 
 def _stretches(sampler: Sampler, settings: SampleSettings, by_rows: bool) -> Iterator[tuple[bool, list[Tensor]]]:
