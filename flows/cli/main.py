@@ -241,6 +241,8 @@ def _report(store: Store, run_id: str, root: str = "", took_seconds: float | Non
         out.print(line, markup=False, highlight=False)
     show_notes(recorded_notes(store, run_id))
     show_faults(recorded_faults(store, run_id), f"{store.root}/runs/{run_id}/faults.parquet")
+    for line in end.failed:
+        err.print(line, style="yellow", markup=False, highlight=False)
     out.print(end.summary, markup=False, highlight=False)
     for command in end.commands:
         out.print(f"  {command}", markup=False, highlight=False)

@@ -199,6 +199,7 @@ def status(run_id: Annotated[str, typer.Argument(help=f"{RUN_HELP} None lists al
     Examples: `blora status` · `blora status latest` · `blora status demo-3f2a9c01d4e5 --root demo`
     """
     from tasks.closing.status import full_status, list_runs
+    from tasks.closing.yields import NOT_JUDGED
 
     if not run_id:
         rows = list_runs(open_to_read(root))
@@ -214,7 +215,7 @@ def status(run_id: Annotated[str, typer.Argument(help=f"{RUN_HELP} None lists al
             **({"doing": status.doing} if status.doing else {}),
             "outcome": stand.sentence,
             "left": str(status.left),
-            **({"passed": status.passed} if status.passed else {}),
+            **({"passed": status.passed or NOT_JUDGED} if stand.samples_done else {}),
             "everything": f"{store.root}/runs/{stand.run_id}/",
         }
     )

@@ -16,6 +16,9 @@ from manifests.tables.run import ADAPTERS
 from tasks.review.best import Choice
 from tasks.run.plan import Plan, RunInfo
 
+NOT_JUDGED = "not judged for quality"
+"""What is said where nothing could be: there are no limits for the base, or no check was asked for."""
+
 Markers = Mapping[str, Mapping[str, Any]]
 """Contents of adapter.json, by adapter_id."""
 
@@ -116,6 +119,14 @@ def check_faults(plan: Plan, markers: Markers) -> list[Fault]:
                 )
             )
     return faults
+
+
+def why_failed(check: Mapping[str, Any]) -> str:
+    """What a check found too large, with what is good, for a person."""
+    measures, limits = check["measures"], check["limits"]
+    return ", ".join(
+        f"{name.replace('_', ' ')} {measures[name]:.3f}, good up to {limits[name]:g}" for name in check["failed"]
+    )
 
 
 def check_columns(marker: Mapping[str, Any]) -> dict[str, Any]:
