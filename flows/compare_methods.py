@@ -23,7 +23,7 @@ from flows.params import MethodOptions, RunOptions
 from flows.prepare import read_manifest
 from flows.scheduling.slots import slots
 from flows.stylize import rerun, tell
-from manifests.errors import listed
+from manifests.errors import counted, listed
 from manifests.faults import Fault, told
 from manifests.store.store import Store
 from tasks import environment
@@ -81,7 +81,7 @@ def compare_methods(manifest: str, options: MethodOptions = MethodOptions()) -> 
     key = write_methods(store, comparison)
     create_markdown_artifact(report_text(comparison), key="methods", description=run_id)
     return Completed(
-        message=f"{len(comparison.pictures)} pictures of {len(comparison.methods)} methods",
+        message=f"{counted(len(comparison.pictures), 'picture')} of {counted(len(comparison.methods), 'method')}",
         data={"run_id": run_id, "report": key, "methods": methods, "left_out": left_out},
     )
 
@@ -116,6 +116,8 @@ def _done(plan: Plan, method: str, job: Literal["train_method", "draw_method"], 
     ended: list[Any] = [future.state.result(raise_on_failure=False) for future in futures]
     failed = [outcome for outcome in ended if not isinstance(outcome, prefect_tasks.TaskOutcome)]
     if failed:
-        raise TaskError(f"{method}: {len(failed)} of {len(items)} tasks failed ({job}); the first: {failed[0]}")
+        raise TaskError(
+            f"{method}: {len(failed)} of {counted(len(items), 'task')} failed ({job}); the first: {failed[0]}"
+        )
     answers = [answer for outcome in ended for answer in outcome.answers.values()]
     return [fault for answer in answers if isinstance(answer, MethodAnswer) for fault in answer.faults]

@@ -23,6 +23,7 @@ from prefect.states import Completed, Failed
 from flows.params import NightOptions, RunOptions, WorkOptions
 from flows.scheduling.slots import slots
 from flows.stylize import stylize
+from manifests.errors import reason_of
 from manifests.faults import told
 from manifests.store.store import Store
 from tasks import environment, progress
@@ -108,7 +109,7 @@ def _work_off(store: Store, dropped: Dropped, options: NightOptions) -> NightEnt
         return NightEntry(dropped.key, "refused", "", str(error), _shorten(lines), seconds)
     if isinstance(error, Exception) and not isinstance(error, EndedWithFaults):
         run_id = run_ids[0] if run_ids else ""
-        sentence = f"{type(error).__name__}: {error}"
+        sentence = reason_of(error)
         return NightEntry(dropped.key, "faults" if run_id else "refused", run_id, sentence, (sentence,), seconds)
     ended = read_record(store, run_ids[0])
     verdict: EntryState = "finished" if ended.complete else "faults"

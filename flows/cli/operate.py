@@ -29,6 +29,7 @@ from flows.cli.console import (
     show_faults,
 )
 from flows.cli.overrides import parse_base_option, parse_overrides
+from manifests.errors import counted
 from tasks import environment
 from tasks.devices import ready_devices
 from tasks.errors import EndedWithFaults
@@ -167,7 +168,7 @@ def gc(
         out.print("nothing deleted; --delete does it" if rows else "nothing to delete", highlight=False)
         raise typer.Exit(OK)
     gone = sum(number for _, number in delete_waste(store, findings))
-    out.print(f"{gone} objects deleted", highlight=False)
+    out.print(f"{counted(gone, 'object')} deleted", highlight=False)
     raise typer.Exit(OK)
 
 

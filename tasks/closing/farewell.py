@@ -76,7 +76,9 @@ def _worst(rows: list[ScoreRow]) -> str:
     if not rows:
         return ""
     score = default_sort({name for row in rows for name in row.scores})
-    title = f"the {WORST} worst of {len(rows)} pictures" if len(rows) > WORST else "all pictures, worst first"
+    title = (
+        f"the {WORST} worst of {counted(len(rows), 'picture')}" if len(rows) > WORST else "all pictures, worst first"
+    )
     return f"{title} (by {score}):\n{render(rows[:WORST], 'table')}"
 
 

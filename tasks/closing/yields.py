@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from blora.checks.limits import LIMITS, limits_for, picture_passes
+from manifests.errors import counted
 from manifests.faults import Fault
 from manifests.tables.run import ADAPTERS
 from tasks.review.best import Choice
@@ -49,11 +50,11 @@ class Yield:
     def sentence(self) -> str:
         """The yield in one line; empty where nothing could be judged."""
         told = [
-            f"{passed} of {judged} {what}"
+            f"{passed} of {counted(judged, what)}"
             for what, judged, passed in (
-                ("adapters", self.adapters_judged, self.adapters_passed),
-                ("pictures", self.pictures_judged, self.pictures_passed),
-                ("chosen pictures", self.chosen_judged, self.chosen_passed),
+                ("adapter", self.adapters_judged, self.adapters_passed),
+                ("picture", self.pictures_judged, self.pictures_passed),
+                ("chosen picture", self.chosen_judged, self.chosen_passed),
             )
             if judged
         ]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import itertools
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +17,7 @@ from typer.testing import CliRunner
 
 from flows.cli.main import app
 from tasks import devices
-from tests.flows.conftest import Project
+from tests.flows.conftest import SETTINGS, Project
 from tests.made_run import finish, plan_run
 from tests.servers import PrefectServer, webhook_receiver
 
@@ -168,5 +171,46 @@ def test_what_prefect_says_of_a_failed_flow_is_in_the_log_file_alone(
     )
     opening, line = done.stderr.splitlines()
     assert opening.startswith("night-") and done.returncode == 2
-    assert "make the folder" in line and "NotADirectoryError" in line
+    assert "make the folder" in line and "received Not a directory" in line
     assert "Traceback" in (tmp_path / ".cache/blora/blora.log").read_text()
+
+
+NOUNS = "adapter|fault|manifest|name|object|pack|pair|picture|run|shard|slot|task"
+"""What a user's messages count."""
+
+
+def counted_without_care(source: str) -> list[str]:
+    """F-strings of a module that put a number before a plural, whatever the number is; constants are many."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        for value, text in itertools.pairwise(node.values) if isinstance(node, ast.JoinedStr) else ():
+            is_plural = isinstance(text, ast.Constant) and re.match(rf" ({NOUNS})s\b", str(text.value))
+            if is_plural and isinstance(value, ast.FormattedValue) and not ast.unparse(value.value).isupper():
+                found.append(ast.unparse(node))
+    return found
+
+
+def test_messages_speak_as_people_do(tmp_path: Path, project: Project) -> None:
+    """No "1 packs", no name of a Python error, no "do: did you mean", in the sources and in what is said."""
+    sources = [path for folder in ("flows", "tasks", "manifests") for path in Path(folder).rglob("*.py")]
+    assert len(sources) > 100
+    careless = {str(path): found for path in sources if (found := counted_without_care(path.read_text()))}
+    assert careless == {}
+    assert counted_without_care('f"{n} packs"') and not counted_without_care('f"{MOST} packs" f"{n} {noun}"')
+    project.names = {"contents": ["c0"], "styles": ["s0"]}
+    project.write(contents=[{"image": "c0.png"}], styles=[{"image": "s0.png"}], settings=SETTINGS)
+    root = ("--root", str(tmp_path / "store"))
+    said = ""
+    for words in (
+        ("plan", str(project.path), *project.allow, *root),
+        ("plan", str(project.path), *project.allow, *root, "--set", "train.stesp=3"),
+        ("validate", str(tmp_path / "gone.yaml")),
+        ("validate", str(project.path), "--base", str(tmp_path)),
+        ("--help",),
+        *((name, "--help") for name in ("run", "plan", "gc", "status", "doctor")),
+    ):
+        done = CliRunner().invoke(app, words)
+        said += done.stdout + done.stderr
+    assert "in 1 pack\n" in said and "did you mean train.steps?" in said and "No such file" in said
+    wrong = rf"\b1 ({NOUNS})s\b|do: did you|\[Errno|\b[A-Z]\w+Error\b|(?i:gpu.hours)"
+    assert [found.group() for found in re.finditer(wrong, said + Path("README.md").read_text())] == []
