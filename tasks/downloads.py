@@ -146,7 +146,10 @@ def base_config(spec: str) -> dict[str, Any] | None:
 
 def base_family(spec: str) -> FamilyName:
     """The kind of a base's model, wherever it lies; SDXL's where that cannot be told now."""
-    base = parse_base(spec)
+    try:
+        base = parse_base(spec)
+    except BaseModelError:  # whoever looks for it says what is wrong
+        return "sdxl"
     if base.model in {one.model for one in KNOWN.values()} or base.model == "embedded":
         return "sdxl"
     if not is_bucket(base.model) and not HUB.fullmatch(base.model):

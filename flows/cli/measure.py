@@ -27,6 +27,7 @@ from flows.cli.console import (
     refuse_empty,
 )
 from flows.cli.overrides import parse_overrides
+from manifests.errors import counted
 from manifests.schema.fields import PRESET_NAMES
 from tasks import environment
 from tasks.devices import ready_devices
@@ -206,7 +207,8 @@ def rescore(
     store, run_id = open_run(chosen.root, run_id)
     ended, _ = run_with_bars(flow, run_id, tuple(scorer), chosen, verbose=verbose)
     lines = {
-        kind: f"{count} pictures judged, version {ended['versions'][kind]}" for kind, count in ended["judged"].items()
+        kind: f"{counted(count, 'picture')} judged, version {ended['versions'][kind]}"
+        for kind, count in ended["judged"].items()
     }
     print_pairs({**lines, "scores": f"blora scores {run_id}", "page": f"{store.root}/runs/{run_id}/report/index.html"})
     raise typer.Exit(OK)
@@ -267,7 +269,7 @@ def _report_probe(store: Store, probe_id: str) -> None:
     summary = summary_of(probe, gather(store, probe))
     for kind, measured in summary.kinds.items():
         rows = [(block.block, str(block.gain), f"{block.best_in:.0%}") for block in measured.blocks]
-        print_aligned([(f"{kind}: {measured.pairs} pairs", "gain, 95 % interval", "best in"), *rows])
+        print_aligned([(f"{kind}: {counted(measured.pairs, 'pair')}", "gain, 95 % interval", "best in"), *rows])
     for line in proposal_lines(summary):
         out.print(line.replace("**", ""), markup=False, highlight=False)
     print_pairs({"probe": probe_id, "chart": f"{store.root}/probes/{probe_id}/blocks.png"})

@@ -29,6 +29,7 @@ from flows.cli.console import (
     show_faults,
 )
 from flows.cli.overrides import parse_base_option, parse_overrides
+from manifests.errors import counted
 from tasks import environment
 from tasks.devices import ready_devices
 from tasks.errors import EndedWithFaults
@@ -167,7 +168,7 @@ def gc(
         out.print("nothing deleted; --delete does it" if rows else "nothing to delete", highlight=False)
         raise typer.Exit(OK)
     gone = sum(number for _, number in delete_waste(store, findings))
-    out.print(f"{gone} objects deleted", highlight=False)
+    out.print(f"{counted(gone, 'object')} deleted", highlight=False)
     raise typer.Exit(OK)
 
 
@@ -199,6 +200,7 @@ def status(run_id: Annotated[str, typer.Argument(help=f"{RUN_HELP} None lists al
     Examples: `blora status` · `blora status latest` · `blora status demo-3f2a9c01d4e5 --root demo`
     """
     from tasks.closing.status import full_status, list_runs
+    from tasks.closing.yields import NOT_JUDGED
 
     if not run_id:
         rows = list_runs(open_to_read(root))
@@ -214,16 +216,18 @@ def status(run_id: Annotated[str, typer.Argument(help=f"{RUN_HELP} None lists al
             **({"doing": status.doing} if status.doing else {}),
             "outcome": stand.sentence,
             "left": str(status.left),
-            **({"passed": status.passed} if status.passed else {}),
+            **({"passed": status.passed or NOT_JUDGED} if stand.samples_done else {}),
             "everything": f"{store.root}/runs/{stand.run_id}/",
         }
     )
     for holder in status.at_work:
         print_pairs({"at work": f"{holder.what}: {holder.who}, lease {holder.until}"})
+    show_faults(stand.faults)
     for fault in stand.faults:
-        show_faults([fault])
         if fault.item in status.logs:
-            err.print(f"  log: {status.logs[fault.item]}", style="yellow", markup=False, highlight=False)
+            err.print(
+                f"  log of {fault.name}: {status.logs[fault.item]}", style="yellow", markup=False, highlight=False
+            )
     raise typer.Exit(OK if stand.complete else FAULTS)
 
 

@@ -221,7 +221,8 @@ def compare(
         out.print(f"{name} is not compared: {reason}", markup=False, highlight=False)
     if comparison.alone_a or comparison.alone_b:
         out.print(
-            f"without counterpart: {comparison.alone_a} pictures of a, {comparison.alone_b} of b", highlight=False
+            f"without counterpart: {counted(comparison.alone_a, 'picture')} of a, {comparison.alone_b} of b",
+            highlight=False,
         )
     out.print(page, markup=False, highlight=False)
     if open_:
