@@ -25,7 +25,7 @@ from tests.flows.conftest import Project
 from tests.made_run import finish, plan_run
 
 COMMANDS = (
-    *("validate", "plan", "run", "rerun", "status", "scores", "export"),
+    *("init", "settings", "validate", "plan", "run", "rerun", "status", "scores", "serve", "export"),
     *("doctor", "nightly", "deploy", "gc", "probe", "report", "review", "compare", "rescore", "compare-methods"),
 )
 
