@@ -133,6 +133,7 @@ def plan(
     base: Base = "",
     preset: Preset = None,
     set_: Set = None,
+    devices: Devices = "auto",
     shards: Shards = "here",
     allow_root: AllowRoot = None,
 ) -> None:
@@ -142,7 +143,7 @@ def plan(
     """
     from manifests.loading.load import load_manifest
     from tasks.bases import with_base
-    from tasks.devices import devices_here, gpu_name
+    from tasks.devices import devices_here, devices_told, gpu_name
     from tasks.memory import memory_told
     from tasks.planning.cost import estimate
     from tasks.planning.make import make_plan, settings_of
@@ -151,22 +152,24 @@ def plan(
     store = open_store(root)
     loaded = with_base(load_manifest(manifest, allowed_roots=allow_root or ()), parse_base_option(base), preset)
     elsewhere = shards == "pool"
+    here = () if elsewhere else devices_here(devices)
     settings = settings_of(loaded, preset, parse_overrides(set_))
-    draft = make_plan(store, loaded, settings, devices="" if elsewhere else "auto")
-    here = () if elsewhere else devices_here()
-    cost = estimate(store, draft.plan, draft.held, here, gpu_name(here))
+    draft = make_plan(store, loaded, settings, devices="" if elsewhere else devices)
+    cost = estimate(store, draft.plan, draft.held, here, gpu := gpu_name(here))
     told = memory_told(draft.plan.run.base, settings, here)
     show_notes(draft.notes)
     show_faults(draft.plan.run.faults)
     parts = {"training": cost.train_seconds, "drawing": cost.sample_seconds, "scoring": cost.score_seconds}
     told_parts = [f"{seconds_in_words(seconds)} {work}" for work, seconds in parts.items()]
     besides = f"{seconds_in_words(cost.other_seconds)} start and end"
+    packs = counted(_missing_packs(draft), "pack")
     print_pairs(
         {
             "run": draft.plan.run.run_id,
             "base": f"{draft.plan.run.base} @ {draft.plan.run.base_revision[:12]}",
-            "adapters": f"{cost.adapters}, of which {cost.adapters_missing} to train in {_missing_packs(draft)} packs",
+            "adapters": f"{cost.adapters}, of which {cost.adapters_missing} to train in {packs}",
             "packs": _packs_said(draft, elsewhere),
+            "device": "GPUs of the pool, not known here" if elsewhere else devices_told(here, gpu, devices != "auto"),
             **({"memory": told} if told else {}),
             "pictures": f"{cost.samples}, of which {cost.samples_missing} to draw",
             "time": f"{roughly(cost.seconds)} on {counted(cost.slots, 'slot')}: {' + '.join([*told_parts, besides])}"

@@ -2,9 +2,10 @@
 
 Seconds come from this store's own past where a run of the same base and precision has ended on the same kind of
 device: from one with the same settings, else from the rate that the newest one reached, by its operations. Without such
-a run the rate is a share of what the data sheet of the GPU says, and the estimate says so. Operation counts: SDXL at
-1024 px needs 11.0 TFLOP a training step (latent moments cached, no checkpointing) and 2 x 6.8 TFLOP a sampling step
-with guidance, plus 10.5 to decode; they scale with the number of pixels. The check of an adapter draws pictures, too.
+a run the rate is a share of what the data sheet of the GPU says, or what two cores reached, and the estimate says so.
+Operation counts: SDXL at 1024 px needs 11.0 TFLOP a training step (latent moments cached, no checkpointing) and 2 x 6.8
+TFLOP a sampling step with guidance, plus 10.5 to decode; they scale with the number of pixels. The check of an adapter
+draws pictures, too.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ USUAL_GPU = "A100"
 SHARE_OF_PEAK = 0.22  # assumed, until a run has measured it
 SHARE_OF_FP32 = 1 / 8  # assumed likewise: what fp32 reaches of half precision's rate
 EMBEDDED_SHARE = 1 / 4_800  # operations of the embedded model at 128 px, relative to SDXL's at 1024 px
-EMBEDDED_TFLOPS = 0.07  # two cores of a laptop
+CPU_TFLOPS = 0.07  # two cores of a laptop, at the embedded model
 SCORE_SECONDS = 0.25  # assumed of a picture, on two cores
 START_SECONDS = {"embedded": 20.0, "": 60.0}  # assumed: the command, its slots, and the base model into memory
 CLOSE_SECONDS = 0.1  # assumed of a picture: tables, sheet and page
@@ -103,7 +104,7 @@ def estimate(store: Store, plan: Plan, held: Holdings, devices: Sequence[str] = 
     settings = plan.run.settings
     adapters = [a for a in plan.adapters if a.adapter_id not in held.adapters]
     samples = [s for s in plan.samples if s.sample_id not in held.pictures]
-    pace = _measured(store, plan, devices) or _assumed(plan, gpu)
+    pace = _measured(store, plan, devices) or _assumed(plan, devices, gpu)
     per_rank = parameters_per_rank(plan.run.base, settings.train.layers)
     adapter_bytes = per_rank * settings.train.rank * BYTES_PER_PARAMETER
     sample_bytes = settings.sample.width_px * settings.sample.height_px * BYTES_PER_PIXEL
@@ -156,7 +157,7 @@ def _measured(store: Store, plan: Plan, devices: Sequence[str]) -> Pace | None:
     if not found:
         return None
     same, _, record, past = max(found, key=lambda one: one[:2])
-    timings, assumed = record.timings, _assumed(plan, "")
+    timings, assumed = record.timings, _assumed(plan, devices, "")
     ours, theirs = _operations(plan.run.base, now), _operations(plan.run.base, past)
     scored = timings.get("scored")
     return Pace(
@@ -165,7 +166,8 @@ def _measured(store: Store, plan: Plan, devices: Sequence[str]) -> Pace | None:
         score=timings["score_seconds"] / scored if scored else assumed.score,
         start=timings.get("start_seconds", assumed.start),
         close=timings.get("close_seconds_per_picture", assumed.close),
-        basis=f"measured in run {record.run_id}" + ("" if same else ", by operation counts"),
+        basis=f"measured in run {record.run_id} on {' and '.join(sorted(_kinds(timings)))}"
+        + ("" if same else ", by operation counts"),
     )
 
 
@@ -175,11 +177,11 @@ def _kinds(timings: Mapping[str, Any]) -> set[str]:
     return {slot.partition(":")[0] for slot in slots} or {"cpu", "cuda"}
 
 
-def _assumed(plan: Plan, gpu: str) -> Pace:
-    """The pace by operation counts and what the GPU may reach of its data sheet."""
+def _assumed(plan: Plan, devices: Sequence[str], gpu: str) -> Pace:
+    """The pace by operation counts and what the GPU may reach of its data sheet, or what two cores reached."""
     trained, drawn = _operations(plan.run.base, plan.run.settings)
-    if plan.run.base == "embedded":
-        speed, where = EMBEDDED_TFLOPS, ""
+    if plan.run.base == "embedded" or set(devices) == {"cpu"}:
+        speed, where = CPU_TFLOPS, " of two cores"
     else:
         name = next((part for part in PEAK_TFLOPS if part in gpu), USUAL_GPU)
         speed, where = PEAK_TFLOPS[name] * SHARE_OF_PEAK, f" of an {name}" if name[0] in "AHLR" else f" of a {name}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,8 @@ version: 1
 name: far
 base: nobody/nothing@0123456789abcdef0123456789abcdef01234567
 preset: demo
-contents: [{image: ../photos/apple.png}, {image: ../photos/owl.png}]
-styles: [{image: ../looks/night.png}]
+contents: [{image: photos/apple.png}, {image: photos/owl.png}]
+styles: [{image: looks/night.png}]
 grid: true
 """
 
@@ -49,7 +51,6 @@ def operators_hour(hour: Transcript, artist: Path, server: S3Server, root: str, 
     hour.say("5: deploy, and deploy again: what was set stays")
     hour.type("deploy", "--root", root, "--cron", "0 3 * * *", "--timezone", "Europe/London")
     hour.type("deploy", "--cron", "30 4 * * *")
-    hour.type("deploy")
     hour.type("deploy", "--cron", "at night")
     hour.say("17: the form asks for what matters first")
     hour.look("fields of the form of stylize", "\n".join(_fields_of_the_form(api_url, "stylize")))
@@ -58,15 +59,17 @@ def operators_hour(hour: Transcript, artist: Path, server: S3Server, root: str, 
         for path in (artist / folder).glob("*.png"):
             put(f"inbox/{folder}/{path.name}", path.read_bytes())
     put("inbox/notes.txt", b"call the plumber\n")
-    put("inbox/far.yaml", FAR.replace("../", "").encode())
+    put("inbox/far.yaml", FAR.encode())
     put("inbox/night.yaml", (artist / "night.yaml").read_bytes())
-    hour.type("nightly", "--devices", "cpu")
+    hour.type("nightly", "--devices", "cpu", has_bars=False)
     hour.type("nightly", "--last")
     hour.type("status")
     hour.type("status", "far")
     hour.say("7: what was asked for cannot be: a line, and no traceback")
     hour.type("status", "--root", f"{root}-sotre")
     hour.type("report", "--nights", "5")
+    page = client.get_object(Bucket=server.bucket, Key=f"{prefix}/reports/nights/index.html")["Body"].read().decode()
+    hour.look("what that page says of its nights", "\n".join(re.findall(r"[^>]*nights needed[^<]*", page)))
 
 
 def _fields_of_the_form(api_url: str, flow: str) -> list[str]:
@@ -78,9 +81,14 @@ def _fields_of_the_form(api_url: str, flow: str) -> list[str]:
     )
     with urllib.request.urlopen(request, timeout=60) as answer:
         deployments: list[dict[str, Any]] = json.load(answer)
-    return [line for one in deployments for line in _told(one["parameter_openapi_schema"])]
+    schema = deployments[0]["parameter_openapi_schema"]
+    return list(_told(schema, schema))
 
 
-def _told(schema: dict[str, Any]) -> list[str]:
-    properties = sorted(schema["properties"].items(), key=lambda item: item[1].get("position", 0))
-    return [f"{name}: {field.get('title', '')}" for name, field in properties]
+def _told(schema: dict[str, Any], group: dict[str, Any], indent: str = "") -> Iterator[str]:
+    """The names of fields in the order of the form, those of a group below it."""
+    for name, of in sorted(group["properties"].items(), key=lambda item: item[1].get("position", 0)):
+        yield f"{indent}{name}"
+        for part in [of, *of.get("allOf", [])]:
+            if "$ref" in part and "properties" in (below := schema["definitions"][part["$ref"].rpartition("/")[2]]):
+                yield from _told(schema, below, f"{indent}  ")

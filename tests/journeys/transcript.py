@@ -22,7 +22,8 @@ MASKS = (
     (r"https?://127\.0\.0\.1:\d+", "http://<host>"),
     (r"(?<=<host>/)[\w-]{16,}", "<secret>"),
     (r"\b[0-9a-f]{40}\b|\b[0-9a-f]{64}\b", "<hex>"),
-    (r"\b[0-9a-f]{12}\b", "<id>"),
+    (r"\b\d{8}-\d{6}-[0-9a-f]{4}\b", "<night>"),
+    (r"\b[0-9a-f]{24}\b|\b[0-9a-f]{12}\b", "<id>"),
     (r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(\+00:00|Z| UTC)?", "<time>"),
     (r"\b\d{4}-\d\d-\d\d\b", "<date>"),
     (r"\b\d+:\d\d:\d\d\b", "<clock>"),
@@ -85,18 +86,26 @@ class Transcript:
         interrupt_at: str = "",
         before: Callable[[str], None] = lambda text: None,
         is_exact: bool = False,
+        has_bars: bool = True,
     ) -> None:
-        """Type a `blora` command; see `type_in`. Where it is to be exact, its numbers are compared, too."""
+        """Type a `blora` command; see `type_in`.
+
+        Args:
+            arguments: of the command.
+            interrupt_at: see there.
+            before: see there.
+            is_exact: compare its numbers, too.
+            has_bars: compare its bars; how far they came before a key was pressed or something failed, is chance.
+        """
         text, code, seconds = type_in(
             ["blora", *arguments], self.folder, self._environment, interrupt_at=interrupt_at, before=before
         )
         if interrupt_at:
             assert code < 0 or seconds < 10, f"{seconds:.0f} s from Ctrl-C to the end"
-        print(f"{seconds:6.1f} s  {arguments}", flush=True)  # TIMING
         ended = f"[{code}]" if not interrupt_at else f"[Ctrl-C at {interrupt_at!r}: {code}]"
         typed = " ".join(f'"{word}"' if re.search(r"[^\w./:=,@+-]", word) else word for word in ("blora", *arguments))
-        # How far bars came before a key was pressed is chance.
-        read = "\n".join(line for line in text.splitlines() if not (interrupt_at and "━" in line))
+        shown = has_bars and not interrupt_at
+        read = "\n".join(line for line in text.splitlines() if shown or "━" not in line)
         part = "\n".join([f"$ {typed}", *([read] if read else []), ended])
         self._parts.append(part if is_exact else masked(part, self._known))
         self._wrong += [f"{typed}: {wrong[0]!r}" for words in FAULTY if (wrong := re.search(words, text))]

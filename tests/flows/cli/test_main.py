@@ -125,9 +125,11 @@ def test_of_many_faults_it_is_said_where_all_of_them_are(capsys: pytest.CaptureF
 
 def test_plan_shows_what_is_there_and_writes_nothing(done: tuple[Project, Path, str], tmp_path: Path) -> None:
     project, root, run_id = done
-    code, printed, _ = blora("plan", str(project.path), *project.allow, root=root)
+    code, printed, _ = blora("plan", str(project.path), *project.allow, "--devices", "cpu", root=root)
     assert code == 0
-    assert run_id in printed and "4, of which 0 to train in 0 packs" in printed and "measured in run" in printed
+    assert run_id in printed and "4, of which 0 to train in 0 packs" in printed
+    assert re.search(r"^device +cpu$", printed, re.M)
+    assert re.search(r"^basis +measured in run .+ on cpu", printed, re.M)
     code, printed, _ = blora("plan", str(project.path), *project.allow, root=tmp_path / "fresh")
     assert code == 0
     assert "4, of which 4 to train in 2 packs" in printed and "4, of which 4 to draw" in printed

@@ -135,6 +135,8 @@ def test_without_one_the_rate_is_that_of_the_gpu(stored: tuple[Store, list[Plan]
     h100, l4, unknown = hours.values()
     assert h100 < unknown < l4
     assert "218 TFLOP/s of an H100" in estimate(empty, sdxl, none, (), "NVIDIA H100 80GB HBM3").basis
+    slow = estimate(empty, sdxl, none, ("cpu",))
+    assert slow.train_seconds > 100 * unknown and "of two cores" in slow.basis, "a CPU is not promised a GPU's time"
 
 
 def test_pictures_of_an_export_are_read_side_by_side(
