@@ -34,7 +34,6 @@ def artists_hour(hour: Transcript) -> None:
 
     hour.say("20: what the README says first; 18: which version; a word is mistyped")
     hour.type("--version")
-    hour.type("doctor", "--base", "embedded")
     hour.type("pln", "night.yaml")
     hour.say("4: a folder is no manifest, and init makes one of it")
     hour.type("run", "photos")
@@ -45,7 +44,6 @@ def artists_hour(hour: Transcript) -> None:
     hour.say("8: every fault at once")
     (hour.folder / "wrong.yaml").write_text(WRONG)
     hour.type("validate", "wrong.yaml")
-    hour.type("validate", "night.yaml")
     hour.say("1: SDXL is one word away, and the small model says what it is not for")
     hour.type("plan", "night.yaml", "--base", "embedded", "--preset", "paper")
     hour.say("2, 16: what it will take, on which device")
@@ -62,7 +60,6 @@ def artists_hour(hour: Transcript) -> None:
     assert hour.left_behind() == []
     hour.type("status", "latest")
     hour.type("rerun", "latest")
-    hour.type("status")
     hour.say("13: the page, shown and looked at")
     _look_at_the_page(hour)
     hour.say("pictures under names that a person reads")
@@ -72,7 +69,6 @@ def artists_hour(hour: Transcript) -> None:
 
 def _look_at_the_page(hour: Transcript) -> None:
     """Serve the page of the last run until it has been fetched."""
-    hour.type("report", "latest")
     seen = []
 
     def fetch(text: str) -> None:

@@ -39,7 +39,6 @@ def operators_hour(hour: Transcript, artist: Path, server: S3Server, root: str, 
         client.put_object(Bucket=server.bucket, Key=f"{prefix}/{key}", Body=body)
 
     hour.say("2, 3: is this machine fit for it; a device and a base that are not there")
-    hour.type("doctor", "--base", "embedded", "--devices", "cpu")
     hour.type("doctor", "--base", "nobody/nothing@0123456789abcdef0123456789abcdef01234567", "--devices", "cuda:0")
     hour.type("run", "s3://bucket/night.yaml", "--devices", "cuda:0")
     hour.say("14: a store that is not there yet")
@@ -63,7 +62,6 @@ def operators_hour(hour: Transcript, artist: Path, server: S3Server, root: str, 
     put("inbox/night.yaml", (artist / "night.yaml").read_bytes())
     hour.type("nightly", "--devices", "cpu", has_bars=False)
     hour.type("nightly", "--last")
-    hour.type("status")
     hour.type("status", "far")
     hour.say("7: what was asked for cannot be: a line, and no traceback")
     hour.type("status", "--root", f"{root}-sotre")

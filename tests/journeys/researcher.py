@@ -43,6 +43,8 @@ def researchers_hour(hour: Transcript, artist: Path, few: str, more: str) -> Non
     hour.type("scores", few, "--where", "style=night and colour_distance > 500")
     hour.type("scores", few, "--where", "stile=night")
     hour.type("scores", few, "--explain")
+    hour.say("10: where a score says nothing, that is said")
+    hour.type("scores", few, "--sort", "transfer")
     hour.say("two settings side by side")
     hour.type("compare", few, more)
     hour.say("18: the instruments say what they take")

@@ -12,7 +12,7 @@ from tests.documents import ROOT, console_lines
 from tests.journeys.artist import artists_hour
 from tests.journeys.operator import operators_hour
 from tests.journeys.researcher import drawing_steps, researchers_hour
-from tests.journeys.transcript import GOLDEN, Transcript
+from tests.journeys.transcript import FAULTY, GOLDEN, Transcript
 from tests.servers import PrefectServer, S3Server
 
 
@@ -55,6 +55,12 @@ def test_the_researchers_hour(artist: Transcript, tmp_path: Path) -> None:
     hour = Transcript(tmp_path, {"FEW": runs[0].name, "MORE": runs[1].name})
     researchers_hour(hour, artist.folder, *(run.name for run in runs))
     hour.compare("researcher")
+
+
+@pytest.mark.parametrize("document", ["README.md", "flows/README.md"])
+def test_documents_that_are_read_first_have_nothing_that_nobody_is_to_read(document: str) -> None:
+    text = (ROOT / document).read_text()
+    assert [wrong[0] for words in FAULTY if (wrong := re.search(words, text))] == []
 
 
 def test_every_command_of_the_first_session_is_typed_in_one_of_the_hours() -> None:
