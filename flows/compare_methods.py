@@ -34,7 +34,7 @@ from tasks.measuring.compared_methods import TRAINED, check_methods
 from tasks.measuring.methods_comparison import gather_methods
 from tasks.measuring.methods_report import report_text, write_methods
 from tasks.messages import MethodAnswer
-from tasks.planning.make import make_plan, publish, settings_of
+from tasks.planning.make import make_plan, publish, survey
 from tasks.run.plan import Plan, load_plan
 
 
@@ -56,10 +56,11 @@ def compare_methods(manifest: str, options: MethodOptions = MethodOptions()) -> 
         preset=options.preset,
         allowed_roots=options.allowed_roots,
     )
-    loaded = read_manifest(manifest, shared)
+    loaded = read_manifest(manifest, options.allowed_roots)
     for fault in loaded.faults:
         get_run_logger().error("%s", fault)
-    draft = make_plan(store, loaded, settings_of(loaded, options.preset, options.overrides), devices=options.devices)
+    found = survey(loaded, options.base, options.preset, options.overrides)
+    draft = make_plan(store, found, devices=options.devices)
     if finished := [adapter.name for adapter in draft.plan.adapters if adapter.is_finished]:
         raise TaskError(
             f"compare-methods: received adapters that came as files ({listed(finished, 3)}); accepted contents and "

@@ -1,15 +1,22 @@
-"""The base that a run works with, spelled out from what a command, a manifest or its preset says; and if it fits."""
+"""Base and settings of a run, from what a command, a manifest and its preset say: what is wrong, what fits badly."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from blora.bases.spec import parse_base
+from blora.errors import BaseModelError, SettingsError
 from blora.settings.presets import Settings
+from blora.settings.resolve import merge, resolve
+from manifests.errors import StoreError
+from manifests.faults import Fault
 from manifests.loading.load import Loaded
 from manifests.notes import Note
 from manifests.schema.entries import Manifest
+from tasks.downloads import revision_of
 
 _EMBEDDED_MOST_PX = 256
 """Sides of pictures that the embedded model can be asked for; it was made for 128."""
@@ -25,15 +32,70 @@ def with_base(loaded: Loaded, base: str = "", preset: str | None = None) -> Load
         base: what is asked for in its place, its paths relative to the folder of the process; empty for nothing.
         preset: replaces the manifest's own.
 
-    Raises:
-        BaseModelError: the base is of no known form.
+    Returns:
+        The manifest, or what could be read of it; a base of no known form as it was said: whoever looks for it says
+        what is wrong.
     """
-    manifest = loaded.manifest
-    if manifest is None:
-        return loaded
-    implied = "embedded" if (preset or manifest.preset) == "demo" else "sdxl"
-    chosen = parse_base(base).below(os.getcwd()) if base else parse_base(manifest.base or implied)
-    return replace(loaded, manifest=manifest.model_copy(update={"base": chosen.text}))
+
+    def based(manifest: Manifest) -> Manifest:
+        implied = "embedded" if (preset or manifest.preset) == "demo" else "sdxl"
+        try:
+            chosen = parse_base(base).below(os.getcwd()).text if base else parse_base(manifest.base or implied).text
+        except BaseModelError:
+            chosen = base or manifest.base
+        return manifest.model_copy(update={"base": chosen})
+
+    return replace(loaded, manifest=loaded.manifest and based(loaded.manifest), rest=based(loaded.rest))
+
+
+def revision_or_faults(manifest: Manifest, option: str = "") -> tuple[str, list[Fault]]:
+    """The revision of a manifest's base, or why it has none.
+
+    Args:
+        manifest: its base spelled out.
+        option: of a command, where that has said the base.
+    """
+    try:
+        return revision_of(manifest.base), []
+    except (BaseModelError, StoreError) as error:
+        file = "" if option else manifest.source
+        where = getattr(error, "where", "")
+        what = f"{where}: {error.what}" if where else error.what
+        texts = (what, error.received, error.accepted, error.hint)
+        return "", [Fault("settings", *texts, file=file, field=option or "base", transient=error.transient)]
+
+
+def settings_or_faults(
+    manifest: Manifest, preset: str | None, overrides: Mapping[str, Any] | None
+) -> tuple[Settings | None, list[Fault]]:
+    """The settings of a manifest, resolved, or all that is wrong with them, by where it was said.
+
+    Args:
+        manifest: the manifest.
+        preset: replaces its own.
+        overrides: nested settings laid over its own.
+    """
+    above = dict(overrides or {})
+    try:
+        return resolve(preset or manifest.preset, merge(manifest.settings, above)), []
+    except SettingsError as error:
+        faults = []
+        for one in error.faults:
+            option = "--preset" if preset and one.field == "preset" else ""
+            if one.field != "preset" and _says(above, one.field):
+                option = f"--set {one.field}"
+            file, field = ("", option) if option else (manifest.source, one.field)
+            faults.append(Fault("settings", one.what, one.received, one.accepted, one.hint, file=file, field=field))
+        return None, faults
+
+
+def _says(settings: Mapping[str, Any], path: str) -> bool:
+    """Whether nested settings say something of a dotted path, or of a part of the group that it is."""
+    for name in path.split("."):
+        if not isinstance(settings, Mapping) or name not in settings:
+            return False
+        settings = settings[name]
+    return True
 
 
 def base_notes(manifest: Manifest, settings: Settings) -> tuple[Note, ...]:

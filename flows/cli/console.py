@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import typer
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from rich.console import Console
 from typer.core import TyperGroup
 
 from blora.errors import BloraError
 from manifests.errors import ManifestsError, PermanentStoreError, counted, printable
+from manifests.faults import Fault
 from manifests.notes import Note, told
 from manifests.parsing.fault_list import shown
 from manifests.schema.fields import PresetName
 from tasks import environment
+from tasks.devices import devices_here
 from tasks.errors import RunRefused, TaskError
 
 if TYPE_CHECKING:
     from manifests.store.store import Store
+
+Options = TypeVar("Options", bound=BaseModel)
 
 OK, FAULTS, UNUSABLE = 0, 1, 2
 _MANY, _LISTED = 100, 10  # of more faults than the first, only the second are printed; a run's tables keep them all
@@ -160,14 +164,15 @@ def _errors_shown() -> Iterator[None]:
     try:
         yield
     except RunRefused as error:
-        show_faults(error.faults)
-        err.print(f"refused: {error}", style="red", markup=False, highlight=False)
-        raise typer.Exit(FAULTS) from error
+        if len(error.faults) != 1:
+            show_faults(error.faults)
+        _say(f"refused: {error}" if len(error.faults) != 1 else str(error.faults[0]))
+        # A command's own options are not used as they can be; what stands in a file is a fault of that.
+        is_usage = error.faults and not any(fault.file for fault in error.faults)
+        raise typer.Exit(UNUSABLE if is_usage else FAULTS) from error
     except ValidationError as error:  # of what the options of a flow may say
-        for detail in error.errors():
-            option = "--" + ".".join(str(part) for part in detail["loc"]).replace("_", "-")
-            accepted = detail["msg"].removeprefix("Input should be ")
-            _say(f"{option}: received {shown(detail['input'])}; accepted: {accepted}")
+        for fault in _option_faults(error):
+            _say(str(fault))
         raise typer.Exit(UNUSABLE) from error
     except (BloraError, ManifestsError, TaskError, ValueError) as error:
         _say(str(error))
@@ -178,6 +183,37 @@ def _errors_shown() -> Iterator[None]:
         place = f"{printable(str(error.filename))}: " if error.filename else ""
         _say(f"{place}{error.strerror or error}; nothing can be read or written there: choose another place or mend it")
         raise typer.Exit(UNUSABLE) from error
+
+
+def _option_faults(error: ValidationError) -> list[Fault]:
+    faults = []
+    for detail in error.errors():
+        option = "--" + ".".join(str(part) for part in detail["loc"]).replace("_", "-")
+        accepted = detail["msg"].removeprefix("Input should be ")
+        faults.append(
+            Fault("settings", f"{option}: received {shown(detail['input'])}; accepted: {accepted}", "", "", "")
+        )
+    return faults
+
+
+def options_or_faults(model: type[Options], said: Mapping[str, Any]) -> tuple[Options, tuple[Fault, ...]]:
+    """Return the options of a flow, without those that it does not take, and what is wrong with these."""
+    try:
+        return model.model_validate(said), ()
+    except ValidationError as error:
+        bad = {detail["loc"][0] for detail in error.errors()}
+        good = {name: value for name, value in said.items() if name not in bad}
+        return model.model_validate(good), tuple(_option_faults(error))
+
+
+def devices_or_faults(
+    asked: str, choose: Callable[[str], tuple[str, ...]] = devices_here
+) -> tuple[tuple[str, ...], tuple[Fault, ...]]:
+    """Return the devices that are asked for, or what keeps them from work."""
+    try:
+        return choose(asked), ()
+    except ValueError as error:
+        return (), (Fault("settings", str(error), "", "", ""),)
 
 
 def _say(message: str) -> None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from blora.errors import SettingsError
 from flows.cli import adapters, begin, measure, operate, review
 from flows.cli.console import (
     FAULTS,
@@ -34,8 +33,10 @@ from flows.cli.console import (
     Shards,
     TakeOver,
     Verbose,
+    devices_or_faults,
     err,
     open_store,
+    options_or_faults,
     out,
     print_pairs,
     show_faults,
@@ -44,7 +45,7 @@ from flows.cli.console import (
 from flows.cli.overrides import parse_base_option, parse_overrides
 from manifests.errors import counted
 from tasks import environment
-from tasks.devices import chosen_devices, ready_devices
+from tasks.devices import ready_devices
 
 if TYPE_CHECKING:
     from manifests.store.store import Store
@@ -91,37 +92,19 @@ def validate(
 
     Examples: `blora validate pairs.csv` · `blora validate s3://bucket/inbox/night.yaml --allow-root s3://bucket/pictures`
     """
-    from blora.settings.resolve import merge, resolve
-    from manifests.faults import Fault
     from manifests.loading.load import load_manifest
-    from tasks.bases import with_base
     from tasks.planning.make import survey
 
-    loaded = with_base(load_manifest(manifest, allowed_roots=allow_root or ()), parse_base_option(base), preset)
-    faults = list(loaded.faults)
-    if loaded.manifest is not None:
-        settings = None
-        try:
-            settings = resolve(preset or loaded.manifest.preset, merge(loaded.manifest.settings, parse_overrides(set_)))
-        except SettingsError as error:
-            faults += [
-                Fault(
-                    "settings",
-                    fault.what,
-                    fault.received,
-                    fault.accepted,
-                    fault.hint,
-                    file=manifest,
-                    field=fault.field,
-                )
-                for fault in error.faults
-            ]
-        found = survey(loaded.manifest, settings)
-        faults += found.faults
-        show_notes((*loaded.notes, *found.notes))
+    loaded = load_manifest(manifest, allowed_roots=allow_root or ())
+    found = survey(loaded, parse_base_option(base), preset, parse_overrides(set_))
+    asked = found.asked_for()
+    faults = (*found.refused, *found.faults, *(asked.faults if asked else ()))
+    show_notes((*found.notes, *(asked.notes if asked else ())))
     show_faults(faults)
     if loaded.manifest is not None:
-        counts = {**found.counts, "fault": len(faults)}
+        counts = {"content": len(found.manifest.contents), "style": len(found.manifest.styles)}
+        counts |= {"pair": asked.pairs, "picture": len(asked.samples)} if asked else {"pair": len(found.manifest.pairs)}
+        counts["fault"] = len(faults)
         out.print(", ".join(counted(some, noun) for noun, some in counts.items()), highlight=False)
     raise typer.Exit(FAULTS if faults else OK)
 
@@ -142,19 +125,18 @@ def plan(
     Examples: `blora plan pairs.csv` · `blora plan pairs.csv --base sdxl --set train.steps=500 --root s3://bucket/art`
     """
     from manifests.loading.load import load_manifest
-    from tasks.bases import with_base
-    from tasks.devices import devices_here, devices_told, gpu_name
+    from tasks.devices import devices_told, gpu_name
     from tasks.memory import memory_told
     from tasks.planning.cost import estimate
-    from tasks.planning.make import make_plan, settings_of
+    from tasks.planning.make import make_plan, survey
     from tasks.words import roughly, seconds_in_words
 
-    store = open_store(root)
-    loaded = with_base(load_manifest(manifest, allowed_roots=allow_root or ()), parse_base_option(base), preset)
-    elsewhere = shards == "pool"
-    here = () if elsewhere else devices_here(devices)
-    settings = settings_of(loaded, preset, parse_overrides(set_))
-    draft = make_plan(store, loaded, settings, devices="" if elsewhere else devices)
+    store, elsewhere = open_store(root), shards == "pool"
+    here, refused = ((), ()) if elsewhere else devices_or_faults(devices)
+    loaded = load_manifest(manifest, allowed_roots=allow_root or ())
+    found = survey(loaded, parse_base_option(base), preset, parse_overrides(set_), refused)
+    draft = make_plan(store, found, devices="" if elsewhere else devices)
+    settings = draft.plan.run.settings
     cost = estimate(store, draft.plan, draft.held, here, gpu := gpu_name(here))
     told = memory_told(draft.plan.run.base, settings, here)
     show_notes(draft.notes)
@@ -250,10 +232,11 @@ def _run_flow(name: str, subject: str, options: dict[str, Any], verbose: bool) -
     from flows.params import RunOptions
     from flows.prepare import handed_over, opening, prepare, prepare_again
 
-    chosen = RunOptions.model_validate(options)
-    store = open_store(chosen.root)
-    (ready_devices if chosen.shards == "here" else chosen_devices)(chosen.devices)
-    ready = (prepare if name == "stylize" else prepare_again)(store, subject, chosen)
+    store = open_store(options["root"])
+    chosen, refused = options_or_faults(RunOptions, options)
+    if chosen.shards == "here":
+        refused += devices_or_faults(chosen.devices, ready_devices)[1]
+    ready = (prepare if name == "stylize" else prepare_again)(store, subject, chosen, refused)
     err.print(opening(store, ready), markup=False, highlight=False)  # before what takes seconds to import
     environment.quiet_prefect(verbose)
     from flows.cli.bars import run_with_bars, starting

@@ -12,10 +12,11 @@ from manifests.schema.entries import ImageEntry, PairEntry
 from tasks.planning.repeats import PROMPTS
 from tasks.run.items import PlannedAdapter, PlannedSample
 
+_ALONE = "the {} comes from its adapter alone"
 _LONGEST_QUOTE = 120  # characters; a note is a line
 
 
-def prompt_notes(drawn: Iterable[tuple[PairEntry, PlannedSample]], usual_prompt: str) -> tuple[Note, ...]:
+def prompt_notes(drawn: Sequence[tuple[PairEntry, PlannedSample]], usual_prompt: str) -> tuple[Note, ...]:
     """Return the notes of the prompts of a manifest, each row's once.
 
     Args:
@@ -23,6 +24,8 @@ def prompt_notes(drawn: Iterable[tuple[PairEntry, PlannedSample]], usual_prompt:
         usual_prompt: what the settings draw where a manifest says nothing; what it mentions should be mentioned.
     """
     notes: dict[Note, None] = {}
+    if "[c]" not in usual_prompt and any(pair.content and not pair.prompt for pair, _ in drawn):
+        notes[Note(f'sample.prompt "{_short(usual_prompt)}" without [c]: {_ALONE.format("content")}')] = None
     for pair, sample in drawn:
         for name in PROMPTS:
             if told := _cut(name.replace("_", " "), getattr(sample, name) or ""):
@@ -59,7 +62,7 @@ def _unmentioned(pair: PairEntry, usual_prompt: str) -> list[str]:
     told = f"{pair.prompt} {pair.content_prompt or ''}"
     sides = (("[c]", "content", pair.content), ("[s]", "style", pair.style))
     return [
-        f'prompt "{_short(pair.prompt)}" without {token}: the {label} comes from its adapter alone'
+        f'prompt "{_short(pair.prompt)}" without {token}: {_ALONE.format(label)}'
         for token, label, name in sides
         if name and token in usual_prompt and token not in told
     ]

@@ -81,6 +81,16 @@ def test_what_does_not_fit_is_told_before_hours_are_spent(tmp_path: Path, base: 
     assert [str(note) for note in draft.notes if str(note) in notes] == notes, "the plan tells them, too"
 
 
+def test_pictures_far_below_the_resolution_and_prompts_without_the_content_are_told(tmp_path: Path) -> None:
+    small, plain = {"train": {"resolution_px": 512}}, {"sample": {"prompt": "a drawing"}}
+    notes = [
+        " ".join(str(note) for note in make_plan(Store.open(str(tmp_path)), loaded(tmp_path, settings=said)).notes)
+        for said in (small, plain, {})
+    ]
+    assert "a: 64 x 64 px, far below the 512 px" in notes[0] and "far below" not in notes[1]
+    assert 'sample.prompt "a drawing" without [c]' in notes[1] and "without [c]" not in notes[0] + notes[2]
+
+
 def test_names_and_commits_are_one_run_and_settings_of_the_scheduler_make_another(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path / "store"))
 

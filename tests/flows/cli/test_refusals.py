@@ -41,7 +41,7 @@ def test_without_a_prefect_server_a_command_says_so_before_it_begins(command: st
 @pytest.mark.parametrize(
     "command",
     [
-        "run m.yaml --devices cuda:0",
+        "run manifests/examples/demo.yaml --devices cuda:0",
         "nightly --devices cuda:0",
         "rescore r --scorer csd --devices cuda:0",
         "probe --devices cuda:0",
@@ -118,14 +118,41 @@ def test_a_deployment_that_cannot_be_is_refused_before_anything_is_made(
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("run m.yaml --on-fault often", "--on-fault: received 'often'; accepted: 'record' or 'stop'"),
-        ("run m.yaml --shards there", "--shards: received 'there'; accepted: 'here' or 'pool'"),
+        (
+            "run manifests/examples/demo.yaml --on-fault often",
+            "--on-fault: received 'often'; accepted: 'record' or 'stop'",
+        ),
+        ("run manifests/examples/demo.yaml --shards there", "--shards: received 'there'; accepted: 'here' or 'pool'"),
         ("nightly --hours -1", "--hours: received -1.0"),
         ("probe --preset best", "--preset: received 'best'"),
     ],
 )
 def test_options_are_named_with_what_was_received(command: str, said: str, prefect_api: str) -> None:
     assert said in refusal(command)
+
+
+@pytest.mark.parametrize(
+    ("command", "more"),
+    [("validate", 0), ("plan --devices cuda:99 --root {}", 1), ("run --devices cuda:99 --on-fault no --root {}", 2)],
+)
+def test_all_that_is_wrong_is_told_at_once(command: str, more: int, tmp_path: Path, project: Project) -> None:
+    (project.folder / "c1.png").write_text("no picture")
+    pairs = [{"content": "c0", "style": "s0"}, {"content": "c0", "style": "s9"}]
+    project.write(preset="pape", base="nowhere", settings={"train": {"stepps": 3}}, pairs=pairs, grid=None)
+    words, store = command.format(tmp_path / "store").split(), tmp_path / "store"
+    done = CliRunner().invoke(app, [*words, str(project.path), "--set", "sample.stesp=2"])
+    told = done.stderr
+    for said in ("preset", "base: no such base", "train.stepps", "--set sample.stesp", "'s9'", "c1.png"):
+        assert said in told, (said, told)
+    assert ("devices: received cuda:99" in told, "--on-fault: received" in told) == (more > 0, more > 1)
+    assert len(told.splitlines()) == 6 + more + (more > 0) and "Traceback" not in told
+    assert done.exit_code == 1 and not store.exists()
+
+
+def test_what_can_be_told_of_a_command_alone_is_one_line(tmp_path: Path) -> None:
+    demo = "plan manifests/examples/demo.yaml --root"
+    assert refusal(demo, str(tmp_path), "--base", "nowhere").startswith("--base: unknown base model: received nowhere")
+    assert refusal(demo, str(tmp_path), "--preset", "demmo").endswith("demo, draft, fast, paper; did you mean demo?")
 
 
 def test_what_prefect_says_of_a_failed_flow_is_in_the_log_file_alone(

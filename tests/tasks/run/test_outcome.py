@@ -24,7 +24,7 @@ from tasks.dispatch.slots import slot_figures
 from tasks.operations import gc
 from tasks.operations.inbox import look
 from tasks.planning.cost import Estimate, estimate
-from tasks.planning.make import make_plan, settings_of
+from tasks.planning.make import make_plan, survey
 from tasks.report.trends import load_nights
 from tasks.run.inventory import Holdings, take_inventory
 from tasks.run.outcome import read_record
@@ -62,7 +62,7 @@ def price(store: Store, folder: Path, gpu: str = "", **settings: Any) -> Estimat
     sides = {side: [{"image": f"{side}0.png", "name": side, "word": "thing"}] for side in ("contents", "styles")}
     body: dict[str, object] = {"version": 1, "name": "next", "grid": True, **sides}
     loaded = parse_manifest(body, "json", "inline", (str(folder),))
-    draft = make_plan(store, loaded, settings_of(loaded, None, settings))
+    draft = make_plan(store, survey(loaded, overrides=settings))
     return estimate(store, draft.plan, draft.held, (), gpu)
 
 
