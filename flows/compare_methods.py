@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from prefect import flow, get_run_logger
+from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.futures import wait
@@ -22,9 +22,9 @@ from prefect.states import Completed
 from flows.params import MethodOptions, RunOptions
 from flows.prepare import read_manifest
 from flows.scheduling.slots import slots
-from flows.stylize import rerun
+from flows.stylize import rerun, tell
 from manifests.errors import listed
-from manifests.faults import Fault
+from manifests.faults import Fault, told
 from manifests.store.store import Store
 from tasks import environment
 from tasks.devices import chosen_devices
@@ -57,10 +57,10 @@ def compare_methods(manifest: str, options: MethodOptions = MethodOptions()) -> 
         allowed_roots=options.allowed_roots,
     )
     loaded = read_manifest(manifest, options.allowed_roots)
-    for fault in loaded.faults:
-        get_run_logger().error("%s", fault)
     found = survey(loaded, options.base, options.preset, options.overrides)
     draft = make_plan(store, found, devices=options.devices)
+    for line in told(draft.plan.run.faults):
+        tell(draft.plan.run.run_id, line)
     if finished := [adapter.name for adapter in draft.plan.adapters if adapter.is_finished]:
         raise TaskError(
             f"compare-methods: received adapters that came as files ({listed(finished, 3)}); accepted contents and "
@@ -103,7 +103,7 @@ def _work_off(plan: Plan, method: str) -> None:
     if method in TRAINED:
         for fault in _done(plan, method, "train_method", [pack.pack_id for pack in plan.packs]):
             name = plan.adapter(fault.item).name
-            get_run_logger().error("%s: %s diverged: %s", method, name, fault.received)
+            tell(plan.run.run_id, f"{method}: {name} diverged: {fault.received}")
     _done(plan, method, "draw_method", [shard.shard_id for shard in plan.shards])
 
 

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import shlex
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextvars import copy_context
 from dataclasses import replace
+from threading import Timer
 from typing import Any
 
-from blora.bases.spec import parse_base
-from blora.errors import BaseModelError, SettingsError
+from blora.bases.spec import KNOWN, parse_base
+from blora.errors import BaseModelError, BloraError, SettingsError
 from blora.settings.presets import Settings
 from blora.settings.resolve import merge, resolve
-from manifests.errors import StoreError
+from manifests.errors import ManifestsError, StoreError
 from manifests.faults import Fault
 from manifests.loading.load import Loaded
 from manifests.notes import Note
 from manifests.schema.entries import Manifest
-from tasks.downloads import revision_of
+from tasks.downloads import located_base, revision_of
+from tasks.errors import is_transient
 
 _EMBEDDED_MOST_PX = 256
 """Sides of pictures that the embedded model can be asked for; it was made for 128."""
 _SDXL_FEWEST_PX = 512
 _FEW_STEPS = 12
+_SOON_SECONDS = 3.0
+_PAUSES_SECONDS = (2.0, 5.0)
+"""Between tries to have a base from where nobody answers, before all of a run is given up for now."""
 
 
 def with_base(loaded: Loaded, base: str = "", preset: str | None = None) -> Loaded:
@@ -63,6 +71,54 @@ def revision_or_faults(manifest: Manifest, option: str = "") -> tuple[str, list[
         what = f"{where}: {error.what}" if where else error.what
         texts = (what, error.received, error.accepted, error.hint)
         return "", [Fault("settings", *texts, file=file, field=option or "base", transient=error.transient)]
+
+
+def fetch_fault(spec: str, precisions: Collection[str], tell: Callable[[str], None]) -> Fault | None:
+    """Have a base brought to this machine before anybody needs it; why it cannot be had, or None.
+
+    Args:
+        spec: the base.
+        precisions: of its training and drawing.
+        tell: takes a line for a person where it takes long.
+    """
+    told = Timer(
+        _SOON_SECONDS,
+        copy_context().run,
+        [tell, f"brings {parse_base(spec).label} to this machine, which may take minutes"],
+    )
+    told.daemon = True
+    told.start()
+    try:
+        for half in sorted({precision != "fp32" for precision in precisions}):
+            _located(spec, half)
+    except (BloraError, ManifestsError, OSError) as error:
+        said = [getattr(error, part, "") for part in ("where", "what", "received", "accepted", "hint")]
+        where, what, received, accepted, hint = said if said[1] else ["", str(error), "", "", ""]
+        name = next((name for name, known in KNOWN.items() if known.text == spec), spec)
+        doctor = f"blora doctor --base {shlex.quote(name)} looks closer"
+        return Fault(
+            "settings",
+            f"the base cannot be had: {where}: {what}" if where else f"the base cannot be had: {what}",
+            received,
+            accepted,
+            "; ".join(part for part in (hint, doctor) if part),
+            transient=is_transient(error),
+        )
+    finally:
+        told.cancel()
+    return None
+
+
+def _located(spec: str, half: bool) -> None:
+    """Bring it here; what may pass by itself is tried again, and nothing else."""
+    for pause_seconds in (*_PAUSES_SECONDS, None):
+        try:
+            located_base(spec, half=half)
+            return
+        except (BloraError, ManifestsError, OSError) as error:
+            if pause_seconds is None or not is_transient(error):
+                raise
+            time.sleep(pause_seconds)
 
 
 def settings_or_faults(

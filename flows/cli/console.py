@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from blora.errors import BloraError
 from manifests.errors import ManifestsError, PermanentStoreError, counted, printable
 from manifests.faults import Fault
+from manifests.faults import told as told_faults
 from manifests.notes import Note, told
 from manifests.parsing.fault_list import shown
 from manifests.schema.fields import PresetName
@@ -296,16 +297,16 @@ def open_run(root: str, asked: str, *, is_told: bool = True) -> tuple[Store, str
 
 
 def show_faults(faults: Any, kept_at: str = "") -> None:
-    """Print faults to standard error, a line each; of more than a person can go through, the first and their number.
+    """Print faults to standard error, a line for each reason; of too many, the first and the number of the others.
 
     Args:
         faults: the faults.
         kept_at: where all of them can be read; empty where they are kept nowhere.
     """
-    every = list(faults)
+    every = told_faults(faults)
     listed = every if len(every) <= _MANY else every[:_LISTED]
-    for fault in listed:
-        err.print(str(fault), style="yellow", markup=False, highlight=False)
+    for line in listed:
+        err.print(line, style="yellow", markup=False, highlight=False)
     if more := len(every) - len(listed):
         where = f"all are in {kept_at}" if kept_at else "correct these first"
         err.print(f"and {counted(more, 'more fault')}: {where}", style="yellow", markup=False, highlight=False)

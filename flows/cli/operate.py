@@ -247,10 +247,12 @@ def status(
     )
     for holder in status.at_work:
         print_pairs({"at work": f"{holder.what}: {holder.who}, lease {holder.until}"})
+    show_faults(stand.faults)
     for fault in stand.faults:
-        show_faults([fault])
         if fault.item in status.logs:
-            err.print(f"  log: {status.logs[fault.item]}", style="yellow", markup=False, highlight=False)
+            err.print(
+                f"  log of {fault.name}: {status.logs[fault.item]}", style="yellow", markup=False, highlight=False
+            )
     raise typer.Exit(OK if stand.complete else FAULTS)
 
 

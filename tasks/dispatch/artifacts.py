@@ -14,6 +14,7 @@ from urllib.parse import quote
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from manifests import layout
+from manifests.faults import told
 from manifests.store.parallel import in_parallel
 from manifests.store.store import Store
 from tasks import environment
@@ -124,7 +125,7 @@ def _markdown(store: Store, plan: Plan, outcome: Outcome, rows: Sequence[ScoreRo
                 lines.append(f"| {inline[row.key]} | {names} | {value:.3f} |")
             lines.append("")
     if outcome.faults:
-        lines += ["## Faults", ""] + [f"- {_plain(str(fault))}" for fault in outcome.faults[:100]]
+        lines += ["## Faults", ""] + [f"- {_plain(line)}" for line in told(outcome.faults)[:100]]
     return "\n".join(lines)
 
 

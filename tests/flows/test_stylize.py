@@ -12,10 +12,12 @@ import pytest
 
 from flows.params import RunOptions
 from flows.stylize import rerun, stylize
+from manifests.loading.load import load_manifest
 from manifests.store.store import Store
 from manifests.tables.parquet import from_parquet_bytes
 from manifests.tables.run import ADAPTERS, FAULTS, SAMPLES, SCORES, SLOTS
 from tasks import progress
+from tasks.planning.make import make_plan, publish
 from tests.flows.conftest import Project, live_leases
 
 pytestmark = pytest.mark.usefixtures("prefect_api", "warm_slots")
@@ -66,6 +68,21 @@ def finished(
     work = Work(str(folder / "store"), (str(tiny_base),))
     assert work(stylize, str(project.path)).is_completed()
     return project, work
+
+
+def test_a_base_that_cannot_be_had_is_one_fault_and_no_slot_tries_it(tiny_base: Path, tmp_path: Path) -> None:
+    base, away = tmp_path / "base", tmp_path / "away"
+    shutil.copytree(tiny_base, base)
+    project, work = Project(tmp_path / "project", base, 1, 1), Work(str(tmp_path / "store"), (str(base),))
+    draft = make_plan(work.store, load_manifest(str(project.path), allowed_roots=[str(base)]))
+    run_id = publish(work.store, draft).run.run_id
+    base.rename(away)
+    assert work(rerun, run_id).is_failed()
+    (row,) = work.rows("faults", FAULTS)
+    assert row["item"] == run_id and row["what"].startswith("the base cannot be had") and not row["transient"]
+    assert f"blora doctor --base {base}" in row["hint"] and not work.store.exists(f"runs/{run_id}/slots.parquet")
+    away.rename(base)
+    assert work(rerun, run_id, only=("faults",)).is_completed()
 
 
 @pytest.fixture
