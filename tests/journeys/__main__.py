@@ -12,4 +12,4 @@ from tests.journeys.transcript import REMAKE
 
 if __name__ == "__main__":
     os.environ[REMAKE] = "1"
-    sys.exit(pytest.main(["-x", "-q", str(Path(__file__).parent), *sys.argv[1:]]))
+    sys.exit(pytest.main(["-q", str(Path(__file__).parent), *sys.argv[1:]]))
