@@ -172,7 +172,7 @@ def unfit(manifest: Manifest, settings: Settings) -> list[Fault]:
     what, hint = "FLUX has no negative row to guide by: it is told guidance as a number", "leave it out"
     unheard = settings.sample.of_a_negative_row()
     faults = [
-        Fault("settings", what, repr(value), hint=hint, file=manifest.source, field=f"sample.{name}")
+        Fault("settings", what, repr(value), "", hint, file=manifest.source, field=f"sample.{name}")
         for name, value in unheard.items()
     ]
     if settings.train.layers != "attention":

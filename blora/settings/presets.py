@@ -13,7 +13,7 @@ from blora.settings.judging import CheckSettings, ScoreSettings
 from blora.settings.sampling import SampleSettings
 from blora.settings.training import TrainSettings
 
-__all__ = ["PRESETS", "Settings"]
+__all__ = ["PRESETS", "PURPOSES", "Settings"]
 
 
 class Settings(Frozen):
@@ -103,3 +103,14 @@ PRESETS: Final[Mapping[str, Settings]] = MappingProxyType(
     }
 )
 """Named starting points; overrides are laid over them."""
+
+PURPOSES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "demo": "the embedded model on a CPU: small pictures in minutes, to see how all of it works",
+        "draft": "SDXL at a fraction of the cost, to look at a combination before paying for it",
+        "fast": "a base that needs few steps, such as sdxl+lightning8",
+        "flux": "FLUX.1, which has to be named as the base",
+        "paper": "SDXL by the published recipe",
+    }
+)
+"""What each preset is for. Where nobody names a base, demo works with the embedded model, draft, fast and paper with SDXL."""
