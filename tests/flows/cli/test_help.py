@@ -77,7 +77,7 @@ def test_a_shell_completes_commands_presets_settings_and_runs(tmp_path: Path) ->
 def test_presets_and_settings_are_all_told() -> None:
     told = said("presets")
     assert [name for name in blora.PRESETS if not re.search(rf"^{name}\s+\w", told, re.M)] == []
-    assert re.search(r"^train.steps +100 +400 +1000 +1000$", told, re.M)
+    assert re.search(r"^train.steps +100 +400 +1000 +1000 +1000$", told, re.M)
     listed = re.findall(r"^(\S+)  (.+); by default (.+)$", said("settings"), re.M)
     assert listed == [(e.path, e.accepted, e.default.replace("-", "nothing", e.default == "-")) for e in catalogue()]
     assert {path for path, *_ in re.findall(r"^(\S+)  (.+)$", said("settings", "Guidance"), re.M)} == {
