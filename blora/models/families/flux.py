@@ -30,8 +30,7 @@ _TIMESTEPS: Final = 1000
 _PATCH: Final = 2
 """Latents of a token, along a side."""
 _TOKENS: Final = {True: 512, False: 256}
-"""What T5 reads of a prompt where its tokenizer allows as much: FLUX.1-dev (with guidance), FLUX.1-schnell (without).
-So diffusers' pages on both say."""
+"""What T5 reads of a prompt where its tokenizer allows as much: with guidance (FLUX.1-dev), without (-schnell)."""
 
 
 class FluxTextEncoders(TextEncoders):

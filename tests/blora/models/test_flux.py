@@ -1,7 +1,6 @@
 """FLUX.1 behind the seam: pictures as FluxPipeline draws them, training as plain PEFT does it.
 
-Tolerances as in test_sample.py and test_train.py, and for the same reasons; measured here: at most 2e-5 between latents
-of ours and FluxPipeline's, 2e-6 between trainings of ours and PEFT's, 1e-6 between packs.
+Tolerances as in test_sample.py and test_train.py, and for the same reasons.
 """
 
 from __future__ import annotations
