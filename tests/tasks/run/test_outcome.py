@@ -27,7 +27,7 @@ from tasks.dispatch.slots import slot_figures
 from tasks.operations import gc
 from tasks.operations.inbox import look
 from tasks.planning.cost import Estimate, estimate
-from tasks.planning.make import make_plan, settings_of
+from tasks.planning.make import make_plan, survey
 from tasks.report.trends import load_nights
 from tasks.run.inventory import Holdings, take_inventory
 from tasks.run.outcome import read_record
@@ -65,7 +65,7 @@ def price(store: Store, folder: Path, gpu: str = "", **settings: Any) -> Estimat
     sides = {side: [{"image": f"{side}0.png", "name": side, "word": "thing"}] for side in ("contents", "styles")}
     body: dict[str, object] = {"version": 1, "name": "next", "grid": True, **sides}
     loaded = parse_manifest(body, "json", "inline", (str(folder),))
-    draft = make_plan(store, loaded, settings_of(loaded, None, settings))
+    draft = make_plan(store, survey(loaded, overrides=settings))
     return estimate(store, draft.plan, draft.held, (), gpu)
 
 
@@ -172,6 +172,8 @@ def test_without_one_the_rate_is_that_of_the_gpu(stored: tuple[Store, list[Plan]
     h100, l4, unknown = hours.values()
     assert h100 < unknown < l4
     assert "218 TFLOP/s of an H100" in estimate(empty, sdxl, none, (), "NVIDIA H100 80GB HBM3").basis
+    slow = estimate(empty, sdxl, none, ("cpu",))
+    assert slow.train_seconds > 100 * unknown and "of two cores" in slow.basis, "a CPU is not promised a GPU's time"
 
 
 def test_pictures_of_an_export_are_read_side_by_side(
