@@ -113,4 +113,4 @@ PURPOSES: Final[Mapping[str, str]] = MappingProxyType(
         "paper": "SDXL by the published recipe",
     }
 )
-"""What each preset is for. Where nobody names a base, demo works with the embedded model, draft, fast and paper with SDXL."""
+"""What each is for. Where nobody names a base, demo works with the embedded model; draft, fast and paper with SDXL."""
