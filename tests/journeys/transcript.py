@@ -110,7 +110,8 @@ class Transcript:
         self._parts.append(part if is_exact else masked(part, self._known))
         self._wrong += [f"{typed}: {wrong[0]!r}" for words in FAULTY if (wrong := re.search(words, text))]
         lines = text.splitlines()
-        if code == 2 and lines[1:] and "Usage:" not in text and not all(re.match(r"(--set )?[\w.-]+: ", line) for line in lines):
+        is_a_fault_each = all(re.match(r"(--set )?[\w.-]+: ", line) for line in lines)
+        if code == 2 and lines[1:] and "Usage:" not in text and not is_a_fault_each:
             self._wrong.append(f"{typed}: refused, and not in a line a fault")
 
     def look(self, what: str, text: str) -> None:
