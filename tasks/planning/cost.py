@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from blora.bases.locate import SDXL_FOLDER
@@ -175,11 +176,11 @@ def _passes(base: str, how: SampleSettings) -> int:
     """How often a picture goes through the UNet: once at each timestep that is visited, twice where it is guided.
 
     Where their names do not say it, the scheduler itself is asked; torch is loaded for that alone. A base that does not
-    lie on this machine counts as having SDXL's.
+    lie on this machine, or has no scheduler, counts as having SDXL's: whoever loads it says what it lacks.
     """
-    config_file = denoiser_config(base)
-    folder = config_file.parents[1] if config_file else SDXL_FOLDER
-    config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+    config_file, place = denoiser_config(base), Path("scheduler", "scheduler_config.json")
+    folder = config_file.parents[1] if config_file and (config_file.parents[1] / place).is_file() else SDXL_FOLDER
+    config = {"_class_name": "EulerDiscreteScheduler"} | json.loads((folder / place).read_text())
     rows = 2 if how.guidance_scale > 1 else 1
     name = config["_class_name"] if how.scheduler == "base" else how.scheduler
     if name in ONE_VISIT and (rows == 1 or how.guidance_interval is None):

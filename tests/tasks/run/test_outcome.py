@@ -33,6 +33,7 @@ from tasks.run.inventory import Holdings, take_inventory
 from tasks.run.outcome import read_record
 from tasks.run.plan import Plan
 from tests.made_run import finish, plan_run
+from tests.tiny import save_tiny_base
 
 
 @pytest.fixture
@@ -149,6 +150,24 @@ def test_a_price_follows_how_often_a_picture_goes_through_the_unet(
     assert seconds(guidance_interval=[0.28, 5.42]) - alone == pytest.approx(sum(inside) * a_pass)
     second_order = seconds(scheduler="HeunDiscreteScheduler", guidance_scale=1)
     assert second_order - alone == pytest.approx(49 * a_pass), "each step but the last visits two timesteps"
+
+
+def test_a_base_whose_scheduler_says_nothing_of_itself_has_a_price(
+    stored: tuple[Store, list[Plan]], tmp_path: Path
+) -> None:
+    """Whoever loads it says what it lacks; a plan does not end on it."""
+    folder, plan = save_tiny_base(tmp_path / "tiny"), stored[1][0]
+    here = replace(plan, run=replace(plan.run, base=str(folder)))
+    file = folder / "scheduler" / "scheduler_config.json"
+
+    def seconds() -> float:
+        return estimate(Store.open(str(tmp_path / "empty")), here, Holdings()).sample_seconds
+
+    whole = seconds()
+    file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "_class_name"}))
+    assert seconds() == whole
+    file.unlink()
+    assert seconds() == whole
 
 
 def test_a_price_of_training_is_of_what_is_done(stored: tuple[Store, list[Plan]], tmp_path: Path) -> None:
