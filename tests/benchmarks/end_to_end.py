@@ -99,6 +99,7 @@ def write_manifest(folder: Path, base: str, given: argparse.Namespace) -> Path:
         "pack_size": given.pack_size,
         "train": {"steps": given.train_steps, "resolution_px": given.px},
         "sample": {"steps": given.sample_steps, "width_px": given.px, "height_px": given.px},
+        "score": {"features": given.features},
     }
     body = {"version": 1, "name": "busy", "base": base, "preset": given.preset, "settings": settings, "grid": True}
     path = folder / "busy.json"
@@ -186,6 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pack-size", type=int, default=4)
     parser.add_argument("--train-steps", type=int, default=50)
     parser.add_argument("--sample-steps", type=int, default=50)
+    parser.add_argument("--features", default="efficientnet-lite0", help="none: where its weights, 17 MB, are missing")
     parser.add_argument("--kills", type=int, nargs="+", default=[0, 1], help="slots killed, of a run each")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     given = parser.parse_args(arguments)

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 import torch
 
+from blora.models.model import load_base
 from blora.training.items import TrainItem
 from blora.training.train import train
 from tests.benchmarks.common import parser_of, settings_of, write_figures
@@ -47,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = settings_of(given, {"train.steps": given.steps}).train
     side = settings.resolution_px
     items = [TrainItem((picture(number, side, side),), str(number)) for number in range(given.pack)]
-    base = FullSize(given.device, settings.precision)
+    load: Any = FullSize if given.base == "sdxl" else partial(load_base, given.base)
+    base = load(given.device, settings.precision)
     ours = train(base, items, settings, on_step=lambda report: print(f"ours {report.step}", end="\r", flush=True))[0]
     expected: list[float] = []
     whole = base.unet.float()  # the very same weights
