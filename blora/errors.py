@@ -62,11 +62,9 @@ class BloraError(Exception):
 
     def __str__(self) -> str:
         """Return ``where: what: received …; accepted …; do …`` without the empty parts."""
-        details = [
-            f"{label} {text}"
-            for label, text in (("received", self.received), ("accepted", self.accepted), ("do:", self.hint))
-            if text
-        ]
+        asks = self.hint.endswith("?")  # did you mean ...?
+        told = (("received ", self.received), ("accepted ", self.accepted), ("" if asks else "do: ", self.hint))
+        details = [f"{label}{text}" for label, text in told if text]
         head = f"{self.where}: {self.what}" if self.where else self.what
         return f"{head}: {'; '.join(details)}" if details else head
 

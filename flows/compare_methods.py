@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from prefect import flow, get_run_logger
+from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.futures import wait
@@ -22,9 +22,9 @@ from prefect.states import Completed
 from flows.params import MethodOptions, RunOptions
 from flows.prepare import read_manifest
 from flows.scheduling.slots import slots
-from flows.stylize import rerun
-from manifests.errors import listed
-from manifests.faults import Fault
+from flows.stylize import rerun, tell
+from manifests.errors import counted, listed
+from manifests.faults import Fault, told
 from manifests.store.store import Store
 from tasks import environment
 from tasks.devices import chosen_devices
@@ -34,7 +34,7 @@ from tasks.measuring.compared_methods import TRAINED, check_methods
 from tasks.measuring.methods_comparison import gather_methods
 from tasks.measuring.methods_report import report_text, write_methods
 from tasks.messages import MethodAnswer
-from tasks.planning.make import make_plan, publish, settings_of
+from tasks.planning.make import make_plan, publish, survey
 from tasks.run.plan import Plan, load_plan
 
 
@@ -56,10 +56,11 @@ def compare_methods(manifest: str, options: MethodOptions = MethodOptions()) -> 
         preset=options.preset,
         allowed_roots=options.allowed_roots,
     )
-    loaded = read_manifest(manifest, shared)
-    for fault in loaded.faults:
-        get_run_logger().error("%s", fault)
-    draft = make_plan(store, loaded, settings_of(loaded, options.preset, options.overrides), devices=options.devices)
+    loaded = read_manifest(manifest, options.allowed_roots)
+    found = survey(loaded, options.base, options.preset, options.overrides)
+    draft = make_plan(store, found, devices=options.devices)
+    for line in told(draft.plan.run.faults):
+        tell(draft.plan.run.run_id, line)
     if finished := [adapter.name for adapter in draft.plan.adapters if adapter.is_finished]:
         raise TaskError(
             f"compare-methods: received adapters that came as files ({listed(finished, 3)}); accepted contents and "
@@ -80,7 +81,7 @@ def compare_methods(manifest: str, options: MethodOptions = MethodOptions()) -> 
     key = write_methods(store, comparison)
     create_markdown_artifact(report_text(comparison), key="methods", description=run_id)
     return Completed(
-        message=f"{len(comparison.pictures)} pictures of {len(comparison.methods)} methods",
+        message=f"{counted(len(comparison.pictures), 'picture')} of {counted(len(comparison.methods), 'method')}",
         data={"run_id": run_id, "report": key, "methods": methods, "left_out": left_out},
     )
 
@@ -102,7 +103,7 @@ def _work_off(plan: Plan, method: str) -> None:
     if method in TRAINED:
         for fault in _done(plan, method, "train_method", [pack.pack_id for pack in plan.packs]):
             name = plan.adapter(fault.item).name
-            get_run_logger().error("%s: %s diverged: %s", method, name, fault.received)
+            tell(plan.run.run_id, f"{method}: {name} diverged: {fault.received}")
     _done(plan, method, "draw_method", [shard.shard_id for shard in plan.shards])
 
 
@@ -115,6 +116,8 @@ def _done(plan: Plan, method: str, job: Literal["train_method", "draw_method"], 
     ended: list[Any] = [future.state.result(raise_on_failure=False) for future in futures]
     failed = [outcome for outcome in ended if not isinstance(outcome, prefect_tasks.TaskOutcome)]
     if failed:
-        raise TaskError(f"{method}: {len(failed)} of {len(items)} tasks failed ({job}); the first: {failed[0]}")
+        raise TaskError(
+            f"{method}: {len(failed)} of {counted(len(items), 'task')} failed ({job}); the first: {failed[0]}"
+        )
     answers = [answer for outcome in ended for answer in outcome.answers.values()]
     return [fault for answer in answers if isinstance(answer, MethodAnswer) for fault in answer.faults]

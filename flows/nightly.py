@@ -23,6 +23,8 @@ from prefect.states import Completed, Failed
 from flows.params import NightOptions, RunOptions, WorkOptions
 from flows.scheduling.slots import slots
 from flows.stylize import stylize
+from manifests.errors import reason_of
+from manifests.faults import told
 from manifests.store.store import Store
 from tasks import environment, progress
 from tasks.devices import chosen_devices
@@ -103,16 +105,16 @@ def _work_off(store: Store, dropped: Dropped, options: NightOptions) -> NightEnt
     seconds = round(time.monotonic() - started, 1)
     error = state.result(raise_on_failure=False)
     if isinstance(error, RunRefused):
-        lines = tuple(str(fault) for fault in error.faults) or (str(error),)
+        lines = tuple(told(error.faults)) or (str(error),)
         return NightEntry(dropped.key, "refused", "", str(error), _shorten(lines), seconds)
     if isinstance(error, Exception) and not isinstance(error, EndedWithFaults):
         run_id = run_ids[0] if run_ids else ""
-        sentence = f"{type(error).__name__}: {error}"
+        sentence = reason_of(error)
         return NightEntry(dropped.key, "faults" if run_id else "refused", run_id, sentence, (sentence,), seconds)
     ended = read_record(store, run_ids[0])
     verdict: EntryState = "finished" if ended.complete else "faults"
     write_receipt(store, dropped, ended.run_id, verdict, ended.sentence)
-    lines = tuple(str(fault) for fault in recorded_faults(store, ended.run_id))
+    lines = tuple(told(recorded_faults(store, ended.run_id)))
     sentence = f"{ended.sentence}; {dropped.note}" if dropped.note else ended.sentence
     return NightEntry(dropped.key, verdict, ended.run_id, sentence, _shorten(lines), seconds)
 

@@ -6,7 +6,7 @@ Needs no Prefect: a command says it at once, and hands it over to the flow that 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -15,12 +15,13 @@ from typing import Any
 from flows.params import InlineManifest, RunOptions
 from manifests import layout
 from manifests.errors import counted
+from manifests.faults import Fault
 from manifests.loading.load import Loaded, load_manifest, parse_manifest
 from manifests.store.store import Store
-from tasks.bases import with_base
 from tasks.devices import chosen_devices, gpu_name
+from tasks.errors import RunRefused
 from tasks.planning.cost import Estimate, estimate
-from tasks.planning.make import PlanDraft, make_plan, settings_of
+from tasks.planning.make import PlanDraft, make_plan, survey
 from tasks.run.inventory import Holdings, holdings
 from tasks.run.plan import Plan, load_plan
 from tasks.run.which import find_run
@@ -75,44 +76,49 @@ def handed_over(prepared: Prepared) -> Iterator[None]:
         HANDED_OVER.reset(token)
 
 
-def prepare(store: Store, manifest: str | InlineManifest, options: RunOptions) -> Prepared:
+def prepare(
+    store: Store, manifest: str | InlineManifest, options: RunOptions, refused: Sequence[Fault] = ()
+) -> Prepared:
     """Read a manifest and plan it; nothing is written.
 
+    Args:
+        store: the store.
+        manifest: as for `flows.stylize.stylize`.
+        options: likewise.
+        refused: what is wrong with the options; nothing is prepared then.
+
     Raises:
-        RunRefused: nothing of it can be worked off, or it is to stop at faults.
+        RunRefused: nothing of it can be worked off, or it is to stop at faults; all faults are in it.
     """
     began, is_here = time.monotonic(), options.shards == "here"
-    loaded = read_manifest(manifest, options)
-    draft = make_plan(
-        store,
-        loaded,
-        settings_of(loaded, options.preset, options.overrides),
-        on_fault=options.on_fault,
-        devices=options.devices if is_here else "",
+    found = survey(
+        read_manifest(manifest, options.allowed_roots), options.base, options.preset, options.overrides, refused
     )
+    draft = make_plan(store, found, on_fault=options.on_fault, devices=options.devices if is_here else "")
     return Prepared(draft.plan, draft.held, _cost(store, draft.plan, draft.held, options), began, draft)
 
 
-def prepare_again(store: Store, asked: str, options: RunOptions) -> Prepared:
-    """Look at what a run still lacks.
+def prepare_again(store: Store, asked: str, options: RunOptions, refused: Sequence[Fault] = ()) -> Prepared:
+    """Look at what a run still lacks; see `prepare`.
 
     Raises:
         RunNotFound: the store has no such run.
+        RunRefused: something is wrong with the options.
     """
     began = time.monotonic()
+    if refused:
+        raise RunRefused(f"nothing can be begun: {counted(len(refused), 'fault')}", refused)
     plan = load_plan(store, find_run(store, asked))
     held = holdings(store, [a.adapter_id for a in plan.adapters], [s.content_id for s in plan.samples])
     return Prepared(plan, held, _cost(store, plan, held, options), began)
 
 
-def read_manifest(manifest: str | InlineManifest, options: RunOptions) -> Loaded:
+def read_manifest(manifest: str | InlineManifest, allowed_roots: Sequence[str] = ()) -> Loaded:
     """Read a manifest from its address, or take an inline one."""
     if isinstance(manifest, str):
-        loaded = load_manifest(manifest, allowed_roots=options.allowed_roots)
-        return with_base(loaded, options.base, options.preset)
+        return load_manifest(manifest, allowed_roots=allowed_roots)
     said: dict[str, Any] = manifest.model_dump(mode="json", exclude_unset=True, exclude_none=True)
-    loaded = parse_manifest(said, "json", "inline", options.allowed_roots)
-    return with_base(loaded, options.base, options.preset)
+    return parse_manifest(said, "json", "inline", allowed_roots)
 
 
 def opening(store: Store, prepared: Prepared) -> str:

@@ -22,6 +22,7 @@ from prefect.states import Completed
 from flows.params import SlotOptions
 from flows.scheduling.slots import slots
 from manifests import layout
+from manifests.errors import counted
 from manifests.store.store import Store
 from tasks import environment, progress
 from tasks.closing.added_scores import Rescoring, plan_rescoring, publish_added
@@ -58,7 +59,7 @@ def rescore(run_id: str, scorers: tuple[str, ...], options: SlotOptions = SlotOp
             _judge(store, run_id, asked, chosen_devices(options.devices))
         outcome = publish_added(store, plan, asked)
     publish_artifacts(store, plan, outcome)
-    sentence = f"{todo} pictures judged by {', '.join(one.kind for one in asked)}"
+    sentence = f"{counted(todo, 'picture')} judged by {', '.join(one.kind for one in asked)}"
     get_run_logger().info("%s: %s", run_id, sentence)
     counts = {rescoring.kind: sum(len(some) for some in rescoring.missing.values()) for rescoring in asked}
     return Completed(
@@ -96,6 +97,6 @@ def _judge(store: Store, run_id: str, asked: Sequence[Rescoring], devices: tuple
                     failed.append(f"{rescoring.kind}: {next(iter(said.failed.values())).message}")
     if failed:
         raise TaskError(
-            f"{run_id}: {len(failed)} tasks failed, and no score was published; the first: {failed[0]}. "
+            f"{run_id}: {counted(len(failed), 'task')} failed, and no score was published; the first: {failed[0]}. "
             "What was judged is kept: mend the cause, then blora rescore again"
         )

@@ -29,9 +29,11 @@ from flows.scheduling.pool import Pool
 from flows.scheduling.slots import Slots, slots
 from manifests import layout
 from manifests.errors import Damaged
+from manifests.faults import Fault
 from manifests.notes import told
 from manifests.store.store import Store
 from tasks import environment, progress
+from tasks.bases import fetch_fault
 from tasks.closing.collect import already_closed, close_run
 from tasks.devices import chosen_devices
 from tasks.dispatch.artifacts import publish_artifacts
@@ -94,13 +96,14 @@ def _work_off(store: Store, ready: Prepared, options: RunOptions) -> State[Any]:
     log.info("%s", line := opening(store, ready))
     progress.publish({"kind": "run", "id": run_id, "text": line})
     for line in take_over(store, plan) if options.take_over else ():
-        _tell(run_id, line)
+        tell(run_id, line)
     try:
         recorded = recorded_faults(store, run_id)
     except Damaged as error:  # closing writes them anew
         log.warning("%s", error)
         recorded = ()
     selection = select(plan, options.only, recorded)
+    recorded = tuple(fault for fault in recorded if fault.item != run_id)  # of the whole run: seen anew each time
     if not options.retry_permanent:
         selection = selection.without(given_up(recorded))
     work, tally = _work_here if options.shards == "here" else _work_on_pool, progress.Tally()
@@ -109,25 +112,36 @@ def _work_off(store: Store, ready: Prepared, options: RunOptions) -> State[Any]:
         if discarded := discard_unreadable(store, plan, known):
             known = take_inventory(store, plan)
         for line in discarded:
-            _tell(run_id, line)
-        board = work(store, plan, selection, options, known, ready.pace)
-        inventory = board.inventory if board.idle else take_inventory(store, plan)
-        if board.idle and already_closed(store, plan, inventory):
+            tell(run_id, line)
+        is_open = selection.adapters - known.adapters or selection.samples - known.pictures.keys()
+        whole = _base_fault(plan) if is_open and options.shards == "here" else None
+        board = None if whole else work(store, plan, selection, options, known, ready.pace)
+        inventory = known if board is None else board.inventory if board.idle else take_inventory(store, plan)
+        if board and board.idle and already_closed(store, plan, inventory):
             outcome = Outcome.of(plan, inventory, ())
         else:  # what was not tried this time keeps the reason it had
-            failures = [*recorded, *board.failures]
-            outcome = close_run(store, plan, inventory, failures, board.timings, ready.began)
+            failures = [*recorded, *(board.failures if board else [whole] if whole else [])]
+            timings = board.timings if board else None
+            outcome = close_run(store, plan, inventory, failures, timings, ready.began)
     publish_artifacts(store, plan, outcome)
-    if isinstance(board.place, Slots):
+    if board and isinstance(board.place, Slots):
         tell_endings(UUID(str(runtime.flow_run.id)), board.place.ends)
     log.info("%s: %s", run_id, outcome.sentence)
     return _final_state(outcome)
 
 
-def _tell(run_id: str, line: str) -> None:
+def tell(run_id: str, line: str) -> None:
     """Tell at once, in the log and on the terminal, what a person should know."""
     get_run_logger().warning("%s", line)
     progress.publish({"kind": "note", "id": run_id, "text": line})
+
+
+def _base_fault(plan: Plan) -> Fault | None:
+    """Have the base brought to this machine, before slots open that would all fail for one reason."""
+    run, settings = plan.run, plan.run.settings
+    precisions = {settings.train.precision, settings.sample.precision}
+    fault = fetch_fault(run.base, precisions, lambda line: tell(run.run_id, line))
+    return fault and replace(fault, item=run.run_id)
 
 
 def _work_here(

@@ -15,6 +15,7 @@ Every error carries the same four texts and survives pickling, so it can cross a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -22,6 +23,12 @@ from typing import ClassVar
 def counted(number: int, noun: str) -> str:
     """Say how many of something there are: "1 fault", "2 faults"."""
     return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what an exception says, for a person: without the name of its class and the number of its cause."""
+    said = getattr(error, "strerror", None) or str(error)
+    return re.sub(r"^\[Errno -?\d+\] ", "", str(said)) or type(error).__name__
 
 
 def listed(names: Sequence[str], most: int) -> str:

@@ -1,20 +1,36 @@
-"""The base that a run works with, spelled out from what a command, a manifest or its preset says; and if it fits."""
+"""Base and settings of a run, from what a command, a manifest and its preset say: what is wrong, what fits badly."""
 
 from __future__ import annotations
 
 import os
+import shlex
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextvars import copy_context
 from dataclasses import replace
+from threading import Timer
+from typing import Any
 
-from blora.bases.spec import parse_base
+from blora.bases.spec import KNOWN, parse_base
+from blora.bases.topology import FamilyName
+from blora.errors import BaseModelError, BloraError, SettingsError
 from blora.settings.presets import Settings
+from blora.settings.resolve import merge, resolve
+from manifests.errors import ManifestsError, StoreError
+from manifests.faults import Fault
 from manifests.loading.load import Loaded
 from manifests.notes import Note
-from manifests.schema.entries import Manifest
+from manifests.schema.entries import Manifest, PairEntry
+from tasks.downloads import base_family, located_base, revision_of
+from tasks.errors import is_transient
 
 _EMBEDDED_MOST_PX = 256
 """Sides of pictures that the embedded model can be asked for; it was made for 128."""
 _SDXL_FEWEST_PX = 512
 _FEW_STEPS = 12
+_SOON_SECONDS = 3.0
+_PAUSES_SECONDS = (2.0, 5.0)
+"""Between tries to have a base from where nobody answers, before all of a run is given up for now."""
 
 
 def with_base(loaded: Loaded, base: str = "", preset: str | None = None) -> Loaded:
@@ -25,15 +41,158 @@ def with_base(loaded: Loaded, base: str = "", preset: str | None = None) -> Load
         base: what is asked for in its place, its paths relative to the folder of the process; empty for nothing.
         preset: replaces the manifest's own.
 
-    Raises:
-        BaseModelError: the base is of no known form.
+    Returns:
+        The manifest, or what could be read of it; a base of no known form as it was said, and none where the preset
+        implies none: whoever looks for it says what is wrong.
     """
-    manifest = loaded.manifest
-    if manifest is None:
-        return loaded
-    implied = "embedded" if (preset or manifest.preset) == "demo" else "sdxl"
-    chosen = parse_base(base).below(os.getcwd()) if base else parse_base(manifest.base or implied)
-    return replace(loaded, manifest=manifest.model_copy(update={"base": chosen.text}))
+
+    def based(manifest: Manifest) -> Manifest:
+        implied = {"demo": "embedded", "flux": ""}.get(preset or manifest.preset, "sdxl")
+        try:
+            said = manifest.base or implied
+            chosen = parse_base(base).below(os.getcwd()).text if base else said and parse_base(said).text
+        except BaseModelError:
+            chosen = base or manifest.base
+        return manifest.model_copy(update={"base": chosen})
+
+    return replace(loaded, manifest=loaded.manifest and based(loaded.manifest), rest=based(loaded.rest))
+
+
+def revision_or_faults(manifest: Manifest, option: str = "") -> tuple[str, list[Fault]]:
+    """The revision of a manifest's base, or why it has none.
+
+    Args:
+        manifest: its base spelled out.
+        option: of a command, where that has said the base.
+    """
+    if not manifest.base:
+        what, accepted = "preset flux without a base", "FLUX.1 in diffusers' layout"
+        hint = "say base: a folder of FLUX.1, or black-forest-labs/FLUX.1-dev@ and the commit that you mean"
+        return "", [Fault("settings", what, "none", accepted, hint, file=manifest.source, field="base")]
+    try:
+        return revision_of(manifest.base), []
+    except (BaseModelError, StoreError) as error:
+        file = "" if option else manifest.source
+        where = getattr(error, "where", "")
+        what = f"{where}: {error.what}" if where else error.what
+        texts = (what, error.received, error.accepted, error.hint)
+        return "", [Fault("settings", *texts, file=file, field=option or "base", transient=error.transient)]
+
+
+def fetch_fault(spec: str, precisions: Collection[str], tell: Callable[[str], None]) -> Fault | None:
+    """Have a base brought to this machine before anybody needs it; why it cannot be had, or None.
+
+    Args:
+        spec: the base.
+        precisions: of its training and drawing.
+        tell: takes a line for a person where it takes long.
+    """
+    told = Timer(
+        _SOON_SECONDS,
+        copy_context().run,
+        [tell, f"brings {parse_base(spec).label} to this machine, which may take minutes"],
+    )
+    told.daemon = True
+    told.start()
+    try:
+        for half in sorted({precision != "fp32" for precision in precisions}):
+            _located(spec, half)
+    except (BloraError, ManifestsError, OSError) as error:
+        said = [getattr(error, part, "") for part in ("where", "what", "received", "accepted", "hint")]
+        where, what, received, accepted, hint = said if said[1] else ["", str(error), "", "", ""]
+        name = next((name for name, known in KNOWN.items() if known.text == spec), spec)
+        doctor = f"blora doctor --base {shlex.quote(name)} looks closer"
+        return Fault(
+            "settings",
+            f"the base cannot be had: {where}: {what}" if where else f"the base cannot be had: {what}",
+            received,
+            accepted,
+            "; ".join(part for part in (hint, doctor) if part),
+            transient=is_transient(error),
+        )
+    finally:
+        told.cancel()
+    return None
+
+
+def _located(spec: str, half: bool) -> None:
+    """Bring it here; what may pass by itself is tried again, and nothing else."""
+    for pause_seconds in (*_PAUSES_SECONDS, None):
+        try:
+            located_base(spec, half=half)
+            return
+        except (BloraError, ManifestsError, OSError) as error:
+            if pause_seconds is None or not is_transient(error):
+                raise
+            time.sleep(pause_seconds)
+
+
+def settings_or_faults(
+    manifest: Manifest, preset: str | None, overrides: Mapping[str, Any] | None
+) -> tuple[Settings | None, list[Fault]]:
+    """The settings of a manifest, resolved, or all that is wrong with them, by where it was said.
+
+    Args:
+        manifest: the manifest.
+        preset: replaces its own.
+        overrides: nested settings laid over its own.
+    """
+    above = dict(overrides or {})
+    try:
+        return resolve(preset or manifest.preset, merge(manifest.settings, above)), []
+    except SettingsError as error:
+        faults = []
+        for one in error.faults:
+            option = "--preset" if preset and one.field == "preset" else ""
+            if one.field != "preset" and _says(above, one.field):
+                option = f"--set {one.field}"
+            file, field = ("", option) if option else (manifest.source, one.field)
+            faults.append(Fault("settings", one.what, one.received, one.accepted, one.hint, file=file, field=field))
+        return None, faults
+
+
+def _says(settings: Mapping[str, Any], path: str) -> bool:
+    """Whether nested settings say something of a dotted path, or of a part of the group that it is."""
+    for name in path.split("."):
+        if not isinstance(settings, Mapping) or name not in settings:
+            return False
+        settings = settings[name]
+    return True
+
+
+def unfit(manifest: Manifest, settings: Settings) -> list[Fault]:
+    """What of the settings a base of this kind would not hear.
+
+    Args:
+        manifest: its base spelled out.
+        settings: the resolved settings.
+    """
+    if base_family(manifest.base) == "sdxl":
+        return []
+    what, hint = "FLUX has no negative row to guide by: it is told guidance as a number", "leave it out"
+    unheard = settings.sample.of_a_negative_row()
+    faults = [
+        Fault("settings", what, repr(value), "", hint, file=manifest.source, field=f"sample.{name}")
+        for name, value in unheard.items()
+    ]
+    if settings.train.layers != "attention":
+        what, hint, layers = "FLUX has no cross-attention", "start from preset flux", settings.train.layers
+        told = Fault("settings", what, layers, "attention", hint, file=manifest.source, field="train.layers")
+        faults.append(told)
+    return faults
+
+
+def unheard(pair: PairEntry, family: FamilyName) -> Fault | None:
+    """The fault of a pair that tells a base of this kind what it does not hear."""
+    if family == "sdxl":
+        return None
+    said = {"content_prompt": pair.content_prompt, "negative_prompt": pair.negative_prompt}
+    for field, value in said.items():
+        if value:
+            what, accepted = f"{field.replace('_', ' ')} with FLUX", "one prompt for all blocks, and no negative one"
+            row: dict[str, Any] = {"file": pair.file, "row": pair.row, "item": pair.content or pair.style or ""}
+            return Fault("manifest", what, repr(value), accepted, f"remove {field}", field=field, **row)
+    return None
 
 
 def base_notes(manifest: Manifest, settings: Settings) -> tuple[Note, ...]:
@@ -44,7 +203,7 @@ def base_notes(manifest: Manifest, settings: Settings) -> tuple[Note, ...]:
         settings: the resolved settings.
     """
     base, sample = parse_base(manifest.base), settings.sample
-    of_hub = "@" in base.model
+    of_hub = "@" in base.model and base_family(manifest.base) == "sdxl"
     largest_px = max(sample.width_px, sample.height_px, settings.train.resolution_px)
     notes = []
     if base.model == "embedded" and largest_px > _EMBEDDED_MOST_PX:

@@ -92,12 +92,33 @@ def free_device_bytes(devices: Sequence[str]) -> tuple[float | None, bool]:
         return None, True
 
 
-def devices_here() -> tuple[str, ...]:
-    """The devices that a command would use, for an estimate; none where that cannot be known."""
+def devices_here(asked: str = "auto") -> tuple[str, ...]:
+    """The devices that a command would use, for an estimate; none where nothing is asked for and nobody can tell.
+
+    Raises:
+        ValueError: as `chosen_devices`, of devices that are asked for.
+    """
     try:
-        return chosen_devices()
+        return chosen_devices(asked)
     except ValueError:
+        if asked != "auto":
+            raise
         return ()
+
+
+def devices_told(devices: Sequence[str], gpu: str = "", is_asked: bool = False) -> str:
+    """The devices of this machine that are reckoned with, for a person.
+
+    Args:
+        devices: as `devices_here` has them.
+        gpu: as `gpu_name` says.
+        is_asked: whether somebody has named them.
+    """
+    if not devices:
+        return "not known: nothing answers for the GPUs of this machine"
+    if set(devices) == {"cpu"} and not is_asked:
+        return "cpu: no GPU is seen here; --shards pool reckons with GPUs elsewhere"
+    return ", ".join(devices) + (f" ({gpu})" if gpu else "")
 
 
 def preflight(devices: Sequence[str]) -> None:

@@ -122,13 +122,13 @@ def may_pass(error: BaseException) -> bool:
     return is_transient(error) or (isinstance(error, JobFailed) and error.error_class == "PermanentStoreError")
 
 
-def fault_row(fault: Fault, run_id: str, name: str = "") -> dict[str, Any]:
-    """A `Fault` as a row of the FAULTS table, stamped with the run, the item's human name and the time."""
+def fault_row(fault: Fault, run_id: str) -> dict[str, Any]:
+    """A `Fault` as a row of the FAULTS table, stamped with the run and the time."""
     return {
         "run_id": run_id,
         "kind": fault.kind,
         "item": fault.item,
-        "name": name,
+        "name": fault.name,
         "file": fault.file,
         "row": fault.row,
         "field": fault.field,

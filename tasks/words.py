@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+_LONGEST_IN_HOURS = 48
+
 
 def size_in_words(count: float) -> str:
     """Return bytes as a person says them, in powers of ten."""
@@ -19,14 +21,18 @@ def seconds_in_words(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.1f} s"
     minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+    if minutes < _LONGEST_IN_HOURS * 60:
+        return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes / 1440:.1f} days"
 
 
 def roughly(seconds: float) -> str:
-    """Return a duration that is only reckoned as a person says it: "5 s", "40 s", "4 min", "2 h 10 min"."""
+    """Return a duration that is only reckoned as a person says it: "5 s", "4 min", "2 h 10 min", "15 days"."""
     if seconds < 90:
         return f"{max(5, 5 * math.ceil(seconds / 5))} s"
     minutes = math.ceil(seconds / 60)
     if minutes < 60:
         return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60 // 10 * 10:02d} min"
+    if minutes < _LONGEST_IN_HOURS * 60:
+        return f"{minutes // 60} h {minutes % 60 // 10 * 10:02d} min"
+    return f"{math.ceil(minutes / 1440)} days"

@@ -101,16 +101,20 @@ def check_sdxl(path: Path, where: str, *, vae_comes: bool = False) -> SingleFile
     shapes, _ = read_header(path, where)
     for what, hint, is_one in _OTHERS:
         if is_one(shapes):
-            received = f"{len(shapes)} tensors, the first {next(iter(shapes), '(none)')}"
+            received = f"{_tensors(shapes)}, the first {next(iter(shapes), '(none)')}"
             raise TopologyError(what, received, _ACCEPTED, where, hint)
     missing = [name for name, prefix in _PARTS if not _any(shapes, prefix) and not (prefix == VAE and vae_comes)]
     if missing == ["autoencoder"]:
         hint = "name one: {model: ..., vae: madebyollin/sdxl-vae-fp16-fix@207b116dae70ace3637169f1ddd2434b91b3a8cd}"
-        raise BaseModelError("a model without its autoencoder", f"{len(shapes)} tensors", _ACCEPTED, where, hint)
+        raise BaseModelError("a model without its autoencoder", _tensors(shapes), _ACCEPTED, where, hint)
     if missing:
-        received = f"{len(shapes)} tensors, without {', '.join(missing)}"
+        received = f"{_tensors(shapes)}, without {', '.join(missing)}"
         raise BaseModelError("not a whole model", received, _ACCEPTED, where, "take the full checkpoint")
     return SingleFile(_any(shapes, VAE), _V_PREDICTION in shapes, _ZERO_SNR in shapes)
+
+
+def _tensors(shapes: Mapping[str, object]) -> str:
+    return f"{len(shapes)} tensor{'' if len(shapes) == 1 else 's'}"
 
 
 def _any(shapes: Shapes, prefix: str) -> bool:
@@ -140,7 +144,11 @@ _OTHERS: Final[tuple[tuple[str, str, Callable[[Shapes], bool]], ...]] = (
         lambda shapes: any(_LORA.search(name) for name in shapes),
     ),
     ("an autoencoder alone", "name it beside a model: {model: sdxl, vae: ...}", _is_vae),
-    ("FLUX, not SDXL", _SDXL_ONLY, lambda shapes: _has(shapes, "double_blocks.")),
+    (
+        "FLUX in one file",
+        "name a repository or folder in diffusers' layout, with transformer/, vae/ and both text encoders",
+        lambda shapes: _has(shapes, "double_blocks."),
+    ),
     ("Stable Diffusion 3, not SDXL", _SDXL_ONLY, lambda shapes: _has(shapes, "joint_blocks.")),
     (
         "an inpainting model",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,4 +113,5 @@ def _unreachable(error: Exception, status: int | None, where: str) -> BaseUnreac
 
 
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    said = re.sub(r"^\[Errno -?\d+\] ", "", str(error))
+    return said.splitlines()[0] if said else type(error).__name__

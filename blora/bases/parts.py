@@ -108,7 +108,7 @@ def _from_file(
         state = {name: value.to(number_format) for name, value in _CONVERT[part](tensors, model).items()}
         missing = sorted(model.state_dict().keys() - state.keys())
         if missing:
-            raise KeyError(f"without {len(missing)} tensors, the first {missing[0]}")
+            raise KeyError(f"without {missing[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else ""))
         model.load_state_dict({name: state[name] for name in model.state_dict()}, assign=True)
     except (KeyError, RuntimeError, ValueError, AttributeError) as error:
         received = f"{part}: {' '.join(str(error).split())[:300]}"

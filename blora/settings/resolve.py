@@ -33,13 +33,13 @@ def resolve(preset: str = "paper", overrides: Mapping[str, Any] | None = None) -
     Raises:
         SettingsError: With all faults at once, each under its dotted path.
     """
-    if preset not in PRESETS:
-        raise SettingsError(
-            [SettingFault("preset", "unknown preset", repr(preset), ", ".join(PRESETS), _did_you_mean(preset, PRESETS))]
-        )
     faults: list[SettingFault] = []
+    if preset not in PRESETS:
+        near = difflib.get_close_matches(preset, PRESETS, n=1)
+        hint = f"did you mean {near[0]}?" if near else ""
+        faults.append(SettingFault("preset", "unknown preset", repr(preset), ", ".join(PRESETS), hint))
     flat = _flatten(overrides or {}, "", faults)
-    values: dict[str, Any] = PRESETS[preset].model_dump()
+    values: dict[str, Any] = PRESETS.get(preset, PRESETS["paper"]).model_dump()
     for path, value in flat.items():
         group, _, name = path.rpartition(".")
         (values[group] if group else values)[name] = value

@@ -9,14 +9,15 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from blora.errors import SettingsError
 from flows.cli import adapters, begin, measure, operate, review
 from flows.cli.console import (
     FAULTS,
+    LOOK,
+    MAKE,
     OK,
     AllowRoot,
     Base,
@@ -32,8 +33,11 @@ from flows.cli.console import (
     Shards,
     TakeOver,
     Verbose,
+    check_writable,
+    devices_or_faults,
     err,
     open_store,
+    options_or_faults,
     out,
     print_pairs,
     show_faults,
@@ -42,7 +46,7 @@ from flows.cli.console import (
 from flows.cli.overrides import parse_base_option, parse_overrides
 from manifests.errors import counted
 from tasks import environment
-from tasks.devices import chosen_devices, ready_devices
+from tasks.devices import ready_devices
 
 if TYPE_CHECKING:
     from manifests.store.store import Store
@@ -50,7 +54,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     help=(
         "B-LoRA in batches: train one adapter per picture, draw every content in every style, score each picture.\n\n"
@@ -59,7 +62,30 @@ app = typer.Typer(
 )
 
 
-@app.command()
+def _told_version(is_asked: bool) -> None:
+    """Say the version of this package and of those that make the pictures; read without importing any."""
+    if is_asked:
+        import platform
+        from importlib.metadata import version
+
+        of = ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers", "prefect"))
+        out.print(f"blora {version('blora-pipeline')} ({of}, Python {platform.python_version()})", highlight=False)
+        raise typer.Exit(OK)
+
+
+@app.callback()
+def blora(
+    version: Annotated[
+        bool, typer.Option("--version", help="Say the version and end.", is_eager=True, callback=_told_version)
+    ] = False,
+) -> None:
+    """See the help of the app: it stands above."""
+
+
+app.command(rich_help_panel=MAKE)(begin.init)  # the first of a panel stands first in it
+
+
+@app.command(rich_help_panel=MAKE)
 def validate(
     manifest: ManifestArgument, allow_root: AllowRoot = None, base: Base = "", preset: Preset = None, set_: Set = None
 ) -> None:
@@ -67,48 +93,31 @@ def validate(
 
     Examples: `blora validate pairs.csv` · `blora validate s3://bucket/inbox/night.yaml --allow-root s3://bucket/pictures`
     """
-    from blora.settings.resolve import merge, resolve
-    from manifests.faults import Fault
     from manifests.loading.load import load_manifest
-    from tasks.bases import with_base
     from tasks.planning.make import survey
 
-    loaded = with_base(load_manifest(manifest, allowed_roots=allow_root or ()), parse_base_option(base), preset)
-    faults = list(loaded.faults)
-    if loaded.manifest is not None:
-        settings = None
-        try:
-            settings = resolve(preset or loaded.manifest.preset, merge(loaded.manifest.settings, parse_overrides(set_)))
-        except SettingsError as error:
-            faults += [
-                Fault(
-                    "settings",
-                    fault.what,
-                    fault.received,
-                    fault.accepted,
-                    fault.hint,
-                    file=manifest,
-                    field=fault.field,
-                )
-                for fault in error.faults
-            ]
-        found = survey(loaded.manifest, settings)
-        faults += found.faults
-        show_notes((*loaded.notes, *found.notes))
+    loaded = load_manifest(manifest, allowed_roots=allow_root or ())
+    found = survey(loaded, parse_base_option(base), preset, parse_overrides(set_))
+    asked = found.asked_for()
+    faults = (*found.refused, *found.faults, *(asked.faults if asked else ()))
+    show_notes((*found.notes, *(asked.notes if asked else ())))
     show_faults(faults)
     if loaded.manifest is not None:
-        counts = {**found.counts, "fault": len(faults)}
+        counts = {"content": len(found.manifest.contents), "style": len(found.manifest.styles)}
+        counts |= {"pair": asked.pairs, "picture": len(asked.samples)} if asked else {"pair": len(found.manifest.pairs)}
+        counts["fault"] = len(faults)
         out.print(", ".join(counted(some, noun) for noun, some in counts.items()), highlight=False)
     raise typer.Exit(FAULTS if faults else OK)
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def plan(
     manifest: ManifestArgument,
     root: Root = "",
     base: Base = "",
     preset: Preset = None,
     set_: Set = None,
+    devices: Devices = "auto",
     shards: Shards = "here",
     allow_root: AllowRoot = None,
 ) -> None:
@@ -117,32 +126,33 @@ def plan(
     Examples: `blora plan pairs.csv` · `blora plan pairs.csv --base sdxl --set train.steps=500 --root s3://bucket/art`
     """
     from manifests.loading.load import load_manifest
-    from tasks.bases import with_base
-    from tasks.devices import devices_here, gpu_name
+    from tasks.devices import devices_told, gpu_name
     from tasks.memory import memory_told
     from tasks.planning.cost import estimate
-    from tasks.planning.make import make_plan, settings_of
+    from tasks.planning.make import make_plan, survey
     from tasks.words import roughly, seconds_in_words
 
-    store = open_store(root)
-    loaded = with_base(load_manifest(manifest, allowed_roots=allow_root or ()), parse_base_option(base), preset)
-    elsewhere = shards == "pool"
-    settings = settings_of(loaded, preset, parse_overrides(set_))
-    draft = make_plan(store, loaded, settings, devices="" if elsewhere else "auto")
-    here = () if elsewhere else devices_here()
-    cost = estimate(store, draft.plan, draft.held, here, gpu_name(here))
+    store, elsewhere = open_store(root), shards == "pool"
+    here, refused = ((), ()) if elsewhere else devices_or_faults(devices)
+    loaded = load_manifest(manifest, allowed_roots=allow_root or ())
+    found = survey(loaded, parse_base_option(base), preset, parse_overrides(set_), refused)
+    draft = make_plan(store, found, devices="" if elsewhere else devices)
+    settings = draft.plan.run.settings
+    cost = estimate(store, draft.plan, draft.held, here, gpu := gpu_name(here))
     told = memory_told(draft.plan.run.base, settings, here)
     show_notes(draft.notes)
     show_faults(draft.plan.run.faults)
     parts = {"training": cost.train_seconds, "drawing": cost.sample_seconds, "scoring": cost.score_seconds}
     told_parts = [f"{seconds_in_words(seconds)} {work}" for work, seconds in parts.items()]
     besides = f"{seconds_in_words(cost.other_seconds)} start and end"
+    packs = counted(_missing_packs(draft), "pack")
     print_pairs(
         {
             "run": draft.plan.run.run_id,
             "base": f"{draft.plan.run.base} @ {draft.plan.run.base_revision[:12]}",
-            "adapters": f"{cost.adapters}, of which {cost.adapters_missing} to train in {_missing_packs(draft)} packs",
+            "adapters": f"{cost.adapters}, of which {cost.adapters_missing} to train in {packs}",
             "packs": _packs_said(draft, elsewhere),
+            "device": "GPUs of the pool, not known here" if elsewhere else devices_told(here, gpu, devices != "auto"),
             **({"memory": told} if told else {}),
             "pictures": f"{cost.samples}, of which {cost.samples_missing} to draw",
             "time": f"{roughly(cost.seconds)} on {counted(cost.slots, 'slot')}: {' + '.join([*told_parts, besides])}"
@@ -156,7 +166,7 @@ def plan(
     raise typer.Exit(FAULTS if draft.plan.run.faults else OK)
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def run(
     manifest: ManifestArgument,
     root: Root = "",
@@ -187,7 +197,7 @@ def run(
     _run_flow("stylize", manifest, options, verbose)
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def rerun(
     run_id: RunArgument,
     root: Root = "",
@@ -207,10 +217,10 @@ def rerun(
 
 
 app.add_typer(begin.app)
+app.add_typer(review.app)
+app.add_typer(adapters.app, name="adapter", rich_help_panel=LOOK)
 app.add_typer(operate.app)
 app.add_typer(measure.app)
-app.add_typer(review.app)
-app.add_typer(adapters.app, name="adapter")
 
 
 def main() -> None:
@@ -223,10 +233,12 @@ def _run_flow(name: str, subject: str, options: dict[str, Any], verbose: bool) -
     from flows.params import RunOptions
     from flows.prepare import handed_over, opening, prepare, prepare_again
 
-    chosen = RunOptions.model_validate(options)
-    store = open_store(chosen.root)
-    (ready_devices if chosen.shards == "here" else chosen_devices)(chosen.devices)
-    ready = (prepare if name == "stylize" else prepare_again)(store, subject, chosen)
+    store = open_store(options["root"])
+    chosen, refused = options_or_faults(RunOptions, options)
+    if chosen.shards == "here":
+        refused += devices_or_faults(chosen.devices, ready_devices)[1]
+    ready = (prepare if name == "stylize" else prepare_again)(store, subject, chosen, refused)
+    check_writable(store)
     err.print(opening(store, ready), markup=False, highlight=False)  # before what takes seconds to import
     environment.quiet_prefect(verbose)
     from flows.cli.bars import run_with_bars, starting
@@ -255,6 +267,8 @@ def _report(store: Store, run_id: str, root: str = "", took_seconds: float | Non
         out.print(line, markup=False, highlight=False)
     show_notes(recorded_notes(store, run_id))
     show_faults(recorded_faults(store, run_id), f"{store.root}/runs/{run_id}/faults.parquet")
+    for line in end.failed:
+        err.print(line, style="yellow", markup=False, highlight=False)
     out.print(end.summary, markup=False, highlight=False)
     for command in end.commands:
         out.print(f"  {command}", markup=False, highlight=False)

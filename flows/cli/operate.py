@@ -9,6 +9,9 @@ import typer
 
 from flows.cli.console import (
     FAULTS,
+    LOOK,
+    MAKE,
+    NIGHTS,
     OK,
     RUN_HELP,
     AllowRoot,
@@ -19,6 +22,7 @@ from flows.cli.console import (
     Set,
     Shards,
     Verbose,
+    complete_run,
     err,
     open_run,
     open_store,
@@ -29,6 +33,7 @@ from flows.cli.console import (
     show_faults,
 )
 from flows.cli.overrides import parse_base_option, parse_overrides
+from manifests.errors import counted
 from tasks import environment
 from tasks.devices import ready_devices
 from tasks.errors import EndedWithFaults
@@ -39,10 +44,12 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel=NIGHTS)
 def nightly(
     root: Root = "",
-    hours: Annotated[float | None, typer.Option(help="Begin no further manifest after so many hours.")] = None,
+    hours: Annotated[
+        float | None, typer.Option(metavar="HOURS", help="Begin no further manifest after so many hours.")
+    ] = None,
     preset: Preset = None,
     set_: Set = None,
     devices: Devices = "auto",
@@ -83,19 +90,32 @@ def nightly(
     _show_night(night)
 
 
-@app.command()
+@app.command(rich_help_panel=NIGHTS)
 def deploy(
     root: Root = "",
     cron: Annotated[
-        str, typer.Option(help="When the night begins: minute hour day month weekday. At first: 0 2 * * *.")
+        str,
+        typer.Option(metavar="CRON", help="When the night begins: minute hour day month weekday. At first: 0 2 * * *."),
     ] = "",
-    timezone: Annotated[str, typer.Option(help="Of --cron: an IANA name such as Europe/London. At first: UTC.")] = "",
-    gpu_pool: Annotated[str, typer.Option(help="process (workers on bare machines) or kubernetes (jobs).")] = "process",
-    template: Annotated[Path | None, typer.Option(help="Base job template of a Kubernetes pool.")] = None,
-    file: Annotated[Path | None, typer.Option(help="The deployments. Default: those of this version.")] = None,
+    timezone: Annotated[
+        str, typer.Option(metavar="ZONE", help="Of --cron: an IANA name such as Europe/London. At first: UTC.")
+    ] = "",
+    gpu_pool: Annotated[
+        str, typer.Option(metavar="process|kubernetes", help="process (workers on bare machines) or kubernetes (jobs).")
+    ] = "process",
+    template: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Base job template of a Kubernetes pool.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The deployments. Default: those of this version.")
+    ] = None,
     zombie_seconds: Annotated[
         int | None,
-        typer.Option(min=60, help="A run is taken for crashed so long after its last heartbeat. At first: 540."),
+        typer.Option(
+            min=60,
+            metavar="SECONDS",
+            help="A run is taken for crashed so long after its last heartbeat. At first: 540.",
+        ),
     ] = None,
 ) -> None:
     """Make a Prefect server hold all that the nights need: pools, queues, webhook, automations, deployments.
@@ -133,12 +153,15 @@ def deploy(
     raise typer.Exit(OK)
 
 
-@app.command()
+@app.command(rich_help_panel=NIGHTS)
 def gc(
     root: Root = "",
-    older_than: Annotated[float, typer.Option(min=1, help="Days since what no run refers to was written.")] = 30,
+    older_than: Annotated[
+        float, typer.Option(min=1, metavar="DAYS", help="Days since what no run refers to was written.")
+    ] = 30,
     runs_older_than: Annotated[
-        float | None, typer.Option(min=1, help="Drop runs in which nothing was written for so many days, too.")
+        float | None,
+        typer.Option(min=1, metavar="DAYS", help="Drop runs in which nothing was written for so many days, too."),
     ] = None,
     delete: Annotated[
         bool, typer.Option("--delete", help="Really delete; without it, only say what would go.")
@@ -167,11 +190,11 @@ def gc(
         out.print("nothing deleted; --delete does it" if rows else "nothing to delete", highlight=False)
         raise typer.Exit(OK)
     gone = sum(number for _, number in delete_waste(store, findings))
-    out.print(f"{gone} objects deleted", highlight=False)
+    out.print(f"{counted(gone, 'object')} deleted", highlight=False)
     raise typer.Exit(OK)
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def doctor(base: BaseOf = "sdxl", root: Root = "", devices: Devices = "auto") -> None:
     """Check this machine before hours are spent: torch and devices, the base and its size, disk, store, Prefect.
 
@@ -189,8 +212,13 @@ def doctor(base: BaseOf = "sdxl", root: Root = "", devices: Devices = "auto") ->
     raise typer.Exit(OK if is_well else FAULTS)
 
 
-@app.command()
-def status(run_id: Annotated[str, typer.Argument(help=f"{RUN_HELP} None lists all.")] = "", root: Root = "") -> None:
+@app.command(rich_help_panel=LOOK)
+def status(
+    run_id: Annotated[
+        str, typer.Argument(metavar="RUN", help=f"{RUN_HELP} None lists all.", autocompletion=complete_run)
+    ] = "",
+    root: Root = "",
+) -> None:
     """How runs stand, by what the store holds: who is at work where, what is left, what failed and why, and its log.
 
     A run is at work, interrupted (killed or stopped; blora rerun goes on), incomplete (it ended and lacks something, or
@@ -199,6 +227,7 @@ def status(run_id: Annotated[str, typer.Argument(help=f"{RUN_HELP} None lists al
     Examples: `blora status` · `blora status latest` · `blora status demo-3f2a9c01d4e5 --root demo`
     """
     from tasks.closing.status import full_status, list_runs
+    from tasks.closing.yields import NOT_JUDGED
 
     if not run_id:
         rows = list_runs(open_to_read(root))
@@ -214,16 +243,18 @@ def status(run_id: Annotated[str, typer.Argument(help=f"{RUN_HELP} None lists al
             **({"doing": status.doing} if status.doing else {}),
             "outcome": stand.sentence,
             "left": str(status.left),
-            **({"passed": status.passed} if status.passed else {}),
+            **({"passed": status.passed or NOT_JUDGED} if stand.samples_done else {}),
             "everything": f"{store.root}/runs/{stand.run_id}/",
         }
     )
     for holder in status.at_work:
         print_pairs({"at work": f"{holder.what}: {holder.who}, lease {holder.until}"})
+    show_faults(stand.faults)
     for fault in stand.faults:
-        show_faults([fault])
         if fault.item in status.logs:
-            err.print(f"  log: {status.logs[fault.item]}", style="yellow", markup=False, highlight=False)
+            err.print(
+                f"  log of {fault.name}: {status.logs[fault.item]}", style="yellow", markup=False, highlight=False
+            )
     raise typer.Exit(OK if stand.complete else FAULTS)
 
 

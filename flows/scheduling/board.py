@@ -174,20 +174,23 @@ class Board:
             elif error := answer.failed_items.get(item_id(item)):
                 self._fail(batch.job, item, error.message, error.may_pass)
         if answer.elsewhere:
-            self._tell(batch)
+            self._tell(batch, answer)
         if batch.job == "train":
             for item in batch.items:
                 self._release(_members(item))
         elif batch.job == "generate" and not answer.failed and not answer.elsewhere:
             self._to_score.extend(item for item in batch.items if isinstance(item, Shard))
 
-    def _tell(self, batch: Batch) -> None:
-        """Publish the progress of work elsewhere, whose steps nobody here has seen: all of an item at its end."""
+    def _tell(self, batch: Batch, answer: Answer) -> None:
+        """Publish the progress of work elsewhere, whose steps nobody here has seen: what an item came to at its end."""
+        failed = {fault.item for fault in answer.faults}
         for item in batch.items:
+            made = sum(member not in failed for member in _members(item))
             kinds = ("train",) if isinstance(item, Pack) else ("sample", "score")
             total = self.plan.run.settings.train.steps if isinstance(item, Pack) else len(item.samples)
-            for kind in kinds:
-                progress.publish({"kind": kind, "id": item_id(item), "done": total, "total": total})
+            done = total * (made > 0) if isinstance(item, Pack) else made
+            for kind in kinds if done else ():
+                progress.publish({"kind": kind, "id": item_id(item), "done": done, "total": total})
 
     def _hand_back(self, batch: Batch) -> bool:
         """Put items whose holder is gone back in front; False once they have been handed over often enough."""
@@ -213,15 +216,15 @@ class Board:
 
     def _fail(self, job: Job, item: Pack | Shard, why: str, transient: bool) -> None:
         """Give each member of an item that failed a fault; `collect` keeps those of members that are really missing."""
-        kind = "train" if job == "train" else "sample"
+        work = {"train": "training", "generate": "drawing", "score": "scoring"}[job]
         for member in _members(item):
             self.failures.append(
                 Fault(
-                    kind=kind,
+                    kind="train" if job == "train" else "sample",
                     item=member,
-                    what=f"the {kind} task failed after its retries",
+                    what=f"{work} failed",
                     received=why[:2000],
-                    accepted="a finished task",
+                    accepted="",
                     hint="mend the cause, then: blora rerun",
                     transient=transient,
                 )

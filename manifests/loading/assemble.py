@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from manifests.errors import counted
 from manifests.loading.expand import expanded, fault_of
 from manifests.loading.side import TOKENS, Side, stands_for
 from manifests.parsing.fault_list import FaultList, shown
@@ -139,8 +140,12 @@ class Assembly:
             if not len(self._faults):
                 self._faults.add("nothing to draw", "no pairs", "at least one content and one style", "add them")
             return None
+        return self.rest(head, source).model_copy(update={"pairs": tuple(self.pairs)})
+
+    def rest(self, head: dict[str, Any], source: str) -> Manifest:
+        """Return what there is beside the pairs, also where that makes no manifest; see `manifest`."""
         contents, styles = tuple(self.contents.entries.values()), tuple(self.styles.entries.values())
-        return Manifest(**head, contents=contents, styles=styles, pairs=tuple(self.pairs), source=source)
+        return Manifest(**head, contents=contents, styles=styles, pairs=(), source=source)
 
     def _count_fits(self, pairs: int) -> bool:
         if pairs > MAX_PAIRS:
@@ -157,7 +162,7 @@ class Assembly:
             hint = f"add it to the {side.label}s"
             if len(self._faults) < _MOST_SUGGESTIONS and len(side.entries) < _MOST_SUGGESTIONS:
                 hint = suggest(name, (*side.entries, *side.clips), hint)
-        accepted = f"one of the {len(side.entries)} names of {side.label}s"
+        accepted = f"one of {counted(len(side.entries), 'name')} of {side.label}s"
         faults.add(what, shown(name), accepted, hint, at=(side.label,), field=f"pairs.{side.label}", item=name)
         return False
 

@@ -94,6 +94,7 @@ _COLUMNS = {name: "text" for name in TableRow.model_fields} | {
     "seeds": "integers",
     "prompts": "texts",
 }
+_NOTHING = Manifest(name="", contents=(), styles=(), pairs=(), source="")
 _TABLES = {"csv": read_csv, "jsonl": read_json_lines, "parquet": read_parquet}
 
 
@@ -105,11 +106,13 @@ class Loaded:
         manifest: The good rows; None where nothing usable is left.
         faults: Everything that is wrong, by row, that of the whole file first.
         notes: What there is to know of rows that are taken all the same.
+        rest: What could be read where there is no manifest: to be checked, too, and never to be run.
     """
 
     manifest: Manifest | None
     faults: tuple[Fault, ...]
     notes: tuple[Note, ...] = ()
+    rest: Manifest = _NOTHING
 
 
 def load_manifest(address: str, *, allowed_roots: Sequence[str] = ()) -> Loaded:
@@ -161,22 +164,22 @@ def parse_manifest(
         allowed_roots: Folders and prefixes that it may reach; relative paths are taken from the first.
     """
     faults = FaultList(shown_address(source))
-    source = faults.file
+    source, rest = faults.file, _NOTHING
     name = os.path.splitext(os.path.basename(source))[0][:MAX_NAME_CHARS] or "manifest"
     try:
         roots = Roots(allowed_roots)
         if isinstance(data, Mapping):
-            manifest = from_document(from_mapping(data, faults), name, source, roots, faults)
+            manifest, rest = from_document(from_mapping(data, faults), name, source, roots, faults)
         elif file_format in _TABLES:
-            manifest = from_records(_records(data, file_format, faults), name, source, roots, faults)
+            manifest, rest = from_records(_records(data, file_format, faults), name, source, roots, faults)
         else:
-            manifest = from_document(_tree(data, file_format, faults), name, source, roots, faults)
+            manifest, rest = from_document(_tree(data, file_format, faults), name, source, roots, faults)
     except AddressError as error:
         faults.add(*error.args)
         manifest = None
     except DocumentRefused:
         manifest = None
-    return Loaded(manifest, faults.all(), tuple(faults.notes))
+    return Loaded(manifest, faults.all(), tuple(faults.notes), rest)
 
 
 def _tree(data: bytes, file_format: Format, faults: FaultList) -> Node:

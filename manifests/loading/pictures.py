@@ -15,8 +15,10 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Generic, TypeVar
 
+from manifests import layout
 from manifests.errors import ManifestsError
 from manifests.faults import Fault
 from manifests.images.animation import identify_frames, normalise_frames
@@ -26,9 +28,13 @@ from manifests.notes import Note
 from manifests.schema.entries import ImageEntry, Manifest, frame_key, split_key
 from manifests.store.address import is_bucket
 from manifests.store.files import read_address
+from manifests.store.parallel import in_parallel
+from manifests.store.store import Store
 
 Picture = TypeVar("Picture", bound=IdentifiedImage)
 
+PICTURES_AT_ONCE = 16
+"""Input pictures in memory while they are written to the store."""
 _READ_AHEAD = 8  # files; a bucket answers many readers as fast as one, and 8 whole files fit into memory
 
 
@@ -103,7 +109,7 @@ def check_images(manifest: Manifest) -> tuple[dict[str, IdentifiedImage], tuple[
         What is known of the pictures by key, and a fault for each row and picture that cannot be used, in the order
         of the rows.
     """
-    entries = (*manifest.contents, *manifest.styles)
+    entries = manifest.entries
     pictures: dict[str, IdentifiedImage] = {}
     errors: dict[str, ManifestsError] = {}
     first_key: dict[str, str] = {}
@@ -123,11 +129,63 @@ def check_images(manifest: Manifest) -> tuple[dict[str, IdentifiedImage], tuple[
     return pictures, tuple(sorted(faults, key=lambda fault: fault.row or 0))
 
 
+def small_notes(manifest: Manifest, pictures: Mapping[str, IdentifiedImage], resolution_px: int) -> tuple[Note, ...]:
+    """Return the pictures whose shorter side is below half of the pixels that it is resized to for training."""
+    seen = ((entry, pictures[key]) for entry in manifest.entries for key in entry.keys if key in pictures)
+    return tuple(
+        Note(
+            f"{picture.width_px} x {picture.height_px} px, far below the {resolution_px} px that it is trained at: "
+            "it is enlarged and stays blurred; take a larger copy, or a smaller train.resolution_px",
+            entry.name,
+            entry.file,
+            entry.row,
+        )
+        for entry, picture in seen
+        if 2 * min(picture.width_px, picture.height_px) < resolution_px
+    )
+
+
+def write_images(store: Store, images: Mapping[str, str]) -> list[Fault]:
+    """Normalise and write those that a store lacks, a few at a time: thousands of them do not fit into memory.
+
+    Args:
+        store: takes them, each once.
+        images: the key of each picture, by its id.
+
+    Returns:
+        A fault for each that is not any more what its id says.
+    """
+    there = store.list(layout.IMAGES_PREFIX)
+    wanted = {key: image_id for image_id, key in images.items() if layout.image_key(image_id) not in there}
+    changed: list[Fault] = []
+    read = read_images(wanted, NORMALISED)
+    while some := list(itertools.islice(read, PICTURES_AT_ONCE)):
+        good: dict[str, bytes] = {}
+        for key, picture in some:
+            if isinstance(picture, ManifestsError) or picture.image_id != wanted[key]:
+                changed.append(_changed(key, picture))
+            else:
+                good[layout.image_key(picture.image_id)] = picture.png
+        in_parallel(store, partial(_write, store, good), list(good))
+    return changed
+
+
+def _write(store: Store, files: Mapping[str, bytes], key: str) -> None:
+    store.write_once(key, files[key])
+
+
+def _changed(key: str, picture: NormalisedImage | ManifestsError) -> Fault:
+    received = str(picture) if isinstance(picture, ManifestsError) else "another picture"
+    hint = "run the manifest again once nobody writes to its pictures"
+    what = f"{' '.join(key.splitlines())} changed while the run was being planned"
+    return Fault("image", what, received, "the picture as it was", hint)
+
+
 def picture_notes(manifest: Manifest, pictures: Mapping[str, IdentifiedImage]) -> tuple[Note, ...]:
     """Return what was done to the pictures of a manifest, by row: those that `check_images` found good."""
     return tuple(
         Note(text, entry.name, entry.file, entry.row)
-        for entry in sorted((*manifest.contents, *manifest.styles), key=lambda entry: entry.row or 0)
+        for entry in sorted(manifest.entries, key=lambda entry: entry.row or 0)
         for key in entry.keys
         if key in pictures
         for text in pictures[key].notes

@@ -5,7 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
+
+from pydantic import ValidationError
 
 from manifests.errors import counted
 from manifests.loading.assemble import NO_DEFAULTS, Assembly
@@ -21,9 +24,14 @@ from manifests.schema.entries import ImageEntry, Manifest, parts_of
 from manifests.schema.rows import LISTS, DocumentRow, ImageRow, PairFields, PairRow
 from manifests.schema.validate import MAX_KEYS, read_row
 
+_SAID = {"preset", "settings", "strength_reading", "on_fault"}
+"""What of a head is in the manifest as it stands."""
 
-def from_document(root: Node, name: str, source: str, roots: Roots, faults: FaultList) -> Manifest | None:
-    """Read a document; None after adding the faults where nothing usable is left.
+
+def from_document(
+    root: Node, name: str, source: str, roots: Roots, faults: FaultList
+) -> tuple[Manifest | None, Manifest]:
+    """Read a document.
 
     Args:
         root: The tree.
@@ -31,23 +39,33 @@ def from_document(root: Node, name: str, source: str, roots: Roots, faults: Faul
         source: Where it was read.
         roots: What it may reach.
         faults: Takes what is wrong.
+
+    Returns:
+        The manifest, None after adding the faults where nothing usable is left; and what could be read all the same.
     """
     document = RowFaults(faults, root)
+    nothing = Assembly(roots, faults).rest({"name": name}, source)
     if not isinstance(root.value, dict):
         document.add("no manifest", glimpse(root.plain()), "a mapping with contents and styles", "see the README")
-        return None
+        return None, nothing
     names = (*DocumentRow.model_fields, *LISTS)
     if root.value and not any(
         key in names or suggest(key, names, "") for key in itertools.islice(root.value, MAX_KEYS)
     ):
         received = f"a mapping with other keys, the first {glimpse(next(iter(root.value)))}"
         document.add("no manifest", received, ", ".join(names), "see the README")
-        return None
+        return None, nothing
     said = {key: node.plain() for key, node in root.value.items() if key not in LISTS and node.value is not None}
     head = read_row(DocumentRow, said, document)
-    base = read_base(head.base, roots, document) if head else ""
+    readable = head or _readable(said)
+    told = readable.model_dump(include=_SAID) | {"name": readable.name or name}
+    before = len(faults)
+    base = read_base(readable.base, roots, document)
+    told["base"] = base if len(faults) == before else ""
     if "settings" in root.value:
+        before = len(faults)
         check_settings(root.value["settings"], ("settings",), document)
+        told["settings"] = told["settings"] if len(faults) == before else {}
     missing = _said_by_prompts(root, head)
     lists = {key: [] if key == f"{missing}s" else _rows(root.value, key, document) for key in LISTS}
     if head and head.grid is not None and head.grid == ("pairs" in root.value):
@@ -63,10 +81,17 @@ def from_document(root: Node, name: str, source: str, roots: Roots, faults: Faul
         _read_pair(assembly, defaults, RowFaults(faults, node))
     if "pairs" not in root.value:
         assembly.add_grid(defaults, missing)
-    if head is None or not is_usable:
-        return None
-    fields = {"preset", "settings", "strength_reading", "on_fault"}
-    return assembly.manifest(head.model_dump(include=fields) | {"name": head.name or name, "base": base}, source)
+    return assembly.manifest(told, source) if head and is_usable else None, assembly.rest(told, source)
+
+
+def _readable(said: Mapping[str, Any]) -> DocumentRow:
+    """Return what of a refused head can be checked all the same: the keys that are good alone."""
+    good: dict[str, Any] = {}
+    for key in said.keys() & {"base", "preset", "settings"}:
+        with suppress(ValidationError):
+            DocumentRow.model_validate({key: said[key]})
+            good[key] = said[key]
+    return DocumentRow.model_validate(good)
 
 
 def _said_by_prompts(root: Node, head: DocumentRow | None) -> str:

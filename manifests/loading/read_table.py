@@ -18,8 +18,10 @@ from manifests.schema.rows import PairFields, TableRow
 from manifests.schema.validate import read_row
 
 
-def from_records(records: Iterable[Record], name: str, source: str, roots: Roots, faults: FaultList) -> Manifest | None:
-    """Read the rows of a table; None after adding the faults where nothing usable is left.
+def from_records(
+    records: Iterable[Record], name: str, source: str, roots: Roots, faults: FaultList
+) -> tuple[Manifest | None, Manifest]:
+    """Read the rows of a table.
 
     Args:
         records: The rows.
@@ -27,6 +29,9 @@ def from_records(records: Iterable[Record], name: str, source: str, roots: Roots
         source: Where it was read.
         roots: What it may reach.
         faults: Takes what is wrong.
+
+    Returns:
+        The manifest, None after adding the faults where nothing usable is left; and what could be read all the same.
     """
     rows = list(records)
     has_pairs = any(len(_said_sides(record.cells)) == 2 or _has_prompt(record.cells) for record in rows)
@@ -37,7 +42,7 @@ def from_records(records: Iterable[Record], name: str, source: str, roots: Roots
             _read_record(cells, has_pairs, assembly, row.again())
     if not has_pairs:
         assembly.add_grid(NO_DEFAULTS)
-    return assembly.manifest({"name": name}, source)
+    return assembly.manifest({"name": name}, source), assembly.rest({"name": name}, source)
 
 
 def _spread(cells: Mapping[str, Any], assembly: Assembly, faults: RowFaults) -> list[Mapping[str, Any]]:

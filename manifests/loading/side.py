@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from manifests.errors import ManifestsError, listed, printable_name
+from manifests.errors import ManifestsError, counted, listed, printable_name
 from manifests.parsing.fault_list import shown
 from manifests.parsing.records import MAX_ROWS
 from manifests.parsing.row_faults import RowFaults
@@ -111,7 +111,7 @@ class Side:
             faults.add(what, received, accepted, "correct the path", at=at, field=field)
             return {}
         if count > 1 and name is not None:
-            received, accepted = f"{shown(name)} for {count} pictures", "the names of the files"
+            received, accepted = f"{shown(name)} for {counted(count, 'picture')}", "the names of the files"
             hint = "leave the name out; several photos of one object are listed one by one"
             faults.add("one name for several pictures", received, accepted, hint, at=at, field=field)
         if files.left:

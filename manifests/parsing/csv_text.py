@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+from manifests.errors import counted
 from manifests.parsing.fault_list import DocumentRefused, FaultList, shown
 from manifests.parsing.nodes import decode_text
 from manifests.parsing.records import MAX_ROWS, Record, check_columns, is_index, too_many_rows
@@ -64,7 +65,7 @@ def read_csv(data: bytes, columns: Collection[str], faults: FaultList) -> Iterat
         if count == MAX_ROWS:
             raise too_many_rows(f"more than {MAX_ROWS:,}", faults)
         if len(cells) < len(header) or any(cells[len(header) :]):
-            received, accepted = f"{len(cells)} cells", f"{len(header)} cells, as in the header"
+            received, accepted = counted(len(cells), "cell"), f"{len(header)} cells, as in the header"
             faults.add("row of another length", received, accepted, 'put texts with separators in "quotes"', row=row)
         elif _is_utf8(cells, faults, row) and _are_numbers(cells[:numbers], faults, row):
             record = {name: _as_meant(cell) for name, cell in zip(names, cells[numbers:], strict=False) if cell}

@@ -133,3 +133,8 @@ class Manifest(_EntryModel):
     styles: tuple[ImageEntry, ...] = Field(description="in the order of the manifest")
     pairs: tuple[PairEntry, ...] = Field(description="in the order of the manifest; the grid row by row of contents")
     source: str = Field(description="where it was read, without credentials")
+
+    @property
+    def entries(self) -> tuple[ImageEntry, ...]:
+        """Contents and styles."""
+        return (*self.contents, *self.styles)

@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from manifests.errors import Missing, PermanentStoreError
+from manifests.errors import Missing, PermanentStoreError, reason_of
 from manifests.store.backend import Entry, Version, is_visible
 from manifests.store.retries import retrying
 
@@ -80,7 +80,7 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
         what, hint = f"make the folder {folder}", "choose another root, or move the file away that is in its place"
-        raise PermanentStoreError(what, f"{type(error).__name__}: {error.strerror}", "", hint) from error
+        raise PermanentStoreError(what, reason_of(error), "", hint) from error
 
 
 @contextlib.contextmanager

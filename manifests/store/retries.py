@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
-from manifests.errors import Missing, PermanentStoreError, StoreError, TransientStoreError
+from manifests.errors import Missing, PermanentStoreError, StoreError, TransientStoreError, reason_of
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
@@ -148,9 +148,9 @@ def _verdict(error: BaseException) -> tuple[type[StoreError], str, str]:
         return ours, f"{code or status} ({message})" if message and message != code else code or str(status), hint
     for upstream, ours, hint in CLASSES:
         if _is_one(error, upstream):
-            return ours, f"{type(error).__name__}: {error}", hint
+            return ours, reason_of(error), hint
     ours, hint = ERRNOS.get(getattr(error, "errno", None) or 0, (PermanentStoreError, ""))
-    return ours, f"{type(error).__name__}: {error}", hint
+    return ours, reason_of(error), hint
 
 
 def translate(error: BaseException, what: str) -> StoreError:

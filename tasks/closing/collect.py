@@ -25,7 +25,7 @@ from manifests.tables.run import (
     SCORES_FILE,
     SLOTS_FILE,
 )
-from tasks.closing.rows import adapter_rows, item_faults, item_names, sample_rows, sound_markers
+from tasks.closing.rows import adapter_rows, item_faults, named, sample_rows, sound_markers
 from tasks.closing.yields import Markers, check_faults, take_yield
 from tasks.errors import fault_row
 from tasks.figures.clip_sheet import draw_clips
@@ -84,7 +84,8 @@ def close_run(
     run_id = plan.run.run_id
     run = RunFolder(store, run_id)
     markers, damaged = sound_markers(store, plan, inventory.adapters)
-    faults = (*plan.run.faults, *item_faults(plan, inventory, failures), *damaged, *check_faults(plan, markers))
+    of_items = (*item_faults(plan, inventory, failures), *damaged, *check_faults(plan, markers))
+    faults = (*plan.run.faults, *named(plan, of_items))
     _write_tables(run, plan, inventory, markers, faults)
     if slots := (timings or {}).get("slots"):
         run.write(SLOTS_FILE, [{**row, "run_id": run_id} for row in slots])
@@ -131,11 +132,10 @@ def _besides(timings: Mapping[str, Any], began: float, closing: float, pictures:
 def _write_tables(run: RunFolder, plan: Plan, inventory: Inventory, markers: Markers, faults: Sequence[Fault]) -> None:
     if clips := read_clips(run.store, run.run_id):  # first, as the others say that the run has ended
         run.write(CLIPS_FILE, measure_clips(run.store, run.run_id, clips))
-    names = item_names(plan)
     run.write(SAMPLES_FILE, sample_rows(plan, inventory))
     run.write_table(SCORES_FILE, inventory.scores.table)
     run.write(ADAPTERS_FILE, adapter_rows(plan, markers))
-    run.write(FAULTS_FILE, [fault_row(fault, run.run_id, names.get(fault.item, "")) for fault in faults])
+    run.write(FAULTS_FILE, [fault_row(fault, run.run_id) for fault in faults])
 
 
 def _draw_figures(run: RunFolder) -> None:

@@ -31,7 +31,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from manifests import layout
-from manifests.errors import InvalidId, ManifestsError, counted
+from manifests.errors import InvalidId, ManifestsError, counted, reason_of
 from manifests.store.backend import CONTENT_TYPES
 from manifests.store.store import Store
 from tasks.closing.reviewing import take_review
@@ -175,7 +175,7 @@ class PageServer:
             return _answer({"error": f"{error}{': ' if told else ''}{told}"}, HTTPStatus.BAD_REQUEST)
         except (ManifestsError, TaskError, ValueError, KeyError, TypeError) as error:
             log.warning("decisions were not saved: %s", error)
-            return _answer({"error": f"{type(error).__name__}: {error}"}, HTTPStatus.BAD_REQUEST)
+            return _answer({"error": reason_of(error)}, HTTPStatus.BAD_REQUEST)
         root = shlex.quote(self._store.root)
         following = f"blora rerun {run_id} --root {root} draws {counted(len(added), 'picture')} anew" if added else ""
         return _answer({"saved": len(marks), "next": following}, HTTPStatus.OK)

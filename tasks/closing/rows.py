@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -17,8 +18,18 @@ from tasks.run.plan import Plan
 
 
 def item_faults(plan: Plan, inventory: Inventory, failures: Sequence[Fault]) -> list[Fault]:
-    """One fault per adapter that is missing, and per sample that is missing though its adapters are there."""
+    """One fault per adapter that is missing, and per sample that is missing though its adapters are there.
+
+    Where the whole run could not go on, its fault stands for all items that have none of their own.
+    """
     reasons = {fault.item: fault for fault in failures}
+    faults = _reasons_of_items(plan, inventory, reasons)
+    if (whole := reasons.get(plan.run.run_id)) is None:
+        return faults
+    return [*([whole] if faults else ()), *(fault for fault in faults if fault.item in reasons)]
+
+
+def _reasons_of_items(plan: Plan, inventory: Inventory, reasons: Mapping[str, Fault]) -> list[Fault]:
     faults: list[Fault] = []
     for adapter in plan.adapters:
         if adapter.adapter_id not in inventory.adapters:
@@ -46,10 +57,11 @@ def _unexplained(kind: str, item: str, name: str) -> Fault:
     )
 
 
-def item_names(plan: Plan) -> dict[str, str]:
-    """What people call the adapters and pictures of a plan, by their ids."""
-    named = {adapter.adapter_id: adapter.name for adapter in plan.adapters}
-    return named | {s.sample_id: f"{s.content_name} x {s.style_name}" for s in plan.samples}
+def named(plan: Plan, faults: Iterable[Fault]) -> tuple[Fault, ...]:
+    """Faults with what people call the adapters and pictures of a plan."""
+    names = {adapter.adapter_id: adapter.name for adapter in plan.adapters}
+    names |= {s.sample_id: f"{s.content_name} x {s.style_name}" for s in plan.samples}
+    return tuple(replace(fault, name=names.get(fault.item, "")) for fault in faults)
 
 
 def sample_rows(plan: Plan, inventory: Inventory) -> Iterator[dict[str, Any]]:

@@ -11,10 +11,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from blora.checks.limits import LIMITS, limits_for, picture_passes
+from manifests.errors import counted
 from manifests.faults import Fault
 from manifests.tables.run import ADAPTERS
 from tasks.review.best import Choice
 from tasks.run.plan import Plan, RunInfo
+
+NOT_JUDGED = "not judged for quality"
+"""What is said where nothing could be: there are no limits for the base, or no check was asked for."""
 
 Markers = Mapping[str, Mapping[str, Any]]
 """Contents of adapter.json, by adapter_id."""
@@ -46,11 +50,11 @@ class Yield:
     def sentence(self) -> str:
         """The yield in one line; empty where nothing could be judged."""
         told = [
-            f"{passed} of {judged} {what}"
+            f"{passed} of {counted(judged, what)}"
             for what, judged, passed in (
-                ("adapters", self.adapters_judged, self.adapters_passed),
-                ("pictures", self.pictures_judged, self.pictures_passed),
-                ("chosen pictures", self.chosen_judged, self.chosen_passed),
+                ("adapter", self.adapters_judged, self.adapters_passed),
+                ("picture", self.pictures_judged, self.pictures_passed),
+                ("chosen picture", self.chosen_judged, self.chosen_passed),
             )
             if judged
         ]
@@ -116,6 +120,14 @@ def check_faults(plan: Plan, markers: Markers) -> list[Fault]:
                 )
             )
     return faults
+
+
+def why_failed(check: Mapping[str, Any]) -> str:
+    """What a check found too large, with what is good, for a person."""
+    measures, limits = check["measures"], check["limits"]
+    return ", ".join(
+        f"{name.replace('_', ' ')} {measures[name]:.3f}, good up to {limits[name]:g}" for name in check["failed"]
+    )
 
 
 def check_columns(marker: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from urllib.parse import quote
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from manifests import layout
+from manifests.errors import counted
+from manifests.faults import told
 from manifests.store.parallel import in_parallel
 from manifests.store.store import Store
 from tasks import environment
@@ -39,7 +41,9 @@ def publish_artifacts(store: Store, plan: Plan, outcome: Outcome) -> None:
             _table_row(row, inline[row.key] if n < TABLE_PICTURES else "") for n, row in enumerate(rows[:TABLE_ROWS])
         ]
         create_table_artifact(
-            table, key="scores", description=f"{outcome.run_id}: worst {len(table)} of {len(rows)} pictures first"
+            table,
+            key="scores",
+            description=f"{outcome.run_id}: worst {len(table)} of {counted(len(rows), 'picture')} first",
         )
     create_markdown_artifact(_markdown(store, plan, outcome, rows, inline), key="report", description=outcome.sentence)
 
@@ -124,7 +128,7 @@ def _markdown(store: Store, plan: Plan, outcome: Outcome, rows: Sequence[ScoreRo
                 lines.append(f"| {inline[row.key]} | {names} | {value:.3f} |")
             lines.append("")
     if outcome.faults:
-        lines += ["## Faults", ""] + [f"- {_plain(str(fault))}" for fault in outcome.faults[:100]]
+        lines += ["## Faults", ""] + [f"- {_plain(line)}" for line in told(outcome.faults)[:100]]
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
 """The Prefect server that a command talks to: the one that its settings name, or a temporary one of its own.
 
 A server that is not there, or is none, is told in a line before anything begins. What Prefect has to say at length,
-such as the traceback of a flow that failed, goes to the log file (`tasks.environment.log_file`).
+such as how a task failed, or the traceback of a flow, goes to the log file (`tasks.environment.log_file`).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def server_at_hand(*, lasting: bool = False, verbose: bool = False) -> Iterator[
         ServerUnreachable: none answers, or it stops to.
     """
     if not verbose:
-        _send_tracebacks_to_the_log()
+        _send_to_the_log()
     url = PREFECT_API_URL.value()
     if lasting and not url:
         raise ServerUnreachable("Prefect: received no PREFECT_API_URL; accepted: the address of a server that stays")
@@ -126,8 +126,8 @@ class _TemporaryServer(SubprocessASGIServer):
             )
 
 
-def _send_tracebacks_to_the_log() -> None:
-    """Have whatever Prefect shows on the terminal with a traceback written to the log file instead."""
+def _send_to_the_log() -> None:
+    """Have whatever Prefect would show on the terminal written to the log file instead."""
     for logger in (logging.getLogger(), *map(logging.getLogger, ("prefect", "uvicorn", "fastapi"))):
         for handler in logger.handlers:
             if isinstance(handler, PrefectConsoleHandler) and _to_log not in handler.filters:
@@ -135,9 +135,7 @@ def _send_tracebacks_to_the_log() -> None:
 
 
 def _to_log(record: logging.LogRecord) -> bool:
-    """Whether a line is for the terminal; one with a traceback is not, and is written to the log file here."""
-    if not record.exc_info:
-        return True
+    """Write a line to the log file, traceback and all; none is for the terminal, where the command speaks."""
     form = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     with environment.open_log() as log:
         log.write(form.format(record).encode(errors="replace") + b"\n")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from manifests.errors import counted
 from tasks.figures.grid import Grid, Spacing
 from tasks.pictures import encoded
 
@@ -65,7 +66,8 @@ def report(
     contents, styles = len({p.content for p in result.pairs}), len({p.reference for p in result.pairs})
     page = [
         "# The same thing, drawn by another hand",
-        f"{len(result.pairs)} pairs of {result.split} things: {contents} content pictures x {styles} style pictures.",
+        f"{counted(len(result.pairs), 'pair')} of {result.split} things: "
+        f"{contents} content pictures x {styles} style pictures.",
         f"Base `{base}` @ `{revision[:12]}`; judges `{result.judge}`.",
         table,
         "Rates are shares of right answers; brackets are 95 % bootstrap intervals over content pictures. Distances are "

@@ -7,6 +7,7 @@ from typing import Any
 
 from blora.settings.score_meanings import lower_is_better
 from manifests import layout
+from manifests.errors import counted
 from manifests.store.parallel import in_parallel
 from manifests.store.run_folder import RunFolder
 from manifests.store.store import Store
@@ -54,7 +55,8 @@ def report_text(comparison: MethodComparison) -> str:
     text = [
         f"# Methods on the pairs of {run.run_id}",
         "",
-        f"{len(comparison.pictures)} pictures of each method: the same pairs, seeds and settings, base {run.base}. "
+        f"{counted(len(comparison.pictures), 'picture')} of each method: the same pairs, seeds and settings, "
+        f"base {run.base}. "
         "Means with 95 % intervals (contents and styles resampled apart). Seconds are wall time on one slot: of a "
         "training its share of the pack, of a picture loading and writing included.",
         "",
@@ -66,8 +68,8 @@ def report_text(comparison: MethodComparison) -> str:
     text += [f"{name} is left out: {reason}" for name, reason in comparison.left_out.items()]
     if comparison.alone or comparison.other:
         text.append(
-            f"Not compared: {comparison.alone} pictures that some method lacks, {comparison.other} with a mix, a "
-            "prompt for a side or changed colours."
+            f"Not compared: {counted(comparison.alone, 'picture')} that some method lacks, "
+            f"{comparison.other} with a mix, a prompt for a side or changed colours."
         )
     return "\n".join(text) + "\n"
 

@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 from blora.adapters.blocks import BLOCKS
 from blora.probe.proposal import Summary
 from blora.probe.summary import Interval, KindSummary
+from manifests.errors import counted
 from tasks.figures.grid import INK, PAPER, RULE
 from tasks.pictures import encoded
 
@@ -80,7 +81,7 @@ def bar_chart(summary: Summary, title: str) -> bytes:
     for kind, measured in summary.kinds.items():
         chosen = summary.proposal[kind]
         word = "certain at 95 %" if chosen.certain else "not certain"
-        head = f"{kind}: {measured.pairs} pairs; proposed {chosen.block} ({word})"
+        head = f"{kind}: {counted(measured.pairs, 'pair')}; proposed {chosen.block} ({word})"
         draw.text((GAP_PX, top + 12), head, fill=INK, font=ImageFont.load_default(size=14))
         _panel(draw, top + HEAD_PX, measured, chosen.block)
         top += HEAD_PX + ROW_PX * (len(measured.blocks) + 1) + GAP_PX

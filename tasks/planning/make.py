@@ -9,42 +9,33 @@ Making a plan reads; only `publish` writes.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 from blora.settings.presets import Settings
-from blora.settings.resolve import merge, resolve
-from manifests import layout
-from manifests.errors import ManifestsError, counted
+from manifests.errors import counted
 from manifests.faults import Fault
-from manifests.images.normalise import NormalisedImage
+from manifests.images.normalise import IdentifiedImage
 from manifests.loading.load import Loaded
-from manifests.loading.pictures import NORMALISED, check_images, picture_notes, read_images
+from manifests.loading.pictures import check_images, picture_notes, small_notes, write_images
 from manifests.notes import Note
 from manifests.schema.entries import Manifest
-from manifests.store.parallel import in_parallel
 from manifests.store.run_folder import RunFolder
 from manifests.store.store import Store
 from manifests.tables.run import NOTES_FILE, PLAN_FILE
-from tasks.bases import base_notes, with_base
+from tasks.bases import base_notes, revision_or_faults, settings_or_faults, unfit, with_base
 from tasks.devices import chosen_devices
-from tasks.downloads import revision_of
 from tasks.errors import RunNotFound, RunRefused
 from tasks.memory import auto_pack_size
 from tasks.planning.clips import PlannedClip, write_clips
 from tasks.planning.finished import Finished, check_adapters, write_adapters
 from tasks.planning.group import packs_of, plan_rows, shards_of
-from tasks.planning.identify import identify
+from tasks.planning.identify import Identified, identify
 from tasks.planning.sweeps import Strip, write_strips
 from tasks.run.inventory import Holdings, holdings
 from tasks.run.plan import Plan, RunInfo, load_plan, uncollected
-
-PICTURES_AT_ONCE = 16
-"""Input pictures in memory while they are written to the store."""
 
 
 @dataclass(frozen=True)
@@ -74,90 +65,101 @@ class PlanDraft:
     is_kept: bool = False
 
 
-def settings_of(loaded: Loaded, preset: str | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
-    """The settings of a manifest, resolved.
+@dataclass(frozen=True)
+class Survey:
+    """What there is to say of a manifest before it is planned: base, settings and pictures each looked at alone.
+
+    Attributes:
+        manifest: what was read, its base spelled out.
+        settings: the resolved settings; None where they were refused.
+        revision: of the base; empty where that was refused.
+        pictures: the good pictures by key.
+        finished: the good ones of the adapters that came as files, by address.
+        faults: rows, pictures and adapters that cannot be used.
+        refused: what nothing at all can be worked off with.
+        notes: what there is to know beside them.
+    """
+
+    manifest: Manifest
+    settings: Settings | None
+    revision: str
+    pictures: Mapping[str, IdentifiedImage]
+    finished: Finished
+    faults: tuple[Fault, ...]
+    refused: tuple[Fault, ...]
+    notes: tuple[Note, ...]
+
+    def asked_for(self) -> Identified | None:
+        """What it asks for, each thing named by its content; None where nobody can tell."""
+        if self.settings is None or not self.manifest.pairs:
+            return None
+        with uncollected():
+            return identify(self.manifest, self.pictures, self.settings, self.revision, self.finished)
+
+
+def survey(
+    loaded: Loaded,
+    base: str = "",
+    preset: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    refused: Sequence[Fault] = (),
+) -> Survey:
+    """Check all that a manifest says, whatever else is wrong with it.
 
     Args:
         loaded: the manifest.
+        base: replaces the manifest's own; paths are relative to the folder of the process.
         preset: replaces the manifest's own.
         overrides: nested settings laid over the manifest's own.
-
-    Raises:
-        RunRefused: nothing usable is left of the manifest.
-        SettingsError: the settings are refused; the message lists every fault.
+        refused: what else is wrong already, with the options of a command, say.
     """
-    manifest = _usable(loaded)
-    return resolve(preset or manifest.preset, merge(manifest.settings, dict(overrides or {})))
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What a manifest asks for, as far as can be told without a store.
-
-    Attributes:
-        counts: of its contents, styles and pairs, and where there are settings of its pictures.
-        faults: what of it cannot be drawn, beside what was found in reading it.
-        notes: what there is to know of its rows.
-    """
-
-    counts: Mapping[str, int]
-    faults: tuple[Fault, ...]
-    notes: tuple[Note, ...]
-
-
-def survey(manifest: Manifest, settings: Settings | None) -> Survey:
-    """Check the pictures and adapters of a manifest and count what it asks for, as `make_plan` does.
-
-    Args:
-        manifest: the good rows.
-        settings: the resolved settings; None where they were refused.
-    """
+    loaded = with_base(loaded, base, preset)
+    manifest = loaded.manifest or loaded.rest
+    settings, setting_faults = settings_or_faults(manifest, preset, overrides)
+    revision, base_faults = revision_or_faults(manifest, "--base" if base else "")
+    if settings and not base_faults:
+        setting_faults = [*setting_faults, *unfit(manifest, settings)]
     pictures, image_faults = check_images(manifest)
     finished, adapter_faults, adapter_notes = check_adapters(manifest)
-    faults, notes = (*image_faults, *adapter_faults), (*picture_notes(manifest, pictures), *adapter_notes)
-    counts = {"content": len(manifest.contents), "style": len(manifest.styles), "pair": len(manifest.pairs)}
-    if settings is None:
-        return Survey(counts, faults, notes)
-    # The base's revision changes nothing in what is asked for twice.
-    asked = identify(manifest, pictures, settings, "", finished)
-    counts |= {"pair": asked.pairs, "picture": len(asked.samples)}
-    return Survey(counts, (*faults, *asked.faults), (*base_notes(manifest, settings), *notes, *asked.notes))
+    about = base_notes(manifest, settings) if settings and not base_faults else ()
+    small = small_notes(manifest, pictures, settings.train.resolution_px) if settings else ()
+    of_rows, of_all = ((), loaded.faults) if loaded.manifest is None else (loaded.faults, ())
+    return Survey(
+        manifest,
+        settings,
+        revision,
+        pictures,
+        finished,
+        (*of_rows, *image_faults, *adapter_faults),
+        (*refused, *base_faults, *setting_faults, *of_all),
+        (*about, *loaded.notes, *picture_notes(manifest, pictures), *small, *adapter_notes),
+    )
 
 
 def make_plan(
-    store: Store,
-    loaded: Loaded,
-    settings: Settings | None = None,
-    *,
-    on_fault: str | None = None,
-    devices: str = "auto",
+    store: Store, surveyed: Loaded | Survey, *, on_fault: str | None = None, devices: str = "auto"
 ) -> PlanDraft:
     """Work out what a manifest asks for. Writes nothing.
 
     Args:
         store: asked what it already holds.
-        loaded: the manifest and the faults found in reading it.
-        settings: the resolved settings; None: the manifest's own.
+        surveyed: what was found in looking at the manifest; one that was only read is looked at.
         on_fault: replaces the manifest's own: ``record`` or ``stop``.
         devices: those that train, as the user names them: an automatic pack size fits the smallest, and is 1 where
             none is named, because other machines train.
 
     Raises:
-        RunRefused: nothing usable is left, or there are faults and the policy is to stop.
-        SettingsError: the manifest's settings are refused; the message lists every fault.
+        RunRefused: nothing usable is left, or there are faults and the policy is to stop; all faults are in it.
     """
-    loaded = with_base(loaded)
-    manifest, settings = _usable(loaded), settings or settings_of(loaded)
+    found = survey(surveyed) if isinstance(surveyed, Loaded) else surveyed
+    manifest, settings, asked = found.manifest, found.settings, found.asked_for()
     policy = on_fault or manifest.on_fault
-    pictures, image_faults = check_images(manifest)
-    finished, adapter_faults, adapter_notes = check_adapters(manifest)
-    faults = (*loaded.faults, *image_faults, *adapter_faults)
-    _stop_at(faults, policy)
-    revision = revision_of(manifest.base)
-    with uncollected():
-        asked = identify(manifest, pictures, settings, revision, finished)
-    faults = (*faults, *asked.faults)
-    _stop_at(faults, policy)
+    faults = (*found.faults, *(asked.faults if asked else ()))
+    if found.refused or asked is None or settings is None:
+        every = (*found.refused, *faults)
+        raise RunRefused(f"nothing can be begun: {counted(len(every), 'fault')}", every)
+    if faults and policy == "stop":
+        raise RunRefused(f"stopped before any work: {counted(len(faults), 'fault')} and on_fault is stop", faults)
     if not asked.samples:
         raise RunRefused(f"no pair of the manifest can be drawn: {counted(len(faults), 'fault')}", faults)
     held = holdings(store, [a.adapter_id for a in asked.adapters], [s.content_id for s in asked.samples])
@@ -173,7 +175,7 @@ def make_plan(
             name=manifest.name,
             source=manifest.source,
             base=manifest.base,
-            base_revision=revision,
+            base_revision=found.revision,
             settings=settings,
             strength_reading=manifest.strength_reading,
             on_fault=policy,
@@ -182,23 +184,11 @@ def make_plan(
         )
         packs = packs_of(asked.adapters, held, _pack_size(settings, manifest.base, devices))
         plan = Plan(run, packs, shards_of(asked.samples, held, settings))
-    images = {picture.image_id: key for key, picture in pictures.items()}
-    about = (*base_notes(manifest, settings), *loaded.notes, *picture_notes(manifest, pictures))
-    notes = (*about, *adapter_notes, *asked.notes)
+    images = {picture.image_id: key for key, picture in found.pictures.items()}
     used = {a.adapter_id for a in asked.adapters}
-    finished = {address: one for address, one in finished.items() if one.adapter_id in used}
+    finished = {address: one for address, one in found.finished.items() if one.adapter_id in used}
+    notes = (*found.notes, *asked.notes)
     return PlanDraft(manifest, plan, images, held, asked.strips, asked.clips, notes, finished, kept is not None)
-
-
-def _stop_at(faults: Sequence[Fault], policy: str) -> None:
-    if faults and policy == "stop":
-        raise RunRefused(f"stopped before any work: {counted(len(faults), 'fault')} and on_fault is stop", faults)
-
-
-def _usable(loaded: Loaded) -> Manifest:
-    if loaded.manifest is None:
-        raise RunRefused(f"the manifest was refused: {counted(len(loaded.faults), 'fault')}", loaded.faults)
-    return loaded.manifest
 
 
 def publish(store: Store, draft: PlanDraft) -> Plan:
@@ -212,7 +202,8 @@ def publish(store: Store, draft: PlanDraft) -> Plan:
     plan = draft.plan
     run_id = plan.run.run_id
     run = RunFolder(store, run_id)
-    _write_pictures(store, draft.images)
+    if changed := write_images(store, draft.images):
+        raise RunRefused(f"{counted(len(changed), 'picture')} changed while the run was being planned", changed)
     write_adapters(store, draft.finished, plan.run.base, plan.run.base_revision)
     if draft.is_kept:
         return plan
@@ -225,35 +216,6 @@ def publish(store: Store, draft: PlanDraft) -> Plan:
     run.write_once(PLAN_FILE, plan_rows(plan))
     kept = load_plan(store, run_id)
     return replace(kept, run=replace(kept.run, faults=plan.run.faults))
-
-
-def _write_pictures(store: Store, images: Mapping[str, str]) -> None:
-    """Normalise and write those that the store lacks, a few at a time: thousands of them do not fit into memory."""
-    there = store.list(layout.IMAGES_PREFIX)
-    wanted = {key: image_id for image_id, key in images.items() if layout.image_key(image_id) not in there}
-    changed: list[Fault] = []
-    read = read_images(wanted, NORMALISED)
-    while some := list(itertools.islice(read, PICTURES_AT_ONCE)):
-        good: dict[str, NormalisedImage] = {}
-        for key, picture in some:
-            if isinstance(picture, ManifestsError) or picture.image_id != wanted[key]:
-                changed.append(_changed(key, picture))
-            else:
-                good[picture.image_id] = picture
-        in_parallel(store, partial(_write_picture, store, good), list(good))
-    if changed:
-        raise RunRefused(f"{counted(len(changed), 'picture')} changed while the run was being planned", changed)
-
-
-def _write_picture(store: Store, pictures: Mapping[str, NormalisedImage], image_id: str) -> None:
-    store.write_once(layout.image_key(image_id), pictures[image_id].png)
-
-
-def _changed(key: str, picture: NormalisedImage | ManifestsError) -> Fault:
-    received = str(picture) if isinstance(picture, ManifestsError) else "another picture"
-    hint = "run the manifest again once nobody writes to its pictures"
-    what = f"{' '.join(key.splitlines())} changed while the run was being planned"
-    return Fault("image", what, received, "the picture as it was", hint)
 
 
 def _pack_size(settings: Settings, base: str, devices: str) -> int:

@@ -68,7 +68,8 @@ class Outcome:
     @property
     def sentence(self) -> str:
         """The outcome in one line, for states, lists and alerts."""
-        text = f"{self.samples_done} of {self.samples} pictures, {self.adapters_done} of {self.adapters} adapters"
+        pictures, adapters = counted(self.samples, "picture"), counted(self.adapters, "adapter")
+        text = f"{self.samples_done} of {pictures}, {self.adapters_done} of {adapters}"
         return text + (f", {counted(len(self.faults), 'fault')}" if self.faults else "")
 
 

@@ -68,7 +68,8 @@ def select(plan: Plan, only: Sequence[str], faults: Sequence[Fault]) -> Selectio
     samples: list[PlannedSample] = list(plan.samples)
     if asked.pop("faults", None) is not None:
         failed = {fault.item for fault in faults if fault.item}
-        samples = [sample for sample in samples if failed & {sample.sample_id, *sample.adapter_ids}]
+        if plan.run.run_id not in failed:  # else it could not go on as a whole
+            samples = [sample for sample in samples if failed & {sample.sample_id, *sample.adapter_ids}]
     for name, values in asked.items():
         known = {_FIELDS[name](sample) for sample in plan.samples}
         if values - known:

@@ -89,9 +89,9 @@ def generate_shard(session: Session, job: GenerateShard) -> GenerateAnswer:
                         writes.append(threads.submit(_write, session, planned, made, plan.run))
             done += len(batch)
             if number + 1 < len(todo):
-                session.emit(Advance("sample", shard.shard_id, done, len(shard.samples)))
+                session.emit(Advance("sample", shard.shard_id, done - len(orphans) - len(faults), len(shard.samples)))
         drawn += _written(writes)
-    session.emit(Advance("sample", shard.shard_id, done, len(shard.samples)))
+    session.emit(Advance("sample", shard.shard_id, done - len(orphans) - len(faults), len(shard.samples)))
     return GenerateAnswer(
         drawn=tuple(drawn),
         without_adapter=tuple(orphans),

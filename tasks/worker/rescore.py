@@ -6,6 +6,7 @@ import time
 
 from blora.errors import ScorerError
 from blora.settings.scorer_spec import parse_scorer
+from manifests.errors import counted
 from manifests.store.run_folder import RunFolder
 from manifests.tables.run import ADDED_SCORES_FILES
 from tasks.messages import Advance, RescoreShard, ScoreAnswer
@@ -33,5 +34,5 @@ def rescore_shard(session: Session, job: RescoreShard) -> ScoreAnswer:
         run.write(part, [*kept, *judged.rows])
     session.emit(Advance("score", f"{shard.shard_id}-{kind}", len(wanted), len(wanted)))
     if judged.faults:  # what was judged is kept, but all of a scorer's scores are published together, or none
-        raise ScorerError(f"{len(judged.faults)} pictures could not be judged", str(judged.faults[0]))
+        raise ScorerError(f"{counted(len(judged.faults), 'picture')} could not be judged", str(judged.faults[0]))
     return ScoreAnswer(tuple(judged.ids), (), time.monotonic() - started, judged.busy_seconds)

@@ -46,7 +46,7 @@ def score_shard(session: Session, job: ScoreShard) -> ScoreAnswer:
         run.write(part, [*rows, *judged.rows])
         at_hand = {s.sample_id: Image.fromarray(session.picture(s.key)) for s in unscored if s.sample_id in judged.ids}
         write_shard_thumbnails(session.store, job.run_id, shard.samples, dict.fromkeys(known) | at_hand)
-    session.emit(Advance("score", shard.shard_id, len(shard.samples), len(shard.samples)))
+    session.emit(Advance("score", shard.shard_id, len(known | set(judged.ids)), len(shard.samples)))
     seconds = session.clock() - started
     return ScoreAnswer(tuple(judged.ids), tuple(judged.faults), seconds, judged.busy_seconds)
 

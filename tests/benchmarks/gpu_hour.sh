@@ -36,7 +36,7 @@ PYTHON
     echo "$name: exit code $code after $((SECONDS - begun)) s; $out/$name.txt"
 }
 
-# Small sizes: a picture, a step or two, the embedded model.
+# What `--dry` sizes are: a picture, a step or two, the embedded model.
 if [ -n "$dry" ]; then
     export OMP_NUM_THREADS=1
     small=(--device cpu --base embedded --set train.resolution_px=64 --set sample.width_px=64 --set sample.height_px=64)
@@ -87,8 +87,7 @@ budgets() { # 6 minutes
     if [ -n "$dry" ]; then
         call budgets 3 tests.benchmarks.sdxl --only budgets --steps 1 --preset fast --budgets-gb 1.3 1 "${small[@]}" \
             --json "$out/budgets.json"
-        call losses 3 tests.benchmarks.losses --base embedded --device cpu --steps 4 \
-            --set train.resolution_px=64 --json "$out/losses.json"
+        call losses 3 tests.benchmarks.losses --tiny --steps 4 --json "$out/losses.json"
     else
         call budgets 3 tests.benchmarks.sdxl --only budgets --budgets-gb 24 16 12 8 --json "$out/budgets.json"
         call losses 3 tests.benchmarks.losses --steps 100 --json "$out/losses.json"

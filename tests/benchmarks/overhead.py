@@ -47,7 +47,7 @@ def bare(manifest: str, overrides: dict[str, Any]) -> int:
     from manifests.loading.load import load_manifest
     from manifests.loading.pictures import NORMALISED, read_images
     from manifests.store.store import Store
-    from tasks.planning.make import make_plan, settings_of
+    from tasks.planning.make import make_plan, survey
 
     loaded = load_manifest(manifest)
     assert loaded.manifest is not None
@@ -55,7 +55,7 @@ def bare(manifest: str, overrides: dict[str, Any]) -> int:
     read = dict(read_images((key for entry in entries for key in entry.keys), NORMALISED)).values()
     pictures = {picture.image_id: picture for picture in read if isinstance(picture, NormalisedImage)}
     with tempfile.TemporaryDirectory() as empty:
-        plan = make_plan(Store.open(empty), loaded, settings_of(loaded, overrides=overrides)).plan
+        plan = make_plan(Store.open(empty), survey(loaded, overrides=overrides)).plan
     settings = plan.run.settings
     base = load_base(plan.run.base, "cpu", settings.train.precision)
     pixels = {image_id: _pixels(picture.png) for image_id, picture in pictures.items()}

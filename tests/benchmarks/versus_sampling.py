@@ -53,7 +53,7 @@ def needed_flop(base: Base, settings: SampleSettings) -> float:
 
     Where guidance is for some noise levels alone, this is more than it needs.
     """
-    rows = 2 if is_guided(settings) else 1
+    rows = 2 if is_guided(base, settings) else 1
     drawn = rows * operations.forward_flop(base, settings.height_px) * settings.steps
     return drawn + decode_flop(base, settings.height_px)
 

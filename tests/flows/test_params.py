@@ -13,11 +13,12 @@ from pydantic import ValidationError
 
 from flows.compare_methods import compare_methods
 from flows.nightly import nightly
-from flows.params import InlineManifest, RunOptions
+from flows.params import InlineManifest
 from flows.prepare import read_manifest
 from flows.probe import analyze
 from flows.rescore import rescore
 from flows.stylize import rerun, stylize
+from tasks.bases import with_base
 
 FORMS = [stylize, rerun, nightly, rescore, compare_methods, analyze]
 SIDES: dict[str, Any] = {
@@ -63,5 +64,5 @@ def test_what_stands_in_the_block_counts_as_beside_it(said: dict[str, Any]) -> N
     ("said", "base"), [({}, "embedded"), ({"preset": "demo"}, "embedded"), ({"preset": "paper"}, "stabilityai/stable")]
 )
 def test_a_form_without_a_base_means_the_same_as_a_file(said: dict[str, Any], base: str) -> None:
-    loaded = read_manifest(InlineManifest.model_validate(SIDES | said), RunOptions(allowed_roots=("s3://bucket",)))
+    loaded = with_base(read_manifest(InlineManifest.model_validate(SIDES | said), ("s3://bucket",)))
     assert loaded.manifest is not None and loaded.manifest.base.startswith(base)

@@ -10,13 +10,17 @@ from typing import Any
 
 import pytest
 
+from blora.adapters.safetensors_bytes import unpack_safetensors
 from flows.params import RunOptions
 from flows.stylize import rerun, stylize
+from manifests.loading.load import load_manifest
 from manifests.store.store import Store
 from manifests.tables.parquet import from_parquet_bytes
 from manifests.tables.run import ADAPTERS, FAULTS, SAMPLES, SCORES, SLOTS
 from tasks import progress
-from tests.flows.conftest import Project, live_leases
+from tasks.planning.make import make_plan, publish
+from tests.flows.conftest import SETTINGS, Project, live_leases
+from tests.tiny_flux import save_tiny_flux
 
 pytestmark = pytest.mark.usefixtures("prefect_api", "warm_slots")
 
@@ -68,6 +72,21 @@ def finished(
     return project, work
 
 
+def test_a_base_that_cannot_be_had_is_one_fault_and_no_slot_tries_it(tiny_base: Path, tmp_path: Path) -> None:
+    base, away = tmp_path / "base", tmp_path / "away"
+    shutil.copytree(tiny_base, base)
+    project, work = Project(tmp_path / "project", base, 1, 1), Work(str(tmp_path / "store"), (str(base),))
+    draft = make_plan(work.store, load_manifest(str(project.path), allowed_roots=[str(base)]))
+    run_id = publish(work.store, draft).run.run_id
+    base.rename(away)
+    assert work(rerun, run_id).is_failed()
+    (row,) = work.rows("faults", FAULTS)
+    assert row["item"] == run_id and row["what"].startswith("the base cannot be had") and not row["transient"]
+    assert f"blora doctor --base {base}" in row["hint"] and not work.store.exists(f"runs/{run_id}/slots.parquet")
+    away.rename(base)
+    assert work(rerun, run_id, only=("faults",)).is_completed()
+
+
 @pytest.fixture
 def project(finished: tuple[Project, Work], tmp_path: Path) -> Project:
     """A copy of the finished project, to be changed."""
@@ -104,6 +123,25 @@ def test_a_grid_leaves_pictures_tables_and_a_contact_sheet(finished: tuple[Proje
     assert work.rows("faults", FAULTS) == []
     assert work.store.read(f"runs/{work.run_id}/report/contact_sheet.png").startswith(b"\x89PNG")
     assert live_leases(work.store) == []
+
+
+def test_a_base_of_another_family_gives_a_whole_run(tmp_path: Path) -> None:
+    """FLUX.1 in little: two adapters, a picture, its scores and its page, through the same flow."""
+    base = save_tiny_flux(tmp_path / "flux")
+    project = Project(tmp_path / "project", base, contents=1, styles=1)
+    settings = {name: dict(group) if isinstance(group, dict) else group for name, group in SETTINGS.items()}
+    settings["train"] |= {"steps": 2, "precision": "fp32"}
+    settings["sample"] |= {"precision": "fp32"}
+    project.write(preset="flux", settings=settings)
+    work = Work(str(tmp_path / "store"), (str(base),))
+    assert work(stylize, str(project.path)).is_completed()
+    assert work.json("run.json")["sentence"] == "1 of 1 pictures, 2 of 2 adapters"
+    assert {row["sample_id"] for row in work.rows("scores", SCORES)} == {
+        row["sample_id"] for row in work.rows("samples", SAMPLES)
+    }
+    halves = [unpack_safetensors(data)[0] for data in work.objects("adapters/").values()]
+    assert all(key.startswith("transformer.single_transformer_blocks.") for half in halves for key in half)
+    assert work.store.exists(f"runs/{work.run_id}/report/index.html")
 
 
 def test_a_run_says_what_its_slots_did(finished: tuple[Project, Work]) -> None:

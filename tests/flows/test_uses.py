@@ -100,7 +100,7 @@ def test_several_photos_of_one_object_are_one_adapter_of_its_class(work: Work, p
     photos = {"images": ["c0.png", "c1.png"], "name": "pet", "class_word": "dog"}
     project.write(contents=[photos], styles=[{"image": "s0.png", "name": "s0"}])
     assert work(stylize, str(project.path)).is_completed()
-    assert work.json("run.json")["sentence"] == "1 of 1 pictures, 2 of 2 adapters"
+    assert work.json("run.json")["sentence"] == "1 of 1 picture, 2 of 2 adapters"
     pet, style = sorted(work.rows("adapters", ADAPTERS), key=lambda row: str(row["name"]))
     assert (len(pet["image_ids"]), len(style["image_ids"])) == (2, 1)
     told = [

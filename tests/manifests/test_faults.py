@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from manifests import errors
-from manifests.faults import KINDS, Fault
+from manifests.faults import KINDS, Fault, told
 
 ERRORS = [
     errors.ManifestsError,
@@ -70,3 +70,14 @@ def test_a_long_list_names_the_first_few_and_counts_the_rest() -> None:
         "a, b and 1 more",
         "a, b and 2 more",
     ]
+
+
+def test_items_that_failed_for_one_reason_share_a_line_under_their_names() -> None:
+    def failed(what: str, name: str, **place: object) -> Fault:
+        return Fault("train", what, "", "", "", item=f"0af{name}", name=name, **place)  # type: ignore[arg-type]
+
+    lone = Fault("manifest", "no content", "", "", "", file="a.csv", row=2)
+    faults = [lone, failed("no disk", "owl"), failed("NaN", "cat"), failed("no disk", "apple")]
+    assert told([*faults, lone]) == ["a.csv, row 2: no content", "owl, apple: no disk", "cat: NaN"]
+    many = [failed("no disk", f"n{number}") for number in range(9)]
+    assert told(many) == ["n0, n1, n2, n3, n4, n5 and 3 more: no disk"]

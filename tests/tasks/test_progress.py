@@ -51,7 +51,15 @@ def test_without_a_pace_only_counts_are_told_and_another_run_begins_anew() -> No
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(0, "5 s"), (31, "35 s"), (85.5, "90 s"), (91, "2 min"), (3541, "1 h 00 min"), (7900, "2 h 10 min")],
+    [
+        (0, "5 s"),
+        (31, "35 s"),
+        (85.5, "90 s"),
+        (91, "2 min"),
+        (3541, "1 h 00 min"),
+        (7900, "2 h 10 min"),
+        (10**6, "12 days"),
+    ],
 )
 def test_reckoned_durations_are_said_roughly(seconds: float, said: str) -> None:
     assert roughly(seconds) == said

@@ -21,11 +21,13 @@ from flows.cli.console import show_faults
 from flows.cli.main import app
 from flows.cli.overrides import parse_overrides
 from manifests.faults import Fault
+from tasks.closing.farewell import farewell
 from tests.flows.conftest import Project
 from tests.made_run import finish, plan_run
+from tests.tasks.closing.test_yields import judged
 
 COMMANDS = (
-    *("validate", "plan", "run", "rerun", "status", "scores", "export"),
+    *("init", "settings", "validate", "plan", "run", "rerun", "status", "scores", "serve", "export"),
     *("doctor", "nightly", "deploy", "gc", "probe", "report", "review", "compare", "rescore", "compare-methods"),
 )
 
@@ -74,6 +76,19 @@ def test_a_run_ends_with_how_many_passed(tmp_path: Path, capsys: pytest.CaptureF
         main._report(store, plan.run.run_id)
     assert ended.value.exit_code == 0
     assert re.search(r"^\S+ finished: .*; passed: 1 of 2 pictures$", capsys.readouterr().out, re.M)
+
+
+def test_a_run_ends_with_the_adapters_that_failed_and_says_where_nothing_judges(tmp_path: Path) -> None:
+    store, plan = plan_run(tmp_path, ["owl"], ["ink"])
+    finish(store, plan, scorer=lambda *_: {"transfer": 0.5})
+    assert farewell(store, plan.run.run_id, "").summary.endswith("2 of 2 adapters; not judged for quality")
+    judged(store, plan, [False, True])
+    end = farewell(store, plan.run.run_id, "")
+    (line,) = end.failed
+    assert (
+        line.startswith("owl failed its check: split image 0.900, good up to 0.5; ")
+        and "1 of 2 adapters" in end.summary
+    )
 
 
 def test_a_run_ends_with_its_ten_worst_pictures_and_what_to_type(
@@ -125,9 +140,11 @@ def test_of_many_faults_it_is_said_where_all_of_them_are(capsys: pytest.CaptureF
 
 def test_plan_shows_what_is_there_and_writes_nothing(done: tuple[Project, Path, str], tmp_path: Path) -> None:
     project, root, run_id = done
-    code, printed, _ = blora("plan", str(project.path), *project.allow, root=root)
+    code, printed, _ = blora("plan", str(project.path), *project.allow, "--devices", "cpu", root=root)
     assert code == 0
-    assert run_id in printed and "4, of which 0 to train in 0 packs" in printed and "measured in run" in printed
+    assert run_id in printed and "4, of which 0 to train in 0 packs" in printed
+    assert re.search(r"^device +cpu$", printed, re.M)
+    assert re.search(r"^basis +measured in run .+ on cpu", printed, re.M)
     code, printed, _ = blora("plan", str(project.path), *project.allow, root=tmp_path / "fresh")
     assert code == 0
     assert "4, of which 4 to train in 2 packs" in printed and "4, of which 4 to draw" in printed

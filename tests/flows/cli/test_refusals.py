@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import itertools
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +17,7 @@ from typer.testing import CliRunner
 
 from flows.cli.main import app
 from tasks import devices
-from tests.flows.conftest import Project
+from tests.flows.conftest import SETTINGS, Project
 from tests.made_run import finish, plan_run
 from tests.servers import PrefectServer, webhook_receiver
 
@@ -41,12 +44,12 @@ def test_without_a_prefect_server_a_command_says_so_before_it_begins(command: st
 @pytest.mark.parametrize(
     "command",
     [
-        "run m.yaml --devices cuda:0",
+        "run manifests/examples/demo.yaml --devices cuda:0",
         "nightly --devices cuda:0",
         "rescore r --scorer csd --devices cuda:0",
         "probe --devices cuda:0",
         "compare-methods m.yaml --devices cuda:0",
-        "bench {} --device cuda:0",
+        "bench {} --devices cuda:0",
     ],
 )
 def test_every_command_that_works_on_a_gpu_tries_it_first(
@@ -58,8 +61,9 @@ def test_every_command_that_works_on_a_gpu_tries_it_first(
     assert "devices: " in (said := refusal(command.format(tmp_path / "out"), *root)) and "libcuda" in said, said
 
 
-def test_the_paired_benchmark_works_on_one_device(tmp_path: Path) -> None:
-    assert "--device: received 'cpu,cpu'" in refusal(f"bench {tmp_path / 'out'} --device cpu,cpu")
+@pytest.mark.parametrize("option", ["--devices", "--device"])  # the second is how it was once spelt
+def test_the_paired_benchmark_works_on_one_device(option: str, tmp_path: Path) -> None:
+    assert "--devices: received 'cpu,cpu'" in refusal(f"bench {tmp_path / 'out'} {option} cpu,cpu")
 
 
 @pytest.mark.parametrize("command", OF_A_RUN)
@@ -117,8 +121,11 @@ def test_a_deployment_that_cannot_be_is_refused_before_anything_is_made(
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("run m.yaml --on-fault often", "--on-fault: received 'often'; accepted: 'record' or 'stop'"),
-        ("run m.yaml --shards there", "--shards: received 'there'; accepted: 'here' or 'pool'"),
+        (
+            "run manifests/examples/demo.yaml --on-fault often",
+            "--on-fault: received 'often'; accepted: 'record' or 'stop'",
+        ),
+        ("run manifests/examples/demo.yaml --shards there", "--shards: received 'there'; accepted: 'here' or 'pool'"),
         ("nightly --hours -1", "--hours: received -1.0"),
         ("probe --preset best", "--preset: received 'best'"),
     ],
@@ -127,13 +134,38 @@ def test_options_are_named_with_what_was_received(command: str, said: str, prefe
     assert said in refusal(command)
 
 
+@pytest.mark.parametrize(
+    ("command", "more"),
+    [("validate", 0), ("plan --devices cuda:99 --root {}", 1), ("run --devices cuda:99 --on-fault no --root {}", 2)],
+)
+def test_all_that_is_wrong_is_told_at_once(command: str, more: int, tmp_path: Path, project: Project) -> None:
+    (project.folder / "c1.png").write_text("no picture")
+    pairs = [{"content": "c0", "style": "s0"}, {"content": "c0", "style": "s9"}]
+    project.write(preset="pape", base="nowhere", settings={"train": {"stepps": 3}}, pairs=pairs, grid=None)
+    words, store = command.format(tmp_path / "store").split(), tmp_path / "store"
+    done = CliRunner().invoke(app, [*words, str(project.path), "--set", "sample.stesp=2"])
+    told = done.stderr
+    for said in ("preset", "base: no such base", "train.stepps", "--set sample.stesp", "'s9'", "c1.png"):
+        assert said in told, (said, told)
+    assert ("devices: received cuda:99" in told, "--on-fault: received" in told) == (more > 0, more > 1)
+    assert len(told.splitlines()) == 6 + more + (more > 0) and "Traceback" not in told
+    assert done.exit_code == 1 and not store.exists()
+
+
+def test_what_can_be_told_of_a_command_alone_is_one_line(tmp_path: Path) -> None:
+    demo = "plan manifests/examples/demo.yaml --root"
+    assert refusal(demo, str(tmp_path), "--base", "nowhere").startswith("--base: unknown base model: received nowhere")
+    assert refusal(demo, str(tmp_path), "--preset", "demmo").endswith("demo, draft, fast, paper; did you mean demo?")
+
+
 def test_what_prefect_says_of_a_failed_flow_is_in_the_log_file_alone(
     project: Project, prefect_server: PrefectServer, tmp_path: Path
 ) -> None:
-    (tmp_path / "file").write_text("")
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "images").write_text("")
     command = [sys.executable, "-m", "flows.cli", "run", str(project.path), *project.allow]
     done = subprocess.run(
-        [*command, "--root", str(tmp_path / "file" / "store")],
+        [*command, "--root", str(tmp_path / "store")],
         env={**os.environ, **prefect_server.environment(), "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
@@ -141,5 +173,53 @@ def test_what_prefect_says_of_a_failed_flow_is_in_the_log_file_alone(
     )
     opening, line = done.stderr.splitlines()
     assert opening.startswith("night-") and done.returncode == 2
-    assert "make the folder" in line and "NotADirectoryError" in line
+    assert "make the folder" in line and "received File exists" in line
     assert "Traceback" in (tmp_path / ".cache/blora/blora.log").read_text()
+
+
+def test_a_store_that_takes_nothing_is_told_before_anything_starts(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):  # which nobody asks
+        said = refusal(f"run {project.path} --allow-root {project.base}", "--root", str(tmp_path / "file" / "store"))
+    assert said.startswith(f"make the folder {tmp_path}/file/store: received Not a directory; choose another root")
+
+
+NOUNS = "adapter|fault|manifest|name|object|pack|pair|picture|run|shard|slot|task"
+"""What a user's messages count."""
+
+
+def counted_without_care(source: str) -> list[str]:
+    """F-strings of a module that put a number before a plural, whatever the number is; constants are many."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        for value, text in itertools.pairwise(node.values) if isinstance(node, ast.JoinedStr) else ():
+            is_plural = isinstance(text, ast.Constant) and re.match(rf" ({NOUNS})s\b", str(text.value))
+            if is_plural and isinstance(value, ast.FormattedValue) and not ast.unparse(value.value).isupper():
+                found.append(ast.unparse(node))
+    return found
+
+
+def test_messages_speak_as_people_do(tmp_path: Path, project: Project) -> None:
+    """No "1 packs", no name of a Python error, no "do: did you mean", in the sources and in what is said."""
+    sources = [path for folder in ("flows", "tasks", "manifests") for path in Path(folder).rglob("*.py")]
+    assert len(sources) > 100
+    careless = {str(path): found for path in sources if (found := counted_without_care(path.read_text()))}
+    assert careless == {}
+    assert counted_without_care('f"{n} packs"') and not counted_without_care('f"{MOST} packs" f"{n} {noun}"')
+    project.names = {"contents": ["c0"], "styles": ["s0"]}
+    project.write(contents=[{"image": "c0.png"}], styles=[{"image": "s0.png"}], settings=SETTINGS)
+    root = ("--root", str(tmp_path / "store"))
+    said = ""
+    for words in (
+        ("plan", str(project.path), *project.allow, *root),
+        ("plan", str(project.path), *project.allow, *root, "--set", "train.stesp=3"),
+        ("validate", str(tmp_path / "gone.yaml")),
+        ("validate", str(project.path), "--base", str(tmp_path)),
+        ("--help",),
+        *((name, "--help") for name in ("run", "plan", "gc", "status", "doctor")),
+    ):
+        done = CliRunner().invoke(app, words)
+        said += done.stdout + done.stderr
+    assert "in 1 pack\n" in said and "did you mean train.steps?" in said and "No such file" in said
+    wrong = rf"\b1 ({NOUNS})s\b|do: did you|\[Errno|\b[A-Z]\w+Error\b|(?i:gpu.hours)"
+    assert [found.group() for found in re.finditer(wrong, said + Path("README.md").read_text())] == []

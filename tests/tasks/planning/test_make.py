@@ -10,11 +10,11 @@ import pytest
 
 from manifests import layout
 from manifests.images import animation, normalise
+from manifests.loading import pictures
 from manifests.loading.load import Loaded, parse_manifest
 from manifests.loading.pictures import Turn
 from manifests.store.store import Store
 from tasks.errors import RunRefused
-from tasks.planning import make
 from tasks.planning.make import make_plan, publish
 from tasks.run.plan import load_plan, published_scores_key
 from tests.made_run import png
@@ -64,7 +64,7 @@ def test_pictures_that_the_store_has_are_not_made_again(tmp_path: Path, monkeypa
         made.append(data)
         return normalise.normalise(data)
 
-    monkeypatch.setattr(make, "NORMALISED", Turn(counted, animation.normalise_frames))
+    monkeypatch.setattr(pictures, "NORMALISED", Turn(counted, animation.normalise_frames))
     publish(store, make_plan(store, loaded))
     assert len(made) == len(store.list(layout.IMAGES_PREFIX)) == 6
     publish(store, make_plan(store, loaded))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from blora.bases.locate import SDXL_FOLDER
+from blora.sampling.scheduler import make_sampler
 from blora.settings.resolve import resolve
 from manifests import layout
 from manifests.loading.load import parse_manifest
@@ -24,7 +27,7 @@ from tasks.dispatch.slots import slot_figures
 from tasks.operations import gc
 from tasks.operations.inbox import look
 from tasks.planning.cost import Estimate, estimate
-from tasks.planning.make import make_plan, settings_of
+from tasks.planning.make import make_plan, survey
 from tasks.report.trends import load_nights
 from tasks.run.inventory import Holdings, take_inventory
 from tasks.run.outcome import read_record
@@ -62,7 +65,7 @@ def price(store: Store, folder: Path, gpu: str = "", **settings: Any) -> Estimat
     sides = {side: [{"image": f"{side}0.png", "name": side, "word": "thing"}] for side in ("contents", "styles")}
     body: dict[str, object] = {"version": 1, "name": "next", "grid": True, **sides}
     loaded = parse_manifest(body, "json", "inline", (str(folder),))
-    draft = make_plan(store, loaded, settings_of(loaded, None, settings))
+    draft = make_plan(store, survey(loaded, overrides=settings))
     return estimate(store, draft.plan, draft.held, (), gpu)
 
 
@@ -124,6 +127,40 @@ def test_a_past_run_with_other_settings_gives_the_rate(stored: tuple[Store, list
     assert prices[1].train_seconds == pytest.approx(3 * prices[0].train_seconds) != 0
 
 
+def sdxl_priced(plan: Plan, folder: Path, **settings: Any) -> Estimate:
+    """The price of a plan on SDXL, in a store without a past."""
+    sdxl = replace(plan.run, base="org/sdxl@" + "0" * 40, base_revision="0" * 40, settings=resolve("paper", settings))
+    return estimate(Store.open(str(folder / "empty")), replace(plan, run=sdxl), Holdings())
+
+
+def test_a_price_follows_how_often_a_picture_goes_through_the_unet(
+    stored: tuple[Store, list[Plan]], tmp_path: Path
+) -> None:
+    def seconds(**sample: Any) -> float:
+        return sdxl_priced(stored[1][0], tmp_path, sample={"steps": 50, **sample}).sample_seconds
+
+    guided, alone = seconds(), seconds(guidance_scale=1)
+    a_pass = (guided - alone) / 50
+    assert seconds(guidance_interval=[0.28, 5.42], guidance_scale=1) == pytest.approx(alone)
+    config = json.loads((SDXL_FOLDER / "scheduler" / "scheduler_config.json").read_text())
+    sampler = make_sampler(config, "base", 50)
+    inside = [0.28 < sampler.sigma(timestep) <= 5.42 for timestep in sampler.timesteps]
+    assert 5 < sum(inside) < 45
+    assert seconds(guidance_interval=[0.28, 5.42]) - alone == pytest.approx(sum(inside) * a_pass)
+    second_order = seconds(scheduler="HeunDiscreteScheduler", guidance_scale=1)
+    assert second_order - alone == pytest.approx(49 * a_pass), "each step but the last visits two timesteps"
+
+
+def test_a_price_of_training_is_of_what_is_done(stored: tuple[Store, list[Plan]], tmp_path: Path) -> None:
+    def seconds(**settings: Any) -> float:
+        return sdxl_priced(stored[1][0], tmp_path, **settings).train_seconds
+
+    plain = seconds(check={"attempts": 0})
+    assert seconds(check={"attempts": 1}) == plain, "no limits are known for this base, so that nothing is drawn"
+    assert seconds(check={"attempts": 1, "split_image": 0.5}) > plain
+    assert seconds(train={"checkpointing": "on"}) == pytest.approx(13.9 / 11.0 * plain)
+
+
 def test_without_one_the_rate_is_that_of_the_gpu(stored: tuple[Store, list[Plan]], tmp_path: Path) -> None:
     empty = Store.open(str(tmp_path / "empty"))
     plan = stored[1][0]
@@ -135,6 +172,8 @@ def test_without_one_the_rate_is_that_of_the_gpu(stored: tuple[Store, list[Plan]
     h100, l4, unknown = hours.values()
     assert h100 < unknown < l4
     assert "218 TFLOP/s of an H100" in estimate(empty, sdxl, none, (), "NVIDIA H100 80GB HBM3").basis
+    slow = estimate(empty, sdxl, none, ("cpu",))
+    assert slow.train_seconds > 100 * unknown and "of two cores" in slow.basis, "a CPU is not promised a GPU's time"
 
 
 def test_pictures_of_an_export_are_read_side_by_side(
