@@ -51,7 +51,7 @@ PRESETS: Final[Mapping[str, Settings]] = MappingProxyType(
             ),
             sample=SampleSettings(
                 steps=20,
-                guidance_scale=1.5,
+                guidance_scale=2.0,
                 guidance_from="base",
                 prompt="A [c]",
                 width_px=128,
