@@ -31,6 +31,7 @@ from flows.cli.console import (
     Shards,
     TakeOver,
     Verbose,
+    check_writable,
     devices_or_faults,
     err,
     open_store,
@@ -213,6 +214,7 @@ def _run_flow(name: str, subject: str, options: dict[str, Any], verbose: bool) -
     if chosen.shards == "here":
         refused += devices_or_faults(chosen.devices, ready_devices)[1]
     ready = (prepare if name == "stylize" else prepare_again)(store, subject, chosen, refused)
+    check_writable(store)
     err.print(opening(store, ready), markup=False, highlight=False)  # before what takes seconds to import
     environment.quiet_prefect(verbose)
     from flows.cli.bars import run_with_bars, starting

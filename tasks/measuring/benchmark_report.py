@@ -66,7 +66,8 @@ def report(
     contents, styles = len({p.content for p in result.pairs}), len({p.reference for p in result.pairs})
     page = [
         "# The same thing, drawn by another hand",
-        f"{counted(len(result.pairs), 'pair')} of {result.split} things: {contents} content pictures x {styles} style pictures.",
+        f"{counted(len(result.pairs), 'pair')} of {result.split} things: "
+        f"{contents} content pictures x {styles} style pictures.",
         f"Base `{base}` @ `{revision[:12]}`; judges `{result.judge}`.",
         table,
         "Rates are shares of right answers; brackets are 95 % bootstrap intervals over content pictures. Distances are "

@@ -68,8 +68,8 @@ def report_text(comparison: MethodComparison) -> str:
     text += [f"{name} is left out: {reason}" for name, reason in comparison.left_out.items()]
     if comparison.alone or comparison.other:
         text.append(
-            f"Not compared: {counted(comparison.alone, 'picture')} that some method lacks, {comparison.other} with a mix, a "
-            "prompt for a side or changed colours."
+            f"Not compared: {counted(comparison.alone, 'picture')} that some method lacks, "
+            f"{comparison.other} with a mix, a prompt for a side or changed colours."
         )
     return "\n".join(text) + "\n"
 

@@ -160,10 +160,11 @@ def test_what_can_be_told_of_a_command_alone_is_one_line(tmp_path: Path) -> None
 def test_what_prefect_says_of_a_failed_flow_is_in_the_log_file_alone(
     project: Project, prefect_server: PrefectServer, tmp_path: Path
 ) -> None:
-    (tmp_path / "file").write_text("")
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "images").write_text("")
     command = [sys.executable, "-m", "flows.cli", "run", str(project.path), *project.allow]
     done = subprocess.run(
-        [*command, "--root", str(tmp_path / "file" / "store")],
+        [*command, "--root", str(tmp_path / "store")],
         env={**os.environ, **prefect_server.environment(), "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
@@ -171,8 +172,15 @@ def test_what_prefect_says_of_a_failed_flow_is_in_the_log_file_alone(
     )
     opening, line = done.stderr.splitlines()
     assert opening.startswith("night-") and done.returncode == 2
-    assert "make the folder" in line and "received Not a directory" in line
+    assert "make the folder" in line and "received File exists" in line
     assert "Traceback" in (tmp_path / ".cache/blora/blora.log").read_text()
+
+
+def test_a_store_that_takes_nothing_is_told_before_anything_starts(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):  # which nobody asks
+        said = refusal(f"run {project.path} --allow-root {project.base}", "--root", str(tmp_path / "file" / "store"))
+    assert said.startswith(f"make the folder {tmp_path}/file/store: received Not a directory; choose another root")
 
 
 NOUNS = "adapter|fault|manifest|name|object|pack|pair|picture|run|shard|slot|task"
