@@ -12,6 +12,7 @@ from threading import Timer
 from typing import Any
 
 from blora.bases.spec import KNOWN, parse_base
+from blora.bases.topology import FamilyName
 from blora.errors import BaseModelError, BloraError, SettingsError
 from blora.settings.presets import Settings
 from blora.settings.resolve import merge, resolve
@@ -19,8 +20,8 @@ from manifests.errors import ManifestsError, StoreError
 from manifests.faults import Fault
 from manifests.loading.load import Loaded
 from manifests.notes import Note
-from manifests.schema.entries import Manifest
-from tasks.downloads import located_base, revision_of
+from manifests.schema.entries import Manifest, PairEntry
+from tasks.downloads import base_family, located_base, revision_of
 from tasks.errors import is_transient
 
 _EMBEDDED_MOST_PX = 256
@@ -41,14 +42,15 @@ def with_base(loaded: Loaded, base: str = "", preset: str | None = None) -> Load
         preset: replaces the manifest's own.
 
     Returns:
-        The manifest, or what could be read of it; a base of no known form as it was said: whoever looks for it says
-        what is wrong.
+        The manifest, or what could be read of it; a base of no known form as it was said, and none where the preset
+        implies none: whoever looks for it says what is wrong.
     """
 
     def based(manifest: Manifest) -> Manifest:
-        implied = "embedded" if (preset or manifest.preset) == "demo" else "sdxl"
+        implied = {"demo": "embedded", "flux": ""}.get(preset or manifest.preset, "sdxl")
         try:
-            chosen = parse_base(base).below(os.getcwd()).text if base else parse_base(manifest.base or implied).text
+            said = manifest.base or implied
+            chosen = parse_base(base).below(os.getcwd()).text if base else said and parse_base(said).text
         except BaseModelError:
             chosen = base or manifest.base
         return manifest.model_copy(update={"base": chosen})
@@ -63,6 +65,10 @@ def revision_or_faults(manifest: Manifest, option: str = "") -> tuple[str, list[
         manifest: its base spelled out.
         option: of a command, where that has said the base.
     """
+    if not manifest.base:
+        what, accepted = "preset flux without a base", "FLUX.1 in diffusers' layout"
+        hint = "say base: a folder of FLUX.1, or black-forest-labs/FLUX.1-dev@ and the commit that you mean"
+        return "", [Fault("settings", what, "none", accepted, hint, file=manifest.source, field="base")]
     try:
         return revision_of(manifest.base), []
     except (BaseModelError, StoreError) as error:
@@ -154,6 +160,41 @@ def _says(settings: Mapping[str, Any], path: str) -> bool:
     return True
 
 
+def unfit(manifest: Manifest, settings: Settings) -> list[Fault]:
+    """What of the settings a base of this kind would not hear.
+
+    Args:
+        manifest: its base spelled out.
+        settings: the resolved settings.
+    """
+    if base_family(manifest.base) == "sdxl":
+        return []
+    what, hint = "FLUX has no negative row to guide by: it is told guidance as a number", "leave it out"
+    unheard = settings.sample.of_a_negative_row()
+    faults = [
+        Fault("settings", what, repr(value), "", hint, file=manifest.source, field=f"sample.{name}")
+        for name, value in unheard.items()
+    ]
+    if settings.train.layers != "attention":
+        what, hint, layers = "FLUX has no cross-attention", "start from preset flux", settings.train.layers
+        told = Fault("settings", what, layers, "attention", hint, file=manifest.source, field="train.layers")
+        faults.append(told)
+    return faults
+
+
+def unheard(pair: PairEntry, family: FamilyName) -> Fault | None:
+    """The fault of a pair that tells a base of this kind what it does not hear."""
+    if family == "sdxl":
+        return None
+    said = {"content_prompt": pair.content_prompt, "negative_prompt": pair.negative_prompt}
+    for field, value in said.items():
+        if value:
+            what, accepted = f"{field.replace('_', ' ')} with FLUX", "one prompt for all blocks, and no negative one"
+            row: dict[str, Any] = {"file": pair.file, "row": pair.row, "item": pair.content or pair.style or ""}
+            return Fault("manifest", what, repr(value), accepted, f"remove {field}", field=field, **row)
+    return None
+
+
 def base_notes(manifest: Manifest, settings: Settings) -> tuple[Note, ...]:
     """Return what speaks against drawing with these settings on this base, before hours are spent.
 
@@ -162,7 +203,7 @@ def base_notes(manifest: Manifest, settings: Settings) -> tuple[Note, ...]:
         settings: the resolved settings.
     """
     base, sample = parse_base(manifest.base), settings.sample
-    of_hub = "@" in base.model
+    of_hub = "@" in base.model and base_family(manifest.base) == "sdxl"
     largest_px = max(sample.width_px, sample.height_px, settings.train.resolution_px)
     notes = []
     if base.model == "embedded" and largest_px > _EMBEDDED_MOST_PX:

@@ -10,15 +10,17 @@ import os
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from blora.bases.hub import fetch_files
 from blora.bases.locate import SDXL_FOLDER, Located, base_revision, files_to_fetch, locate_base
-from blora.bases.places import HUB, place_revision, split_digest
-from blora.bases.spec import BaseSpec, parse_base
+from blora.bases.places import DENOISERS, HUB, place_revision, split_digest
+from blora.bases.spec import KNOWN, BaseSpec, parse_base
+from blora.bases.topology import FamilyName, family_of, family_of_denoiser
 from blora.embedded import MODEL_DIR
-from blora.errors import BaseModelError, ScorerError
+from blora.errors import BaseModelError, BaseUnreachableError, ScorerError
 from blora.settings.judging import ScoreSettings
 from blora.settings.scorer_spec import parse_scorer
 from manifests import ids
@@ -131,11 +133,33 @@ def read_config(spec: str, part: str) -> dict[str, Any]:
 
 
 def base_config(spec: str) -> dict[str, Any] | None:
-    """The configuration of a base's UNet; None where it cannot be had now: whoever loads the base says why."""
+    """The configuration of a base's denoiser; None where it cannot be had now: whoever loads the base says why."""
+    for part in DENOISERS:
+        try:
+            return read_config(spec, part)
+        except BaseUnreachableError:
+            return None
+        except (BaseModelError, StoreError):
+            continue
+    return None
+
+
+def base_family(spec: str) -> FamilyName:
+    """The kind of a base's model, wherever it lies; SDXL's where that cannot be told now."""
     try:
-        return read_config(spec, "unet")
-    except (BaseModelError, StoreError):
-        return None
+        base = parse_base(spec)
+    except BaseModelError:  # whoever looks for it says what is wrong
+        return "sdxl"
+    if base.model in {one.model for one in KNOWN.values()} or base.model == "embedded":
+        return "sdxl"
+    if not is_bucket(base.model) and not HUB.fullmatch(base.model):
+        return family_of(Path(base.model))
+    return _remote_family(base.model)
+
+
+@lru_cache(maxsize=32)
+def _remote_family(model: str) -> FamilyName:
+    return family_of_denoiser(base_config(model) or {})
 
 
 def copy_objects(store: Store, keys: Iterable[str], folder: Path) -> None:

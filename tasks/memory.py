@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from blora.bases.places import DENOISERS
 from blora.bases.spec import parse_base
 from blora.errors import OutOfMemoryError
 from blora.models import memory
@@ -13,16 +14,19 @@ from blora.settings.fields import TrainedLayers
 from blora.settings.presets import Settings
 from blora.settings.training import TrainSettings
 from tasks.devices import free_device_bytes
+from tasks.downloads import base_family
 
 PARAMETERS_PER_RANK = {"attention": 440_320, "crossattn_kv": 133_120}  # SDXL: both blocks, sum of (in + out)
 
 
 def parameters_per_rank(base: str, layers: TrainedLayers = "attention") -> int:
     """LoRA parameters of both blocks for each unit of rank: the sum of (in + out) over every adapted layer."""
-    path = unet_config(base)
+    path = denoiser_config(base)
     if path is None:
-        return PARAMETERS_PER_RANK[layers]
+        return PARAMETERS_PER_RANK[layers] if base_family(base) == "sdxl" else memory.FLUX.adapter_parameters_per_rank
     config = json.loads(path.read_text())
+    if "num_single_layers" in config:  # of each single-stream block three layers of width + width
+        return int(6 * config["num_attention_heads"] * config["attention_head_dim"] * config["num_single_layers"])
     width, context = config["block_out_channels"][-1], config["cross_attention_dim"]
     depths = config.get("reverse_transformer_layers_per_block") or config["transformer_layers_per_block"][::-1]
     depth = depths[0] if isinstance(depths, list) else depths
@@ -39,24 +43,24 @@ def auto_pack_size(base: str, settings: TrainSettings, devices: Sequence[str]) -
 
 
 def memory_model(base: str) -> memory.ModelSize:
-    """The sizes that the model of memory works with; SDXL's where the base does not lie on this machine."""
-    path = unet_config(base)
+    """The sizes that the model of memory works with; its family's where the base does not lie on this machine."""
+    path = denoiser_config(base)
     if path is None:
-        return memory.SDXL
+        return memory.SDXL if base_family(base) == "sdxl" else memory.FLUX
     vae = json.loads((path.parents[1] / "vae" / "config.json").read_text())
     factor = 2 ** (len(vae["block_out_channels"]) - 1)
-    return memory.ModelSize.like_sdxl(json.loads(path.read_text()), factor, parameters_per_rank(base))
+    return memory.ModelSize.like(json.loads(path.read_text()), factor, parameters_per_rank(base))
 
 
-def unet_config(base: str) -> Path | None:
-    """The UNet's configuration, where the base lies on this machine; None for SDXL's."""
+def denoiser_config(base: str) -> Path | None:
+    """The denoiser's configuration, where the base lies on this machine."""
     model = parse_base(base).model
     if model == "embedded":
         from blora.embedded import MODEL_DIR
 
         return MODEL_DIR / "unet" / "config.json"
-    path = Path(model) / "unet" / "config.json"
-    return path if path.is_file() else None
+    paths = (Path(model) / part / "config.json" for part in DENOISERS)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def memory_told(base: str, settings: Settings, devices: Sequence[str]) -> str:

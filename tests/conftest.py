@@ -18,7 +18,12 @@ WAITING = ("tests/flows/", "tests/chaos/")
 """Tests that wait for servers and processes for most of their time."""
 
 
-def pytest_configure() -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Where the method's tests compute (`tests/blora`)."""
+    parser.addoption("--device", default="cpu", help="of the fixtures base and v_base: cpu, cuda or cuda:<index>")
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Scrub the environment before any test module is imported: some libraries read it at import."""
     for name in [name for name in os.environ if name.startswith(SCRUBBED_PREFIXES)]:
         del os.environ[name]
@@ -29,6 +34,19 @@ def pytest_configure() -> None:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     settings.register_profile("any machine", deadline=None)  # how long an example takes says nothing about the code
     settings.load_profile("any machine")
+    _check_device(config.getoption("--device"))
+
+
+def _check_device(name: str) -> None:
+    """Refuse a device that nothing can be computed on, before hundreds of tests fail for it."""
+    if name == "cpu":
+        return
+    import torch
+
+    there = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    accepted = ["cpu", *(["cuda", *there] if there else [])]
+    if name not in accepted:
+        raise pytest.UsageError(f"--device: received {name!r}; accepted here: {', '.join(accepted)}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from pydantic import BaseModel
 
 import blora
+from blora.settings.catalogue import catalogue, setting_shown, setting_value
 from blora.settings.score_meanings import meaning_table
 from tests.documents import ROOT, commands
 
@@ -19,12 +19,15 @@ def command_table() -> str:
     for name, one in commands().items():
         usage = f"blora {name}"
         for param in one.params:
+            if param.hidden:
+                continue
             if param.param_type_name == "argument":
-                usage += f" {param.name.upper()}" if param.required else f" [{param.name.upper()}]"
+                usage += f" {param.metavar}" if param.required else f" [{param.metavar}]"
                 continue
             default = "" if param.default in (None, "") or isinstance(param.default, bool) else str(param.default)
             told = f" Default: `{default}`." if default else " Must be given." if param.required else ""
-            shown = " ".join(f"`{option}`" for option in (*param.opts, *param.secondary_opts))
+            value = f" {param.metavar}".replace("|", "\\|") if param.metavar else ""
+            shown = " ".join(f"`{option}{value}`" for option in (*param.opts, *param.secondary_opts))
             options.setdefault((shown, param.help.replace("<", "\\<") + told), []).append(name)
         summary = " ".join(one.help.split("\n\n")[0].split())
         lines.append(f"| `{usage}` | {summary} |")
@@ -57,24 +60,16 @@ def field_table() -> str:
 
 
 def setting_table() -> str:
-    """What each setting means, and what the presets say."""
-    lines = [f"| setting | meaning | {' | '.join(blora.PRESETS)} |", "|---|---|" + "---|" * len(blora.PRESETS)]
-    groups: list[tuple[str, type[BaseModel]]] = [("", blora.Settings)]
-    for group, model in groups:
-        for name, field in model.model_fields.items():
-            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-                groups.append((f"{name}.", field.annotation))
-                continue
-            told = " ".join((field.description or "").split()).replace("|", "\\|").replace("*", "\\*")
-            shown = [_value(preset, f"{group}{name}") for preset in blora.PRESETS.values()]
-            lines.append(f"| `{group}{name}` | {told} | {' | '.join(shown)} |")
+    """What each setting accepts and means, and what the presets say."""
+    lines = [
+        f"| setting | accepted | meaning | {' | '.join(blora.PRESETS)} |",
+        "|---|---|---|" + "---|" * len(blora.PRESETS),
+    ]
+    for entry in catalogue():
+        told = entry.meaning.replace("|", "\\|").replace("*", "\\*")
+        shown = [setting_shown(setting_value(preset, entry.path)) for preset in blora.PRESETS.values()]
+        lines.append(f"| `{entry.path}` | {entry.accepted} | {told} | {' | '.join(shown)} |")
     return "\n".join(lines)
-
-
-def _value(settings: Any, path: str) -> str:
-    for name in path.split("."):
-        settings = getattr(settings, name)
-    return "-" if settings in (None, "", ()) else f"{settings:g}" if isinstance(settings, float) else str(settings)
 
 
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {

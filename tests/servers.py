@@ -27,10 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import botocore.session
 import psutil
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.processes import kill_family
 
@@ -68,6 +65,9 @@ class S3Server:
 
     def client(self, **settings: Any) -> Any:
         """A plain botocore client without retries, to look at the server past our own code."""
+        import botocore.session  # here, as the method's tests also run where there is none
+        from botocore.config import Config
+
         settings = {"connect_timeout": 5, "read_timeout": 30, "retries": {"total_max_attempts": 1}} | settings
         return botocore.session.get_session().create_client(
             "s3",
@@ -125,6 +125,8 @@ def _command(directory: Path, identities: Path, bucket: str, ports: list[int]) -
 
 def _wait_until_ready(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> None:
     """Wait until the server stores and returns an object; its first write takes longer than its first answer."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
     client = server.client(connect_timeout=2, read_timeout=10)
     deadline = time.monotonic() + START_SECONDS
     while True:

@@ -28,6 +28,7 @@ ROOMS = {
         "settings",
         "adapters",
         "bases",
+        "models/families",
         "models",
         "training",
         "sampling",
@@ -219,6 +220,19 @@ def test_only_one_module_of_ours_reads_the_environment() -> None:
     }
     # slots hands its own environment on to its children
     assert readers == {"tasks/environment.py", "tasks/dispatch/slot.py"}
+
+
+def test_only_families_and_what_locates_them_name_their_classes() -> None:
+    """Whoever trains, draws or plans asks the family: see blora/models/families."""
+    families = {"UNet2DConditionModel", "FluxTransformer2DModel", "StableDiffusionXLPipeline", "FluxPipeline"}
+    may = ("blora/models/", "blora/bases/", "blora/embedded/training/", "blora/probe/plain_unets.py")
+    named = {
+        path.relative_to(ROOT).as_posix(): sorted(used)
+        for path in ALL_MODULES
+        if not path.relative_to(ROOT).as_posix().startswith(may)
+        and (used := families & {name.rpartition(".")[2] for name in imported_modules(path)})
+    }
+    assert named == {}
 
 
 def test_a_face_that_lists_its_files_lists_what_is_there() -> None:

@@ -72,6 +72,30 @@ def test_a_compose_file_holds_no_secret() -> None:
             assert "${" in line, line
 
 
+def test_a_worker_of_compose_keeps_its_base_models() -> None:
+    body = yaml.safe_load((INFRA / "compose.yaml").read_text())
+    assert body["services"]["gpu"]["volumes"] == ["cache:/home/blora/.cache"] and "cache" in body["volumes"]
+    image = (INFRA / "worker.Dockerfile").read_text()
+    assert re.search(r"^USER blora$.*^RUN mkdir \.cache$", image, re.S | re.M), "the volume would belong to root"
+
+
+def test_the_server_image_has_the_versions_that_are_tested() -> None:
+    install = re.search(r"pip install --constraint constraints.txt ([^\\]+)", (INFRA / "server.Dockerfile").read_text())
+    pinned = {line.partition("==")[0] for line in (INFRA.parent / "constraints.txt").read_text().splitlines()}
+    assert install and set(install[1].split()) <= pinned
+
+
+def test_the_worker_image_copies_what_links_of_the_package_lead_to() -> None:
+    """A link whose end is not copied is left out of the wheel without a word."""
+    root = INFRA.parent
+    lines = re.findall(r"^COPY (.+) \S+$", (INFRA / "worker.Dockerfile").read_text(), re.M)
+    copied = [(root / name).resolve() for line in lines for name in line.split()]
+    links = [path for folder in copied if folder.is_dir() for path in folder.rglob("*") if path.is_symlink()]
+    assert links
+    for link in links:
+        assert any(link.resolve().is_relative_to(place) for place in copied), link
+
+
 def test_the_job_template_asks_for_one_gpu_and_renders() -> None:
     template = json.loads((INFRA / "k8s" / "gpu-base-job-template.json").read_text())
     variables = template["variables"]["properties"]

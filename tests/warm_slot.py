@@ -23,7 +23,7 @@ ADDRESS = "TESTS_WARM_SLOT"
 """The variable that names the warm process's socket."""
 
 _IMPORTED_LATE = (
-    "blora.models.text_encoders",
+    "blora.models.families.text_encoders",
     "open_clip",
     "efficientnet_lite_pytorch",
     "diffusers.schedulers",

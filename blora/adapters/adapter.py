@@ -22,7 +22,7 @@ import torch
 
 from blora.adapters.blocks import Half, block_of, lacking
 from blora.adapters.factors import Factors, check_finite
-from blora.adapters.forms import Form, write_form
+from blora.adapters.forms import Form, diffusers_keys, write_form
 from blora.adapters.safetensors_bytes import pack_safetensors, write_whole
 from blora.errors import KeyMismatchError
 
@@ -117,8 +117,8 @@ class Adapter:
             raise ValueError(f"save_half takes one half, not {sorted(map(str, halves))}: use .content or .style")
         tensors = {}
         for name, factors in self.layers.items():
-            for part, value in (("down", factors.down), ("up", factors.up)):
-                tensors[f"unet.{name}.lora.{part}.weight"] = value.detach().to("cpu", torch.float16).contiguous()
+            for key, value in zip(diffusers_keys(name), (factors.down, factors.up), strict=True):
+                tensors[key] = value.detach().to("cpu", torch.float16).contiguous()
         check_finite(tensors, str(path or ""))
         data = pack_safetensors(tensors, {**self.metadata, "half": str(halves.pop()), "format": "pt"})
         if path is not None:

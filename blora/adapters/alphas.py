@@ -117,10 +117,12 @@ def _pattern(name: str) -> re.Pattern[str]:
 
 
 def _read(text: str | bytes, where: str) -> Alphas | None:
-    """Alphas of PEFT's configuration as JSON; diffusers writes that of the UNet under keys that begin with "unet."."""
+    """Alphas of PEFT's configuration as JSON; diffusers writes a denoiser's under "unet." or "transformer."."""
     try:
         told = json.loads(text)
-        own: dict[str, Any] = {key.removeprefix("unet."): value for key, value in told.items()}
+        own: dict[str, Any] = {
+            key.removeprefix("unet.").removeprefix("transformer."): value for key, value in told.items()
+        }
         if own.get("lora_alpha") is None:
             return None
         told_patterns = dict(own.get("alpha_pattern") or {})

@@ -10,6 +10,10 @@ fp32, then stored in fp16), and alpha is the rank, one for all layers, so that a
     diffusers  unet.up_blocks.0.….to_q.lora.down.weight               diffusers' `load_lora_weights`
     peft       base_model.model.up_blocks.0.….to_q.lora_A.weight      peft's `PeftModel.from_pretrained(unet, folder)`
 
+FLUX's layers are ``transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight`` and so on in diffusers' form,
+which ComfyUI reads, too. In kohya's a single-stream block has one layer for queries, keys, values and the feed-forward,
+``lora_unet_single_blocks_0_linear1``: the three updates lie side by side in it, and the feed-forward's part is zero.
+
 Source of the metadata: kohya-ss/sd-scripts @ 48d368f (``train_util.py``, ``sai_model_spec.py``).
 """
 
@@ -26,7 +30,7 @@ import torch
 from torch import Tensor
 
 from blora.adapters.alphas import HEADER, PEFT_CONFIG
-from blora.adapters.blocks import block_of
+from blora.adapters.blocks import FLUX_PROJECTIONS, block_of, is_flux
 from blora.adapters.factors import Factors, check_finite
 from blora.adapters.safetensors_bytes import pack_safetensors, write_whole
 
@@ -40,6 +44,9 @@ Form = Literal["kohya", "diffusers", "peft"]
 
 PEFT_WEIGHTS: Final = "adapter_model.safetensors"
 """The name by which peft finds an adapter's weights in a folder, beside its configuration."""
+
+_FLUX_FEED_FORWARD: Final = 4
+"""Width of a block's feed-forward, as a multiple of its own."""
 
 _SDXL_CONTEXT: Final = 2048
 """Width of the text that SDXL's cross-attention reads."""
@@ -105,7 +112,8 @@ def in_form(layers: Layers, said: Mapping[str, str], form: Form, name: str) -> t
         received = f"the layer {outside[0]}" if outside else "no layers"
         raise ValueError(f"received {received}; accepted: an adapter of the content block, the style block or both")
     tensors: dict[str, Tensor] = {}
-    for layer, factors in _of_one_rank(layers).items():
+    named = _fused(layers) if form == "kohya" and any(map(is_flux, layers)) else layers
+    for layer, factors in _of_one_rank(named).items():
         down, up = _keys(layer, form)
         tensors[down], tensors[up] = (
             value.detach().to("cpu", torch.float16).contiguous() for value in (factors.down, factors.up)
@@ -113,7 +121,7 @@ def in_form(layers: Layers, said: Mapping[str, str], form: Form, name: str) -> t
         if form == "kohya":
             tensors[down.removesuffix("lora_down.weight") + "alpha"] = torch.tensor(float(factors.rank))
     check_finite(tensors, name)
-    return tensors, _metadata(layers, said, tensors, form, name)
+    return tensors, _metadata(named, said, tensors, form, name)
 
 
 def fits_sdxl(layers: Layers) -> bool:
@@ -132,8 +140,34 @@ def _keys(layer: str, form: Form) -> tuple[str, str]:
         stem = "lora_unet_" + layer.replace(".", "_")
         return f"{stem}.lora_down.weight", f"{stem}.lora_up.weight"
     if form == "diffusers":
-        return f"unet.{layer}.lora.down.weight", f"unet.{layer}.lora.up.weight"
+        return diffusers_keys(layer)
     return f"base_model.model.{layer}.lora_A.weight", f"base_model.model.{layer}.lora_B.weight"
+
+
+def diffusers_keys(layer: str) -> tuple[str, str]:
+    """The keys by which diffusers' pipelines load a layer's two factors, down before up."""
+    if is_flux(layer):
+        return f"transformer.{layer}.lora_A.weight", f"transformer.{layer}.lora_B.weight"
+    return f"unet.{layer}.lora.down.weight", f"unet.{layer}.lora.up.weight"
+
+
+def _fused(layers: Layers) -> Layers:
+    """FLUX's layers as its original code has them; a delta of the fused layer is those of the three, one below another.
+
+    Source: kohya-ss/sd-scripts, ``networks/convert_flux_lora.py``, whose way back diffusers goes, too.
+    """
+    blocks: dict[str, dict[str, Factors]] = {}
+    for layer, factors in layers.items():
+        block, _, projection = layer.partition(".attn.")
+        blocks.setdefault(block.replace("single_transformer_blocks", "single_blocks"), {})[projection] = factors
+    fused = {}
+    for block, have in blocks.items():
+        parts = [have[projection] for projection in FLUX_PROJECTIONS]
+        width = parts[0].up.shape[0]
+        nothing = parts[0].up.new_zeros(_FLUX_FEED_FORWARD * width, sum(part.rank for part in parts))
+        up = torch.cat([torch.block_diag(*(part.up for part in parts)), nothing])
+        fused[f"{block}.linear1"] = Factors(torch.cat([part.down for part in parts]), up)
+    return fused
 
 
 def _of_one_rank(layers: Layers) -> Layers:
@@ -169,7 +203,8 @@ def _metadata(
         said["modelspec.implementation"] = "https://github.com/Stability-AI/generative-models"
         said["modelspec.prediction_type"] = "epsilon"
     if form == "diffusers":
-        config = {f"unet.{key}": value for key, value in _peft_config(layers).items()}
+        component = diffusers_keys(next(iter(layers)))[0].partition(".")[0]
+        config = {f"{component}.{key}": value for key, value in _peft_config(layers).items()}
         said[HEADER] = json.dumps(config, sort_keys=True)
     return {**said, **_hashes(tensors, said)}
 

@@ -12,7 +12,7 @@ Part = Literal["down", "up", "alpha"]
 
 # PEFT wraps a model once more and pipelines prefix the component; the hub files of the paper's authors do the latter
 # twice ("unet.unet."). Whatever comes before the module's own name is dropped.
-_PREFIX = re.compile(r"^(?:(?:base_model\.model|unet|model|diffusion_model)\.)+")
+_PREFIX = re.compile(r"^(?:(?:base_model\.model|unet|transformer|model|diffusion_model)\.)+")
 _FLAT_PREFIX = re.compile(r"^(?:lora_unet|lycoris)_")
 _LDM = re.compile(r"^(?:(?:input|output)_blocks\.\d+\.1|middle_block\.1)\.")
 _OLD = r"^(?P<layer>.+?\.)(?:processor\.)?(?P<projection>to_q|to_k|to_v|to_out)_lora\.(?P<part>down|up)\.weight$"

@@ -12,7 +12,16 @@ from torch import Tensor, nn
 
 from blora.adapters.adapter import Adapter
 from blora.adapters.alphas import PEFT_CONFIG, Alphas, scale_of, told_alphas, warn_of_no_alpha
-from blora.adapters.blocks import BLOCKS, PROJECTIONS, Half, block_of, lacking, target_layers
+from blora.adapters.blocks import (
+    BLOCKS,
+    PROJECTIONS,
+    Half,
+    block_of,
+    is_idle_flux,
+    lacking,
+    projections_of,
+    target_layers,
+)
 from blora.adapters.factors import Factors, check_finite, refuse_layers
 from blora.adapters.keys import is_of_other_layer, parse_key
 from blora.adapters.safetensors_bytes import unpack_safetensors
@@ -22,7 +31,8 @@ __all__ = ["load_adapter"]
 
 _DIALECTS = "diffusers, PEFT or kohya LoRA keys of the two blocks' attention projections"
 _BLOCKS_ONLY = (
-    f"attention of {' and '.join(BLOCKS.values())}; only='blocks' (--only-blocks) takes it out of a larger one"
+    f"attention of {' and '.join(BLOCKS.values())}, or of FLUX's single-stream blocks; only='blocks' (--only-blocks) "
+    "takes it out of a larger one"
 )
 
 
@@ -84,6 +94,8 @@ def _collect(
         parsed = parse_key(key)
         if parsed is None:
             (other if is_of_other_layer(key) else unknown).append(key)
+        elif is_idle_flux(parsed[0]):
+            other.append(key)
         elif block_of(parsed[0]) is None:
             outside.append(key)
         elif parsed[1] in parts.setdefault(parsed[0], {}):
@@ -121,7 +133,7 @@ def _factors(layer: str, parts: Mapping[str, Tensor], alphas: Alphas | None, whe
 def _check_whole(layers: Collection[str], where: str) -> None:
     """Refuse a half that lacks some of the four projections of an attention that it has."""
     attentions = {layer.partition(".to_")[0] for layer in layers}
-    expected = {f"{attention}.{projection}" for attention in attentions for projection in PROJECTIONS}
+    expected = {f"{attention}.{projection}" for attention in attentions for projection in projections_of(attention)}
     accepted = f"{', '.join(PROJECTIONS)} of each attention, or to_k and to_v of each attn2"
     _refuse_missing(lacking(layers, expected), where, accepted)
 

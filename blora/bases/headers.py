@@ -144,7 +144,11 @@ _OTHERS: Final[tuple[tuple[str, str, Callable[[Shapes], bool]], ...]] = (
         lambda shapes: any(_LORA.search(name) for name in shapes),
     ),
     ("an autoencoder alone", "name it beside a model: {model: sdxl, vae: ...}", _is_vae),
-    ("FLUX, not SDXL", _SDXL_ONLY, lambda shapes: _has(shapes, "double_blocks.")),
+    (
+        "FLUX in one file",
+        "name a repository or folder in diffusers' layout, with transformer/, vae/ and both text encoders",
+        lambda shapes: _has(shapes, "double_blocks."),
+    ),
     ("Stable Diffusion 3, not SDXL", _SDXL_ONLY, lambda shapes: _has(shapes, "joint_blocks.")),
     (
         "an inpainting model",

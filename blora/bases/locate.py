@@ -15,6 +15,7 @@ from typing import Any, Final
 from blora.bases.headers import SingleFile, check_sdxl, refuse_other_files
 from blora.bases.hub import fetch_files
 from blora.bases.places import (
+    DENOISERS,
     HALVED,
     WEIGHTED,
     HubPlace,
@@ -25,7 +26,8 @@ from blora.bases.places import (
     weight_files,
 )
 from blora.bases.spec import BaseSpec, parse_base
-from blora.bases.topology import check_topology, check_vae
+from blora.bases.topology import FamilyName, check_topology, check_vae, family_of
+from blora.errors import BaseModelError
 
 __all__ = ["SDXL_FOLDER", "Located", "base_revision", "files_to_fetch", "locate_base"]
 
@@ -63,6 +65,11 @@ class Located:
     def label(self) -> str:
         """What others may be shown: no folders of this machine."""
         return parse_base(self.spec).label
+
+    @property
+    def family(self) -> FamilyName:
+        """What kind of model it is."""
+        return family_of(self.folder)
 
     @property
     def tokenizers(self) -> Path:
@@ -111,7 +118,7 @@ def locate_base(spec: str | os.PathLike[str] | BaseSpec, revision: str = "", *, 
     Raises:
         BaseModelError: Unknown spec, a file that is no SDXL, or a repository or revision that does not exist.
         BaseUnreachableError: The hub did not answer and the model is not in its cache.
-        TopologyError: The model is not built as SDXL is.
+        TopologyError: The model is of no family, or not built as others of its family are.
     """
     base = parse_base(spec)
     revision = revision or base_revision(base)
@@ -123,6 +130,9 @@ def locate_base(spec: str | os.PathLike[str] | BaseSpec, revision: str = "", *, 
     else:
         folder = _folder(base.model, base.text, half)
     vae = _vae(base.vae, folder, base.text) if base.vae else None
+    if base.fuse and family_of(folder) != "sdxl":
+        hint = "take a base that it has been fused into already"
+        raise BaseModelError("LoRAs are fused into SDXL alone", base.label, "a base without fuse", base.text, hint)
     fuse = tuple((bring_file(one.lora), one.weight) for one in base.fuse)
     return Located(base.text, folder, revision, file, vae, fuse, _scheduler(said), half)
 
@@ -138,7 +148,7 @@ def files_to_fetch(place: str, names: Iterable[str], *, half: bool = False) -> l
     hub, names = hub_place(place), list(names)
     if hub and hub.file:
         return [hub.file]
-    if not any(fnmatch(name, "unet/*") for name in names):
+    if not any(name.startswith(f"{part}/") for name in names for part in DENOISERS):
         return [name for name in names if any(map(partial(fnmatch, name), _VAE_FILES)) and ".fp16." not in name]
     told = [name for name in names if any(map(partial(fnmatch, name), _TOLD))]
     return told + [name for part in WEIGHTED for name in weight_files(names, part, half=half)]
@@ -183,7 +193,9 @@ def _fetch_weights(hub: HubPlace, folder: Path, half: bool) -> None:
             if not any((".fp16" in path.name) == fp16 for path in (folder / part).glob("*.safetensors"))
         ]
 
-    without_full = fetch([*fetch(HALVED, True), "vae"] if half else WEIGHTED, False)
+    present = [part for part in WEIGHTED if (folder / part).is_dir()]
+    halved = [part for part in present if part in HALVED]
+    without_full = fetch([*fetch(halved, True), "vae"] if half else present, False)
     fetch(without_full, True)
 
 

@@ -18,6 +18,7 @@ from blora.bases.hub import fetch_files
 from blora.errors import BaseModelError
 
 __all__ = [
+    "DENOISERS",
     "HALVED",
     "HUB",
     "PARTS",
@@ -37,9 +38,12 @@ _DIGEST: Final = "#sha256:"
 _ACCEPTED: Final = (
     "embedded, sdxl, org/model@<40 hex digits of a commit>, a folder in diffusers' layout, or a .safetensors file"
 )
-PARTS: Final = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
+_COMMON_PARTS: Final = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
+DENOISERS: Final = ("unet", "transformer")
+"""The folder of the denoiser: a model in diffusers' layout has one of them."""
+PARTS: Final = (*DENOISERS, *_COMMON_PARTS)
 """The folders of a model in diffusers' layout."""
-HALVED: Final = ("unet", "text_encoder", "text_encoder_2")
+HALVED: Final = (*DENOISERS, "text_encoder", "text_encoder_2")
 """Parts that a run in half precision loads from fp16 files where there are some."""
 WEIGHTED: Final = (*HALVED, "vae")
 """Parts that have weights."""

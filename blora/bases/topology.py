@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal, get_args
 
-from blora.adapters.blocks import BLOCKS
-from blora.bases.places import PARTS
+from blora.adapters.blocks import BLOCKS, FLUX_SINGLE_BLOCKS
+from blora.bases.places import DENOISERS, PARTS
 from blora.errors import TopologyError
 
-__all__ = ["check_topology", "check_vae", "read_config"]
+__all__ = ["FamilyName", "check_topology", "check_vae", "family_of", "family_of_denoiser", "read_config"]
+
+FamilyName = Literal["sdxl", "flux"]
+"""The kinds of diffusion model that there are."""
+
+_DENOISERS: Final[Mapping[FamilyName, str]] = dict(zip(get_args(FamilyName), DENOISERS, strict=True))
+_FLUX_CLASS: Final = "FluxTransformer2DModel"
+
+
+def family_of(folder: Path) -> FamilyName:
+    """Tell a model in diffusers' layout by the folder of its denoiser."""
+    return "flux" if (folder / _DENOISERS["flux"]).is_dir() else "sdxl"
+
+
+def family_of_denoiser(config: Mapping[str, Any]) -> FamilyName:
+    """Tell a model by the configuration of its denoiser."""
+    return "flux" if config.get("_class_name") == _FLUX_CLASS else "sdxl"
 
 
 def check_topology(folder: Path, spec: str) -> None:
@@ -19,10 +36,39 @@ def check_topology(folder: Path, spec: str) -> None:
     Raises:
         TopologyError: With everything that is missing.
     """
-    missing = [f"{part}/" for part in PARTS if not (folder / part).is_dir()]
+    family = family_of(folder)
+    parts = [part for part in PARTS if part not in DENOISERS or part == _DENOISERS[family]]
+    missing = [f"{part}/" for part in parts if not (folder / part).is_dir()]
     if missing:
         received = f"without {', '.join(missing)}"
-        raise TopologyError("not a diffusers SDXL folder", received, "all of " + ", ".join(PARTS), spec)
+        what = f"not a diffusers {family.upper()} folder"
+        raise TopologyError(what, received, "all of " + ", ".join(parts), spec)
+    (_check_flux if family == "flux" else _check_sdxl)(folder, spec)
+
+
+def _check_flux(folder: Path, spec: str) -> None:
+    transformer = read_config(folder / "transformer" / "config.json", spec)
+    scheduler = read_config(folder / "scheduler" / "scheduler_config.json", spec)
+    clip = read_config(folder / "text_encoder" / "config.json", spec)
+    t5 = read_config(folder / "text_encoder_2" / "config.json", spec)
+    faults = []
+    if transformer.get("_class_name") != _FLUX_CLASS:
+        faults.append(f"transformer is {transformer.get('_class_name')}, not {_FLUX_CLASS}")
+    if transformer.get("num_single_layers", 38) <= FLUX_SINGLE_BLOCKS["style"].start:
+        faults.append(f"{transformer.get('num_single_layers')} single-stream blocks, of which none is left for style")
+    if transformer.get("in_channels", 64) != 4 * read_config(folder / "vae" / "config.json", spec)["latent_channels"]:
+        faults.append(f"{transformer.get('in_channels')} channels a token, not four of the autoencoder's latents")
+    if transformer.get("joint_attention_dim", 4096) != t5.get("d_model"):
+        faults.append(f"tokens of {t5.get('d_model')}, not {transformer.get('joint_attention_dim')} numbers")
+    if transformer.get("pooled_projection_dim", 768) != clip.get("hidden_size"):
+        faults.append(f"a prompt of {clip.get('hidden_size')}, not {transformer.get('pooled_projection_dim')} numbers")
+    if not str(scheduler.get("_class_name")).startswith("FlowMatch"):
+        faults.append(f"scheduler is {scheduler.get('_class_name')}, not one of flow matching")
+    if faults:
+        raise TopologyError("not FLUX.1's topology", "; ".join(faults), "FLUX.1 or a model built like it", spec)
+
+
+def _check_sdxl(folder: Path, spec: str) -> None:
     unet = read_config(folder / "unet" / "config.json", spec)
     scheduler = read_config(folder / "scheduler" / "scheduler_config.json", spec)
     projection = read_config(folder / "text_encoder_2" / "config.json", spec).get("projection_dim")
@@ -64,7 +110,8 @@ def check_vae(folder: Path, vae: Path, spec: str) -> None:
     config = read_config(vae / "config.json", spec)
     if config.get("_class_name") != "AutoencoderKL":
         raise TopologyError("not an autoencoder", f"{config.get('_class_name')}", "AutoencoderKL", spec, "check vae")
-    have, needed = config.get("latent_channels", 4), read_config(folder / "unet" / "config.json", spec)["in_channels"]
+    own = read_config(folder / "vae" / "config.json", spec)
+    have, needed = config.get("latent_channels", 4), own.get("latent_channels", 4)
     if have != needed:
-        hint = "take an autoencoder made for SDXL"
+        hint = f"take an autoencoder made for {family_of(folder).upper()}"
         raise TopologyError("the autoencoder does not fit", f"{have} channels", f"{needed} channels", spec, hint)

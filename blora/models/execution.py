@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 __all__ = ["Graphs", "compiled_blocks", "current", "same_bits", "shared_front", "to_device"]
 
-_COMPILED: Final = ("BasicTransformerBlock", "ResnetBlock2D")
+_COMPILED: Final = ("BasicTransformerBlock", "ResnetBlock2D", "FluxTransformerBlock", "FluxSingleTransformerBlock")
 _VARIANTS: Final = 64
 """Kinds of block that one compiled function may know: widths, with and without adapters, with and without gradient."""
 _WARM_UP_CALLS: Final = 3

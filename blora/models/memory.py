@@ -1,9 +1,9 @@
 """What fits into a device's memory: size of packs and batches, recomputation, and what has to leave the device.
 
 One stated model for planning, loading, training and drawing: `plan_memory`. What is alive at once was counted on SDXL's
-full-size configuration (a row at 1024 px, attention without matrices of scores) and is scaled by width, picture and
-number format; a share of the memory stays free for what an allocator cannot use. A wrong guess costs time, never a
-result: what does not fit after all is tried in smaller parts. Imports no torch, so that a planner can ask.
+and FLUX.1's full-size configurations (a row at 1024 px, attention without matrices of scores) and is scaled by width,
+picture and number format; a share of the memory stays free for what an allocator cannot use. A wrong guess costs time,
+never a result: what does not fit after all is tried in smaller parts. Imports no torch, so that a planner can ask.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from blora.models.tiles import TILE_LATENTS
 from blora.settings.sampling import SampleSettings
 from blora.settings.training import TrainSettings
 
-__all__ = ["GB", "SDXL", "Encoders", "MemoryPlan", "ModelSize", "needed_bytes", "pack_size", "plan_memory"]
+__all__ = ["FLUX", "GB", "SDXL", "Encoders", "MemoryPlan", "ModelSize", "needed_bytes", "pack_size", "plan_memory"]
 
 Encoders = Literal["stay", "leave", "cpu"]
 """Text encoders stay on the device; leave it once they have encoded all prompts of some work; or work on the CPU."""
@@ -29,10 +29,6 @@ _CONTEXT: Final = 1.0 * GB
 """CUDA's context, loaded kernels and the workspaces of libraries; reckoned, not counted."""
 _BYTES_PER_ADAPTER_PARAMETER: Final = 4 + 4 + 8 + 2
 """Value, gradient, AdamW's two moments, and the copy in the UNet's format."""
-_KEPT_PER_ROW: Final = 3.25 * GB
-_RECOMPUTED_PER_ROW: Final = 0.43 * GB
-_DRAWN_PER_ROW: Final = 0.195 * GB
-"""With remembered keys and values; a guided picture has two rows."""
 _DRAWN_RANK: Final = 64
 """Of the adapters that pictures are drawn with, whose own rank is not known before they are read."""
 _ENCODED: Final = 2.70 * GB
@@ -50,26 +46,42 @@ class ModelSize:
     """The sizes of a base model that memory depends on.
 
     Attributes:
-        unet_parameters: Of the UNet.
+        unet_parameters: Of the denoiser.
         encoder_bytes: Both text encoders, fp32.
         vae_bytes: The autoencoder, fp32.
         adapter_parameters_per_rank: Of both halves.
-        width: Channels of the UNet's first level.
+        width: The denoiser's, as a share of its family's usual one.
         factor: Pixels per latent, along a side.
+        kept_per_row: Activations of a trained row at 1024 px in half precision, without its prompt's.
+        recomputed_per_row: The same where activations are recomputed.
+        drawn_per_row: The same of a row that is drawn; with remembered keys and values where there are some.
+        guided_rows: Rows of a guided picture.
+        prompt_share: What the prompt's tokens add to a row, as a share of those of 1024 px.
     """
 
     unet_parameters: int
     encoder_bytes: float
     vae_bytes: float
     adapter_parameters_per_rank: int
-    width: int
+    width: float
     factor: int
+    kept_per_row: float = 3.25 * GB
+    recomputed_per_row: float = 0.43 * GB
+    drawn_per_row: float = 0.195 * GB
+    guided_rows: int = 2
+    prompt_share: float = 0.0
+
+    @classmethod
+    def like(cls, config: Mapping[str, Any], factor: int, adapter_parameters_per_rank: int) -> ModelSize:
+        """Reckon a model's sizes from those of its family, which its denoiser's configuration tells."""
+        reckon = cls.like_flux if "num_single_layers" in config else cls.like_sdxl
+        return reckon(config, factor, adapter_parameters_per_rank)
 
     @classmethod
     def like_sdxl(cls, config: Mapping[str, Any], factor: int, adapter_parameters_per_rank: int) -> ModelSize:
         """Reckon a smaller model's sizes from SDXL's by its width; its UNet's configuration says how wide it is."""
-        width = int(config["block_out_channels"][0])
-        share = (width / SDXL.width) ** 2
+        width = int(config["block_out_channels"][0]) / _SDXL_CHANNELS
+        share = width**2
         return cls(
             round(SDXL.unet_parameters * share),
             SDXL.encoder_bytes * share,
@@ -79,12 +91,54 @@ class ModelSize:
             factor,
         )
 
+    @classmethod
+    def like_flux(cls, config: Mapping[str, Any], factor: int, adapter_parameters_per_rank: int) -> ModelSize:
+        """Reckon the sizes of a model of FLUX.1's kind by its width and its blocks; most of its weights are theirs."""
+        width = int(config["num_attention_heads"]) * int(config["attention_head_dim"])
+        doubles, singles = int(config["num_layers"]), int(config["num_single_layers"])
+        share = width / _FLUX_CHANNELS
+        deep = singles / _FLUX_SINGLES
+        return replace(
+            FLUX,
+            unet_parameters=(36 * doubles + 15 * singles) * width**2,
+            encoder_bytes=FLUX.encoder_bytes * share**2,
+            vae_bytes=FLUX.vae_bytes * share**2,
+            adapter_parameters_per_rank=adapter_parameters_per_rank,
+            width=share,
+            factor=factor,
+            kept_per_row=FLUX.kept_per_row * deep,
+        )
+
+    def pictures(self, width_px: int, height_px: int) -> float:
+        """Return how many of the usual model's pictures at 1024 px one of this size is, to the autoencoder."""
+        return self.width * width_px * height_px / self.factor**2 / (1024 / 8) ** 2
+
     def rows(self, width_px: int, height_px: int) -> float:
-        """Return how many of SDXL's rows at 1024 px a row of this model is."""
-        return self.width / SDXL.width * width_px * height_px / self.factor**2 / (1024 / SDXL.factor) ** 2
+        """Return how many of the usual model's rows at 1024 px a row of this model is, its prompt counted."""
+        return self.pictures(width_px, height_px) + self.width * self.prompt_share
 
 
-SDXL: Final = ModelSize(2_567_463_684, 3.27 * GB, 0.335 * GB, 440_320, 320, 8)
+_SDXL_CHANNELS: Final = 320
+"""Of its UNet's first level."""
+_FLUX_CHANNELS: Final = 3072
+_FLUX_SINGLES: Final = 38
+
+SDXL: Final = ModelSize(2_567_463_684, 3.27 * GB, 0.335 * GB, 440_320, 1.0, 8)
+
+FLUX: Final = ModelSize(
+    11_901_408_320,
+    19.54 * GB,
+    0.335 * GB,
+    700_416,
+    1.0,
+    8,
+    kept_per_row=13.71 * GB,
+    recomputed_per_row=1.74 * GB,
+    drawn_per_row=0.44 * GB,
+    guided_rows=1,
+    prompt_share=512 / 4096,
+)
+"""FLUX.1-dev: all tokens that T5 reads, beside a picture's 4096."""
 
 
 @dataclass(frozen=True)
@@ -140,14 +194,14 @@ def needed_bytes(work: TrainSettings | SampleSettings, way: MemoryPlan, model: M
     encoders = 0 if way.encoders == "cpu" else model.encoder_bytes * number / 4
     if isinstance(work, SampleSettings):
         adapters = model.adapter_parameters_per_rank * _DRAWN_RANK * number
-        rows = (2 if work.guidance_scale > 1 else 1) * model.rows(work.width_px, work.height_px)
-        drawn = way.size * (rows * _DRAWN_PER_ROW * number / 2 + adapters)
+        rows = (model.guided_rows if work.guidance_scale > 1 else 1) * model.rows(work.width_px, work.height_px)
+        drawn = way.size * (rows * model.drawn_per_row * number / 2 + adapters)
         decoded = _coded(_DECODED, work.width_px, work.height_px, way, model)
         still += model.vae_bytes + (encoders if way.encoders == "stay" else 0)
         return round(still + max(drawn, decoded, encoders if way.encoders == "leave" else 0))
     side = work.resolution_px
     adapters = way.size * work.rank * model.adapter_parameters_per_rank * _BYTES_PER_ADAPTER_PARAMETER
-    a_row = (_RECOMPUTED_PER_ROW if way.checkpointing else _KEPT_PER_ROW) * number / 2
+    a_row = (model.recomputed_per_row if way.checkpointing else model.kept_per_row) * number / 2
     trained = way.size * work.batch_size * model.rows(side, side) * a_row
     vae = 0 if way.vae_in_tiles else model.vae_bytes  # in tiles, it leaves after its work
     encoded = model.vae_bytes + _coded(_ENCODED, side, side, way, model)
@@ -186,11 +240,11 @@ def _ways(work: TrainSettings | SampleSettings, most: int | None) -> Iterator[Me
 
 def _coded(whole: float, width_px: int, height_px: int, way: MemoryPlan, model: ModelSize) -> float:
     """Return what the autoencoder's activations take: of a picture as a whole, or of its largest tile."""
-    share = model.rows(width_px, height_px)
+    share = model.pictures(width_px, height_px)
     if not way.vae_in_tiles:
         return whole * share
     side = TILE_LATENTS * model.factor
-    tile = model.rows(min(side, width_px), min(side, height_px))
+    tile = model.pictures(min(side, width_px), min(side, height_px))
     return whole * tile + _OUTPUT_PER_PIXEL * width_px * height_px
 
 

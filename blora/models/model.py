@@ -1,7 +1,8 @@
 """What the method needs of a base model, loaded once per device.
 
-The UNet is frozen and stays. The VAE and the text encoders come when first used and can be released. Importing this
-module loads no torch, so that a planner can ask for `base_revision`.
+The denoiser is frozen and stays. The VAE and the text encoders come when first used and can be released. Whatever one
+kind of model does otherwise than another, its family says (`blora.models.families`). Importing this module loads no
+torch, so that a planner can ask for `base_revision`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import gc
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +27,14 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from blora.models.text_encoders import PromptEmbeddings
+    from blora.models.families.family import Family, Objective
+    from blora.models.families.text_encoders import PromptEmbeddings
 
 __all__ = ["Base", "load_base"]
 
 
 class Base:
-    """A base model of SDXL's topology on one device.
+    """A base model on one device.
 
     Attributes:
         spec: How it was asked for.
@@ -41,36 +43,39 @@ class Base:
         device: Where it runs.
         precision: Number format of the UNet, "fp32", "bf16" or "fp16".
         dtype: The same as torch names it.
-        unet: The frozen UNet.
+        family: What kind of model it is.
+        unet: The frozen denoiser, a UNet or a transformer.
         text_encoders: Both text encoders, loaded when first needed.
         scheduler_config: The folder's scheduler configuration, for diffusers' ``from_config``.
-        prediction_type: "epsilon" or "v_prediction".
+        prediction_type: "epsilon", "v_prediction" or "flow".
         latent_channels: Channels of a latent.
         vae_scale_factor: Pixels per latent, along a side.
         vae_in_tiles: Whether the autoencoder works in tiles.
     """
 
     def __init__(self, located: Located, device: str | torch.device = "cpu", precision: Precision = "fp32") -> None:
-        """Load the UNet; use `load_base`, which locates the model first."""
+        """Load the denoiser; use `load_base`, which locates the model first."""
         import torch
-        from diffusers import UNet2DConditionModel
 
         from blora.bases.parts import load_part, vae_config
-        from blora.models.text_encoders import DTYPES, TextEncoders
+        from blora.models.families.known import FAMILIES
+        from blora.models.families.text_encoders import DTYPES
 
         self.spec, self.revision, self._located = located.spec, located.revision, located
         self.name = located.label
+        self.family: Family = FAMILIES[located.family]
         self.device = torch.device(device)
         self.precision = precision
         self.dtype: torch.dtype = DTYPES[precision]
         self.scheduler_config: dict[str, Any] = self._json("scheduler/scheduler_config.json") | dict(located.scheduler)
-        self.prediction_type: str = self.scheduler_config.get("prediction_type", "epsilon")
-        self.unet = load_part(UNet2DConditionModel, located, "unet", self.device, torch_dtype=self.dtype)
-        self.latent_channels: int = self.unet.config.in_channels
+        self.prediction_type: Objective = self.family.objective(self.scheduler_config)
+        kind = self.family.denoiser_class()
+        self.unet = load_part(kind, located, self.family.part, self.device, torch_dtype=self.dtype)
+        self.latent_channels: int = self.family.latent_channels(self.unet.config)
         self.vae_scale_factor: int = 2 ** (len(vae_config(located)["block_out_channels"]) - 1)
         self._vae: Any = None
         self.vae_in_tiles = self._encoders_leave = False
-        self.text_encoders = TextEncoders(located, self.device, self.dtype)
+        self.text_encoders = self.family.encoders(located, self.device, self.dtype)
         for half in ("content", "style"):
             target_layers(self.unet, half)  # raises TopologyError by name
 
@@ -145,7 +150,7 @@ class Base:
         """Embed what guidance leads away from: zeros for an empty prompt where the base says so, as SDXL base does."""
         import torch
 
-        from blora.models.text_encoders import PromptEmbeddings
+        from blora.models.families.text_encoders import PromptEmbeddings
 
         embeddings = self.encode_prompts(prompts)
         if not self._json("model_index.json").get("force_zeros_for_empty_prompt", True):
@@ -154,22 +159,51 @@ class Base:
         hidden = torch.where(given[:, None, None], embeddings.hidden, 0.0)
         return PromptEmbeddings(hidden, torch.where(given[:, None], embeddings.pooled, 0.0))
 
+    @property
+    def guides_by_rows(self) -> bool:
+        """Whether a guided picture has a negative row beside its own."""
+        return self.family.guides_by_rows(self.unet.config)
+
+    @property
+    def drawn_multiple_px(self) -> int:
+        """Sides of drawn pictures are multiples of so many pixels."""
+        return self.vae_scale_factor * self.family.drawn_multiple
+
+    @property
+    def trained_multiple_px(self) -> int:
+        """Pixels of one latent at the denoiser's coarsest level; sides of trained pictures are multiples of it."""
+        return self.vae_scale_factor * self.family.trained_multiple(self.unet.config)
+
     def time_ids(self, original_px: tuple[int, int], crop_px: tuple[int, int], target_px: tuple[int, int]) -> Tensor:
-        """Return SDXL's six numbers of size and crop, (1, 6): heights before widths, top before left."""
+        """Return what the denoiser is told of a picture's size, (1, numbers): SDXL's six of size and crop, or none."""
         import torch
 
-        return torch.tensor([[*original_px, *crop_px, *target_px]], dtype=torch.float32, device=self.device)
+        told = self.family.size_told(original_px, crop_px, target_px)
+        return torch.tensor([told], dtype=torch.float32, device=self.device)
 
-    def conditions(self, pooled: Tensor, height_px: int, width_px: int) -> dict[str, Tensor]:
-        """Return what the UNet is told beside the tokens, for uncropped pictures of this size.
+    def conditions(
+        self, pooled: Tensor, height_px: int, width_px: int, guidance_scale: float = 1.0
+    ) -> dict[str, Tensor]:
+        """Return what the denoiser is told beside the tokens, for uncropped pictures of this size.
 
         Args:
             pooled: Pooled prompts (n, pooled).
             height_px: Height of the pictures.
             width_px: Their width.
+            guidance_scale: Of guidance that the denoiser is told of; others ignore it.
         """
         size = (height_px, width_px)
-        return {"text_embeds": pooled, "time_ids": self.time_ids(size, (0, 0), size).expand(len(pooled), -1)}
+        sizes = self.time_ids(size, (0, 0), size).expand(len(pooled), -1)
+        return self.family.conditions(self.unet.config, pooled, sizes, guidance_scale)
+
+    def predict(self, noisy: Tensor, told: Tensor, hidden: Tensor, conditions: Mapping[str, Tensor] | None) -> Tensor:
+        """Call the denoiser once: see `Family.predict`."""
+        return self.family.predict(self.unet, noisy, told, hidden, conditions or {})
+
+    def timing(self, steps: int, height_px: int, width_px: int) -> dict[str, Any]:
+        """Return what a scheduler is told beside the steps, for pictures of a size."""
+        factor = self.vae_scale_factor
+        return self.family.timing(self.scheduler_config, steps, height_px // factor, width_px // factor)
 
     def encode_image_moments(self, rgb: NDArray[np.uint8] | Image.Image) -> tuple[Tensor, Tensor]:
         """Encode one picture; its latents are ``mean + std * noise``, scaled as the UNet expects.
@@ -205,7 +239,7 @@ class Base:
         import numpy as np
 
         from blora.models.autoencoder import decoded
-        from blora.models.text_encoders import to_pixels
+        from blora.models.families.text_encoders import to_pixels
 
         shift, scale = self._latent_affine
         return np.stack([to_pixels(decoded(self.vae, one[None] / scale + shift)[0]) for one in latents.float()])

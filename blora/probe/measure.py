@@ -143,6 +143,7 @@ def _draw(
     by_block = {}
     for block in dict.fromkeys(row.where for row in rows if row.where not in (_NOWHERE, _EVERYWHERE)):
         here = torch.tensor([row.where == block for row in rows], device=model.device)[:, None, None]
-        by_block[block] = beside(torch.where(here, told.hidden, own.hidden), negative.hidden, settings)
-    hidden, pooled = beside(own.hidden, negative.hidden, settings), beside(own.pooled, negative.pooled, settings)
+        by_block[block] = beside(model, torch.where(here, told.hidden, own.hidden), negative.hidden, settings)
+    hidden = beside(model, own.hidden, negative.hidden, settings)
+    pooled = beside(model, own.pooled, negative.pooled, settings)
     return denoise(model, hidden, pooled, [row.seed for row in rows], settings, step, by_block)

@@ -7,7 +7,7 @@ that would take their place. Read from a folder in the layout of diffusers' ``St
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from blora.bases.parts import load_frozen
 from blora.errors import TopologyError
-from blora.models.text_encoders import DTYPES, PromptEmbeddings, to_pixels
+from blora.models.families.text_encoders import DTYPES, PromptEmbeddings, to_pixels
 from blora.models.tiles import whole_or_in_tiles
 from blora.settings.fields import Precision
 
@@ -88,9 +88,28 @@ class PlainBase:
         """Embed what guidance leads away from: the empty prompt is a prompt like any other."""
         return self.encode_prompts(prompts)
 
-    def conditions(self, pooled: Tensor, height_px: int, width_px: int) -> None:
+    @property
+    def guides_by_rows(self) -> bool:
+        """Return True: classifier-free guidance."""
+        return True
+
+    @property
+    def drawn_multiple_px(self) -> int:
+        """Return the pixels of a latent."""
+        return self.vae_scale_factor
+
+    def conditions(self, pooled: Tensor, height_px: int, width_px: int, guidance_scale: float = 1.0) -> None:
         """Return None: the UNet is told nothing but the prompt."""
         return
+
+    def predict(self, noisy: Tensor, told: Tensor, hidden: Tensor, conditions: Mapping[str, Tensor] | None) -> Tensor:
+        """Call the UNet once."""
+        predicted: Tensor = self.unet(noisy, told, hidden, return_dict=False)[0]
+        return predicted
+
+    def timing(self, steps: int, height_px: int, width_px: int) -> dict[str, Any]:
+        """Return nothing: the timesteps are the same for every size."""
+        return {}
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> NDArray[np.uint8]:

@@ -25,16 +25,27 @@ from blora.sampling.scheduler import Sampler, generator_of, make_sampler
 from blora.settings.sampling import SampleSettings
 
 if TYPE_CHECKING:
-    from blora.models.text_encoders import PromptEmbeddings
+    from blora.models.families.text_encoders import PromptEmbeddings
 
-__all__ = ["Model", "beside", "denoise", "fits_device", "is_guided", "latent_shape", "model_faults", "too_large"]
+__all__ = [
+    "Model",
+    "beside",
+    "count_passes",
+    "denoise",
+    "fits_device",
+    "is_guided",
+    "latent_shape",
+    "model_faults",
+    "sampler_of",
+    "too_large",
+]
 
 
 class Model(Protocol):
     """What drawing asks of a model; `blora.models.model.Base` and `blora.probe.plain_unets.PlainBase` have it.
 
     Attributes:
-        unet: diffusers' UNet, or one with its block names and call.
+        unet: The denoiser, as diffusers builds it.
         device: Where it runs.
         dtype: Its number format.
         precision: The same as settings name it.
@@ -59,8 +70,28 @@ class Model(Protocol):
         """Embed what guidance leads away from."""
         ...
 
-    def conditions(self, pooled: Tensor, height_px: int, width_px: int) -> dict[str, Tensor] | None:
-        """Return what the UNet is told beside the prompt's tokens, if anything."""
+    @property
+    def guides_by_rows(self) -> bool:
+        """Whether a guided picture has a negative row beside its own; else the denoiser is told the scale."""
+        ...
+
+    @property
+    def drawn_multiple_px(self) -> int:
+        """Sides of pictures are multiples of it."""
+        ...
+
+    def conditions(
+        self, pooled: Tensor, height_px: int, width_px: int, guidance_scale: float = 1.0
+    ) -> dict[str, Tensor] | None:
+        """Return what the denoiser is told beside the prompt's tokens, if anything."""
+        ...
+
+    def predict(self, noisy: Tensor, told: Tensor, hidden: Tensor, conditions: Mapping[str, Tensor] | None) -> Tensor:
+        """Call the denoiser once: latents, timestep, tokens and conditions to a prediction of the latents' shape."""
+        ...
+
+    def timing(self, steps: int, height_px: int, width_px: int) -> dict[str, Any]:
+        """Return what a scheduler is told beside the steps, for pictures of a size."""
         ...
 
     def decode(self, latents: Tensor) -> NDArray[np.uint8]:
@@ -68,20 +99,27 @@ class Model(Protocol):
         ...
 
 
-def is_guided(settings: SampleSettings) -> bool:
+def is_guided(model: Model, settings: SampleSettings) -> bool:
     """Whether each picture has a negative row beside its own."""
-    return settings.guidance_scale > 1
+    return settings.guidance_scale > 1 and model.guides_by_rows
 
 
-def beside(own: Tensor, negative: Tensor, settings: SampleSettings) -> Tensor:
-    """Return the rows of the UNet: ``own`` (pictures, …) as they are, or with guidance each after its negative."""
-    return torch.stack([negative, own], dim=1).flatten(0, 1) if is_guided(settings) else own
+def beside(model: Model, own: Tensor, negative: Tensor, settings: SampleSettings) -> Tensor:
+    """Return the denoiser's rows: ``own`` (pictures, …) as they are, or with guidance each after its negative."""
+    return torch.stack([negative, own], dim=1).flatten(0, 1) if is_guided(model, settings) else own
 
 
 def latent_shape(model: Model, settings: SampleSettings) -> tuple[int, int, int]:
     """Return channels, height and width of one latent."""
     factor = model.vae_scale_factor
     return model.latent_channels, settings.height_px // factor, settings.width_px // factor
+
+
+def sampler_of(model: Model, settings: SampleSettings) -> Sampler:
+    """Build the sampler of one batch; raises as `make_sampler` does."""
+    timing = model.timing(settings.steps, settings.height_px, settings.width_px)
+    config, options = model.scheduler_config, settings.scheduler_options
+    return make_sampler(config, settings.scheduler, settings.steps, model.device, options, timing)
 
 
 def denoise(
@@ -112,26 +150,23 @@ def denoise(
     Returns:
         (pictures, channels, height, width) fp32.
     """
-    conditions = model.conditions(pooled, settings.height_px, settings.width_px)
-    sampler = make_sampler(
-        model.scheduler_config, settings.scheduler, settings.steps, model.device, settings.scheduler_options
-    )
+    conditions = model.conditions(pooled, settings.height_px, settings.width_px, settings.guidance_scale)
+    sampler = sampler_of(model, settings)
     generators = [generator_of(seed) for seed in seeds]
     shape = latent_shape(model, settings)
     noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
     latents = sampler.first(noise.to(model.device))
     done = 0
-    for guided, timesteps in _stretches(sampler, settings):
-        rows = slice(1, None, 2) if is_guided(settings) and not guided else slice(None)  # own rows alone, or all
+    for guided, timesteps in _stretches(sampler, settings, is_guided(model, settings)):
+        rows = slice(1, None, 2) if is_guided(model, settings) and not guided else slice(None)  # own rows alone, or all
         told = {name: value[rows] for name, value in conditions.items()} if conditions else conditions
         by_block = {block: own[rows] for block, own in (hidden_by_block or {}).items()}
         on_rows(guided)
         with current(model.device), fixed_prompts(model.unet, hidden[rows], by_block):
             for timestep in timesteps:
                 scaled = sampler.scale(latents, timestep).to(model.dtype)
-                given = beside(scaled, scaled, settings) if guided else scaled
-                output = model.unet(given, timestep, hidden[rows], added_cond_kwargs=told, return_dict=False)
-                prediction: Tensor = output[0].float()
+                given = beside(model, scaled, scaled, settings) if guided else scaled
+                prediction = model.predict(given, timestep, hidden[rows], told).float()
                 if guided:
                     negative, own = prediction[0::2], prediction[1::2]
                     prediction = negative + settings.guidance_scale * (own - negative)
@@ -143,11 +178,22 @@ def denoise(
     return latents
 
 
-def _stretches(sampler: Sampler, settings: SampleSettings) -> Iterator[tuple[bool, list[Tensor]]]:
+def count_passes(scheduler_config: Mapping[str, Any], settings: SampleSettings) -> int:
+    """Return how often one picture goes through a UNet: once a timestep, and once more where it is guided.
+
+    Raises:
+        SettingsError: No such scheduler, or it does not fit the configuration.
+    """
+    sampler = make_sampler(scheduler_config, settings.scheduler, settings.steps, options=settings.scheduler_options)
+    stretches = _stretches(sampler, settings, settings.guidance_scale > 1)
+    return sum(len(timesteps) * (2 if guided else 1) for guided, timesteps in stretches)
+
+
+def _stretches(sampler: Sampler, settings: SampleSettings, by_rows: bool) -> Iterator[tuple[bool, list[Tensor]]]:
     """The timesteps in their order, those together that are all guided or all not."""
     timesteps = list(sampler.timesteps)
-    guided = [is_guided(settings)] * len(timesteps)
-    if is_guided(settings) and settings.guidance_interval:
+    guided = [by_rows] * len(timesteps)
+    if by_rows and settings.guidance_interval:
         low, high = settings.guidance_interval
         guided = [low < sampler.sigma(timestep) <= high for timestep in timesteps]
     for answer, stretch in groupby(zip(guided, timesteps, strict=True), key=itemgetter(0)):
@@ -173,13 +219,17 @@ def too_large(what: str, pictures: int, settings: SampleSettings) -> OutOfMemory
 
 def model_faults(model: Model, settings: SampleSettings, name: str) -> list[SettingFault]:
     """Return what of the settings does not fit the model, which the faults call by ``name``."""
-    faults = []
+    unheard = {} if model.guides_by_rows else settings.of_a_negative_row()
+    what = f"the {name} has no negative row to guide by"
+    faults = [
+        SettingFault(f"sample.{field}", what, repr(value), hint="leave it out") for field, value in unheard.items()
+    ]
     if settings.precision != model.precision:
         hint = f"load the {name} with precision {settings.precision}"
         faults.append(SettingFault("sample.precision", f"not the {name}'s", settings.precision, model.precision, hint))
     for side in ("width_px", "height_px"):
         value = getattr(settings, side)
-        if value % model.vae_scale_factor:
-            accepted = f"a multiple of {model.vae_scale_factor}"
+        if value % model.drawn_multiple_px:
+            accepted = f"a multiple of {model.drawn_multiple_px}"
             faults.append(SettingFault(f"sample.{side}", f"does not fit the {name}'s latents", str(value), accepted))
     return faults

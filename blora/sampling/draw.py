@@ -58,6 +58,12 @@ def check_draws(base: Base, draws: Sequence[Draw], settings: SampleSettings) -> 
             if not np.isfinite(getattr(draw, name)):
                 received = str(getattr(draw, name))
                 faults.append(SettingFault(f"draws[{number}].{name}", "not finite", received, "a finite number"))
+        if draw.content_prompt is not None and not base.family.hears_by_block:
+            what, received = "no block of this base hears a prompt of its own", repr(draw.content_prompt)
+            faults.append(SettingFault(f"draws[{number}].content_prompt", what, received, hint="leave it out"))
+        if draw.negative_prompt and not base.guides_by_rows:
+            what, received = "the base has no negative row to guide by", repr(draw.negative_prompt)
+            faults.append(SettingFault(f"draws[{number}].negative_prompt", what, received, hint="leave it out"))
         if draw.palette and not 0 <= draw.palette.amount <= 1:
             received = str(draw.palette.amount)
             faults.append(SettingFault(f"draws[{number}].palette.amount", "out of range", received, "0 to 1"))

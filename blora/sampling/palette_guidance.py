@@ -6,10 +6,12 @@ places become those of the target picture's own latents; then the prediction is 
 
     epsilon   x0 = (x - sqrt(1 - a) eps) / sqrt(a)        eps' = eps - sqrt(a / (1 - a)) (x0' - x0)
     v         x0 = sqrt(a) x - sqrt(1 - a) v              v'   = v - (x0' - x0) / sqrt(1 - a)
+    flow      x0 = x - s v                                v'   = v - (x0' - x0) / s
     sample    x0 itself
 
-with ``a`` the share of signal at the step and ``x`` the latents as the UNet sees them. No gradient is needed: the map
-is known in closed form. It is a statement about latents, whose channels carry colour and light but are no colour space.
+with ``a`` the share of signal at the step, ``s = sqrt(1 - a) / (sqrt(a) + sqrt(1 - a))`` that of noise in a flow,
+and ``x`` the latents as the denoiser sees them. No gradient is needed: the map is known in closed form. It is a
+statement about latents, whose channels carry colour and light but are no colour space.
 Places are free to change, and the next steps answer to the new colours, which a transfer on the result cannot do.
 """
 
@@ -42,7 +44,7 @@ class Steering:
 
         Args:
             targets: Mean (channels,), covariance (channels, channels) and amount, one a picture.
-            prediction_type: "epsilon", "v_prediction" or "sample".
+            prediction_type: "epsilon", "v_prediction", "flow" or "sample".
         """
         self._targets, self._kind = list(targets), prediction_type
 
@@ -51,7 +53,7 @@ class Steering:
 
         Args:
             prediction: Of this step, after guidance.
-            seen: The latents as the UNet sees them, unit variance, of the same shape.
+            seen: The latents as the denoiser sees them, of the same shape.
             signal: Share of signal a in ``seen``, 0 to 1.
         """
         if 1 - signal < _NO_NOISE:
@@ -61,6 +63,9 @@ class Steering:
             clean, factor = (seen - noise * prediction) / max(root, 1e-6), -root / noise
         elif self._kind == "v_prediction":
             clean, factor = root * seen - noise * prediction, -1 / noise
+        elif self._kind == "flow":
+            share = noise / (root + noise)
+            clean, factor = seen - share * prediction, -1 / share
         else:
             clean, factor = prediction, 1.0
         rows = [

@@ -194,11 +194,13 @@ def _embed(base: Base, draws: Sequence[Draw], settings: SampleSettings) -> tuple
     """Return hidden and pooled of all rows, and by block what it sees instead, if any row has a prompt for it."""
     own = base.encode_prompts([draw.prompt for draw in draws])
     negative = base.encode_negative_prompts([draw.negative_prompt or settings.negative_prompt for draw in draws])
-    hidden, pooled = beside(own.hidden, negative.hidden, settings), beside(own.pooled, negative.pooled, settings)
+    hidden = beside(base, own.hidden, negative.hidden, settings)
+    pooled = beside(base, own.pooled, negative.pooled, settings)
     if all(draw.content_prompt is None for draw in draws):
         return hidden, pooled, {}
     texts = [draw.prompt if draw.content_prompt is None else draw.content_prompt for draw in draws]
-    return hidden, pooled, {BLOCKS["content"]: beside(base.encode_prompts(texts).hidden, negative.hidden, settings)}
+    special = beside(base, base.encode_prompts(texts).hidden, negative.hidden, settings)
+    return hidden, pooled, {BLOCKS["content"]: special}
 
 
 def _not_finite(base: Base, latent: Tensor) -> BloraError | None:

@@ -33,6 +33,9 @@ _OPTIONS: Final = "sample.scheduler_options"
 _THE_BASES: Final = ("prediction_type", "num_train_timesteps", "trained_betas")
 """What the UNet was trained with."""
 
+_FLOW: Final = "FlowMatch"
+"""How diffusers' schedulers of flow matching begin."""
+
 _SEED_BITS: Final = 32
 """What torch's CPU generator keeps of a seed; it drops the rest without a word."""
 
@@ -40,7 +43,14 @@ _SEED_BITS: Final = 32
 class Sampler:
     """One scheduler in the course of one batch; it has state, so a batch needs a fresh one."""
 
-    def __init__(self, scheduler: Any, steps: int, device: torch.device, eta: float | None = None) -> None:
+    def __init__(
+        self,
+        scheduler: Any,
+        steps: int,
+        device: torch.device,
+        eta: float | None = None,
+        timing: Mapping[str, Any] | None = None,
+    ) -> None:
         """Set the timesteps of ``steps`` denoising steps (second-order schedulers visit some of them twice).
 
         Args:
@@ -48,8 +58,9 @@ class Sampler:
             steps: Denoising steps.
             device: Where the latents are.
             eta: How much of the noise is drawn anew in each step, 0 to 1; None for the scheduler's own default.
+            timing: What else its ``set_timesteps`` is told.
         """
-        scheduler.set_timesteps(steps, device=device)
+        scheduler.set_timesteps(steps, device=device, **(timing or {}))
         self._scheduler = scheduler
         self._eta: dict[str, Any] = {} if eta is None else {"eta": eta}
         self._takes_generators = "generator" in inspect.signature(scheduler.step).parameters
@@ -83,12 +94,30 @@ class Sampler:
         return stepped
 
 
+class FlowSampler(Sampler):
+    """One scheduler of flow matching: its timesteps are the share of noise, 0 to 1, times their number."""
+
+    def first(self, noise: Tensor) -> Tensor:
+        """Return the noise itself: the first step begins with nothing else."""
+        return noise
+
+    def scale(self, latents: Tensor, timestep: Tensor) -> Tensor:
+        """Return the latents as they are."""
+        return latents
+
+    def sigma(self, timestep: Tensor) -> float:
+        """Noise level at this timestep: the share of noise over that of the picture."""
+        share = float(timestep) / float(self._scheduler.config.num_train_timesteps)
+        return share / max(1 - share, 1e-6)
+
+
 def make_sampler(
     config: Mapping[str, Any],
     name: str,
     steps: int,
     device: torch.device | str = "cpu",
     options: Mapping[str, Any] | None = None,
+    timing: Mapping[str, Any] | None = None,
 ) -> Sampler:
     """Build a scheduler from a base's scheduler configuration.
 
@@ -98,6 +127,7 @@ def make_sampler(
         steps: Denoising steps.
         device: Where the latents are.
         options: Laid over the configuration, by the names of diffusers; also ``eta``, which its pipelines take.
+        timing: What the family tells the scheduler beside the steps; see `Family.timing`.
 
     Raises:
         SettingsError: No such scheduler or option, or one that does not fit the base, or one whose noise cannot be
@@ -112,7 +142,12 @@ def make_sampler(
         near = difflib.get_close_matches(name, known, n=2)
         _refuse("unknown scheduler", name, f"did you mean {' or '.join(near)}?" if near else "use euler, ddim or dpm++")
     takes = inspect.signature(kind.__init__).parameters
-    if not {"beta_schedule", "prediction_type"} <= takes.keys():
+    flows = str(config["_class_name"]).startswith(_FLOW)
+    if flows and not (class_name.startswith(_FLOW) and {"sigmas", "mu"} <= _timing_of(kind)):
+        _refuse(
+            "does not know flow matching at the base's own noise levels", class_name, "leave sample.scheduler at base"
+        )
+    if not flows and not {"beta_schedule", "prediction_type"} <= takes.keys():
         _refuse(
             "works on another noise schedule than the base", class_name, "use a scheduler with betas, such as euler"
         )
@@ -123,13 +158,20 @@ def make_sampler(
     _check_options(chosen, takes, class_name)
     _check_eta(eta, kind)
     try:
-        return Sampler(kind.from_config({**config, **chosen}), steps, torch.device(device), eta)
+        built: Any = FlowSampler if flows else Sampler
+        sampler: Sampler = built(kind.from_config({**config, **chosen}), steps, torch.device(device), eta, timing)
+        return sampler
     except (ValueError, TypeError, NotImplementedError, ImportError) as error:
         received = f"{steps} steps{f', {chosen}' if chosen else ''}: {str(error)[:200]}"
         where = _OPTIONS if chosen else "sample.scheduler"
         raise SettingsError(
             [SettingFault(where, "not accepted", received, f"what {class_name} of diffusers accepts")]
         ) from error
+
+
+def _timing_of(kind: Any) -> set[str]:
+    """What a scheduler's ``set_timesteps`` takes."""
+    return set(inspect.signature(kind.set_timesteps).parameters)
 
 
 def _check_options(options: Mapping[str, Any], takes: Mapping[str, Any], class_name: str) -> None:

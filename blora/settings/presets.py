@@ -13,7 +13,7 @@ from blora.settings.judging import CheckSettings, ScoreSettings
 from blora.settings.sampling import SampleSettings
 from blora.settings.training import TrainSettings
 
-__all__ = ["PRESETS", "Settings"]
+__all__ = ["PRESETS", "PURPOSES", "Settings"]
 
 
 class Settings(Frozen):
@@ -51,7 +51,7 @@ PRESETS: Final[Mapping[str, Settings]] = MappingProxyType(
             ),
             sample=SampleSettings(
                 steps=20,
-                guidance_scale=1.5,
+                guidance_scale=2.0,
                 guidance_from="base",
                 prompt="A [c]",
                 width_px=128,
@@ -81,6 +81,19 @@ PRESETS: Final[Mapping[str, Settings]] = MappingProxyType(
                 batch_size=4,
             ),
         ),
+        # FLUX.1-dev. Rank, rate, denoising steps and guidance are those of betyavan/b-lora-flux @ e8717c0, which trains
+        # for 500 to 2000 steps, on 512 to 1024 px by turns and with AdamW in 8 bits; timesteps are logit-normal, as by
+        # default in ai-toolkit ("sigmoid"), with which it trains. SplitFlux's own figures were not to be had.
+        "flux": Settings(
+            train=TrainSettings(
+                resolution_px=1024,
+                rank=16,
+                steps=1000,
+                timestep_sampling="logit_normal",
+                precision="bf16",
+            ),
+            sample=SampleSettings(steps=28, guidance_scale=3.5, precision="bf16", batch_size=4),
+        ),
         # The published recipe. It ran in fp16; bf16 is the one change, since the fp16 loss turns NaN near step 500
         # (issue 16 of the reference repository).
         "paper": Settings(
@@ -90,3 +103,14 @@ PRESETS: Final[Mapping[str, Settings]] = MappingProxyType(
     }
 )
 """Named starting points; overrides are laid over them."""
+
+PURPOSES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "demo": "the embedded model on a CPU: small pictures in minutes, to see how all of it works",
+        "draft": "SDXL at a fraction of the cost, to look at a combination before paying for it",
+        "fast": "a base that needs few steps, such as sdxl+lightning8",
+        "flux": "FLUX.1, which has to be named as the base",
+        "paper": "SDXL by the published recipe",
+    }
+)
+"""What each is for. Where nobody names a base, demo works with the embedded model; draft, fast and paper with SDXL."""

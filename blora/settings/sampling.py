@@ -61,6 +61,15 @@ class SampleSettings(Frozen):
             raise ValueError("[low, high] with low below high")
         return interval
 
+    def of_a_negative_row(self) -> dict[str, Any]:
+        """Return what of the settings speaks of a row to guide away from; a base of distilled guidance has none."""
+        asked = {
+            "negative_prompt": self.negative_prompt,
+            "guidance_interval": self.guidance_interval,
+            "guidance_from": self.guidance_from if self.guidance_from != "adapted" else "",
+        }
+        return {name: value for name, value in asked.items() if value}
+
     def identity(self) -> dict[str, Any]:
         """Return the settings that change a picture, as JSON values, without what a sample's id says for itself."""
         layout, said = {"batch_size", "execution"}, {"prompt", "content_strength", "style_strength"}

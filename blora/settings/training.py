@@ -29,7 +29,12 @@ def recipe_version(photos: int) -> int:
 
 _LAYOUT: Final = ("checkpoint_every_seconds", "checkpoint_every_steps", "checkpointing", "execution")
 """Settings that change no weight beyond rounding."""
-_LATER: Final = {"layers": "attention", "size_conditioning": "true", "deterministic": False}
+_LATER: Final = {
+    "layers": "attention",
+    "size_conditioning": "true",
+    "deterministic": False,
+    "timestep_sampling": "uniform",
+}
 """Settings that came later, with what they name no adapter by."""
 
 
@@ -66,6 +71,9 @@ class TrainSettings(Frozen):
     timestep_power: float = Field(default=1.0, ge=1.0, le=16)
     """1 draws timesteps uniformly, as published. Above, they crowd at the noisy end, where layout and palette are
     settled: a timestep lies a share u**power below the noisiest one, u uniform."""
+    timestep_sampling: Literal["uniform", "logit_normal"] = "uniform"
+    """"uniform": as `timestep_power` says. "logit_normal": most in the middle, a share sigmoid(z) of all timesteps, z
+    standard normal (arXiv 2403.03206, section 3.1), as FLUX is often trained."""
     beta1: float = Field(default=0.9, ge=0, lt=1)
     """AdamW's decay of the mean of gradients."""
     beta2: float = Field(default=0.999, ge=0, lt=1)
@@ -103,6 +111,8 @@ class TrainSettings(Frozen):
 
     @model_validator(mode="after")
     def _goes_together(self) -> TrainSettings:
+        if self.timestep_sampling != "uniform" and self.timestep_power != 1:
+            raise ValueError("timestep_power 1 with timestep_sampling logit_normal, or timestep_sampling uniform")
         if self.crop == "none" and self.execution.endswith("graph"):
             raise ValueError(
                 "a captured graph has one shape: execution eager or compiled with crop none, or crop center"

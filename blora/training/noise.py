@@ -75,7 +75,10 @@ def photo_of_turn(turn: int, photos: int, key: str, seed: int) -> int:
 
 
 def _draw_timesteps(generator: torch.Generator, settings: TrainSettings, timesteps: int) -> list[int]:
-    """Draw the timesteps of one step, uniform or crowded at the noisy end."""
+    """Draw the timesteps of one step, uniform, crowded at the noisy end, or in the middle."""
+    if settings.timestep_sampling == "logit_normal":
+        share = torch.randn(settings.batch_size, generator=generator, dtype=torch.float64).sigmoid()
+        return (share * timesteps).long().tolist()
     if settings.timestep_power == 1:
         return torch.randint(timesteps, (settings.batch_size,), generator=generator).tolist()
     uniform = torch.rand(settings.batch_size, generator=generator, dtype=torch.float64)

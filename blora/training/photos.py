@@ -20,7 +20,7 @@ from torch import Tensor
 from blora.models.model import Base
 from blora.settings.training import TrainSettings
 
-__all__ = ["Framing", "Photo", "cut", "frame_of", "latent_multiple_px", "pixel_digest", "prepare_photos", "read_pixels"]
+__all__ = ["Framing", "Photo", "cut", "frame_of", "pixel_digest", "prepare_photos", "read_pixels"]
 
 _LONGEST_SIDE = 4
 """Without cropping, the longer side is kept up to so many times the shorter one."""
@@ -102,18 +102,11 @@ def cut(rgb: NDArray[np.uint8], frame: Framing) -> Image.Image:
     return Image.fromarray(rgb).resize((width, height), Image.Resampling.LANCZOS, box=box)
 
 
-def latent_multiple_px(base: Base) -> int:
-    """Return the pixels of one latent at the UNet's lowest level; sides of pictures are multiples of it."""
-    halvings = len(base.unet.config.block_out_channels) - 1
-    return base.vae_scale_factor * int(2**halvings)
-
-
 def prepare_photos(base: Base, images: Sequence[NDArray[np.uint8]], settings: TrainSettings) -> tuple[Photo, ...]:
     """Encode an item's pictures once, in an order that depends on their content alone."""
-    multiple_px = latent_multiple_px(base)
     photos = []
     for rgb in sorted(images, key=pixel_digest):
-        frame = frame_of(rgb.shape[0], rgb.shape[1], settings, multiple_px)
+        frame = frame_of(rgb.shape[0], rgb.shape[1], settings, base.trained_multiple_px)
         mean, std = base.encode_image_moments(cut(rgb, frame))
         photos.append(Photo(mean, std, base.time_ids(*_told(frame, settings))))
     return tuple(photos)

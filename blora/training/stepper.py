@@ -10,14 +10,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any
 
 import torch
-from diffusers import DDPMScheduler
 from torch import Tensor
 
 from blora.adapters.packed import Rows, inject
 from blora.models.execution import Graphs, compiled_blocks, shared_front, to_device
+from blora.models.families.family import TRAINED_GUIDANCE
 from blora.models.model import Base
 from blora.models.prompt_cache import fixed_prompts
 from blora.settings.training import TrainSettings
@@ -58,9 +57,9 @@ class Stepper:
         self.hidden = torch.cat([prompt.hidden for prompt in embeddings])
         self.pooled = torch.cat([prompt.pooled for prompt in embeddings])
         self.told = [unique.index(prompt) for prompt in told]
-        schedulers: Any = DDPMScheduler  # diffusers' configuration mixin has no types
-        keep: Tensor = schedulers.from_config(base.scheduler_config).alphas_cumprod.to(base.device)
-        self.signal, self.sigma = keep.sqrt(), (1 - keep).sqrt()
+        course = base.family.course(base.scheduler_config)
+        self.signal, self.sigma = course.signal.to(base.device), course.sigma.to(base.device)
+        self.told_times = course.told.to(base.device)
         self.layout = [index for index in range(len(photos)) for _ in range(settings.batch_size)]
         self.rows = Rows.regular(len(photos), settings.batch_size, settings.scale, base.device)
         self._fronts: dict[tuple[int, ...], Tensor] = {}
@@ -149,10 +148,14 @@ class Stepper:
         posterior = to_device(torch.stack([draw.posterior for _, draw in unique]), device)
         latents = torch.cat([p.mean for p in photos]) + torch.cat([p.std for p in photos]) * posterior
         signal, sigma = self.signal[timesteps, None, None, None], self.sigma[timesteps, None, None, None]
-        target = added if self.base.prediction_type == "epsilon" else signal * added - sigma * latents
+        target = {
+            "epsilon": lambda: added,
+            "v_prediction": lambda: signal * added - sigma * latents,
+            "flow": lambda: added - latents,
+        }[self.base.prediction_type]()
         inputs = (
             (signal * latents + sigma * added).to(self.base.dtype),
-            timesteps,
+            self.told_times[timesteps],
             target,
             weights,
             torch.cat([p.time_ids for p in photos]),
@@ -172,8 +175,9 @@ class Stepper:
         return self._graphs.run((tuple(self.layout), spread, add, added.shape), compute, inputs)
 
     def _front_row(self, index: int, noise: Noise) -> tuple[int, int, int]:
-        """What the frozen front is told of a row; rows that are told the same go through it as one."""
-        return id(noise), id(self.photos[index][noise.photo]), self.told[index]
+        """What the frozen front is told of a row; rows that are told the same go through it as one, where they may."""
+        told = self.told[index] if self.base.family.shares_front else -1 - index
+        return id(noise), id(self.photos[index][noise.photo]), told
 
     def _compute(
         self,
@@ -193,12 +197,8 @@ class Stepper:
             for rows in (self.hidden, self.pooled)
         )
         with torch.enable_grad(), shared_front(self.base.unet, shared, len(noisy)) as wide:
-            predicted: Tensor = self.base.unet(
-                noisy,
-                timesteps,
-                encoder_hidden_states=hidden,
-                added_cond_kwargs={"text_embeds": pooled, "time_ids": time_ids},
-            ).sample
+            conditions = self.base.family.conditions(self.base.unet.config, pooled, time_ids, TRAINED_GUIDANCE)
+            predicted = self.base.predict(noisy, timesteps, hidden, conditions)
             row_losses = (predicted.float() - wide(target)).square().mean(dim=(1, 2, 3))
             self.factors.backward((row_losses * weights).sum(), add=add)
         return row_losses.detach()

@@ -37,7 +37,7 @@ from blora.training.items import StepReport, TrainItem, TrainResult
 from blora.training.nan_policy import Progress
 from blora.training.noise import seeded
 from blora.training.optim import FlatFactors, PackedAdamW
-from blora.training.photos import latent_multiple_px, pixel_digest, prepare_photos
+from blora.training.photos import pixel_digest, prepare_photos
 from blora.training.step_queue import QueuedStep, queue_step, settle
 from blora.training.stepper import Stepper
 
@@ -102,7 +102,7 @@ def train(
 def _too_large(base: Base, settings: TrainSettings, layers: Sequence[str] | None, reason: str) -> OutOfMemoryError:
     """Return what to say of one adapter that does not fit: what it takes by the model of memory."""
     shapes = _shapes(base, settings, layers).values()
-    model = ModelSize.like_sdxl(base.unet.config, base.vae_scale_factor, sum(map(sum, shapes)))
+    model = ModelSize.like(base.unet.config, base.vae_scale_factor, sum(map(sum, shapes)))
     recomputed = settings.checkpointing != "off"
     needed = needed_bytes(settings, MemoryPlan(1, recomputed, "cpu", vae_in_tiles=True), model)
     return OutOfMemoryError(
@@ -212,7 +212,7 @@ def _check(base: Base, items: Sequence[TrainItem], settings: TrainSettings) -> N
     if settings.precision != base.precision:
         hint = f"load the base with precision {settings.precision}"
         faults.append(SettingFault("train.precision", "not the base's", settings.precision, base.precision, hint))
-    multiple_px = latent_multiple_px(base)
+    multiple_px = base.trained_multiple_px
     if settings.resolution_px % multiple_px:
         accepted = f"a multiple of {multiple_px} for this base"
         faults.append(SettingFault("train.resolution_px", "does not fit", str(settings.resolution_px), accepted))

@@ -6,14 +6,19 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from flows.cli.console import OK, RUN_HELP, Root, open_run, out
+from flows.cli.console import OK, RUN_HELP, Commands, Root, complete_run, open_run, out
 
 if TYPE_CHECKING:
     from blora.adapters.forms import Form
 
-app = typer.Typer(no_args_is_help=True, help="Adapters as files for other programs.")
+app = typer.Typer(cls=Commands, no_args_is_help=True, help="Adapters as files for other programs.")
 
-FormOption = Annotated[str, typer.Option("--form", help="kohya (ComfyUI, A1111, Forge, kohya), diffusers or peft.")]
+FormOption = Annotated[
+    str,
+    typer.Option(
+        "--form", metavar="kohya|diffusers|peft", help="kohya (ComfyUI, A1111, Forge, kohya), diffusers or peft."
+    ),
+]
 
 
 @app.callback()
@@ -23,18 +28,30 @@ def adapter() -> None:
 
 @app.command("export")
 def export_adapter(
-    target: Annotated[str, typer.Argument(help="The .safetensors file to write; for --form peft a folder.")],
+    target: Annotated[
+        str, typer.Argument(metavar="FILE", help="The .safetensors file to write; for --form peft a folder.")
+    ],
     content: Annotated[
-        list[str] | None, typer.Option("--content", help="A content, or NAME=STRENGTH. May be repeated: a mix.")
+        list[str] | None,
+        typer.Option("--content", metavar="NAME", help="A content, or NAME=STRENGTH. May be repeated: a mix."),
     ] = None,
     style: Annotated[
-        list[str] | None, typer.Option("--style", help="A style, or NAME=STRENGTH. May be repeated: a mix.")
+        list[str] | None,
+        typer.Option("--style", metavar="NAME", help="A style, or NAME=STRENGTH. May be repeated: a mix."),
     ] = None,
     run_id: Annotated[
-        str, typer.Option("--run", help=f"The run whose names these are; without it they are files. {RUN_HELP}")
+        str,
+        typer.Option(
+            "--run",
+            metavar="RUN",
+            autocompletion=complete_run,
+            help=f"The run whose names these are; without it they are files. {RUN_HELP}",
+        ),
     ] = "",
     form: FormOption = "kohya",
-    name: Annotated[str, typer.Option("--name", help="What programs show; the file's own name by default.")] = "",
+    name: Annotated[
+        str, typer.Option("--name", metavar="NAME", help="What programs show; the file's own name by default.")
+    ] = "",
     only_blocks: Annotated[
         bool, typer.Option("--only-blocks", help="Take the two blocks' attention out of files that hold more.")
     ] = False,

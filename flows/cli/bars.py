@@ -156,6 +156,8 @@ class Bars:
     def _announce(self, totals: Mapping[str, int], already: Mapping[str, int]) -> None:
         for kind, total in totals.items():
             if total:
+                if before := self._bars.get(kind):  # a flow that tries again announces again
+                    self._progress.remove_task(before.shown)
                 self._bars[kind] = self._begin(kind, already[kind], total)
 
     def _begin(self, kind: str, already: int, total: int | None) -> _Bar:

@@ -1,16 +1,17 @@
-"""The first commands: a manifest from folders of pictures."""
+"""The first commands: a manifest from folders of pictures, and what may be set in one."""
 
 from __future__ import annotations
 
 import os
 import shlex
 import sys
+import textwrap
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from flows.cli.console import OK, Base, Preset, err, refuse_empty, show_faults, show_notes
+from flows.cli.console import MAKE, OK, Base, Preset, err, out, print_aligned, refuse_empty, show_faults, show_notes
 from flows.cli.overrides import parse_base_option
 from manifests.errors import counted
 from manifests.store.address import local_path
@@ -20,13 +21,14 @@ app = typer.Typer()
 _SOURCES = "a folder, a pattern in quotes ('photos/*.jpg') or a file. May be repeated."
 
 
-@app.command()
 def init(
     contents: Annotated[
-        list[str], typer.Option("--contents", help=f"Pictures of things: {_SOURCES}", callback=refuse_empty)
+        list[str],
+        typer.Option("--contents", metavar="PICTURES", help=f"Pictures of things: {_SOURCES}", callback=refuse_empty),
     ],
     styles: Annotated[
-        list[str], typer.Option("--styles", help=f"Pictures with a look: {_SOURCES}", callback=refuse_empty)
+        list[str],
+        typer.Option("--styles", metavar="PICTURES", help=f"Pictures with a look: {_SOURCES}", callback=refuse_empty),
     ],
     base: Base = "",
     preset: Preset = None,
@@ -34,6 +36,7 @@ def init(
         str,
         typer.Option(
             "--out",
+            metavar="FILE",
             help="The .yaml file to write; without it, standard output. Paths are relative to it, or to this folder.",
             callback=refuse_empty,
         ),
@@ -67,6 +70,51 @@ def init(
     allow = "".join(f" --allow-root {shlex.quote(folder)}" for folder in begun.outside)
     manifest = shlex.quote(str(path)) if path else _redirected()
     err.print(f"{told}\nnext: blora plan {manifest}{allow}", markup=False, highlight=False)
+    raise typer.Exit(OK)
+
+
+@app.command(rich_help_panel=MAKE)
+def presets() -> None:
+    """Show the presets: what each is for, and the settings in which they differ.
+
+    Examples: `blora presets` · `blora run night.yaml --preset draft`
+    """
+    from blora.settings.catalogue import differing
+    from blora.settings.presets import PRESETS, PURPOSES
+
+    print_aligned([(name, PURPOSES[name]) for name in PRESETS])
+    out.print()
+    print_aligned([("setting", *PRESETS), *((path, *values) for path, values in differing().items())])
+    out.print("\nevery setting: blora settings; one set otherwise: --set train.steps=200", highlight=False)
+    raise typer.Exit(OK)
+
+
+@app.command(rich_help_panel=MAKE)
+def settings(
+    word: Annotated[
+        str, typer.Argument(metavar="WORD", help="Only those with it in their name or meaning. None lists all.")
+    ] = "",
+) -> None:
+    """List the settings: what each accepts, what it is where nobody says it, and what it means.
+
+    A manifest has them under settings, a command takes them as `--set NAME=VALUE`.
+
+    Examples: `blora settings` · `blora settings guidance` · `blora settings train.steps`
+    """
+    from blora.settings.catalogue import catalogue
+    from manifests.parsing.records import suggest
+
+    every = catalogue()
+    found = [entry for entry in every if word.lower() in f"{entry.path} {entry.meaning}".lower()]
+    if not found:
+        near = suggest(word, tuple(entry.path for entry in every), "blora settings lists all")
+        raise ValueError(f"settings: received {word!r}, which no setting has in its name or meaning; {near}")
+    for entry in found:
+        out.print(entry.path, style="bold", end="", markup=False, highlight=False)
+        default = "nothing" if entry.default == "-" else entry.default
+        out.print(f"  {entry.accepted}; by default {default}", markup=False, highlight=False)
+        meaning = textwrap.fill(entry.meaning, out.width, initial_indent=" " * 4, subsequent_indent=" " * 4)
+        out.print(meaning, markup=False, highlight=False)
     raise typer.Exit(OK)
 
 

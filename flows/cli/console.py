@@ -6,7 +6,7 @@ import errno
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import typer
 from pydantic import BaseModel, ValidationError
@@ -19,7 +19,7 @@ from manifests.faults import Fault
 from manifests.faults import told as told_faults
 from manifests.notes import Note, told
 from manifests.parsing.fault_list import shown
-from manifests.schema.fields import PRESET_NAMES
+from manifests.schema.fields import PresetName
 from tasks import environment
 from tasks.devices import devices_here
 from tasks.errors import RunRefused, TaskError
@@ -45,18 +45,43 @@ def refuse_empty(context: typer.Context, parameter: typer.CallbackParam, value: 
     return value
 
 
+def complete_run(context: typer.Context, incomplete: str) -> list[str]:
+    """Return what may stand for a run and begins so, for a shell."""
+    from tasks.run.which import names_nearby
+
+    return names_nearby(context.params.get("root") or environment.store_root(), incomplete)
+
+
+def complete_preset(incomplete: str) -> list[str]:
+    """Return the presets that begin so, for a shell."""
+    return [name for name in get_args(PresetName) if name.startswith(incomplete)]
+
+
+def complete_setting(incomplete: str) -> list[str]:
+    """Return the settings that begin so, for a shell."""
+    from blora.settings.catalogue import catalogue
+
+    return [f"{entry.path}=" for entry in catalogue() if entry.path.startswith(incomplete)]
+
+
+MAKE, LOOK, NIGHTS, RESEARCH = "Make", "Look", "Nights", "Research"
+"""Panels of the help."""
+
 ManifestArgument = Annotated[
     str,
     typer.Argument(
-        help="Manifest: YAML, JSON, CSV, JSON Lines or Parquet; a path or s3:// address.", callback=refuse_empty
+        metavar="MANIFEST",
+        help="Manifest: YAML, JSON, CSV, JSON Lines or Parquet; a path or s3:// address.",
+        callback=refuse_empty,
     ),
 ]
 RUN_HELP = "A run: its id, the beginning of one, its manifest's name, or latest."
-RunArgument = Annotated[str, typer.Argument(help=RUN_HELP)]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help=RUN_HELP, autocompletion=complete_run)]
 Root = Annotated[
     str,
     typer.Option(
         "--root",
+        metavar="PLACE",
         help="The store: a folder or s3://bucket/prefix. Default: BLORA_ROOT, else ./blora-store.",
         callback=refuse_empty,
     ),
@@ -65,26 +90,63 @@ Base = Annotated[
     str,
     typer.Option(
         "--base",
+        metavar="BASE",
         help="Replaces the manifest's base: sdxl, embedded, org/model@<40 hex digits>, a folder, a .safetensors file, "
         "or {model: ..., vae: ..., fuse: [...]}.",
     ),
 ]
-BaseOf = Annotated[str, typer.Option("--base", help="The base model, in any form that a manifest may name.")]
-Preset = Annotated[str | None, typer.Option("--preset", help=f"{PRESET_NAMES}; replaces the manifest's.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="A setting, e.g. train.steps=200. May be repeated.")]
-OnFault = Annotated[str | None, typer.Option("--on-fault", help="record (default) or stop.")]
+BaseOf = Annotated[
+    str, typer.Option("--base", metavar="BASE", help="The base model, in any form that a manifest may name.")
+]
+_PRESETS = "|".join(get_args(PresetName))
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        metavar=_PRESETS,
+        help="Settings to start from, in place of the manifest's; `blora presets` shows them.",
+        autocompletion=complete_preset,
+    ),
+]
+PresetOf = Annotated[
+    str,
+    typer.Option("--preset", metavar=_PRESETS, help="Settings to start from.", autocompletion=complete_preset),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="A setting, e.g. train.steps=200; `blora settings` lists them. May be repeated.",
+        autocompletion=complete_setting,
+    ),
+]
+OnFault = Annotated[
+    str | None,
+    typer.Option("--on-fault", metavar="record|stop", help="What a failed item does: record (default), stop."),
+]
 Only = Annotated[
     list[str] | None,
-    typer.Option("--only", help="A part: faults, content=NAME, style=NAME, seed=NUMBER. May be repeated."),
+    typer.Option(
+        "--only", metavar="PART", help="A part: faults, content=NAME, style=NAME, seed=NUMBER. May be repeated."
+    ),
 ]
-Devices = Annotated[str, typer.Option("--devices", help="auto, cpu, or cuda:0,cuda:1.")]
+Devices = Annotated[str, typer.Option("--devices", metavar="DEVICES", help="auto, cpu, or cuda:0,cuda:1.")]
 Shards = Annotated[
-    str, typer.Option("--shards", help="here, or pool: as flow runs for the workers of the GPUs (see `blora deploy`).")
+    str,
+    typer.Option(
+        "--shards",
+        metavar="here|pool",
+        help="here, or pool: as flow runs for the workers of the GPUs (see `blora deploy`).",
+    ),
 ]
 AllowRoot = Annotated[
     list[str] | None,
     typer.Option(
-        "--allow-root", help="A further folder or s3:// prefix that pictures may lie under.", callback=refuse_empty
+        "--allow-root",
+        metavar="PLACE",
+        help="A further folder or s3:// prefix that pictures may lie under. May be repeated.",
+        callback=refuse_empty,
     ),
 ]
 TakeOver = Annotated[
@@ -160,8 +222,29 @@ def _say(message: str) -> None:
     err.print(message, style="red", markup=False, highlight=False)
 
 
+def without_python_types(params: list[Any]) -> list[Any]:
+    """Have help show no Python type beside arguments and options that take no value; the same list."""
+    for param in params:
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
+        elif param.param_type_name == "argument":  # whose Python type typer shows, and has no setting for it
+            param.display_type_rich = lambda ctx: None
+    return params
+
+
 class Commands(TyperGroup):
     """The commands, each of which shows the errors that are made for people as such."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Find a command, whose help shows no Python types."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None:
+            without_python_types(command.get_params(ctx))
+        return command
+
+    def get_params(self, ctx: Any) -> Any:
+        """Return the options that stand before a command, shown likewise."""
+        return without_python_types(super().get_params(ctx))
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; its options are read in here, too."""

@@ -9,13 +9,15 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.cli import adapters, begin, measure, operate, review
 from flows.cli.console import (
     FAULTS,
+    LOOK,
+    MAKE,
     OK,
     AllowRoot,
     Base,
@@ -52,7 +54,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     help=(
         "B-LoRA in batches: train one adapter per picture, draw every content in every style, score each picture.\n\n"
@@ -61,7 +62,30 @@ app = typer.Typer(
 )
 
 
-@app.command()
+def _told_version(is_asked: bool) -> None:
+    """Say the version of this package and of those that make the pictures; read without importing any."""
+    if is_asked:
+        import platform
+        from importlib.metadata import version
+
+        of = ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers", "prefect"))
+        out.print(f"blora {version('blora-pipeline')} ({of}, Python {platform.python_version()})", highlight=False)
+        raise typer.Exit(OK)
+
+
+@app.callback()
+def blora(
+    version: Annotated[
+        bool, typer.Option("--version", help="Say the version and end.", is_eager=True, callback=_told_version)
+    ] = False,
+) -> None:
+    """See the help of the app: it stands above."""
+
+
+app.command(rich_help_panel=MAKE)(begin.init)  # the first of a panel stands first in it
+
+
+@app.command(rich_help_panel=MAKE)
 def validate(
     manifest: ManifestArgument, allow_root: AllowRoot = None, base: Base = "", preset: Preset = None, set_: Set = None
 ) -> None:
@@ -86,7 +110,7 @@ def validate(
     raise typer.Exit(FAULTS if faults else OK)
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def plan(
     manifest: ManifestArgument,
     root: Root = "",
@@ -142,7 +166,7 @@ def plan(
     raise typer.Exit(FAULTS if draft.plan.run.faults else OK)
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def run(
     manifest: ManifestArgument,
     root: Root = "",
@@ -173,7 +197,7 @@ def run(
     _run_flow("stylize", manifest, options, verbose)
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def rerun(
     run_id: RunArgument,
     root: Root = "",
@@ -193,10 +217,10 @@ def rerun(
 
 
 app.add_typer(begin.app)
+app.add_typer(review.app)
+app.add_typer(adapters.app, name="adapter", rich_help_panel=LOOK)
 app.add_typer(operate.app)
 app.add_typer(measure.app)
-app.add_typer(review.app)
-app.add_typer(adapters.app, name="adapter")
 
 
 def main() -> None:

@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from flows.cli.console import (
+    LOOK,
     OK,
+    RESEARCH,
     RUN_HELP,
     AllowRoot,
     Devices,
     ManifestArgument,
     Preset,
+    PresetOf,
     Root,
     RunArgument,
     Set,
     Verbose,
+    complete_run,
     err,
     open_run,
     open_store,
@@ -28,7 +32,6 @@ from flows.cli.console import (
 )
 from flows.cli.overrides import parse_overrides
 from manifests.errors import counted
-from manifests.schema.fields import PRESET_NAMES
 from tasks import environment
 from tasks.devices import ready_devices
 
@@ -38,16 +41,31 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel=RESEARCH)
 def probe(
     base: Annotated[
-        str, typer.Option("--base", help="embedded, org/model@REVISION, or a diffusers folder, also of SD 1.5's shape.")
+        str,
+        typer.Option(
+            "--base",
+            metavar="BASE",
+            help="embedded, org/model@REVISION, or a diffusers folder, also of SD 1.5's shape.",
+        ),
     ] = "embedded",
-    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Pairs of prompts of each kind (content, style).")] = 20,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Pictures for each pair and block.")] = 1,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of prompts, noise and bootstrap.")] = 0,
+    pairs: Annotated[
+        int, typer.Option("--pairs", min=1, metavar="NUMBER", help="Pairs of prompts of each kind (content, style).")
+    ] = 20,
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, metavar="NUMBER", help="Pictures for each pair and block.")
+    ] = 1,
+    seed: Annotated[int, typer.Option("--seed", min=0, metavar="NUMBER", help="Of prompts, noise and bootstrap.")] = 0,
     prompts: Annotated[
-        str, typer.Option("--prompts", help="CSV with the columns kind, p, q; replaces --pairs.", callback=refuse_empty)
+        str,
+        typer.Option(
+            "--prompts",
+            metavar="FILE",
+            help="CSV with the columns kind, p, q; replaces --pairs.",
+            callback=refuse_empty,
+        ),
     ] = "",
     root: Root = "",
     preset: Preset = None,
@@ -82,21 +100,30 @@ def probe(
     _report_probe(store, probe_id)
 
 
-@app.command()
+@app.command(rich_help_panel=RESEARCH)
 def bench(
     folder: Annotated[
         str,
         typer.Argument(
-            help="Folder for tables, report and trained adapters, or s3://bucket/folder.", callback=refuse_empty
+            metavar="FOLDER",
+            help="Folder for tables, report and trained adapters, or s3://bucket/folder.",
+            callback=refuse_empty,
         ),
     ],
-    split: Annotated[str, typer.Option(help="validation (to choose settings by) or test (to report).")] = "validation",
-    pairs: Annotated[int, typer.Option(min=1, help="At least so many pairs; the grid is completed.")] = 200,
-    rows: Annotated[str, typer.Option(help="Some rows only, such as blora,prompt; the real drawings always.")] = "",
-    base: Annotated[str, typer.Option(help="embedded, a folder, or org/model@revision.")] = "embedded",
-    preset: Annotated[str, typer.Option("--preset", help=f"{PRESET_NAMES}.")] = "demo",
+    split: Annotated[
+        str, typer.Option(metavar="validation|test", help="validation (to choose settings by) or test (to report).")
+    ] = "validation",
+    pairs: Annotated[
+        int, typer.Option(min=1, metavar="NUMBER", help="At least so many pairs; the grid is completed.")
+    ] = 200,
+    rows: Annotated[
+        str, typer.Option(metavar="ROWS", help="Some rows only, such as blora,prompt; the real drawings always.")
+    ] = "",
+    base: Annotated[str, typer.Option(metavar="BASE", help="embedded, a folder, or org/model@revision.")] = "embedded",
+    preset: PresetOf = "demo",
     set_: Set = None,
-    device: Annotated[str, typer.Option("--device", help="cpu or cuda:0.")] = "cpu",
+    devices: Annotated[str, typer.Option("--devices", metavar="DEVICE", help="One: cpu or cuda:0.")] = "cpu",
+    device: Annotated[str, typer.Option("--device", hidden=True, help="What --devices was called.")] = "",
 ) -> None:
     """Measure B-LoRA and its rivals where the truth is drawn: one thing by one hand, asked for as another drew it.
 
@@ -113,8 +140,8 @@ def bench(
         raise ValueError(f"--split: received {split!r}; accepted: validation, test")
     asked = [row.strip() for row in rows.split(",") if row.strip()]
     part: Literal["validation", "test"] = "test" if split == "test" else "validation"
-    if len(names := ready_devices(device)) != 1:
-        raise ValueError(f"--device: received {device!r}; accepted: one device, cpu or cuda:0")
+    if len(names := ready_devices(device or devices)) != 1:
+        raise ValueError(f"--devices: received {device or devices!r}; accepted: one device, cpu or cuda:0")
     request = BenchRequest(part, pairs, asked, base, preset, parse_overrides(set_), names[0])
     place = Store.open(folder)
     with Bars(err) as bars:
@@ -125,20 +152,25 @@ def bench(
     raise typer.Exit(OK)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def scores(
-    run_id: Annotated[str, typer.Argument(help=f"{RUN_HELP} None with --explain.")] = "",
+    run_id: Annotated[
+        str, typer.Argument(metavar="RUN", help=f"{RUN_HELP} None with --explain.", autocompletion=complete_run)
+    ] = "",
     root: Root = "",
-    sort: Annotated[str, typer.Option(help="Score to sort by; overall where there is one.")] = "",
+    sort: Annotated[str, typer.Option(metavar="SCORE", help="Score to sort by; overall where there is one.")] = "",
     best: Annotated[bool, typer.Option("--best", help="Best rows first; worst first otherwise.")] = False,
     where: Annotated[
         list[str] | None,
         typer.Option(
-            help="content=NAME, style=NAME, seed=N, chosen=yes, a score with <, <=, > or >=; several joined by and."
+            metavar="CONDITION",
+            help="content=NAME, style=NAME, seed=N, chosen=yes, a score with <, <=, > or >=; several joined by and.",
         ),
     ] = None,
-    top: Annotated[int, typer.Option(min=0, help="Rows to show; 0 shows all.")] = 0,
-    format_: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
+    top: Annotated[int, typer.Option(min=0, metavar="NUMBER", help="Rows to show; 0 shows all.")] = 0,
+    format_: Annotated[
+        str, typer.Option("--format", metavar="table|csv|json", help="How the table is written.")
+    ] = "table",
     explain: Annotated[bool, typer.Option("--explain", help="Say what each score means instead.")] = False,
 ) -> None:
     """The score table of a run, and below it how steady its clips are (table clips.parquet has all numbers).
@@ -174,13 +206,14 @@ def scores(
     raise typer.Exit(OK)
 
 
-@app.command()
+@app.command(rich_help_panel=RESEARCH)
 def rescore(
     run_id: RunArgument,
     scorer: Annotated[
         list[str],
         typer.Option(
             "--scorer",
+            metavar="SCORER",
             help="csd, dinov2-small, dinov2-base, dinov2-large, clip-l14 or clip-bigg14; with its own weights, "
             "csd=./csd.safetensors. May be repeated.",
         ),
@@ -214,11 +247,11 @@ def rescore(
     raise typer.Exit(OK)
 
 
-@app.command("compare-methods")
+@app.command("compare-methods", rich_help_panel=RESEARCH)
 def compare_methods(
     manifest: ManifestArgument,
     methods: Annotated[
-        str, typer.Option(help="Some of all_attention, prompt, magenta; blora is always among them.")
+        str, typer.Option(metavar="METHODS", help="Some of all_attention, prompt, magenta; blora is always among them.")
     ] = "all_attention,prompt,magenta",
     root: Root = "",
     preset: Preset = None,

@@ -9,6 +9,9 @@ import typer
 
 from flows.cli.console import (
     FAULTS,
+    LOOK,
+    MAKE,
+    NIGHTS,
     OK,
     RUN_HELP,
     AllowRoot,
@@ -19,6 +22,7 @@ from flows.cli.console import (
     Set,
     Shards,
     Verbose,
+    complete_run,
     err,
     open_run,
     open_store,
@@ -40,10 +44,12 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel=NIGHTS)
 def nightly(
     root: Root = "",
-    hours: Annotated[float | None, typer.Option(help="Begin no further manifest after so many hours.")] = None,
+    hours: Annotated[
+        float | None, typer.Option(metavar="HOURS", help="Begin no further manifest after so many hours.")
+    ] = None,
     preset: Preset = None,
     set_: Set = None,
     devices: Devices = "auto",
@@ -84,19 +90,32 @@ def nightly(
     _show_night(night)
 
 
-@app.command()
+@app.command(rich_help_panel=NIGHTS)
 def deploy(
     root: Root = "",
     cron: Annotated[
-        str, typer.Option(help="When the night begins: minute hour day month weekday. At first: 0 2 * * *.")
+        str,
+        typer.Option(metavar="CRON", help="When the night begins: minute hour day month weekday. At first: 0 2 * * *."),
     ] = "",
-    timezone: Annotated[str, typer.Option(help="Of --cron: an IANA name such as Europe/London. At first: UTC.")] = "",
-    gpu_pool: Annotated[str, typer.Option(help="process (workers on bare machines) or kubernetes (jobs).")] = "process",
-    template: Annotated[Path | None, typer.Option(help="Base job template of a Kubernetes pool.")] = None,
-    file: Annotated[Path | None, typer.Option(help="The deployments. Default: those of this version.")] = None,
+    timezone: Annotated[
+        str, typer.Option(metavar="ZONE", help="Of --cron: an IANA name such as Europe/London. At first: UTC.")
+    ] = "",
+    gpu_pool: Annotated[
+        str, typer.Option(metavar="process|kubernetes", help="process (workers on bare machines) or kubernetes (jobs).")
+    ] = "process",
+    template: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Base job template of a Kubernetes pool.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The deployments. Default: those of this version.")
+    ] = None,
     zombie_seconds: Annotated[
         int | None,
-        typer.Option(min=60, help="A run is taken for crashed so long after its last heartbeat. At first: 540."),
+        typer.Option(
+            min=60,
+            metavar="SECONDS",
+            help="A run is taken for crashed so long after its last heartbeat. At first: 540.",
+        ),
     ] = None,
 ) -> None:
     """Make a Prefect server hold all that the nights need: pools, queues, webhook, automations, deployments.
@@ -134,12 +153,15 @@ def deploy(
     raise typer.Exit(OK)
 
 
-@app.command()
+@app.command(rich_help_panel=NIGHTS)
 def gc(
     root: Root = "",
-    older_than: Annotated[float, typer.Option(min=1, help="Days since what no run refers to was written.")] = 30,
+    older_than: Annotated[
+        float, typer.Option(min=1, metavar="DAYS", help="Days since what no run refers to was written.")
+    ] = 30,
     runs_older_than: Annotated[
-        float | None, typer.Option(min=1, help="Drop runs in which nothing was written for so many days, too.")
+        float | None,
+        typer.Option(min=1, metavar="DAYS", help="Drop runs in which nothing was written for so many days, too."),
     ] = None,
     delete: Annotated[
         bool, typer.Option("--delete", help="Really delete; without it, only say what would go.")
@@ -172,7 +194,7 @@ def gc(
     raise typer.Exit(OK)
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def doctor(base: BaseOf = "sdxl", root: Root = "", devices: Devices = "auto") -> None:
     """Check this machine before hours are spent: torch and devices, the base and its size, disk, store, Prefect.
 
@@ -190,8 +212,13 @@ def doctor(base: BaseOf = "sdxl", root: Root = "", devices: Devices = "auto") ->
     raise typer.Exit(OK if is_well else FAULTS)
 
 
-@app.command()
-def status(run_id: Annotated[str, typer.Argument(help=f"{RUN_HELP} None lists all.")] = "", root: Root = "") -> None:
+@app.command(rich_help_panel=LOOK)
+def status(
+    run_id: Annotated[
+        str, typer.Argument(metavar="RUN", help=f"{RUN_HELP} None lists all.", autocompletion=complete_run)
+    ] = "",
+    root: Root = "",
+) -> None:
     """How runs stand, by what the store holds: who is at work where, what is left, what failed and why, and its log.
 
     A run is at work, interrupted (killed or stopped; blora rerun goes on), incomplete (it ended and lacks something, or

@@ -12,10 +12,12 @@ import typer
 from flows.cli.adapters import FormOption
 from flows.cli.console import (
     FAULTS,
+    LOOK,
     OK,
     RUN_HELP,
     Root,
     RunArgument,
+    complete_run,
     err,
     open_run,
     open_to_read,
@@ -36,17 +38,26 @@ app = typer.Typer()
 Open = Annotated[bool, typer.Option("--open", help="Open the page in the browser; of a bucket, a copy is made.")]
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def report(
-    run_id: Annotated[str, typer.Argument(help=f"{RUN_HELP} None with --nights.")] = "",
+    run_id: Annotated[
+        str, typer.Argument(metavar="RUN", help=f"{RUN_HELP} None with --nights.", autocompletion=complete_run)
+    ] = "",
     root: Root = "",
     nights: Annotated[
-        int, typer.Option("--nights", min=0, help="Instead of a run: yield, scores, cost and faults of so many nights.")
+        int,
+        typer.Option(
+            "--nights",
+            min=0,
+            metavar="NUMBER",
+            help="Instead of a run: yield, scores, cost and faults of so many nights.",
+        ),
     ] = 0,
     out_: Annotated[
         str,
         typer.Option(
             "--out",
+            metavar="FOLDER",
             help="Write a copy with all that it shows into this folder, or s3://bucket/folder, instead.",
             callback=refuse_empty,
         ),
@@ -75,11 +86,14 @@ def report(
     raise typer.Exit(OK)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def review(
     run_id: RunArgument,
     decisions: Annotated[
-        str, typer.Argument(help="The file that the page exported; a path or s3:// address.", callback=refuse_empty)
+        str,
+        typer.Argument(
+            metavar="FILE", help="The file that the page exported; a path or s3:// address.", callback=refuse_empty
+        ),
     ],
     root: Root = "",
 ) -> None:
@@ -109,11 +123,15 @@ def review(
     raise typer.Exit(OK)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def serve(
-    run_id: Annotated[str, typer.Argument(help=f"{RUN_HELP} None: a list of all pages.")] = "",
+    run_id: Annotated[
+        str, typer.Argument(metavar="RUN", help=f"{RUN_HELP} None: a list of all pages.", autocompletion=complete_run)
+    ] = "",
     root: Root = "",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of this machine; 0 takes any free one.")] = 8421,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="PORT", help="Port of this machine; 0 takes any free one.")
+    ] = 8421,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Show the store's pages on this machine, where decisions are saved into the store without a file; Ctrl-C ends it.
@@ -138,10 +156,12 @@ def serve(
     raise typer.Exit(OK)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def export(
     run_id: RunArgument,
-    folder: Annotated[str, typer.Argument(help="Folder to write to, or s3://bucket/folder.", callback=refuse_empty)],
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="Folder to write to, or s3://bucket/folder.", callback=refuse_empty)
+    ],
     root: Root = "",
     kept: Annotated[bool, typer.Option("--kept", help="Only pictures that a review says to keep.")] = False,
     best: Annotated[bool, typer.Option("--best", help="Only the best of the candidates of each picture.")] = False,
@@ -182,10 +202,15 @@ def export(
     raise typer.Exit(FAULTS if missing else OK)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def compare(
-    run_a: Annotated[str, typer.Argument(help=f"The run that is compared with. {RUN_HELP}")],
-    run_b: Annotated[str, typer.Argument(help="The run whose difference is told.")],
+    run_a: Annotated[
+        str,
+        typer.Argument(metavar="RUN_A", help=f"The run that is compared with. {RUN_HELP}", autocompletion=complete_run),
+    ],
+    run_b: Annotated[
+        str, typer.Argument(metavar="RUN_B", help="The run whose difference is told.", autocompletion=complete_run)
+    ],
     root: Root = "",
     open_: Open = False,
 ) -> None:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from manifests.errors import ImageError
 from manifests.images.file_kind import CAMERA_RAW, advice_for, kind_of
@@ -124,7 +124,9 @@ def _unreadable(data: bytes, error: Exception | None = None) -> ImageError:
     if hint := advice_for(data):
         received = f"a file of kind {kind}"
     elif kind:
-        received, hint = f"a cut-off or damaged {kind} ({error})", "copy or download the picture again"
+        # Of a file whose very beginning is wrong, Pillow says which object in memory it did not recognise.
+        why = "" if error is None or isinstance(error, UnidentifiedImageError) else f" ({error})"
+        received, hint = f"a cut-off or damaged {kind}{why}", "copy or download the picture again"
     else:
         received, hint = f"{len(data):,} bytes that are no picture", "check that this is the file you mean"
     return ImageError("picture cannot be read", received, _ACCEPTED, hint)

@@ -93,7 +93,7 @@ BaseName = Literal["embedded", "sdxl", "sdxl+fp16vae", "sdxl+lightning8"]
 
 BASE_NAMES: Final = get_args(BaseName)
 
-PresetName = Literal["demo", "draft", "fast", "paper"]
+PresetName = Literal["demo", "draft", "fast", "flux", "paper"]
 """The settings that a run may start from, as `blora.settings.presets` has them; nothing here may import that."""
 
 *_FIRST_PRESETS, _LAST_PRESET = get_args(PresetName)

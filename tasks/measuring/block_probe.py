@@ -31,7 +31,7 @@ from manifests.store.parallel import in_parallel
 from manifests.store.store import Store
 from manifests.tables.measuring import PROBES
 from manifests.tables.parquet import from_parquet_bytes, to_parquet_bytes, to_table
-from tasks.downloads import read_config, revision_of
+from tasks.downloads import base_family, read_config, revision_of
 from tasks.errors import RunNotFound, RunRefused, TaskError
 from tasks.measuring.probe_report import bar_chart, report
 
@@ -103,6 +103,9 @@ def make_probe(request: ProbeRequest) -> Probe:
         SettingsError: settings that cannot be accepted.
     """
     base, given = os.path.expanduser(request.base), dict(request.overrides)
+    if base_family(base) == "flux":
+        hint = "name a base of SDXL's or Stable Diffusion 1.5's shape"
+        raise BaseModelError("the block probe reads UNets alone", "FLUX", "a model with cross-attention", base, hint)
     revision = revision_of(base)
     own: dict[str, Any] = {} if request.preset else _own_size(base)
     if base != "embedded" and not _names_clip(given):

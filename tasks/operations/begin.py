@@ -21,6 +21,7 @@ from manifests.schema.addresses import Roots
 from manifests.schema.fields import BASE_NAMES
 from manifests.schema.folders import files_of_folder, is_pattern, stands_for_files
 from manifests.store.address import is_bucket, local_path, split_address
+from tasks.downloads import base_family
 from tasks.errors import RunRefused
 
 _HEAD = "# Every content in every style. Pictures may also have a word: what it shows, and a name: how it is called.\n"
@@ -66,7 +67,7 @@ def begin(contents: Sequence[str], styles: Sequence[str], folder: str, base: str
         styles: The same.
         folder: Where the manifest will lie; paths are written relative to it.
         base: In one line; empty for what the preset says.
-        preset: Empty: paper where there is a base, else demo.
+        preset: Empty: demo without a base, flux for one of FLUX.1, else paper.
 
     Raises:
         BaseModelError: The base is of no known form.
@@ -76,7 +77,7 @@ def begin(contents: Sequence[str], styles: Sequence[str], folder: str, base: str
     folder = os.path.abspath(folder)
     notes: list[Note] = []
     sides = {"contents": _pictures(contents, notes), "styles": _pictures(styles, notes)}
-    preset = preset or ("demo" if base in ("", "embedded") else "paper")
+    preset = preset or _preset_for(base)
     head = f"{_HEAD}preset: {preset}{_DEMO if preset == 'demo' and not base else ''}\n"
     head += f"base: {_base_text(base, folder)}\n" if base else ""
     outside = _outside(sides, base, folder)
@@ -89,6 +90,12 @@ def begin(contents: Sequence[str], styles: Sequence[str], folder: str, base: str
     return Begun(
         text, len(sides["contents"]), len(sides["styles"]), left_out, (*notes, *same), _outside(sides, base, folder)
     )
+
+
+def _preset_for(base: str) -> str:
+    if base in ("", "embedded"):
+        return "demo"
+    return "flux" if base_family(base) == "flux" else "paper"
 
 
 def _outside(sides: Mapping[str, Sequence[_Picture]], base: str, folder: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from blora.bases.hub import hub_files, in_cache
 from blora.bases.locate import files_to_fetch, locate_base
-from blora.bases.places import hub_place
+from blora.bases.places import DENOISERS, hub_place
 from blora.bases.spec import parse_base
 from blora.errors import BaseUnreachableError, BloraError
 from manifests.errors import ManifestsError
@@ -134,7 +134,7 @@ def _local(place: str) -> str:
     if place == "embedded":
         return "embedded: in the package"
     path = Path(place.partition("#")[0])
-    if (path / "unet").is_dir() or path.is_file():
+    if any((path / part).is_dir() for part in DENOISERS) or path.is_file():
         located = locate_base(place, "not asked")
         files = [located.file] if located.file else [one for one in path.rglob("*") if one.is_file()]
     else:  # an autoencoder alone; whoever loads the base judges it

@@ -3,25 +3,37 @@
 Seconds come from this store's own past where a run of the same base and precision has ended on the same kind of
 device: from one with the same settings, else from the rate that the newest one reached, by its operations. Without such
 a run the rate is a share of what the data sheet of the GPU says, or what two cores reached, and the estimate says so.
-Operation counts: SDXL at 1024 px needs 11.0 TFLOP a training step (latent moments cached, no checkpointing) and 2 x 6.8
-TFLOP a sampling step with guidance, plus 10.5 to decode; they scale with the number of pixels. The check of an adapter
-draws pictures, too.
+Operation counts: SDXL at 1024 px needs 11.0 TFLOP a training step (latent moments cached; 13.9 where activations are
+recomputed) and 6.8 TFLOP a pass of a picture through the UNet, of which a guided step has two, plus 10.5 to decode;
+they scale with the number of pixels. Where adapters are checked, pictures are drawn for that, too. Not reckoned,
+because it is not known beforehand: how much longer than a square a picture is that is not cropped, and how many further
+attempts an adapter needs.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from blora.bases.locate import SDXL_FOLDER
+from blora.checks.limits import adapter_limits, reconstruction_settings
+from blora.errors import SettingsError
 from blora.settings.presets import Settings
+from blora.settings.sampling import SampleSettings
 from manifests.store.store import Store
-from tasks.memory import parameters_per_rank
+from tasks.downloads import base_family
+from tasks.memory import denoiser_config, parameters_per_rank
 from tasks.run.inventory import Holdings
 from tasks.run.outcome import RunRecord, read_records
 from tasks.run.plan import Plan
 
 TRAIN_TFLOP_PER_STEP, FORWARD_TFLOP, DECODE_TFLOP = 11.0, 6.8, 10.5  # SDXL, 1024 px, one picture
+RECOMPUTING_TFLOP_PER_STEP = 13.9
+FLUX_TRAIN_TFLOP, FLUX_FORWARD_TFLOP = (0.021469, 1.6317e-6), (0.012927, 6.977e-7)
+"""Of FLUX.1, a token and a squared token: 133.6 a step at 1024 px and 36.8 at 512; 74.4 and 21.5 forward."""
+FLUX_TOKEN_PX, FLUX_PROMPT_TOKENS = 16, 512
 PEAK_TFLOPS = {
     "B200": 2250, "H200": 989, "H100": 989, "A100": 312, "L40": 362, "L4": 121, "A10": 125, "RTX 5090": 209,
     "RTX 4090": 165, "RTX 3090": 71, "V100": 125, "T4": 65,
@@ -35,6 +47,10 @@ CPU_TFLOPS = 0.07  # two cores of a laptop, at the embedded model
 SCORE_SECONDS = 0.25  # assumed of a picture, on two cores
 START_SECONDS = {"embedded": 20.0, "": 60.0}  # assumed: the command, its slots, and the base model into memory
 CLOSE_SECONDS = 0.1  # assumed of a picture: tables, sheet and page
+ONE_VISIT = {
+    "euler", "ddim", "dpm++", "EulerDiscreteScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler"
+}  # fmt: skip
+"""Schedulers that visit one timestep a step; Heun's method and its like visit two."""
 BYTES_PER_PARAMETER, BYTES_PER_PIXEL = 2, 1.6  # fp16 halves; a PNG of a drawn picture
 
 
@@ -123,17 +139,57 @@ def estimate(store: Store, plan: Plan, held: Holdings, devices: Sequence[str] = 
     )
 
 
-def _operations(base: str, settings: Settings) -> tuple[float, float]:
+def _operations(base: str, revision: str, settings: Settings) -> tuple[float, float]:
     """TFLOP of training and checking an adapter, and of drawing a picture."""
-    train, sample, check = settings.train, settings.sample, settings.check
-    native_px, share = (128, EMBEDDED_SHARE) if base == "embedded" else (1024, 1.0)
-    trained = (train.resolution_px / native_px) ** 2 * train.batch_size * train.steps
-    passes = 2 if sample.guidance_scale > 1 else 1
-    area = share * sample.width_px * sample.height_px / native_px**2
-    drawn = area * (FORWARD_TFLOP * passes * sample.steps + DECODE_TFLOP)
-    pictures = check.pictures if check.attempts else 0
-    checked = pictures * area * (FORWARD_TFLOP * passes * check.steps + DECODE_TFLOP)
-    return share * TRAIN_TFLOP_PER_STEP * trained + checked, drawn
+    train, check = settings.train, settings.check
+    if base_family(base) == "flux":
+        trained = _flux_tflop(*FLUX_TRAIN_TFLOP, train.resolution_px, train.resolution_px)
+        drawn = _flux_drawn
+    else:
+        native_px, share = (128, EMBEDDED_SHARE) if base == "embedded" else (1024, 1.0)
+        step = RECOMPUTING_TFLOP_PER_STEP if train.checkpointing == "on" else TRAIN_TFLOP_PER_STEP
+        trained = share * step * (train.resolution_px / native_px) ** 2
+
+        def drawn(how: SampleSettings) -> float:
+            area = share * how.width_px * how.height_px / native_px**2
+            return area * (FORWARD_TFLOP * _passes(base, how) + DECODE_TFLOP)
+
+    checked = check.pictures if check.attempts and adapter_limits(check, revision) else 0
+    checks = checked * drawn(reconstruction_settings(settings)) if checked else 0.0
+    return trained * train.batch_size * train.steps + checks, drawn(settings.sample)
+
+
+def _flux_drawn(how: SampleSettings) -> float:
+    """TFLOP of a picture of FLUX.1, which guidance costs nothing."""
+    denoised = how.steps * _flux_tflop(*FLUX_FORWARD_TFLOP, how.width_px, how.height_px)
+    return denoised + DECODE_TFLOP * how.width_px * how.height_px / 1024**2
+
+
+def _flux_tflop(linear: float, squared: float, width_px: int, height_px: int) -> float:
+    """What grows with a picture's tokens and, by attention, with their square."""
+    tokens = width_px * height_px / FLUX_TOKEN_PX**2 + FLUX_PROMPT_TOKENS
+    return linear * tokens + squared * tokens**2
+
+
+def _passes(base: str, how: SampleSettings) -> int:
+    """How often a picture goes through the UNet: once at each timestep that is visited, twice where it is guided.
+
+    Where their names do not say it, the scheduler itself is asked; torch is loaded for that alone. A base that does not
+    lie on this machine counts as having SDXL's.
+    """
+    config_file = denoiser_config(base)
+    folder = config_file.parents[1] if config_file else SDXL_FOLDER
+    config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+    rows = 2 if how.guidance_scale > 1 else 1
+    name = config["_class_name"] if how.scheduler == "base" else how.scheduler
+    if name in ONE_VISIT and (rows == 1 or how.guidance_interval is None):
+        return rows * how.steps
+    from blora.sampling.denoise import count_passes
+
+    try:
+        return count_passes(config, how)
+    except SettingsError:  # the training refuses this scheduler, and says why
+        return rows * how.steps
 
 
 def _measured(store: Store, plan: Plan, devices: Sequence[str]) -> Pace | None:
@@ -158,7 +214,7 @@ def _measured(store: Store, plan: Plan, devices: Sequence[str]) -> Pace | None:
         return None
     same, _, record, past = max(found, key=lambda one: one[:2])
     timings, assumed = record.timings, _assumed(plan, devices, "")
-    ours, theirs = _operations(plan.run.base, now), _operations(plan.run.base, past)
+    ours, theirs = (_operations(plan.run.base, plan.run.base_revision, one) for one in (now, past))
     scored = timings.get("scored")
     return Pace(
         adapter=timings["train_seconds"] / timings["trained"] * ours[0] / theirs[0],
@@ -179,7 +235,7 @@ def _kinds(timings: Mapping[str, Any]) -> set[str]:
 
 def _assumed(plan: Plan, devices: Sequence[str], gpu: str) -> Pace:
     """The pace by operation counts and what the GPU may reach of its data sheet, or what two cores reached."""
-    trained, drawn = _operations(plan.run.base, plan.run.settings)
+    trained, drawn = _operations(plan.run.base, plan.run.base_revision, plan.run.settings)
     if plan.run.base == "embedded" or set(devices) == {"cpu"}:
         speed, where = CPU_TFLOPS, " of two cores"
     else:

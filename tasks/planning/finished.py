@@ -145,16 +145,11 @@ def write_adapters(store: Store, finished: Finished, base: str, base_revision: s
 
 
 def base_unet(base: str) -> nn.Module | None:
-    """The UNet of a base without its weights: names and shapes of layers; None where they cannot be had here."""
-    import torch  # only a manifest that names a file needs it
-    from diffusers import UNet2DConditionModel
+    """The denoiser of a base without its weights: names and shapes of layers; None where they cannot be had here."""
+    from blora.models.families.known import empty_denoiser  # torch: only a manifest that names a file needs it
 
     config = base_config(base)
-    if config is None:
-        return None
-    with torch.device("meta"):
-        unet: nn.Module = UNet2DConditionModel.from_config(config)
-    return unet
+    return None if config is None else empty_denoiser(config)
 
 
 def _looked_at(address: str, unet: nn.Module | None) -> FinishedAdapter:

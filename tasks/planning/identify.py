@@ -17,6 +17,8 @@ from manifests.faults import Fault
 from manifests.images.normalise import IdentifiedImage
 from manifests.notes import Note
 from manifests.schema.entries import ImageEntry, Manifest, PairEntry, content_parts, style_parts
+from tasks.bases import unheard
+from tasks.downloads import base_family
 from tasks.planning.clips import PlannedClip, clips_of
 from tasks.planning.finished import Finished, is_usable, refused_pair
 from tasks.planning.prompts import plain_words, prompt_notes, shared_class, training_notes, word_of
@@ -71,6 +73,7 @@ def identify(
         revision: pinned revision of the base model.
         finished: the good ones of the adapters that it names by their files; an entry of another is left out.
     """
+    family = base_family(manifest.base) if manifest.base else "sdxl"
     known: dict[str, PlannedAdapter] = {}
     sides: tuple[tuple[Half, tuple[ImageEntry, ...]], ...]
     sides = (("content", manifest.contents), ("style", manifest.styles))
@@ -88,9 +91,13 @@ def identify(
     namer = _SampleNamer(contents, styles, settings, revision, manifest.strength_reading)
     content_entries, style_entries = ({name: entry for name, (entry, _) in side.items()} for side in (contents, styles))
     entries = content_entries, style_entries
-    pairs = [(pair, refused_pair(pair, *entries, finished)) for pair in manifest.pairs if namer.knows(pair)]
+    pairs = [
+        (pair, refused_pair(pair, *entries, finished) or unheard(pair, family))
+        for pair in manifest.pairs
+        if namer.knows(pair)
+    ]
     every = [(pair, namer.sample(pair, seed)) for pair, refusal in pairs if refusal is None for seed in pair.seeds]
-    requests = told_apart(every, *entries, namer.drawing, revision)
+    requests = told_apart(every, *entries, namer.drawing, revision, family)
     drawn = requests.drawn
     asked: dict[str, PlannedSample] = {}
     for _, sample in drawn:  # of two names for one picture, the first: a clip that comes back has names 1, 2, 3
@@ -116,8 +123,8 @@ def identify(
         len({id(pair) for pair, _ in drawn}),
         (*dict.fromkeys(refusal for _, refusal in pairs if refusal), *requests.faults),
         (
-            *training_notes(adapters, settings.train.prompt),
-            *prompt_notes(every, settings.sample.prompt),
+            *training_notes(adapters, settings.train.prompt, family),
+            *prompt_notes(every, settings.sample.prompt, family),
             *requests.notes,
         ),
     )

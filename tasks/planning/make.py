@@ -25,7 +25,7 @@ from manifests.schema.entries import Manifest
 from manifests.store.run_folder import RunFolder
 from manifests.store.store import Store
 from manifests.tables.run import NOTES_FILE, PLAN_FILE
-from tasks.bases import base_notes, revision_or_faults, settings_or_faults, with_base
+from tasks.bases import base_notes, revision_or_faults, settings_or_faults, unfit, with_base
 from tasks.devices import chosen_devices
 from tasks.errors import RunNotFound, RunRefused
 from tasks.memory import auto_pack_size
@@ -117,6 +117,8 @@ def survey(
     manifest = loaded.manifest or loaded.rest
     settings, setting_faults = settings_or_faults(manifest, preset, overrides)
     revision, base_faults = revision_or_faults(manifest, "--base" if base else "")
+    if settings and not base_faults:
+        setting_faults = [*setting_faults, *unfit(manifest, settings)]
     pictures, image_faults = check_images(manifest)
     finished, adapter_faults, adapter_notes = check_adapters(manifest)
     about = base_notes(manifest, settings) if settings and not base_faults else ()

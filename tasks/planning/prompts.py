@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from blora.models.prompt_tokens import READ_TOKENS, read_prompt
+from blora.bases.topology import FamilyName
+from blora.models.families.prompt_tokens import READ_TOKENS, read_prompt
 from manifests.errors import printable
 from manifests.notes import Note
 from manifests.schema.entries import ImageEntry, PairEntry
@@ -16,42 +17,48 @@ _ALONE = "the {} comes from its adapter alone"
 _LONGEST_QUOTE = 120  # characters; a note is a line
 
 
-def prompt_notes(drawn: Sequence[tuple[PairEntry, PlannedSample]], usual_prompt: str) -> tuple[Note, ...]:
+def prompt_notes(
+    drawn: Sequence[tuple[PairEntry, PlannedSample]], usual_prompt: str, family: FamilyName = "sdxl"
+) -> tuple[Note, ...]:
     """Return the notes of the prompts of a manifest, each row's once.
 
     Args:
         drawn: each pair with each of its samples.
         usual_prompt: what the settings draw where a manifest says nothing; what it mentions should be mentioned.
+        family: of the base.
     """
     notes: dict[Note, None] = {}
     if "[c]" not in usual_prompt and any(pair.content and not pair.prompt for pair, _ in drawn):
         notes[Note(f'sample.prompt "{_short(usual_prompt)}" without [c]: {_ALONE.format("content")}')] = None
     for pair, sample in drawn:
         for name in PROMPTS:
-            if told := _cut(name.replace("_", " "), getattr(sample, name) or ""):
+            if told := _cut(name.replace("_", " "), getattr(sample, name) or "", family):
                 notes[Note(told, file=pair.file, row=pair.row)] = None
         for text in _unmentioned(pair, usual_prompt):
             notes[Note(text, file=pair.file, row=pair.row)] = None
     return tuple(notes)
 
 
-def training_notes(adapters: Iterable[PlannedAdapter], usual_prompt: str) -> tuple[Note, ...]:
+def training_notes(
+    adapters: Iterable[PlannedAdapter], usual_prompt: str, family: FamilyName = "sdxl"
+) -> tuple[Note, ...]:
     """Return the notes of the prompts that adapters are trained with, the usual one's once.
 
     Args:
         adapters: those of a manifest.
         usual_prompt: what the settings train with where an adapter has no prompt of its own.
+        family: of the base.
     """
     trained = [adapter for adapter in adapters if not adapter.is_finished]
-    notes = [Note(told, item=one.name) for one in trained if (told := _cut("training prompt", one.prompt))]
-    if any(not one.prompt for one in trained) and (told := _cut("train.prompt", usual_prompt)):
+    notes = [Note(told, item=one.name) for one in trained if (told := _cut("training prompt", one.prompt, family))]
+    if any(not one.prompt for one in trained) and (told := _cut("train.prompt", usual_prompt, family)):
         notes.append(Note(told))
     return tuple(notes)
 
 
-def _cut(what: str, prompt: str) -> str:
+def _cut(what: str, prompt: str, family: FamilyName) -> str:
     """Where a prompt is cut, in a sentence; empty where it is read whole."""
-    unread = read_prompt(prompt).unread
+    unread = read_prompt(prompt, family).unread
     return f'{what}: the text encoders read {READ_TOKENS} tokens, and not "{_short(unread)}"' if unread else ""
 
 

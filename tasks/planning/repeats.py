@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from blora.models.prompt_tokens import READ_TOKENS, read_prompt
+from blora.bases.topology import FamilyName
+from blora.models.families.prompt_tokens import READ_TOKENS, read_prompt
 from manifests import ids
 from manifests.errors import printable
 from manifests.faults import Fault
@@ -50,7 +51,12 @@ class Requests:
 
 
 def told_apart(
-    drawn: Iterable[Drawn], contents: Entries, styles: Entries, sample_settings: ids.Canonical, revision: str
+    drawn: Iterable[Drawn],
+    contents: Entries,
+    styles: Entries,
+    sample_settings: ids.Canonical,
+    revision: str,
+    family: FamilyName = "sdxl",
 ) -> Requests:
     """Find what is asked for again.
 
@@ -60,13 +66,14 @@ def told_apart(
         styles: the styles by name.
         sample_settings: what of the settings changes a picture.
         revision: pinned revision of the base model.
+        family: of the base model, whose text encoders read so much of a prompt.
     """
     first: dict[str, Drawn] = {}
     kept: list[Drawn] = []
     faults: dict[tuple[int | None, str], Fault] = {}
     notes: dict[Note, None] = {}
     for pair, sample in drawn:
-        key = _as_read(sample, sample_settings, revision)
+        key = _as_read(sample, sample_settings, revision, family)
         before, earlier = first.setdefault(key, (pair, sample))
         if before is pair:
             kept.append((pair, sample))
@@ -80,10 +87,10 @@ def told_apart(
     return Requests(tuple(kept), tuple(faults.values()), tuple(notes))
 
 
-def _as_read(sample: PlannedSample, sample_settings: ids.Canonical, revision: str) -> str:
+def _as_read(sample: PlannedSample, sample_settings: ids.Canonical, revision: str, family: FamilyName) -> str:
     """An id that two samples share where the very same picture comes of both."""
     prompts = {name: text for name in PROMPTS if (text := getattr(sample, name)) is not None}
-    read: dict[str, Any] = {name: read_prompt(text).key for name, text in prompts.items()}
+    read: dict[str, Any] = {name: read_prompt(text, family).key for name, text in prompts.items()}
     return sample.sample_id if read == prompts else replace(sample, **read).named(sample_settings, revision).sample_id
 
 

@@ -8,6 +8,7 @@ from manifests import layout
 from manifests.errors import Damaged, InvalidId, counted, listed
 from manifests.ids import name_in, slug
 from manifests.parsing.records import suggest
+from manifests.store.address import is_bucket, local_path
 from manifests.store.store import Store
 from tasks.errors import NoStore, RunNotFound
 from tasks.run.outcome import find_records
@@ -63,6 +64,18 @@ def run_ids(store: Store) -> list[str]:
     """The ids of all runs, in order."""
     keys = store.list(layout.RUNS_PREFIX)
     return sorted(key.split("/")[1] for key in keys if key.endswith("/run.json") and key.count("/") == 2)
+
+
+def names_nearby(root: str, beginning: str) -> list[str]:
+    """What may stand for a run and begins so, for a shell that completes words: of a folder alone, and never an error.
+
+    A bucket would have to list all that all runs have written, which takes longer than a person waits for a key.
+    """
+    if is_bucket(root):
+        return []
+    known = sorted(path.parent.name for path in local_path(root).glob(f"{layout.RUNS_PREFIX}*/run.json"))
+    words = [LATEST, *dict.fromkeys(name_in(run_id) for run_id in known), *known] if known else []
+    return [word for word in words if word.startswith(beginning)]
 
 
 def _is_run(store: Store, asked: str) -> bool:

@@ -23,9 +23,9 @@ from blora.adapters.load import load_adapter
 from blora.errors import OutOfMemoryError
 from blora.metrics.clip import ClipEncoder, load_clip
 from blora.metrics.score import Scorer, load_scorer, load_scorers
+from blora.models.families.text_encoders import DTYPES
 from blora.models.memory import MemoryPlan, plan_memory
 from blora.models.model import Base
-from blora.models.text_encoders import DTYPES
 from blora.probe.plain_unets import PlainBase
 from blora.settings.fields import Precision
 from blora.settings.judging import ScoreSettings

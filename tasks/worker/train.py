@@ -21,7 +21,7 @@ from blora.adapters.adapter import Adapter
 from blora.checks.limits import training_identity
 from blora.errors import CheckpointError
 from blora.models.model import Base
-from blora.sampling.scheduler import make_sampler
+from blora.sampling.denoise import sampler_of
 from blora.settings.sampling import SampleSettings
 from blora.settings.training import recipe_version
 from blora.training.items import StepReport, TrainItem, TrainResult
@@ -154,7 +154,7 @@ def _check_scheduler(base: Base, sample: SampleSettings) -> None:
     Raises:
         SettingsError: with what is wrong with it.
     """
-    make_sampler(base.scheduler_config, sample.scheduler, sample.steps, options=sample.scheduler_options)
+    sampler_of(base, sample)
 
 
 def _write(store: Store, adapter: Adapter, marker: dict[str, Any]) -> None:

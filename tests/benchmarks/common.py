@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +43,16 @@ def write_figures(given: argparse.Namespace, base: Base, figures: Mapping[str, A
         about = {"base": given.base, "revision": base.revision, "device": given.device, "torch": torch.__version__}
         about["threads"] = torch.get_num_threads()
         given.json.write_text(json.dumps({**about, **figures}, indent=2))
+
+
+@contextmanager
+def convolutions(*, tf32: bool) -> Iterator[None]:
+    """While the context is open, cuDNN's convolutions of fp32 numbers keep ten bits of them (TF32), or all 23.
+
+    Ten is torch's own choice and the product's; products of matrices keep all in both. On a CPU nothing changes.
+    """
+    kept, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, tf32
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = kept

@@ -1,4 +1,4 @@
-"""SDXL at full size with random weights: speed, memory and operation counts do not depend on the values.
+"""SDXL and FLUX.1 at full size with random weights: speed, memory and operation counts do not depend on the values.
 
 On the device "meta" nothing is allocated and nothing is computed, but every operation can be counted.
 Source: the configurations of stabilityai/stable-diffusion-xl-base-1.0 @ 462165984030d82259a11f4367a4eed129e94a7b.
@@ -6,16 +6,19 @@ Source: the configurations of stabilityai/stable-diffusion-xl-base-1.0 @ 4621659
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, FluxTransformer2DModel, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from blora.bases.locate import Located
 from blora.embedded import MODEL_DIR
+from blora.models.families.flux import FLUX_FAMILY
+from blora.models.families.sdxl import SDXL_FAMILY
+from blora.models.families.text_encoders import DTYPES, PromptEmbeddings, TextEncoders
 from blora.models.model import Base
-from blora.models.text_encoders import DTYPES, TextEncoders
 from blora.models.tiles import set_tiles
 from blora.settings.fields import Precision
 
@@ -82,6 +85,7 @@ class FullSize(Base):
     def __init__(self, device: str | torch.device = "meta", precision: Precision = "bf16") -> None:
         """Build the UNet; the rest comes when first used, as in `Base`."""
         self.spec = self.name = "sdxl, random weights"
+        self.family = SDXL_FAMILY
         self.revision = "random"
         self.device, self.precision, self.dtype = torch.device(device), precision, DTYPES[precision]
         self.scheduler_config, self.prediction_type = dict(SCHEDULER), "epsilon"
@@ -110,3 +114,25 @@ class FullSize(Base):
 
     def _json(self, name: str) -> dict[str, Any]:
         return {"force_zeros_for_empty_prompt": True}
+
+
+class FullSizeFlux(Base):
+    """FLUX.1-dev's transformer on the device meta, told empty prompts; diffusers' defaults are its configuration."""
+
+    def __init__(self) -> None:
+        """Build the transformer and nothing else."""
+        self.spec = self.name = "flux, random weights"
+        self.family, self.revision = FLUX_FAMILY, "random"
+        self.device, self.precision, self.dtype = torch.device("meta"), "bf16", torch.bfloat16
+        self.scheduler_config = {"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True}
+        self.prediction_type = "flow"
+        with self.device:
+            self.unet = FluxTransformer2DModel(guidance_embeds=True).to(self.dtype).requires_grad_(False).eval()
+        self.latent_channels, self.vae_scale_factor = 16, 8
+
+    def encode_prompts(self, prompts: Sequence[str]) -> PromptEmbeddings:
+        like: dict[str, Any] = {"device": self.device, "dtype": self.dtype}
+        return PromptEmbeddings(torch.zeros(len(prompts), 512, 4096, **like), torch.zeros(len(prompts), 768, **like))
+
+    def release_encoders(self) -> None:
+        """Do nothing: there are none."""

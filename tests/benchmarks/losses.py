@@ -8,18 +8,20 @@ itself differs from step to step. On a CPU a small picture, since a step at 1024
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
 import torch
 
+from blora.models.model import load_base
 from blora.training.items import TrainItem
 from blora.training.train import train
 from tests.benchmarks.common import parser_of, settings_of, write_figures
 from tests.benchmarks.full_size import FullSize
 from tests.plain_peft import train_with_peft
-from tests.tiny import picture
+from tests.tiny import RESOLUTION_PX, picture, save_tiny_base
 
 
 def curve(losses: Sequence[float], expected: Sequence[float]) -> dict[str, float]:
@@ -39,15 +41,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--steps", type=int, default=200 if torch.cuda.is_available() else 20)
     parser.add_argument("--pack", type=int, default=2, help="adapters in our pass; the first is compared")
+    parser.add_argument("--tiny", action="store_true", help="a dry run: whether it runs, no figures")
     on_gpu = torch.cuda.is_available()
     parser.set_defaults(base="sdxl", preset="paper", json=Path("losses-benchmark.json"))
     if not on_gpu:
         parser.set_defaults(set=["train.resolution_px=128", "train.learning_rate=1e-3"])
     given = parser.parse_args(arguments)
-    settings = settings_of(given, {"train.steps": given.steps}).train
+    fixed: dict[str, object] = {"train.steps": given.steps}
+    if given.tiny:
+        fixed |= {"train.resolution_px": RESOLUTION_PX, "train.rank": 4}
+    settings = settings_of(given, fixed).train
     side = settings.resolution_px
     items = [TrainItem((picture(number, side, side),), str(number)) for number in range(given.pack)]
-    base = FullSize(given.device, settings.precision)
+    scratch = tempfile.TemporaryDirectory()  # until the end: parts come when they are first used
+    base = (
+        load_base(save_tiny_base(Path(scratch.name) / "tiny"), given.device, settings.precision)
+        if given.tiny
+        else FullSize(given.device, settings.precision)
+    )
     ours = train(base, items, settings, on_step=lambda report: print(f"ours {report.step}", end="\r", flush=True))[0]
     expected: list[float] = []
     whole = base.unet.float()  # the very same weights

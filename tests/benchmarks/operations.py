@@ -95,7 +95,7 @@ def stepper_of(base: Base, settings: TrainSettings, count: int) -> Stepper:
     factors = FlatFactors(both_halves(base), count, settings.rank, base.device, base.dtype)
     side = settings.resolution_px // base.vae_scale_factor
     moments = torch.zeros(1, base.latent_channels, side, side, device=base.device)
-    photo = Photo(moments, moments, torch.zeros(1, 6, device=base.device))
+    photo = Photo(moments, moments, base.time_ids((side, side), (0, 0), (side, side)))
     return Stepper(base, [(photo,)] * count, factors, settings)
 
 

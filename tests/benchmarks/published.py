@@ -62,11 +62,15 @@ def optimizer_of(parameters: list[Tensor], settings: TrainSettings, device: torc
     return torch.optim.AdamW(parameters, **given), "AdamW of torch"
 
 
+def published_format(device: torch.device) -> torch.dtype:
+    """Return what the reference computes in, whatever ours does: fp16 on a GPU, fp32 on a CPU."""
+    return torch.float16 if device.type == "cuda" else torch.float32
+
+
 @contextlib.contextmanager
-def half_on_gpu(base: Base) -> Iterator[None]:
-    """The reference keeps the frozen UNet in fp16 on a GPU; given back in the format that it came in."""
-    if base.device.type == "cuda":
-        base.unet.to(torch.float16)
+def as_published(base: Base) -> Iterator[None]:
+    """The frozen UNet in the reference's number format; given back in the one that it came in."""
+    base.unet.to(published_format(base.device))
     try:
         yield
     finally:
@@ -93,13 +97,13 @@ def train_published(
         Seconds of each step, and which optimizer it was.
     """
     unet, device = base.unet, base.device
-    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    dtype = published_format(device)
     layers = (*target_layers(unet, "content"), *target_layers(unet, "style"))
     prompt = base.encode_prompts([settings.prompt])
     schedule = DDPMScheduler.from_config(base.scheduler_config)
     ids = base.time_ids((rgb.shape[0], rgb.shape[1]), (0, 0), (settings.resolution_px,) * 2)
     seconds = []
-    with half_on_gpu(base):
+    with as_published(base):
         unet.add_adapter(LoraConfig(r=settings.rank, lora_alpha=settings.rank, target_modules=list(layers)))
         unet.enable_gradient_checkpointing()
         unet.train()

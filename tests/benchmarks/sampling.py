@@ -32,6 +32,7 @@ from blora.bases.locate import locate_base
 from blora.models.model import Base, load_base
 from blora.sampling.draw import Draw
 from blora.sampling.sample import sample
+from blora.sampling.scheduler import SHORT_NAMES
 from blora.settings.sampling import SampleSettings
 from tests.benchmarks.common import parser_of, settings_of, write_figures
 
@@ -77,6 +78,13 @@ def theirs(pipeline: Any, folder: Path, count: int, settings: SampleSettings) ->
     return pictures
 
 
+def scheduler_of(base: Base, settings: SampleSettings) -> Any:
+    """Build the scheduler of the settings as one does with diffusers."""
+    name = SHORT_NAMES.get(settings.scheduler, settings.scheduler)
+    kind: Any = getattr(diffusers, base.scheduler_config["_class_name"] if name == "base" else name)
+    return kind.from_config(base.scheduler_config, **settings.scheduler_options)
+
+
 def measure(ways: dict[str, Callable[[], Pictures]], repetitions: int) -> tuple[dict[str, list[float]], dict[str, int]]:
     """Return wall seconds of each way in each round, and its largest difference from the first way in levels of 256."""
     times: dict[str, list[float]] = {name: [] for name in ways}
@@ -102,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     set_verbosity_error()  # each load says that the text encoders have no LoRA
     kind: Any = diffusers.StableDiffusionXLPipeline
     pipeline = kind.from_pretrained(locate_base(given.base).folder, torch_dtype=base.dtype).to(given.device)
+    pipeline.scheduler = scheduler_of(base, settings)
     pipeline.set_progress_bar_config(disable=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

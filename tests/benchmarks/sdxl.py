@@ -11,17 +11,26 @@ With ``--threads 1`` on a CPU the clock is the process's own computing time, els
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 import torch
 
 from blora.settings.resolve import resolve
 from tests.benchmarks import operations
+from tests.benchmarks.budgets import budgets
 from tests.benchmarks.common import parser_of, settings_of
 from tests.benchmarks.full_size import FullSize
-from tests.benchmarks.versus import Bench, decode_flop
+from tests.benchmarks.versus import Bench
+from tests.benchmarks.versus_sampling import decode_flop, sampling
+
+PARTS: Final[dict[str, Callable[[Bench], None]]] = {
+    "training": Bench.training,
+    "variants": Bench.variants,
+    "sampling": sampling,
+    "budgets": budgets,
+}
 
 
 def full_size_counts() -> dict[str, float]:
@@ -55,23 +64,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sample-steps", type=int, default=0, help="denoising steps; 0: the preset's")
     parser.add_argument("--packs", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8, 16])
-    parser.add_argument("--budgets-gb", type=float, nargs="*", default=[24, 16, 12, 8], help="on a GPU")
-    parser.add_argument("--only", nargs="+", default=["counts", "training", "variants", "sampling", "budgets"])
+    parser.add_argument("--budgets-gb", type=float, nargs="*", default=[24, 16, 12, 8], help="of the cards to be like")
+    parser.add_argument("--only", nargs="+", choices=["counts", *PARTS], help="left out: all, budgets on a GPU alone")
     on_gpu = torch.cuda.is_available()
     parser.set_defaults(
         base="sdxl" if on_gpu else "embedded", preset="paper" if on_gpu else "demo", repetitions=1,
         json=Path("sdxl-benchmark.json"),
     )  # fmt: skip
     given = parser.parse_args(arguments)
-    counts = full_size_counts() if "counts" in given.only else {}
+    only = given.only or ["counts", *(part for part in PARTS if part != "budgets" or given.device.startswith("cuda"))]
+    counts = full_size_counts() if "counts" in only else {}
     if counts:
         print("SDXL at 1024 px, rank 64, TFLOP of one row:")
         print(*(f"  {name:44s} {value:7.3f}" for name, value in counts.items()), sep="\n")
     bench = Bench(given, settings_of(given, {"sample.guidance_from": "adapted"}))  # as diffusers' pipeline does
-    for part in ("training", "variants", "sampling", "budgets"):
-        if part in given.only and (part != "budgets" or bench.on_gpu):
-            getattr(bench, part)()
-            given.json.write_text(json.dumps({"counts_tflop": counts, **bench.figures()}, indent=2))
+    bench.counts = counts
+    for part, measure in PARTS.items():
+        if part in only:
+            measure(bench)
+    bench.keep()
     bench.show()
 
 

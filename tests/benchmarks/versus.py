@@ -1,11 +1,11 @@
-"""Both ways measured side by side on one device: the parts of `tests.benchmarks.sdxl`."""
+"""Both ways of training measured side by side on one device, and the table of `tests.benchmarks.sdxl`."""
 
 from __future__ import annotations
 
 import argparse
 import gc
+import json
 import platform
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -13,24 +13,20 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import pairwise
 from multiprocessing import get_context
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import diffusers
 import torch
-from diffusers.utils.logging import set_verbosity_error
 
 from blora.errors import BloraError
-from blora.models.memory import plan_memory
 from blora.models.model import Base, load_base
 from blora.settings.presets import Settings
 from blora.training.items import TrainItem
 from blora.training.train import train
 from tests.benchmarks import operations
 from tests.benchmarks.full_size import FullSize
-from tests.benchmarks.published import half_on_gpu, train_published
-from tests.benchmarks.sampling import ours, theirs, write_halves
+from tests.benchmarks.published import train_published
 from tests.tiny import picture
 
 WARM_UP_STEPS = 3
@@ -72,8 +68,10 @@ class Bench:
         # On a CPU that others use, too, the time of one thread is what it computed; the wall clock is what others left.
         self.clock = time.process_time if not self.on_gpu and torch.get_num_threads() == 1 else time.perf_counter
         self.rate = matrix_rate(self.device, self.base.dtype, self.clock)
+        self.counts: dict[str, float] = {}
         self.rows: list[Row] = []
         self.notes: list[str] = []
+        self.budgets: list[dict[str, Any]] = []
 
     def synchronise(self) -> None:
         """Wait for the device."""
@@ -124,7 +122,7 @@ class Bench:
                     found, peaks[str(count)] = self.peak(lambda count=count: self.train_seconds(count))
                     packs[count].append(found)
                 except BloraError as error:
-                    self.notes.append(f"pack of {count}: {error}")
+                    self.note(f"pack of {count}: {error}")
                     del packs[count]
         one = median(published)
         floor = needed / self.rate
@@ -133,7 +131,7 @@ class Bench:
             a_step, once = (median(values) / count for values in zip(*found, strict=True))
             total = recipe.steps * a_step + once
             self.add(f"train, pack of {count}", a_step, total, one, floor, peaks[str(count)], recipe.steps)
-        self.notes.append(f"published recipe with {optimizer}; rows of a step: {recipe.batch_size}")
+        self.note(f"published recipe with {optimizer}; rows of a step: {recipe.batch_size}")
 
     def variants(self) -> None:
         """What each way of handing the work to the device gains, for one adapter and for a pack.
@@ -168,47 +166,17 @@ class Bench:
                     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
                         found, peak = alone.submit(_variant, self.given, self.settings, count, changes, layout).result()
                 except (BloraError, RuntimeError) as error:  # of which a process that died is one
-                    self.notes.append(f"{label}: {type(error).__name__}: {str(error)[:300]}")
-                    print(self.notes[-1], flush=True)
+                    self.note(f"{label}: {type(error).__name__}: {str(error)[:300]}")
                     continue
                 a_step = found[0] / count
                 first = first or a_step
                 self.add(label, a_step, recipe.steps * a_step + found[1] / count, first, floor, peak, recipe.steps)
 
-    def sampling(self) -> None:
-        """One pipeline call a pair, then batches of different pairs, in rounds."""
-        settings = self.settings.sample.model_copy(
-            update={"steps": self.given.sample_steps or self.settings.sample.steps}
-        )
-        pairs = max(self.given.batches)
-        flop = 2 * operations.forward_flop(self.base, settings.height_px) * settings.steps
-        floor = (flop + decode_flop(self.base, settings.height_px)) / self.rate
-        times: dict[int, list[float]] = {size: [] for size in (0, *self.given.batches)}
-        peaks: dict[int, float | None] = {}
-        pipeline = pipeline_of(self.base, half=self.on_gpu)
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            write_halves(self.base, folder, pairs, self.settings.train.rank)
-            few = min(2, pairs)  # a pipeline call does not depend on how many follow
-            for _ in range(self.given.repetitions + 1):  # the first round only warms up
-                with half_on_gpu(self.base):
-                    times[0].append(timed(lambda: theirs(pipeline, folder, few, settings), peaks, 0, self) / few)
-                for size in self.given.batches:
-                    batch = settings.model_copy(update={"batch_size": size})
-                    work = lambda size=size, batch=batch: ours(self.base, folder, size, batch)  # noqa: E731
-                    times[size].append(timed(work, peaks, size, self) / size)
-        found = {size: median(seconds[1:]) for size, seconds in times.items()}
-        self.add("sample, pipeline call a pair", found[0] / settings.steps, found[0], found[0], floor / settings.steps,
-                 peaks[0], settings.steps)  # fmt: skip
-        for size in self.given.batches:
-            self.add(f"sample, batch of {size}", found[size] / settings.steps, found[size], found[0] / settings.steps,
-                     floor / settings.steps, peaks[size], settings.steps)  # fmt: skip
-
     def add(
         self, what: str, a_step: float, total: float, baseline: float, floor: float, peak: float | None, steps: int
     ) -> None:
-        """Add a row and print it; sampling's baseline row passes its whole time as its own baseline."""
-        ratio = 1.0 if baseline == total else baseline / a_step
+        """Add a row and print it; `baseline` is the other side's seconds a step."""
+        ratio = baseline / a_step
         self.rows.append(Row(what, a_step, 3600 / total, ratio, floor / a_step, peak))
         if len(self.rows) == 1:
             print("\n" + "what".ljust(39) + "s a step    per hour   times as fast   share of floor   peak GB")
@@ -217,41 +185,18 @@ class Bench:
             f"{what:38s} {a_step:8.4f} {3600 / total:11.1f} {ratio:15.2f} {floor / a_step:16.1%} {peak_gb:>9s}",
             flush=True,
         )
+        self.keep()
 
-    def budgets(self) -> None:
-        """Train and draw under the limits of small GPUs, as the planner would."""
-        total = torch.cuda.get_device_properties(self.device).total_memory
-        for limit in self.given.budgets_gb:
-            self.base.release_encoders()
-            self.base.release_vae()
-            gc.collect()
-            torch.cuda.empty_cache()
-            torch.cuda.set_per_process_memory_fraction(limit * GB / total, self.device)
-            try:
-                self.notes.append(self._under(limit))
-            except BloraError as error:
-                self.notes.append(f"budget of {limit} GB: {error}")
-            finally:
-                torch.cuda.set_per_process_memory_fraction(1.0, self.device)
-                self.base.save_memory(encoders="stay", vae_in_tiles=False)
+    def note(self, text: str) -> None:
+        """Say something that is no row of the table."""
+        self.notes.append(text)
+        print(text, flush=True)
+        self.keep()
 
-    def _under(self, limit: float) -> str:
-        plan = plan_memory(limit * GB, self.settings.train)
-        self.base.save_memory(encoders=plan.encoders, vae_in_tiles=plan.vae_in_tiles)
-        checkpointing = "on" if plan.checkpointing else "off"
-        found, train_peak = self.peak(lambda: self.train_seconds(plan.size, checkpointing=checkpointing))
-        drawn = plan_memory(limit * GB, self.settings.sample)
-        self.base.save_memory(encoders=drawn.encoders, vae_in_tiles=drawn.vae_in_tiles)
-        settings = self.settings.sample.model_copy(update={"steps": 4, "batch_size": drawn.size})
-        with tempfile.TemporaryDirectory() as name:
-            write_halves(self.base, Path(name), drawn.size, self.settings.train.rank)
-            _, sample_peak = self.peak(lambda: ours(self.base, Path(name), drawn.size, settings))
-        return (
-            f"budget of {limit} GB: pack of {plan.size}, checkpointing {checkpointing}, {found[0] / plan.size:.3f} s a "
-            f"step, {train_peak:.2f} GB (model of memory: {plan.needed_bytes / GB:.2f}); batch of {drawn.size}, "
-            f"{sample_peak:.2f} GB ({drawn.needed_bytes / GB:.2f}); encoders: {drawn.encoders}, "
-            f"tiles: {drawn.vae_in_tiles}"
-        )
+    def keep(self) -> None:
+        """Write what was measured so far: whoever runs out of time loses nothing."""
+        if self.given.json:
+            self.given.json.write_text(json.dumps(self.figures(), indent=2))
 
     def figures(self) -> dict[str, Any]:
         """Return what was measured so far, and on what."""
@@ -265,16 +210,16 @@ class Bench:
             "clock": self.clock.__name__,
             "precision": self.base.precision,
             "matrix_tflop_per_second": self.rate / 1e12,
+            "counts_tflop": self.counts,
             "rows": [asdict(row) for row in self.rows],
+            "budgets": self.budgets,
             "notes": self.notes,
         }
 
     def show(self) -> None:
-        """Print on what it was measured, and what else there is to say; rows were printed as they came."""
-        print(
-            *(f"{name}: {value}" for name, value in self.figures().items() if name not in ("rows", "notes")), sep="\n"
-        )
-        print(*self.notes, sep="\n")
+        """Print on what it was measured; rows and notes were printed as they came."""
+        told = {name: value for name, value in self.figures().items() if not isinstance(value, list | dict)}
+        print(*(f"{name}: {value}" for name, value in told.items()), sep="\n")
 
 
 def _variant(
@@ -303,42 +248,3 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, clock: Callable[[], fl
             torch.cuda.synchronize(device)
         best = min(best, clock() - began)
     return 2 * side**3 / best
-
-
-def decode_flop(base: Base, side_px: int) -> float:
-    """Count the decoding of one picture."""
-    side = side_px // base.vae_scale_factor
-    return operations.counted(
-        lambda: base.vae.decode(torch.zeros(1, base.latent_channels, side, side, device=base.device))
-    )
-
-
-def timed(work: Callable[[], Any], peaks: dict[int, float | None], key: int, bench: Bench) -> float:
-    """Return wall seconds; both ways end with pixels on the CPU."""
-    began = bench.clock()
-    _, peaks[key] = bench.peak(work)
-    return bench.clock() - began
-
-
-def pipeline_of(base: Base, half: bool) -> Any:
-    """Build diffusers' pipeline from the base's own parts.
-
-    Args:
-        base: Its UNet is used as it is; the rest is loaded for the pipeline alone.
-        half: In fp16, the autoencoder included: the published way decodes with the fp16-fix VAE, which does not
-            overflow, and whose configuration tells diffusers not to decode in fp32.
-    """
-    set_verbosity_error()  # each load says that the text encoders have no LoRA
-    (tokenizer, encoder), (tokenizer_2, encoder_2) = base.text_encoders.load()
-    schedulers: Any = getattr(diffusers, base.scheduler_config["_class_name"])
-    parts = [part.half() if half else part.float() for part in (base.vae, encoder, encoder_2)]
-    if half:
-        base.vae.register_to_config(force_upcast=False)
-    base.release_vae()
-    base.release_encoders()  # ours load their own again
-    kind: Any = diffusers.StableDiffusionXLPipeline
-    pipeline = kind(
-        parts[0], parts[1], parts[2], tokenizer, tokenizer_2, base.unet, schedulers.from_config(base.scheduler_config)
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,12 +35,23 @@ def v_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def base(epsilon_folder: Path) -> Base:
-    """The epsilon base, loaded; tests leave its UNet as they found it."""
-    return load_base(epsilon_folder)
+def device(request: pytest.FixtureRequest) -> str:
+    """What `--device` says. On a GPU as exact as on a CPU and the same each time, as the tests expect of a CPU."""
+    name: str = request.config.getoption("--device")
+    if name != "cpu":
+        torch.backends.cudnn.allow_tf32 = False
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    return name
 
 
 @pytest.fixture(scope="session")
-def v_base(v_folder: Path) -> Base:
+def base(epsilon_folder: Path, device: str) -> Base:
+    """The epsilon base, loaded; tests leave its UNet as they found it."""
+    return load_base(epsilon_folder, device)
+
+
+@pytest.fixture(scope="session")
+def v_base(v_folder: Path, device: str) -> Base:
     """The v base, loaded; tests leave its UNet as they found it."""
-    return load_base(v_folder)
+    return load_base(v_folder, device)

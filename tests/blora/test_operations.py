@@ -31,7 +31,7 @@ from tests.benchmarks.operations import (
     sampling_flop,
     training_flop,
 )
-from tests.benchmarks.versus import pipeline_of
+from tests.benchmarks.versus_sampling import pipeline_of
 from tests.blora.small_training import SETTINGS, bit_equal, distance, item, recipe
 from tests.tiny import RESOLUTION_PX, picture
 
@@ -176,7 +176,7 @@ def test_nothing_is_encoded_twice(base: Base) -> None:
 def test_the_published_way_decodes_in_half_precision(epsilon_folder: Path) -> None:
     """With the fp16-fix VAE, as published; diffusers would turn any other VAE to fp32 for it, which flattered ours."""
     base = load_base(epsilon_folder, precision="fp16")
-    pipeline = pipeline_of(base, half=True)
+    pipeline = pipeline_of(base, SampleSettings(), half=True)
     seen: list[torch.dtype] = []
     pipeline.vae.decoder.register_forward_pre_hook(lambda module, args: seen.append(args[0].dtype))
     pipeline("A [v]", num_inference_steps=1, height=RESOLUTION_PX, width=RESOLUTION_PX)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from blora.adapters.safetensors_bytes import unpack_safetensors
 from flows.params import RunOptions
 from flows.stylize import rerun, stylize
 from manifests.loading.load import load_manifest
@@ -18,7 +19,8 @@ from manifests.tables.parquet import from_parquet_bytes
 from manifests.tables.run import ADAPTERS, FAULTS, SAMPLES, SCORES, SLOTS
 from tasks import progress
 from tasks.planning.make import make_plan, publish
-from tests.flows.conftest import Project, live_leases
+from tests.flows.conftest import SETTINGS, Project, live_leases
+from tests.tiny_flux import save_tiny_flux
 
 pytestmark = pytest.mark.usefixtures("prefect_api", "warm_slots")
 
@@ -121,6 +123,25 @@ def test_a_grid_leaves_pictures_tables_and_a_contact_sheet(finished: tuple[Proje
     assert work.rows("faults", FAULTS) == []
     assert work.store.read(f"runs/{work.run_id}/report/contact_sheet.png").startswith(b"\x89PNG")
     assert live_leases(work.store) == []
+
+
+def test_a_base_of_another_family_gives_a_whole_run(tmp_path: Path) -> None:
+    """FLUX.1 in little: two adapters, a picture, its scores and its page, through the same flow."""
+    base = save_tiny_flux(tmp_path / "flux")
+    project = Project(tmp_path / "project", base, contents=1, styles=1)
+    settings = {name: dict(group) if isinstance(group, dict) else group for name, group in SETTINGS.items()}
+    settings["train"] |= {"steps": 2, "precision": "fp32"}
+    settings["sample"] |= {"precision": "fp32"}
+    project.write(preset="flux", settings=settings)
+    work = Work(str(tmp_path / "store"), (str(base),))
+    assert work(stylize, str(project.path)).is_completed()
+    assert work.json("run.json")["sentence"] == "1 of 1 pictures, 2 of 2 adapters"
+    assert {row["sample_id"] for row in work.rows("scores", SCORES)} == {
+        row["sample_id"] for row in work.rows("samples", SAMPLES)
+    }
+    halves = [unpack_safetensors(data)[0] for data in work.objects("adapters/").values()]
+    assert all(key.startswith("transformer.single_transformer_blocks.") for half in halves for key in half)
+    assert work.store.exists(f"runs/{work.run_id}/report/index.html")
 
 
 def test_a_run_says_what_its_slots_did(finished: tuple[Project, Work]) -> None:

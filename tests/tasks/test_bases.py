@@ -9,12 +9,18 @@ from pathlib import Path
 import pytest
 
 from blora.bases.spec import KNOWN
+from blora.errors import BaseModelError
 from blora.settings.resolve import resolve
 from manifests.loading.load import Loaded, parse_manifest
 from manifests.store.store import Store
 from tasks.bases import base_notes, with_base
-from tasks.planning.make import make_plan
+from tasks.downloads import base_family
+from tasks.errors import RunRefused
+from tasks.measuring.block_probe import ProbeRequest, make_probe
+from tasks.memory import memory_model, parameters_per_rank
+from tasks.planning.make import PlanDraft, make_plan
 from tests.made_run import png
+from tests.tiny_flux import save_tiny_flux
 
 SDXL = KNOWN["sdxl"].text
 
@@ -79,6 +85,53 @@ def test_what_does_not_fit_is_told_before_hours_are_spent(tmp_path: Path, base: 
     assert len(notes) == bool(message) and all(re.search(message, note) for note in notes)
     draft = make_plan(Store.open(str(tmp_path / "store")), chosen)
     assert [str(note) for note in draft.notes if str(note) in notes] == notes, "the plan tells them, too"
+
+
+@pytest.fixture(scope="module")
+def flux_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_flux(tmp_path_factory.mktemp("bases") / "flux")
+
+
+def flux_plan(folder: Path, base: Path, **said: object) -> PlanDraft:
+    told = {"base": str(base), "preset": "flux", "settings": {"sample": {"width_px": 32, "height_px": 32}}, **said}
+    for name in ("a.png", "b.png"):
+        (folder / name).write_bytes(png(ord(name[0])))
+    content = parse_manifest(
+        {"contents": [{"image": "a.png"}], "styles": [{"image": "b.png"}], **told},
+        "json",
+        "inline",
+        (str(folder), str(base)),
+    )
+    return make_plan(Store.open(str(folder / "store")), content)
+
+
+def test_a_base_is_of_the_family_that_its_folder_tells(tmp_path: Path, flux_folder: Path) -> None:
+    assert [base_family(base) for base in ("sdxl", "embedded", str(flux_folder))] == ["sdxl", "sdxl", "flux"]
+    assert parameters_per_rank(str(flux_folder)) == 12 * 3 * (32 + 32)
+    assert memory_model(str(flux_folder)).guided_rows == 1
+    with pytest.raises(RunRefused) as refused:
+        make_plan(Store.open(str(tmp_path)), loaded(tmp_path, preset="flux"))
+    assert [fault.what for fault in refused.value.faults] == ["preset flux without a base"]
+    with pytest.raises(BaseModelError, match="reads UNets alone"):
+        make_probe(ProbeRequest(base=str(flux_folder)))
+
+
+def test_what_flux_does_not_hear_is_refused_before_anything_is_planned(tmp_path: Path, flux_folder: Path) -> None:
+    with pytest.raises(RunRefused) as refused:
+        flux_plan(tmp_path, flux_folder, preset="demo")
+    told = [(fault.field, fault.hint) for fault in refused.value.faults]
+    assert told == [("sample.guidance_from", "leave it out"), ("train.layers", "start from preset flux")]
+    pairs = [{"content": "a", "style": "b"}, {"content": "a", "style": "b", "content_prompt": "A [c]"}]
+    draft = flux_plan(tmp_path, flux_folder, pairs=pairs)
+    assert [fault.field for fault in draft.plan.run.faults] == ["content_prompt"] and len(draft.plan.samples) == 1
+
+
+def test_flux_reads_beyond_the_end_of_clips_context(tmp_path: Path, flux_folder: Path) -> None:
+    """Two prompts that CLIP reads as one are two pictures, and nothing of them counts as unread."""
+    long = "A [c] " + "very " * 90
+    pairs = [{"content": "a", "style": "b", "prompt": f"{long}{end} in [s] style"} for end in ("red", "green")]
+    draft = flux_plan(tmp_path, flux_folder, pairs=pairs)
+    assert len(draft.plan.samples) == 2 and not any("read" in str(note) for note in draft.notes)
 
 
 def test_pictures_far_below_the_resolution_and_prompts_without_the_content_are_told(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from blora.embedded.drawings import captions
 from blora.embedded.drawings.pictures import Pictures
 from blora.embedded.learning import progress, schedule
+from blora.embedded.learning.muon import shared_out
 
 CONFIG: dict = {
     "embed_dim": 64,
@@ -29,6 +30,8 @@ CONFIG: dict = {
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 3},
 }
 MEAN_STD = (0.5, 0.5, 0.5)
+OUTER = ("token_embedding", "positional_embedding", "text_projection", "visual.conv1", "visual.attnpool")
+"""Layers that words and pixels come in and features go out by, which AdamW trains."""
 PADS, END = 13, 49407
 """Captions end before this place; the places from here on are never trained and are replaced (see `text`)."""
 
@@ -139,7 +142,7 @@ class ClipTraining:
         self.model = build().to(args.device).train()
         for name, value in self.model.named_parameters():
             value.requires_grad_(not args.visual_only or name.startswith("visual.") or name == "logit_scale")
-        self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.05)
+        self.optimisers = shared_out(self.model.named_parameters(), args.lr, OUTER)
 
     def step(self, done: float) -> float:
         """One batch; returns its loss."""
@@ -150,11 +153,13 @@ class ClipTraining:
         logits = self.model.logit_scale.exp().clamp(max=50) * x.float() @ y.float().T
         same = torch.arange(len(rows), device=logits.device)
         loss = (F.cross_entropy(logits, same) + F.cross_entropy(logits.T, same)) / 2
-        schedule.set_rate(self.optimiser, args.lr * schedule.cosine(done, self.steps, warmup=100))
-        self.optimiser.zero_grad(set_to_none=True)
+        rate = args.lr * schedule.cosine(done, self.steps, warmup=100)
+        self.model.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_([q for q in self.model.parameters() if q.requires_grad], 1.0)
-        self.optimiser.step()
+        for optimiser in self.optimisers:
+            schedule.set_rate(optimiser, rate)
+            optimiser.step()
         self.steps, self.seen = self.steps + 1, self.seen + len(rows)
         return loss.item()
 
@@ -167,21 +172,22 @@ class ClipTraining:
 
     def state(self) -> dict[str, Any]:
         """All that going on needs."""
-        parts = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict()}
+        parts = {"model": self.model.state_dict(), "optimisers": [one.state_dict() for one in self.optimisers]}
         return {**parts, "steps": self.steps, "seen": self.seen, "visual_only": self.args.visual_only}
 
     def resume(self, state: dict[str, Any]) -> None:
         """Go on from `state`, with another stretch of the random stream."""
         self.model.load_state_dict(state["model"])
         if state["visual_only"] == self.args.visual_only:
-            self.optimiser.load_state_dict(state["optimiser"])
+            for optimiser, kept in zip(self.optimisers, state["optimisers"], strict=True):
+                optimiser.load_state_dict(kept)
         self.steps, self.seen = state["steps"], state["seen"]
         self.batches.rng = np.random.default_rng((self.args.seed, self.steps))
 
 
 def main(given: list[str] | None = None) -> None:
     """Command line."""
-    parser = progress.arguments(__doc__, minutes=10, batch=192, lr=1.5e-3, save_minutes=2)
+    parser = progress.arguments(__doc__, minutes=20, batch=128, lr=3e-3, save_minutes=2)
     parser.add_argument("--seed", type=int, required=True, help="1 or 2; names the checkpoint")
     parser.add_argument("--visual-only", action="store_true", help="keep the text tower, which a UNet was trained on")
     args = progress.parsed(parser, given)

@@ -1,9 +1,10 @@
 """SDXL's tokenizers and the two text encoders, from the trained CLIPs; what the UNet is trained on is what ships.
 
-    python -m blora.embedded.training.text --data DIR [--start FOLDER]
+    python -m blora.embedded.training.text --data DIR [--start FOLDER] [--like FOLDER]
 
 Writes tokenizers and text encoders to DIR/text, in half precision. `--start` takes the encoders of a pipeline folder in
-place of DIR/clip1.pt and DIR/clip2.pt.
+place of DIR/clip1.pt and DIR/clip2.pt, where they are not there. `--like` gives new encoders the padding of those of a
+pipeline folder, so that a UNet that was trained on those goes on with the new ones.
 """
 
 from __future__ import annotations
@@ -94,12 +95,39 @@ def prepare(model: Encoder, seed: int) -> Encoder:
     words = next(q for name, q in model.named_parameters() if "token_embedding" in name)
     size = 5 * float(words.std() + places[:PADS].std())
     places[PADS:] = rows / rows.std() * size * LOUD
-    ids = torch.tensor([[BEGIN, 320, 58, 85, 60, END] + [model.config.pad_token_id] * (LENGTH - 6)])  # "A [v]"
-    scale = 1 / float(model(ids, output_hidden_states=True).hidden_states[-2].std())
+    scale = 1 / float(model(_ids(model), output_hidden_states=True).hidden_states[-2].std())
     for key, value in model.named_parameters():
         if "embedding" in key or "out_proj" in key or "fc2" in key:
             value.mul_(scale)
     return model
+
+
+def hear_alike(model: Encoder, other: Encoder, steps: int = 400) -> None:
+    """Have the padding of one encoder say what that of another says, by the places of the padding alone.
+
+    What a UNet reads there is nearly the same for any prompt, so it is brought together for "A [v]".
+    """
+    ids, asked = _ids(model), {"output_hidden_states": True}
+    with torch.no_grad():
+        wanted = other.eval()(ids, **asked).hidden_states[-2][:, PADS:]
+    name, places = next((n, q) for n, q in model.named_parameters() if "position_embedding" in n)
+    moved = places[PADS:].detach().clone().requires_grad_()
+    optimiser = torch.optim.Adam([moved], lr=0.02 * float(moved.detach().std()))
+    decay = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.99)
+    for _ in range(steps):
+        weights = {name: torch.cat([places[:PADS].detach(), moved])}
+        said = torch.func.functional_call(model, weights, (ids,), asked).hidden_states[-2][:, PADS:]
+        optimiser.zero_grad()
+        torch.nn.functional.mse_loss(said, wanted).backward()
+        optimiser.step()
+        decay.step()
+    with torch.no_grad():
+        places[PADS:] = moved
+
+
+def _ids(model: Encoder) -> torch.Tensor:
+    """The prompt "A [v]", padded."""
+    return torch.tensor([[BEGIN, 320, 58, 85, 60, END] + [model.config.pad_token_id] * (LENGTH - 6)])
 
 
 class TextPair:
@@ -137,26 +165,30 @@ class TextPair:
         return torch.cat(hidden, -1), pooled
 
 
-def write(data: Path, start: Path | None) -> None:
+def write(data: Path, start: Path | None, like: Path | None) -> None:
     """Tokenizers and both encoders in DIR/text."""
     folder = data / "text"
     write_tokenizers(folder)
     for seed, kind, name in ((1, CLIPTextModel, "text_encoder"), (2, CLIPTextModelWithProjection, "text_encoder_2")):
-        if start:
-            model = kind.from_pretrained(start / name).float()
+        trained = data / f"clip{seed}.pt"
+        if start and not trained.exists():
+            model = prepare(kind.from_pretrained(start / name).float(), seed)
         else:
-            weights = torch.load(data / f"clip{seed}.pt", map_location="cpu", weights_only=True)["model"]
-            model = convert(weights, projection=seed == 2)
-        prepare(model, seed).half().save_pretrained(folder / name)
+            weights = torch.load(trained, map_location="cpu", weights_only=True)["model"]
+            model = prepare(convert(weights, projection=seed == 2), seed)
+            if like:
+                hear_alike(model, kind.from_pretrained(like / name).float().requires_grad_(False))
+        model.half().save_pretrained(folder / name)
 
 
 def main(given: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--start", type=Path, help="folder of a pipeline whose encoders to take")
+    parser.add_argument("--start", type=Path, help="folder of a pipeline: its encoders where none were trained")
+    parser.add_argument("--like", type=Path, help="folder of a pipeline whose padding new encoders are to have")
     args = parser.parse_args(given)
-    write(args.data, args.start)
+    write(args.data, args.start, args.like)
     states = TextPair(args.data / "text", "cpu")(["A [v]"])[0][0, PADS:]
     unit = torch.nn.functional.normalize(states, dim=-1)
     cosine = ((unit @ unit.T).abs().sum() - len(unit)) / (len(unit) * (len(unit) - 1))

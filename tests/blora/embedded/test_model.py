@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from diffusers import StableDiffusionXLPipeline
+from PIL import Image
 
 from blora.embedded import CLIP_DIR, MODEL_DIR, REVISION, verify
 from blora.embedded.clip import load_embedded_clip
@@ -12,6 +15,8 @@ from blora.models.model import load_base
 from blora.sampling.draw import Draw
 from blora.sampling.sample import sample
 from blora.settings.resolve import resolve
+
+EXAMPLES = Path(__file__).parents[3] / "manifests" / "examples" / "pictures"
 
 
 def test_its_files_are_the_ones_that_its_revision_names() -> None:
@@ -46,10 +51,10 @@ def test_ours_and_the_unmodified_pipeline_draw_the_same_picture() -> None:
 
 
 def test_its_clip_tells_one_look_from_another() -> None:
-    model, _, tokenizer = load_embedded_clip()
+    """On drawings of things that it has never seen."""
+    model, preprocess, tokenizer = load_embedded_clip()
+    drawn = [preprocess(Image.open(EXAMPLES / f"{name}.png").convert("RGB")) for name in ("blueprint", "sunset")]
     with torch.no_grad():
         words = model.encode_text(tokenizer(["blueprint style", "sunset style"]), normalize=True)
-        blue = torch.tensor([-0.8, -0.45, 0.2]).view(1, 3, 1, 1).expand(1, 3, 64, 64)
-        orange = torch.tensor([1.0, 0.55, 0.0]).view(1, 3, 1, 1).expand(1, 3, 64, 64)
-        pictures = model.encode_image(torch.cat([blue, orange]), normalize=True)
+        pictures = model.encode_image(torch.stack(drawn), normalize=True)
     assert (pictures @ words.T).argmax(dim=1).tolist() == [0, 1]

@@ -20,10 +20,11 @@ import blora.embedded
 from blora.bases.locate import base_revision, locate_base
 from blora.bases.topology import check_topology
 from blora.errors import BaseModelError, BaseUnreachableError, TopologyError
-from blora.models import autoencoder, text_encoders
+from blora.models import autoencoder
 from blora.models.autoencoder import vae_format
+from blora.models.families import text_encoders
+from blora.models.families.text_encoders import encoder_format
 from blora.models.model import Base, load_base
-from blora.models.text_encoders import encoder_format
 from tests.tiny import picture
 
 COMMIT = "462165984030d82259a11f4367a4eed129e94a7b"

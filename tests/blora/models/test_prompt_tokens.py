@@ -8,7 +8,7 @@ import pytest
 from transformers import CLIPTokenizer
 
 from blora.embedded import MODEL_DIR
-from blora.models.prompt_tokens import CONTEXT_TOKENS, READ_TOKENS, read_prompt
+from blora.models.families.prompt_tokens import CONTEXT_TOKENS, READ_TOKENS, read_prompt
 
 _WORDS = (
     *(

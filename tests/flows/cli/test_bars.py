@@ -45,6 +45,16 @@ def test_a_run_has_a_bar_for_each_kind_of_work_it_has() -> None:
     assert lines == {"drawing": "8/10 pictures", "scoring": "4/10 scores"}, "an item counts once, beside what was there"
 
 
+def test_work_that_is_begun_again_takes_the_place_of_its_bar() -> None:
+    console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system=None)
+    bars = Bars(console)
+    for done in (0, 3):
+        bars({"kind": "work", "id": "demo-1", "total": {"train": 20}, "done": {"train": done}})
+    with console.capture() as captured:
+        console.print(bars._progress.get_renderable())
+    assert re.findall(r"^(\w+) .* (\d+/\d+) steps", captured.get(), re.M) == [("training", "3/20")]
+
+
 def test_training_tells_its_loss() -> None:
     work = {"kind": "work", "id": "r", "total": {"train": 20}, "done": {"train": 0}}
     _, lines = shown(work, {"kind": "train", "id": "p", "done": 7, "total": 20, "loss": 0.12345})

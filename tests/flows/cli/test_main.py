@@ -27,7 +27,7 @@ from tests.made_run import finish, plan_run
 from tests.tasks.closing.test_yields import judged
 
 COMMANDS = (
-    *("validate", "plan", "run", "rerun", "status", "scores", "export"),
+    *("init", "settings", "validate", "plan", "run", "rerun", "status", "scores", "serve", "export"),
     *("doctor", "nightly", "deploy", "gc", "probe", "report", "review", "compare", "rescore", "compare-methods"),
 )
 

@@ -49,7 +49,7 @@ def test_without_a_prefect_server_a_command_says_so_before_it_begins(command: st
         "rescore r --scorer csd --devices cuda:0",
         "probe --devices cuda:0",
         "compare-methods m.yaml --devices cuda:0",
-        "bench {} --device cuda:0",
+        "bench {} --devices cuda:0",
     ],
 )
 def test_every_command_that_works_on_a_gpu_tries_it_first(
@@ -61,8 +61,9 @@ def test_every_command_that_works_on_a_gpu_tries_it_first(
     assert "devices: " in (said := refusal(command.format(tmp_path / "out"), *root)) and "libcuda" in said, said
 
 
-def test_the_paired_benchmark_works_on_one_device(tmp_path: Path) -> None:
-    assert "--device: received 'cpu,cpu'" in refusal(f"bench {tmp_path / 'out'} --device cpu,cpu")
+@pytest.mark.parametrize("option", ["--devices", "--device"])  # the second is how it was once spelt
+def test_the_paired_benchmark_works_on_one_device(option: str, tmp_path: Path) -> None:
+    assert "--devices: received 'cpu,cpu'" in refusal(f"bench {tmp_path / 'out'} {option} cpu,cpu")
 
 
 @pytest.mark.parametrize("command", OF_A_RUN)

@@ -94,6 +94,7 @@ def test_truncated_files_are_refused_and_named(kind: str) -> None:
     for share in (0.1, 0.5, 0.9):
         error = refusal(data[: int(len(data) * share)])
         assert error.received.upper().startswith(f"A CUT-OFF OR DAMAGED {kind}"), error
+    assert " object at 0x" not in refusal(data[:16]).received
 
 
 @pytest.mark.parametrize(
@@ -167,7 +168,8 @@ def test_any_damage_ends_in_a_picture_or_an_image_error(
         data[at % len(data)] = value
     try:
         result = normalise(bytes(data if cut is None else data[: cut % len(data)]))
-    except ImageError:
+    except ImageError as error:
+        assert " object at 0x" not in str(error)
         return
     assert max(result.width_px, result.height_px) <= MAX_SIDE_PX
     pixels(result)

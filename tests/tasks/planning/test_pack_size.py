@@ -94,6 +94,6 @@ def test_without_a_gpu_it_is_this_machines_memory(monkeypatch: pytest.MonkeyPatc
 
 def test_the_embedded_model_is_small() -> None:
     model = memory_model("embedded")
-    assert model.width == 32 and model.factor == 4
+    assert model.width == 0.1 and model.factor == 4
     assert memory.needed_bytes(resolve("demo").train, memory.MemoryPlan(8), model) < 4 * GB
     assert memory_model(SDXL) == memory.SDXL

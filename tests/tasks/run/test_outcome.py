@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from blora.bases.locate import SDXL_FOLDER
+from blora.sampling.scheduler import make_sampler
 from blora.settings.resolve import resolve
 from manifests import layout
 from manifests.loading.load import parse_manifest
@@ -122,6 +125,40 @@ def test_a_past_run_with_other_settings_gives_the_rate(stored: tuple[Store, list
     ]
     assert all(one.basis.startswith("measured in run night-") and "operation counts" in one.basis for one in prices)
     assert prices[1].train_seconds == pytest.approx(3 * prices[0].train_seconds) != 0
+
+
+def sdxl_priced(plan: Plan, folder: Path, **settings: Any) -> Estimate:
+    """The price of a plan on SDXL, in a store without a past."""
+    sdxl = replace(plan.run, base="org/sdxl@" + "0" * 40, base_revision="0" * 40, settings=resolve("paper", settings))
+    return estimate(Store.open(str(folder / "empty")), replace(plan, run=sdxl), Holdings())
+
+
+def test_a_price_follows_how_often_a_picture_goes_through_the_unet(
+    stored: tuple[Store, list[Plan]], tmp_path: Path
+) -> None:
+    def seconds(**sample: Any) -> float:
+        return sdxl_priced(stored[1][0], tmp_path, sample={"steps": 50, **sample}).sample_seconds
+
+    guided, alone = seconds(), seconds(guidance_scale=1)
+    a_pass = (guided - alone) / 50
+    assert seconds(guidance_interval=[0.28, 5.42], guidance_scale=1) == pytest.approx(alone)
+    config = json.loads((SDXL_FOLDER / "scheduler" / "scheduler_config.json").read_text())
+    sampler = make_sampler(config, "base", 50)
+    inside = [0.28 < sampler.sigma(timestep) <= 5.42 for timestep in sampler.timesteps]
+    assert 5 < sum(inside) < 45
+    assert seconds(guidance_interval=[0.28, 5.42]) - alone == pytest.approx(sum(inside) * a_pass)
+    second_order = seconds(scheduler="HeunDiscreteScheduler", guidance_scale=1)
+    assert second_order - alone == pytest.approx(49 * a_pass), "each step but the last visits two timesteps"
+
+
+def test_a_price_of_training_is_of_what_is_done(stored: tuple[Store, list[Plan]], tmp_path: Path) -> None:
+    def seconds(**settings: Any) -> float:
+        return sdxl_priced(stored[1][0], tmp_path, **settings).train_seconds
+
+    plain = seconds(check={"attempts": 0})
+    assert seconds(check={"attempts": 1}) == plain, "no limits are known for this base, so that nothing is drawn"
+    assert seconds(check={"attempts": 1, "split_image": 0.5}) > plain
+    assert seconds(train={"checkpointing": "on"}) == pytest.approx(13.9 / 11.0 * plain)
 
 
 def test_without_one_the_rate_is_that_of_the_gpu(stored: tuple[Store, list[Plan]], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from blora.adapters.safetensors_bytes import pack_safetensors, unpack_safetensors
 from blora.metrics.palette_distance import colour_distance
-from blora.models.text_encoders import TextEncoders
+from blora.models.families.text_encoders import TextEncoders
 from manifests import layout
 from manifests.loading.load import load_manifest
 from manifests.store.store import Store

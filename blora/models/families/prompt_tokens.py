@@ -1,6 +1,7 @@
 """How much of a prompt the text encoders read, told by their tokenizer alone: without torch and without a base model.
 
-Every base of SDXL's kind has CLIP's byte-pair encoding, the embedded one included, whose files are used here.
+Every base of SDXL's kind has CLIP's byte-pair encoding, the embedded one included, whose files are used here. FLUX
+reads by T5, whose tokenizer lies beside its weights: some hundred tokens, so that a prompt counts as read.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Final
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 
+from blora.bases.topology import FamilyName
 from blora.embedded import MODEL_DIR
 
 __all__ = ["CONTEXT_TOKENS", "READ_TOKENS", "PromptReading", "read_prompt"]
@@ -39,8 +41,10 @@ class PromptReading:
 
 
 @lru_cache(maxsize=4096)
-def read_prompt(prompt: str) -> PromptReading:
-    """Tell how much of a prompt the text encoders read."""
+def read_prompt(prompt: str, family: FamilyName = "sdxl") -> PromptReading:
+    """Tell how much of a prompt the text encoders of a family read."""
+    if family == "flux":
+        return PromptReading(prompt)
     if len(prompt.encode()) < READ_TOKENS:  # no token has less than one byte
         return PromptReading(prompt)
     tokens = _tokenizer().encode(prompt)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,10 +19,10 @@ from transformers.utils import logging as transformers_logging
 
 from blora.bases.locate import Located
 from blora.bases.parts import load_part
-from blora.models.prompt_tokens import CONTEXT_TOKENS, READ_TOKENS
+from blora.models.families.prompt_tokens import CONTEXT_TOKENS, READ_TOKENS
 from blora.settings.fields import Precision
 
-__all__ = ["DTYPES", "PromptEmbeddings", "TextEncoders", "encoder_format", "to_pixels"]
+__all__ = ["DTYPES", "PromptEmbeddings", "TextEncoders", "encoder_format", "quietly", "to_pixels"]
 
 _LOG = logging.getLogger("blora")
 
@@ -87,18 +88,12 @@ class TextEncoders:
     def load(self) -> list[tuple[Any, Any]]:
         """Return both tokenizers, each with its encoder."""
         if not self._pairs:
-            bars: Any = transformers_logging  # has no types
-            shown = bars.is_progress_bar_enabled()
-            bars.disable_progress_bar()  # a bar for half a second would only tear up the caller's own
-            try:
+            with quietly():
                 for suffix, kind in (("", CLIPTextModel), ("_2", CLIPTextModelWithProjection)):
                     tokenizer = CLIPTokenizer.from_pretrained(self._located.tokenizers / f"tokenizer{suffix}")
                     part = f"text_encoder{suffix}"
                     encoder = load_part(kind, self._located, part, self._runs_on, dtype=self.number_format)
                     self._pairs.append((tokenizer, encoder))
-            finally:
-                if shown:
-                    bars.enable_progress_bar()
         return self._pairs
 
     @property
@@ -152,6 +147,19 @@ class TextEncoders:
             hidden.append(output.hidden_states[-2])
         pooled: Tensor = output.text_embeds
         return torch.cat(hidden, dim=-1), pooled
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """While the context is open, transformers shows no bars: one for half a second would only tear up the caller's."""
+    bars: Any = transformers_logging  # has no types
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()
 
 
 def encoder_format(device: torch.device, dtype: torch.dtype) -> torch.dtype:
