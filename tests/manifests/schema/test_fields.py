@@ -16,7 +16,7 @@ from manifests.schema.rows import DocumentRow, PairFields
 def test_a_manifest_may_name_every_preset_and_no_other() -> None:
     assert get_args(PresetName) == tuple(PRESETS)
     assert DocumentRow.model_fields["preset"].annotation == Manifest.model_fields["preset"].annotation == PresetName
-    assert PRESET_NAMES == "demo, draft, fast or paper", "what faults and helps say is accepted"
+    assert PRESET_NAMES == "demo, draft, fast, flux or paper", "what faults and helps say is accepted"
 
 
 @pytest.mark.parametrize(

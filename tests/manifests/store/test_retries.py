@@ -104,7 +104,7 @@ def test_a_message_says_what_and_what_to_do_and_hides_credentials() -> None:
     error = boto.EndpointConnectionError(endpoint_url="http://user:hunter2@host:9000/x")
     ours: ManifestsError = translate(error, "read s3://b/x")
     assert "hunter2" not in str(ours)
-    assert str(ours).startswith("read s3://b/x: received EndpointConnectionError: ")
+    assert str(ours).startswith("read s3://b/x: received Could not connect to the endpoint")
     assert str(ours).endswith("; check AWS_ENDPOINT_URL and the network")
     denied = translate(_as_s3fs_raises("AccessDenied", 403, "Access Denied."), "read s3://b/x")
     assert "received AccessDenied (Access Denied.); give these credentials the rights" in str(denied)
