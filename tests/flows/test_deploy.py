@@ -135,7 +135,7 @@ def test_a_failed_run_is_told_to_the_webhook(
     finally:
         worker.kill()
     assert "stylize: stylize gone Failed" in body["text"]
-    assert "the manifest was refused" in body["text"]
+    assert "nothing can be begun: 1 fault" in body["text"]
     assert str(run.id) in body["text"], "no link to the run"
 
 

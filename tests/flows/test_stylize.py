@@ -135,7 +135,7 @@ def test_a_base_of_another_family_gives_a_whole_run(tmp_path: Path) -> None:
     project.write(preset="flux", settings=settings)
     work = Work(str(tmp_path / "store"), (str(base),))
     assert work(stylize, str(project.path)).is_completed()
-    assert work.json("run.json")["sentence"] == "1 of 1 pictures, 2 of 2 adapters"
+    assert work.json("run.json")["sentence"] == "1 of 1 picture, 2 of 2 adapters"
     assert {row["sample_id"] for row in work.rows("scores", SCORES)} == {
         row["sample_id"] for row in work.rows("samples", SAMPLES)
     }

@@ -13,7 +13,7 @@ from tests.journeys.artist import artists_hour
 from tests.journeys.operator import operators_hour
 from tests.journeys.researcher import drawing_steps, researchers_hour
 from tests.journeys.transcript import FAULTY, GOLDEN, Transcript
-from tests.servers import PrefectServer, S3Server
+from tests.servers import S3Server, serve_prefect
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +36,16 @@ def test_the_operators_hour(
     artist: Transcript,
     s3_server: S3Server,
     s3_environment: dict[str, str],
-    prefect_server: PrefectServer,
     tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
+    """On a server of its own: what others have deployed would be read."""
     root = s3_server.fresh_root()
-    known = {"store": root, "bucket": s3_server.bucket, "server": prefect_server.api_url}
-    environment = {"BLORA_ROOT": root, "HF_ENDPOINT": "http://127.0.0.1:9", **prefect_server.environment()}
-    hour = Transcript(tmp_path, known, **environment)
-    operators_hour(hour, artist.folder, s3_server, root, prefect_server.api_url)
+    with serve_prefect(tmp_path_factory.mktemp("server")) as server:
+        known = {"store": root, "bucket": s3_server.bucket, "server": server.api_url}
+        environment = {"BLORA_ROOT": root, "HF_ENDPOINT": "http://127.0.0.1:9", **server.environment()}
+        hour = Transcript(tmp_path, known, **environment)
+        operators_hour(hour, artist.folder, s3_server, root, server.api_url)
     hour.compare("operator")
     assert hour.left_behind() == []
 

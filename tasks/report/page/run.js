@@ -145,6 +145,17 @@
     return column < 0 ? [-1, -1] : [row, column];
   };
 
+  /* The next cell from here that shows a picture, else the last before: one without takes no mark. */
+  const nearest = (row, column) => {
+    const { rows, columns: across } = sheet.size;
+    const shows = (number) => shown(Math.floor(number / across), number % across)[0] !== undefined;
+    const here = Math.min(row * across + column, rows * across - 1);
+    let number = here;
+    while (number < rows * across && !shows(number)) number += 1;
+    if (number === rows * across) for (number = here; number > 0 && !shows(number);) number -= 1;
+    return [Math.floor(number / across), number % across];
+  };
+
   /* ---- drawing ---- */
 
   const count = () => {
@@ -283,7 +294,7 @@
       if (filter.decision && !document.querySelector("dialog[open]")) {
         const focused = at("sheet").contains(document.activeElement);
         update();
-        if (focused) sheet.go(Math.min(sheet.active.row, sheet.size.rows - 1), sheet.active.column);
+        if (focused) sheet.go(...nearest(sheet.active.row, sheet.active.column));
       } else {
         sheet.refresh();
         count();

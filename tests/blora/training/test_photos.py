@@ -50,7 +50,7 @@ def test_every_photo_is_learned() -> None:
     """On the embedded model: each photo is predicted better than by the base, and than by one not shown that photo."""
     base, settings = (
         load_base("embedded"),
-        resolve("demo", {"train.steps": 50, "train.rank": 8, "train.learning_rate": 1e-3}).train,
+        resolve("demo", {"train.steps": 100, "train.rank": 8, "train.learning_rate": 1e-3}).train,
     )
     photos = [read_pixels(EXAMPLES / f"{name}.png") for name in ("apple", "owl", "saxophone")]
     leaving_out = [TrainItem(tuple(p for p in photos if p is not one), f"{n}") for n, one in enumerate(photos)]

@@ -40,7 +40,7 @@ def test_csv_separators_and_byte_order_mark(separator: str) -> None:
 def test_csv_rows_of_another_length_are_faults_of_their_own() -> None:
     rows, faults = csv(b"content,style\na,b\nc\nd,e,f\ng,h,,\ni,j\n")
     assert [row.cells["content"] for row in rows] == ["a", "g", "i"]
-    assert [(fault.row, fault.received) for fault in faults] == [(3, "1 cells"), (4, "3 cells")]
+    assert [(fault.row, fault.received) for fault in faults] == [(3, "1 cell"), (4, "3 cells")]
 
 
 def test_csv_rows_in_latin_1_are_faults_of_their_own() -> None:
