@@ -73,10 +73,7 @@ def revision_or_faults(manifest: Manifest, option: str = "") -> tuple[str, list[
         return revision_of(manifest.base), []
     except (BaseModelError, StoreError) as error:
         file = "" if option else manifest.source
-        where = getattr(error, "where", "")
-        what = f"{where}: {error.what}" if where else error.what
-        texts = (what, error.received, error.accepted, error.hint)
-        return "", [Fault("settings", *texts, file=file, field=option or "base", transient=error.transient)]
+        return "", [Fault("settings", *_parts(error), file=file, field=option or "base", transient=error.transient)]
 
 
 def fetch_fault(spec: str, precisions: Collection[str], tell: Callable[[str], None]) -> Fault | None:
@@ -98,13 +95,12 @@ def fetch_fault(spec: str, precisions: Collection[str], tell: Callable[[str], No
         for half in sorted({precision != "fp32" for precision in precisions}):
             _located(spec, half)
     except (BloraError, ManifestsError, OSError) as error:
-        said = [getattr(error, part, "") for part in ("where", "what", "received", "accepted", "hint")]
-        where, what, received, accepted, hint = said if said[1] else ["", str(error), "", "", ""]
+        what, received, accepted, hint = _parts(error)
         name = next((name for name, known in KNOWN.items() if known.text == spec), spec)
         doctor = f"blora doctor --base {shlex.quote(name)} looks closer"
         return Fault(
             "settings",
-            f"the base cannot be had: {where}: {what}" if where else f"the base cannot be had: {what}",
+            f"the base cannot be had: {what}",
             received,
             accepted,
             "; ".join(part for part in (hint, doctor) if part),
@@ -113,6 +109,14 @@ def fetch_fault(spec: str, precisions: Collection[str], tell: Callable[[str], No
     finally:
         told.cancel()
     return None
+
+
+def _parts(error: Exception) -> tuple[str, str, str, str]:
+    """What is wrong and where, what was received and is accepted, and what to do: the parts of a fault."""
+    where, what, received, accepted, hint = (
+        str(getattr(error, part, "") or "") for part in ("where", "what", "received", "accepted", "hint")
+    )
+    return (f"{where}: {what}" if where else what, received, accepted, hint) if what else (str(error), "", "", "")
 
 
 def _located(spec: str, half: bool) -> None:

@@ -1,8 +1,11 @@
-"""Amounts as a person says them."""
+"""Amounts as a person says them, and what is said where there is none."""
 
 from __future__ import annotations
 
 import math
+
+NOT_JUDGED = "not judged for quality"
+"""What is said where nothing could be: there are no limits for the base, or no check was asked for."""
 
 _LONGEST_IN_HOURS = 48
 

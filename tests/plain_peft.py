@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -38,15 +38,8 @@ def train_with_peft(
         on_loss: Told the loss of each step.
     """
     layers = (*target_layers(unet, "content"), *target_layers(unet, "style"))
-    unet.requires_grad_(False)
-    unet.add_adapter(
-        LoraConfig(r=settings.rank, lora_alpha=settings.scale * settings.rank, target_modules=list(layers))
-    )
     generator = seeded(one.key, settings.seed)
-    _start_alike(base, unet, layers, settings, generator)
-    trained = [parameter for parameter in unet.parameters() if parameter.requires_grad]
-    betas, decay = (settings.beta1, settings.beta2), settings.weight_decay
-    optimizer = torch.optim.AdamW(trained, settings.learning_rate, betas, settings.epsilon, decay)
+    optimizer = begin(base, unet, layers, settings, generator)
     schedule: Any = DDPMScheduler.from_config(base.scheduler_config)
     prompt, photos = base.encode_prompts([settings.prompt]), prepare_photos(base, one.images, settings)
     for step in range(settings.steps):
@@ -67,34 +60,47 @@ def train_with_peft(
         v = base.prediction_type == "v_prediction"
         target = schedule.get_velocity(latents, noise, timesteps) if v else noise
         loss = torch.nn.functional.mse_loss(predicted, target)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(trained, settings.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad()
+        descend(loss, optimizer, settings)
         if on_loss:
             on_loss(float(loss.detach()))
-    return Adapter(
-        {
-            name: Factors(
-                unet.get_parameter(f"{name}.lora_A.default.weight").detach(),
-                unet.get_parameter(f"{name}.lora_B.default.weight").detach() * settings.scale,
-            )
-            for name in layers
-        }
+    return trained_adapter(unet, layers, settings)
+
+
+def begin(
+    base: Base, denoiser: Any, layers: Sequence[str], settings: TrainSettings, generator: torch.Generator
+) -> torch.optim.Optimizer:
+    """Give a frozen denoiser PEFT's adapter with the first weights that ours draws; return what trains it."""
+    denoiser.requires_grad_(False)
+    denoiser.add_adapter(
+        LoraConfig(r=settings.rank, lora_alpha=settings.scale * settings.rank, target_modules=list(layers))
     )
-
-
-def _start_alike(
-    base: Base,
-    unet: UNet2DConditionModel,
-    layers: tuple[str, ...],
-    settings: TrainSettings,
-    generator: torch.Generator,
-) -> None:
-    """Give the adapter the first weights that ours draws."""
     shapes: dict[str, Any] = {name: tuple(base.unet.get_parameter(f"{name}.weight").shape) for name in layers}
     start = FlatFactors(shapes, 1, settings.rank)
     start.draw_down(0, generator)
     for name, (down, up) in start.exact.items():
-        unet.get_parameter(f"{name}.lora_A.default.weight").data.copy_(down[0])
-        unet.get_parameter(f"{name}.lora_B.default.weight").data.copy_(up[0])
+        denoiser.get_parameter(f"{name}.lora_A.default.weight").data.copy_(down[0])
+        denoiser.get_parameter(f"{name}.lora_B.default.weight").data.copy_(up[0])
+    trained = [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
+    betas, decay = (settings.beta1, settings.beta2), settings.weight_decay
+    return torch.optim.AdamW(trained, settings.learning_rate, betas, settings.epsilon, decay)
+
+
+def descend(loss: Tensor, optimizer: torch.optim.Optimizer, settings: TrainSettings) -> None:
+    """Take one step down a loss, its gradient clipped."""
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], settings.max_grad_norm)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def trained_adapter(denoiser: Any, layers: Sequence[str], settings: TrainSettings) -> Adapter:
+    """Return PEFT's adapter as ours."""
+    return Adapter(
+        {
+            name: Factors(
+                denoiser.get_parameter(f"{name}.lora_A.default.weight").detach(),
+                denoiser.get_parameter(f"{name}.lora_B.default.weight").detach() * settings.scale,
+            )
+            for name in layers
+        }
+    )

@@ -61,10 +61,11 @@ def unet(seed: int = 0) -> UNet2DConditionModel:
     )
 
 
-def autoencoder(**more: Any) -> AutoencoderKL:
+def autoencoder(latent_channels: int = 4, **more: Any) -> AutoencoderKL:
     """Return a VAE of factor 4 with random weights.
 
     Args:
+        latent_channels: Of its latents.
         more: What its configuration says beside its sizes.
     """
     return AutoencoderKL(
@@ -72,7 +73,7 @@ def autoencoder(**more: Any) -> AutoencoderKL:
         up_block_types=("UpDecoderBlock2D",) * 3,
         block_out_channels=(8, 16, 16),
         layers_per_block=1,
-        latent_channels=4,
+        latent_channels=latent_channels,
         norm_num_groups=4,
         **more,
     )

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from tokenizers import Tokenizer, models
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel, T5Tokenizer
 
-from tests.tiny import tokenizer
+from tests.tiny import autoencoder, tokenizer
 
 RESOLUTION_PX = 32
 """Side of the pictures that it is used with: latents of 8, tokens of 4."""
@@ -48,13 +48,8 @@ def transformer(seed: int = 0, *, guided: bool = True) -> FluxTransformer2DModel
 def save_tiny_flux(folder: Path, seed: int = 0, *, guided: bool = True) -> Path:
     """Write a whole FluxPipeline; the same seed gives the same files."""
     torch.manual_seed(seed)
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(8, 16, 16),
-        layers_per_block=1,
+    vae = autoencoder(
         latent_channels=16,
-        norm_num_groups=4,
         scaling_factor=0.5,
         shift_factor=0.1159,
         use_quant_conv=False,

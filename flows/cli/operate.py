@@ -37,6 +37,7 @@ from manifests.errors import counted
 from tasks import environment
 from tasks.devices import ready_devices
 from tasks.errors import EndedWithFaults
+from tasks.words import NOT_JUDGED
 
 if TYPE_CHECKING:
     from tasks.operations.night_record import Night
@@ -227,7 +228,6 @@ def status(
     Examples: `blora status` · `blora status latest` · `blora status demo-3f2a9c01d4e5 --root demo`
     """
     from tasks.closing.status import full_status, list_runs
-    from tasks.closing.yields import NOT_JUDGED
 
     if not run_id:
         rows = list_runs(open_to_read(root))

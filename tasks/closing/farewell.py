@@ -11,13 +11,13 @@ from manifests.ids import name_in
 from manifests.store.run_folder import RunFolder
 from manifests.store.store import Store
 from manifests.tables.run import ADAPTERS_FILE
-from tasks.closing.yields import NOT_JUDGED, why_failed
+from tasks.closing.yields import why_failed
 from tasks.review.score_order import default_sort
 from tasks.review.score_table import ScoreRow, render, score_table
 from tasks.run.markers import read_markers
 from tasks.run.outcome import RunRecord, read_record
 from tasks.run.plan import RunInfo, load_run
-from tasks.words import seconds_in_words
+from tasks.words import NOT_JUDGED, seconds_in_words
 
 NAMED = 10
 """Adapters that failed their check and are named."""

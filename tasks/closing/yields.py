@@ -17,9 +17,6 @@ from manifests.tables.run import ADAPTERS
 from tasks.review.best import Choice
 from tasks.run.plan import Plan, RunInfo
 
-NOT_JUDGED = "not judged for quality"
-"""What is said where nothing could be: there are no limits for the base, or no check was asked for."""
-
 Markers = Mapping[str, Mapping[str, Any]]
 """Contents of adapter.json, by adapter_id."""
 

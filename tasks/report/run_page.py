@@ -37,6 +37,7 @@ from tasks.review.decisions import load_marks
 from tasks.run.inventory import Inventory, take_inventory
 from tasks.run.outcome import read_record, recorded_notes
 from tasks.run.plan import Plan, load_plan
+from tasks.words import NOT_JUDGED
 
 SCRIPTS = (
     *("common.js", "model.js", "marks.js", "thumbnails.js", "sheet.js"),
@@ -192,6 +193,7 @@ def _write(store: Store, plan: Plan, inventory: Inventory, choices: Sequence[Cho
         adapters=adapters,
         cost=_cost(record.timings, inventory, adapters),
         passed=record.passed,
+        not_judged=NOT_JUDGED,
         settings=_flat(plan.run.settings.model_dump(mode="json")),
         files=[name for name, is_there in zip(LINKED, written, strict=True) if is_there],
         links=place.links,

@@ -15,7 +15,6 @@ import pytest
 import torch
 from diffusers import FluxPipeline
 from diffusers.loaders.lora_conversion_utils import _convert_kohya_flux_lora_to_diffusers
-from peft import LoraConfig
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -33,7 +32,6 @@ from blora.settings.sampling import SampleSettings
 from blora.settings.training import TrainSettings
 from blora.training.items import TrainItem
 from blora.training.noise import draw_noise, seeded
-from blora.training.optim import FlatFactors
 from blora.training.photos import prepare_photos
 from blora.training.train import train
 from tasks.planning.cost import FLUX_PROMPT_TOKENS, FLUX_TOKEN_PX, FLUX_TRAIN_TFLOP
@@ -43,6 +41,7 @@ from tests.benchmarks.peak import peak_bytes
 from tests.blora.adapters.test_packed import random_adapter
 from tests.blora.models.test_model import change_json
 from tests.blora.small_training import SavedCheckpoints, bit_equal, distance, item, recipe
+from tests.plain_peft import begin, descend, trained_adapter
 from tests.tiny_flux import save_tiny_flux
 
 AGAINST_DIFFUSERS = 2e-4
@@ -251,21 +250,8 @@ def test_a_budget_gets_the_best_way_that_fits(budget_gb: int, expected: tuple[in
 
 def flux_with_peft(base: Base, transformer: Any, one: TrainItem, settings: TrainSettings) -> Adapter:
     """Train one adapter the usual way, as train_dreambooth_lora_flux.py does; random numbers and picture are shared."""
-    names = list(layers_of(base))
-    transformer.requires_grad_(False)
-    transformer.add_adapter(
-        LoraConfig(r=settings.rank, lora_alpha=settings.scale * settings.rank, target_modules=names)
-    )
-    generator = seeded(one.key, settings.seed)
-    shapes: dict[str, Any] = {name: tuple(base.unet.get_parameter(f"{name}.weight").shape) for name in names}
-    start = FlatFactors(shapes, 1, settings.rank)
-    start.draw_down(0, generator)
-    for name, (down, up) in start.exact.items():
-        transformer.get_parameter(f"{name}.lora_A.default.weight").data.copy_(down[0])
-        transformer.get_parameter(f"{name}.lora_B.default.weight").data.copy_(up[0])
-    trained = [parameter for parameter in transformer.parameters() if parameter.requires_grad]
-    betas = (settings.beta1, settings.beta2)
-    optimizer = torch.optim.AdamW(trained, settings.learning_rate, betas, settings.epsilon, settings.weight_decay)
+    names, generator = list(layers_of(base)), seeded(one.key, settings.seed)
+    optimizer = begin(base, transformer, names, settings, generator)
     (photo,), prompt = prepare_photos(base, one.images, settings), base.encode_prompts([settings.prompt])
     for step in range(settings.steps):
         rows = draw_noise(generator, (photo,), step, settings, 1000, one.key)
@@ -288,16 +274,5 @@ def flux_with_peft(base: Base, transformer: Any, one: TrainItem, settings: Train
         sides = height * base.vae_scale_factor, width * base.vae_scale_factor
         unpacked = FluxPipeline._unpack_latents(predicted, *sides, base.vae_scale_factor)
         loss = torch.nn.functional.mse_loss(unpacked, noise - latents)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(trained, settings.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad()
-    return Adapter(
-        {
-            name: Factors(
-                transformer.get_parameter(f"{name}.lora_A.default.weight").detach(),
-                transformer.get_parameter(f"{name}.lora_B.default.weight").detach() * settings.scale,
-            )
-            for name in names
-        }
-    )
+        descend(loss, optimizer, settings)
+    return trained_adapter(transformer, names, settings)
