@@ -46,7 +46,7 @@ def passes(args: argparse.Namespace) -> torch.autocast:
     21.1), stage 0's 1.67 times. Only without the fused attention, whose gradient in bfloat16 takes twice as long as
     this one's.
     """
-    return torch.autocast(args.device, torch.bfloat16, enabled=args.half)
+    return torch.autocast(args.device.split(":")[0], torch.bfloat16, enabled=args.half)
 
 
 def parsed(parser: argparse.ArgumentParser, given: list[str] | None) -> argparse.Namespace:

@@ -148,7 +148,7 @@ class ClipTraining:
     def step(self, done: float) -> float:
         """One batch; returns its loss."""
         args, (rows, words) = self.args, self.batches.draw()
-        with torch.autocast(args.device.split(":")[0], torch.bfloat16):
+        with progress.passes(args):
             x = self.model.encode_image(images(self.pixels, rows, args.device), normalize=True)
             y = encode_text(self.model, self.tokenizer(words).to(args.device))
         logits = self.model.logit_scale.exp().clamp(max=50) * x.float() @ y.float().T
