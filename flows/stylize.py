@@ -33,7 +33,7 @@ from manifests.faults import Fault
 from manifests.notes import told
 from manifests.store.store import Store
 from tasks import environment, progress
-from tasks.bases import fetch_fault
+from tasks.bases import fetch_fault, lies_here
 from tasks.closing.collect import already_closed, close_run
 from tasks.devices import chosen_devices
 from tasks.dispatch.artifacts import publish_artifacts
@@ -114,7 +114,8 @@ def _work_off(store: Store, ready: Prepared, options: RunOptions) -> State[Any]:
         for line in discarded:
             tell(run_id, line)
         is_open = selection.adapters - known.adapters or selection.samples - known.pictures.keys()
-        whole = _base_fault(plan) if is_open and options.shards == "here" else None
+        is_base_needed = options.shards == "here" or lies_here(plan.run.base)
+        whole = _base_fault(plan) if is_open and is_base_needed else None
         board = None if whole else work(store, plan, selection, options, known, ready.pace)
         inventory = known if board is None else board.inventory if board.idle else take_inventory(store, plan)
         if board and board.idle and already_closed(store, plan, inventory):
@@ -138,10 +139,8 @@ def tell(run_id: str, line: str) -> None:
 
 def _base_fault(plan: Plan) -> Fault | None:
     """Have the base brought to this machine, before slots open that would all fail for one reason."""
-    run, settings = plan.run, plan.run.settings
-    precisions = {settings.train.precision, settings.sample.precision}
-    fault = fetch_fault(run.base, precisions, lambda line: tell(run.run_id, line))
-    return fault and replace(fault, item=run.run_id)
+    run = plan.run
+    return fetch_fault(run.base, run.precisions, run.run_id, lambda line: tell(run.run_id, line))
 
 
 def _work_here(
