@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from contextvars import copy_context
 from dataclasses import replace
+from pathlib import Path
 from threading import Timer
 from typing import Any
 
+from blora.bases.places import split_digest
 from blora.bases.spec import KNOWN, parse_base
 from blora.bases.topology import FamilyName
 from blora.errors import BaseModelError, BloraError, SettingsError
@@ -76,12 +78,19 @@ def revision_or_faults(manifest: Manifest, option: str = "") -> tuple[str, list[
         return "", [Fault("settings", *_parts(error), file=file, field=option or "base", transient=error.transient)]
 
 
-def fetch_fault(spec: str, precisions: Collection[str], tell: Callable[[str], None]) -> Fault | None:
+def lies_here(spec: str) -> bool:
+    """Whether every part of a base is a file or folder of this machine that is there, or in the package."""
+    places = parse_base(spec).places
+    return all(place == "embedded" or Path(split_digest(place)[0]).exists() for place in places)
+
+
+def fetch_fault(spec: str, precisions: Collection[str], item: str, tell: Callable[[str], None]) -> Fault | None:
     """Have a base brought to this machine before anybody needs it; why it cannot be had, or None.
 
     Args:
         spec: the base.
         precisions: of its training and drawing.
+        item: id of the run that needs it.
         tell: takes a line for a person where it takes long.
     """
     told = Timer(
@@ -104,6 +113,7 @@ def fetch_fault(spec: str, precisions: Collection[str], tell: Callable[[str], No
             received,
             accepted,
             "; ".join(part for part in (hint, doctor) if part),
+            item=item,
             transient=is_transient(error),
         )
     finally:
