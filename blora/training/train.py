@@ -105,7 +105,8 @@ def _too_large(base: Base, settings: TrainSettings, layers: Sequence[str] | None
     shapes = _shapes(base, settings, layers).values()
     model = ModelSize.like(base.unet.config, base.vae_scale_factor, sum(map(sum, shapes)))
     recomputed = settings.checkpointing != "off"
-    needed = needed_bytes(settings, MemoryPlan(1, recomputed, "cpu", vae_in_tiles=True), model)
+    on_host = settings.front_place != "device"
+    needed = needed_bytes(settings, MemoryPlan(1, recomputed, "cpu", vae_in_tiles=True, fronts_on_host=on_host), model)
     return OutOfMemoryError(
         "training one adapter does not fit on the device",
         f"rank {settings.rank}, {settings.batch_size} rows at {settings.resolution_px} px: {reason}",
