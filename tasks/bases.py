@@ -193,6 +193,9 @@ def unfit(manifest: Manifest, settings: Settings) -> list[Fault]:
         what, hint, layers = "FLUX has no cross-attention", "start from preset flux", settings.train.layers
         told = Fault("settings", what, layers, "attention", hint, file=manifest.source, field="train.layers")
         faults.append(told)
+    if settings.train.front_pool:
+        what, pool = "FLUX has no frozen front that rows could share", str(settings.train.front_pool)
+        faults.append(Fault("settings", what, pool, "0", hint, file=manifest.source, field="train.front_pool"))
     return faults
 
 
