@@ -197,6 +197,8 @@ def stack(
     layers: Iterable[str],
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    *,
+    whole: bool = True,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Stack the factors of several adapters for `inject`, smaller ranks padded with zeros.
 
@@ -206,6 +208,7 @@ def stack(
         layers: Names of the layers, usually those of `blora.adapters.blocks.target_layers`.
         device: Where the factors go.
         dtype: Number format of the factors; the UNet's own saves a conversion in each forward pass.
+        whole: Whether an adapter that lacks other layers is refused; else its update of these is zero, too.
 
     Returns:
         By layer name: down (K, rank, in) and up (K, out, rank), of the layers that any adapter has.
@@ -215,7 +218,7 @@ def stack(
     """
     layers = tuple(layers)
     for index, adapter in enumerate(adapters):
-        if missing := lacking(adapter.layers, layers):
+        if whole and (missing := lacking(adapter.layers, layers)):
             received = f"adapter {index} of {len(adapters)} without {missing[0]}"
             raise KeyMismatchError("an adapter lacks a layer", received, "adapters with this half")
     stacked: dict[str, tuple[Tensor, Tensor]] = {}

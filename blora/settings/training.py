@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from blora.settings.block_split import SPLITS, Blocks, BlockSplit, own_split
 from blora.settings.fields import Frozen, Precision, Text, TrainedLayers
 
 __all__ = ["RECIPE_VERSION", "TrainSettings", "recipe_version"]
@@ -34,6 +35,7 @@ _LATER: Final = {
     "size_conditioning": "true",
     "deterministic": False,
     "timestep_sampling": "uniform",
+    "blocks": None,
 }
 """Settings that came later, with what they name no adapter by."""
 
@@ -60,6 +62,10 @@ class TrainSettings(Frozen):
     layers: TrainedLayers = "attention"
     """Which layers of the two blocks carry an update. "attention": all projections of self- and cross-attention, as
     published. "crossattn_kv": keys and values of cross-attention alone, that is, how a block reads the prompt."""
+    blocks: Blocks = None
+    """Which blocks hold content and which style: "b-lora" (SDXL's own), "splitflux" (FLUX's own), "b-lora-flux", or
+    {content: [...], style: [...]} with names of blocks and stretches such as single_transformer_blocks.0-9. None means
+    the base's own."""
     alpha: float | None = Field(default=None, gt=0, le=1024)
     """LoRA's alpha: the update is scaled by alpha / rank. None means alpha = rank, a scale of one."""
     learning_rate: float = Field(default=5e-5, gt=0, le=1e3)
@@ -120,6 +126,11 @@ class TrainSettings(Frozen):
         return self
 
     @property
+    def split(self) -> BlockSplit | None:
+        """The split that is asked for, by its blocks; None for the base's own."""
+        return SPLITS[self.blocks] if isinstance(self.blocks, str) else self.blocks
+
+    @property
     def scale(self) -> float:
         """Factor of the low-rank update: alpha / rank."""
         return 1.0 if self.alpha is None else self.alpha / self.rank
@@ -129,9 +140,11 @@ class TrainSettings(Frozen):
 
         Left out: when checkpoints are written, whether activations are kept or recomputed, how steps are handed to the
         device, and the defaults of settings that came after adapters had been named without them. Equal recipes give
-        equal identities: alpha is written as the number it stands for.
+        equal identities: alpha is written as the number it stands for, and a split by its blocks.
         """
         values = self.model_dump(mode="json", exclude=set(_LAYOUT))
+        own = self.split in (None, own_split(flux=False), own_split(flux=True))
+        values["blocks"] = None if own or self.split is None else self.split.model_dump(mode="json")
         values["alpha"] = float(self.rank if self.alpha is None else self.alpha)
         return {name: value for name, value in values.items() if name not in _LATER or value != _LATER[name]}
 

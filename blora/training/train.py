@@ -25,8 +25,9 @@ import diffusers
 import torch
 
 from blora.adapters.adapter import Adapter
-from blora.adapters.blocks import Half, target_layers
+from blora.adapters.blocks import SPLIT_KEY, Half, target_layers
 from blora.adapters.factors import Factors
+from blora.bases.topology import split_faults
 from blora.errors import OutOfMemoryError, SettingFault, SettingsError
 from blora.models.execution import current, same_bits
 from blora.models.memory import MemoryPlan, ModelSize, needed_bytes
@@ -119,7 +120,9 @@ def _too_large(base: Base, settings: TrainSettings, layers: Sequence[str] | None
 def _shapes(base: Base, settings: TrainSettings, layers: Sequence[str] | None) -> dict[str, tuple[int, int]]:
     """Return (out, in) of every layer that is trained."""
     halves = get_args(Half)
-    trained = layers or tuple(name for half in halves for name in target_layers(base.unet, half, settings.layers))
+    trained = layers or tuple(
+        name for half in halves for name in target_layers(base.unet, half, settings.layers, settings.split)
+    )
     return {name: tuple(base.unet.get_parameter(f"{name}.weight").shape) for name in trained}
 
 
@@ -216,6 +219,8 @@ def _check(base: Base, items: Sequence[TrainItem], settings: TrainSettings) -> N
     if settings.resolution_px % multiple_px:
         accepted = f"a multiple of {multiple_px} for this base"
         faults.append(SettingFault("train.resolution_px", "does not fit", str(settings.resolution_px), accepted))
+    if settings.split is not None:
+        faults += split_faults(settings.split, base.unet.config)
     keys = [item.key for item in items]
     if not items or len(set(keys)) < len(keys):
         faults.append(SettingFault("items", "not distinct", str(keys), "one or more items, each with a key of its own"))
@@ -262,5 +267,7 @@ def _result(
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,
     }
+    if split := settings.identity().get("blocks"):
+        metadata[SPLIT_KEY] = json.dumps(split, sort_keys=True)
     adapter = Adapter(layers, {**metadata, **item.metadata})
     return TrainResult(adapter, progress.final_loss, progress.skipped, progress.losses, None)
