@@ -190,8 +190,9 @@ def unfit(manifest: Manifest, settings: Settings) -> list[Fault]:
 
 def _split_faults(manifest: Manifest, settings: Settings) -> list[Fault]:
     """What blocks a split names that the base does not have; of a base that cannot be asked now, the training says."""
-    split, config = settings.train.split, base_config(manifest.base) if settings.train.split else None
-    found = split_faults(split, config) if split and config else []
+    train = settings.train
+    config = base_config(manifest.base) if train.split or train.rank_constraint else None
+    found = split_faults(train, config) if config else []
     return [
         Fault("settings", one.what, one.received, one.accepted, one.hint, file=manifest.source, field=one.field)
         for one in found

@@ -10,7 +10,8 @@ from typing import Any, Final, Literal, get_args
 from blora.adapters.blocks import BLOCKS
 from blora.bases.places import DENOISERS, PARTS
 from blora.errors import SettingFault, TopologyError
-from blora.settings.block_split import BlockSplit, Half, Stretch, own_split
+from blora.settings.block_split import Stretch, own_split
+from blora.settings.training import TrainSettings
 
 __all__ = [
     "FamilyName",
@@ -74,21 +75,24 @@ def blocks_there(config: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def split_faults(split: BlockSplit, config: Mapping[str, Any]) -> list[SettingFault]:
-    """Return what is wrong with training a split on a base, all at once.
+def split_faults(train: TrainSettings, config: Mapping[str, Any]) -> list[SettingFault]:
+    """Return what is wrong with training the blocks that settings name on a base, all at once.
 
     Args:
-        split: The blocks of each half.
-        config: The base's denoiser's.
+        train: The recipe.
+        config: The configuration of the base's denoiser.
     """
     there = blocks_there(config)
     has = [Stretch.read(name) for name in there]
+    named = {"blocks.content": train.split.content, "blocks.style": train.split.style} if train.split else {}
+    if train.rank_constraint:
+        named["rank_constraint.blocks"] = train.rank_constraint.blocks
     faults = []
-    for half in get_args(Half):
-        missing = [str(stretch) for stretch in split.of(half) if not any(stretch.lies_in(one) for one in has)]
+    for field, names in named.items():
+        missing = [name for name in names if not any(Stretch.read(name).lies_in(one) for one in has)]
         if missing:
             what, hint = "the base has no such blocks", "name blocks of this base, or leave it out for the base's own"
-            faults.append(SettingFault(f"train.blocks.{half}", what, ", ".join(missing), ", ".join(there), hint))
+            faults.append(SettingFault(f"train.{field}", what, ", ".join(missing), ", ".join(there), hint))
     return faults
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from blora.settings.block_split import SPLITS, Blocks, BlockSplit, own_split
+from blora.settings.block_split import SPLITS, Blocks, BlockSplit, RankConstraint, own_split
 from blora.settings.fields import Frozen, Precision, Text, TrainedLayers
 
 __all__ = ["RECIPE_VERSION", "TrainSettings", "recipe_version"]
@@ -36,6 +36,7 @@ _LATER: Final = {
     "deterministic": False,
     "timestep_sampling": "uniform",
     "blocks": None,
+    "rank_constraint": None,
 }
 """Settings that came later, with what they name no adapter by."""
 
@@ -68,6 +69,9 @@ class TrainSettings(Frozen):
     the base's own."""
     alpha: float | None = Field(default=None, gt=0, le=1024)
     """LoRA's alpha: the update is scaled by alpha / rank. None means alpha = rank, a scale of one."""
+    rank_constraint: RankConstraint | None = None
+    """Blocks whose updates have a part of the rank and count as many times as much, as in SplitFlux:
+    {blocks: [single_transformer_blocks.10-11], factor: 2}. None: every layer has the same rank."""
     learning_rate: float = Field(default=5e-5, gt=0, le=1e3)
     """Constant learning rate, no warm-up."""
     steps: int = Field(default=1000, ge=1, le=100_000)
@@ -119,6 +123,8 @@ class TrainSettings(Frozen):
     def _goes_together(self) -> TrainSettings:
         if self.timestep_sampling != "uniform" and self.timestep_power != 1:
             raise ValueError("timestep_power 1 with timestep_sampling logit_normal, or timestep_sampling uniform")
+        if self.rank_constraint and self.rank % self.rank_constraint.factor:
+            raise ValueError(f"a rank that is a multiple of rank_constraint.factor, {self.rank_constraint.factor}")
         if self.crop == "none" and self.execution.endswith("graph"):
             raise ValueError(
                 "a captured graph has one shape: execution eager or compiled with crop none, or crop center"
@@ -134,6 +140,10 @@ class TrainSettings(Frozen):
     def scale(self) -> float:
         """Factor of the low-rank update: alpha / rank."""
         return 1.0 if self.alpha is None else self.alpha / self.rank
+
+    def constrained(self, layer: str) -> int:
+        """Return by what a layer's rank is divided and its update multiplied."""
+        return self.rank_constraint.factor if self.rank_constraint and self.rank_constraint.holds(layer) else 1
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that change the trained weights, as JSON values; they go into the adapter's id.

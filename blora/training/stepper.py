@@ -67,7 +67,8 @@ class Stepper:
         self._fronts: dict[tuple[int, ...], Tensor] = {}
         self._graphs = Graphs() if settings.execution.endswith("graph") else None
         with ExitStack() as changes:
-            changes.enter_context(inject(base.unet, factors.layers, self.rows))
+            gains = {name: float(settings.constrained(name)) for name in factors.layers}
+            changes.enter_context(inject(base.unet, factors.layers, self.rows, gains))
             if len(unique) == 1:  # else keys and values are computed in each step: rows in no fixed order need theirs
                 changes.enter_context(fixed_prompts(base.unet, self.hidden, rows=len(self.layout)))
             if settings.execution.startswith("compiled"):

@@ -141,7 +141,9 @@ def _train(
     encoded = {digest: prepare_photos(base, images, settings) for digest, images in known.items()}
     if base.vae_in_tiles:
         base.release_vae()  # where room is so short, not even its weights stay beside the pack
-    factors = FlatFactors(_shapes(base, settings, layers), len(items), settings.rank, base.device, base.dtype)
+    shapes = _shapes(base, settings, layers)
+    ranks = {name: settings.rank // settings.constrained(name) for name in shapes}
+    factors = FlatFactors(shapes, len(items), ranks, base.device, base.dtype)
     optimizer = PackedAdamW(factors.values, settings.beta1, settings.beta2, settings.epsilon, settings.weight_decay)
     pack = [Progress.start(item.key, settings) for item in items]
     names = ["\0".join(filter(None, (item.key, item.draws, item.prompt and f"told {item.prompt}"))) for item in items]
@@ -219,8 +221,7 @@ def _check(base: Base, items: Sequence[TrainItem], settings: TrainSettings) -> N
     if settings.resolution_px % multiple_px:
         accepted = f"a multiple of {multiple_px} for this base"
         faults.append(SettingFault("train.resolution_px", "does not fit", str(settings.resolution_px), accepted))
-    if settings.split is not None:
-        faults += split_faults(settings.split, base.unet.config)
+    faults += split_faults(settings, base.unet.config)
     keys = [item.key for item in items]
     if not items or len(set(keys)) < len(keys):
         faults.append(SettingFault("items", "not distinct", str(keys), "one or more items, each with a key of its own"))
@@ -245,7 +246,7 @@ def _result(
     if progress.error is not None:
         return TrainResult(None, progress.final_loss, progress.skipped, progress.losses, progress.error)
     layers = {
-        name: Factors(down[index].cpu().clone(), up[index].cpu() * settings.scale)
+        name: Factors(down[index].cpu().clone(), up[index].cpu() * (settings.scale * settings.constrained(name)))
         for name, (down, up) in factors.exact.items()
     }
     if item.prompt:

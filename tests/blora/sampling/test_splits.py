@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -23,9 +24,12 @@ from blora.models.model import Base, load_base
 from blora.sampling.draw import Draw
 from blora.sampling.sample import sample_each, sample_latents
 from blora.settings.block_split import SPLITS, BlockSplit, Half, Stretch, own_split
+from blora.settings.resolve import resolve
 from blora.settings.sampling import SampleSettings
+from blora.settings.training import TrainSettings
 from blora.training.train import train
 from tests.benchmarks.full_size import FullSizeFlux
+from tests.blora.models.test_flux import flux_with_peft
 from tests.blora.small_training import bit_equal, distance, item, recipe
 from tests.tiny import unet
 from tests.tiny_flux import save_tiny_flux
@@ -79,8 +83,11 @@ def test_a_named_split_of_flux_has_the_layers_that_its_sources_tell() -> None:
     assert counts == {"splitflux": [30, 84], "b-lora-flux": [10 * 8, 9 * 8]}
     named = [*target_layers(full, "content"), *target_layers(full, "style")]
     assert sum(64 * sum(full.get_submodule(name).weight.shape) for name in named) == 44_826_624, "44.83 million"
-    assert [fault.field for fault in split_faults(USUAL, full.config)] == ["train.blocks.content", "train.blocks.style"]
-    assert split_faults(SPLITS["b-lora-flux"], full.config) == []
+    assert [fault.field for fault in split_faults(recipe(blocks=USUAL), full.config)] == [
+        "train.blocks.content",
+        "train.blocks.style",
+    ]
+    assert split_faults(recipe(blocks="b-lora-flux"), full.config) == []
 
 
 @pytest.mark.parametrize(("kind", "split"), [("sdxl", FRONT), ("flux", DOUBLE)])
@@ -117,6 +124,43 @@ def test_what_the_base_does_not_have_is_refused_before_anything_is_computed(base
         content.accepted.startswith("down_blocks.1.attentions.0-1, ")
         and "up_blocks.0.attentions.0-2" in content.accepted
     )
+
+
+CONSTRAINED = {"blocks": ["single_transformer_blocks.10-11"], "factor": 2}
+"""SplitFlux's."""
+
+
+def test_a_constrained_rank_trains_as_in_plain_peft_and_draws_as_in_fluxpipeline(
+    flux: Base, flux_folder: Path, tmp_path: Path
+) -> None:
+    settings = recipe(steps=10, rank_constraint=CONSTRAINED, epsilon=1e-4)
+    (result,) = train(flux, [item(0)], settings)
+    expected = flux_with_peft(flux, copy.deepcopy(flux.unet), item(0), settings)
+    assert distance(expected, result) < 1e-4 and result.adapter is not None
+    ranks = {name: factors.rank for name, factors in result.adapter.layers.items()}
+    assert {ranks[f"single_transformer_blocks.{n}.attn.to_q"] for n in (10, 11)} == {2}
+    assert sorted(ranks.values()) == [2] * 6 + [4] * 30
+    full: Any = FullSizeFlux().unet
+    named = [*target_layers(full, "content"), *target_layers(full, "style")]
+    splitflux = TrainSettings(rank_constraint=CONSTRAINED)
+    weights = [64 // splitflux.constrained(name) * sum(full.get_submodule(name).weight.shape) for name in named]
+    assert sum(weights) == 43_646_976, "the paper tells 43.65 million"
+    result.adapter.style.save_half(tmp_path / "style.safetensors")
+    pipeline: Any = FluxPipeline.from_pretrained(flux_folder)
+    pipeline.load_lora_weights(tmp_path, weight_name="style.safetensors")
+    pipeline.fuse_lora()
+    for name, factors in result.adapter.style.layers.items():
+        delta = pipeline.transformer.get_submodule(name).weight - flux.unet.get_submodule(name).weight
+        torch.testing.assert_close(delta, factors.delta, atol=1e-5, rtol=0.01)
+
+
+def test_a_constraint_is_part_of_the_id_and_fits_rank_and_base(flux: Base) -> None:
+    plain, one = TrainSettings(), TrainSettings(rank_constraint=CONSTRAINED)
+    assert one.identity() == plain.identity() | {"rank_constraint": CONSTRAINED}
+    with pytest.raises(SettingsError, match=r"multiple of rank_constraint\.factor, 2"):
+        resolve("paper", {"train.rank": 3, "train.rank_constraint": CONSTRAINED})
+    with pytest.raises(SettingsError, match=r"rank_constraint\.blocks.*no such blocks.*30-31"):
+        train(flux, [item(0)], recipe(rank_constraint={"blocks": ["single_transformer_blocks.30-31"]}))
 
 
 def test_every_form_keeps_the_split(base: Base, epsilon_folder: Path, tmp_path: Path) -> None:
