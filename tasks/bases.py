@@ -14,8 +14,9 @@ from typing import Any
 
 from blora.bases.places import split_digest
 from blora.bases.spec import KNOWN, parse_base
-from blora.bases.topology import FamilyName
+from blora.bases.topology import FamilyName, split_faults
 from blora.errors import BaseModelError, BloraError, SettingsError
+from blora.settings.block_split import own_split, shown_split
 from blora.settings.presets import Settings
 from blora.settings.resolve import merge, resolve
 from manifests.errors import ManifestsError, StoreError
@@ -23,7 +24,7 @@ from manifests.faults import Fault
 from manifests.loading.load import Loaded
 from manifests.notes import Note
 from manifests.schema.entries import Manifest, PairEntry
-from tasks.downloads import base_family, located_base, revision_of
+from tasks.downloads import base_config, base_family, located_base, revision_of
 from tasks.errors import is_transient
 
 _EMBEDDED_MOST_PX = 256
@@ -181,11 +182,12 @@ def unfit(manifest: Manifest, settings: Settings) -> list[Fault]:
         manifest: its base spelled out.
         settings: the resolved settings.
     """
+    faults = _split_faults(manifest, settings)
     if base_family(manifest.base) == "sdxl":
-        return []
+        return faults
     what, hint = "FLUX has no negative row to guide by: it is told guidance as a number", "leave it out"
     unheard = settings.sample.of_a_negative_row()
-    faults = [
+    faults += [
         Fault("settings", what, repr(value), "", hint, file=manifest.source, field=f"sample.{name}")
         for name, value in unheard.items()
     ]
@@ -197,6 +199,17 @@ def unfit(manifest: Manifest, settings: Settings) -> list[Fault]:
         what, pool = "FLUX has no frozen front that rows could share", str(settings.train.front_pool)
         faults.append(Fault("settings", what, pool, "0", hint, file=manifest.source, field="train.front_pool"))
     return faults
+
+
+def _split_faults(manifest: Manifest, settings: Settings) -> list[Fault]:
+    """What blocks a split names that the base does not have; of a base that cannot be asked now, the training says."""
+    train = settings.train
+    config = base_config(manifest.base) if train.split or train.rank_constraint else None
+    found = split_faults(train, config) if config else []
+    return [
+        Fault("settings", one.what, one.received, one.accepted, one.hint, file=manifest.source, field=one.field)
+        for one in found
+    ]
 
 
 def unheard(pair: PairEntry, family: FamilyName) -> Fault | None:
@@ -223,6 +236,9 @@ def base_notes(manifest: Manifest, settings: Settings) -> tuple[Note, ...]:
     of_hub = "@" in base.model and base_family(manifest.base) == "sdxl"
     largest_px = max(sample.width_px, sample.height_px, settings.train.resolution_px)
     notes = []
+    split = settings.train.split
+    if split is not None and split != own_split(flux=base_family(manifest.base) == "flux"):
+        notes.append(f"hours and memory are reckoned for the base's own blocks, not for {shown_split(split)}")
     if base.model == "embedded" and largest_px > _EMBEDDED_MOST_PX:
         notes.append(
             f"the embedded model was made for 128 px and is asked for {largest_px}: it will draw noise for hours; "

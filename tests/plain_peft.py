@@ -71,11 +71,11 @@ def begin(
 ) -> torch.optim.Optimizer:
     """Give a frozen denoiser PEFT's adapter with the first weights that ours draws; return what trains it."""
     denoiser.requires_grad_(False)
-    denoiser.add_adapter(
-        LoraConfig(r=settings.rank, lora_alpha=settings.scale * settings.rank, target_modules=list(layers))
-    )
+    ranks = {name: settings.rank // settings.constrained(name) for name in layers}
+    alpha = settings.scale * settings.rank  # in a constrained block, too: of a smaller rank it is a larger scale
+    denoiser.add_adapter(LoraConfig(r=settings.rank, rank_pattern=ranks, lora_alpha=alpha, target_modules=list(layers)))
     shapes: dict[str, Any] = {name: tuple(base.unet.get_parameter(f"{name}.weight").shape) for name in layers}
-    start = FlatFactors(shapes, 1, settings.rank)
+    start = FlatFactors(shapes, 1, ranks)
     start.draw_down(0, generator)
     for name, (down, up) in start.exact.items():
         denoiser.get_parameter(f"{name}.lora_A.default.weight").data.copy_(down[0])
@@ -99,7 +99,8 @@ def trained_adapter(denoiser: Any, layers: Sequence[str], settings: TrainSetting
         {
             name: Factors(
                 denoiser.get_parameter(f"{name}.lora_A.default.weight").detach(),
-                denoiser.get_parameter(f"{name}.lora_B.default.weight").detach() * settings.scale,
+                denoiser.get_parameter(f"{name}.lora_B.default.weight").detach()
+                * (settings.scale * settings.constrained(name)),
             )
             for name in layers
         }

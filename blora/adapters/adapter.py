@@ -12,26 +12,28 @@ an adapter like any other, of the sum of the ranks, so that every row of a batch
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
 import torch
 
-from blora.adapters.blocks import Half, block_of, lacking
+from blora.adapters.blocks import SPLIT_KEY, Half, is_flux, lacking, told_split
 from blora.adapters.factors import Factors, check_finite
-from blora.adapters.forms import Form, diffusers_keys, write_form
+from blora.adapters.forms import Form, diffusers_keys, of_one_rank, write_form
 from blora.adapters.safetensors_bytes import pack_safetensors, write_whole
 from blora.errors import KeyMismatchError
+from blora.settings.block_split import BlockSplit, own_split, shown_split, splits_apart
 
-__all__ = ["Adapter", "blend_adapters", "mix", "strength_from_reference"]
+__all__ = ["Adapter", "blend_adapters", "joint_split", "mix", "strength_from_reference"]
 
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """The update of the two blocks, or of one of them, with what is known about its origin.
+    """The update of the blocks of both halves, or of one of them, with what is known about its origin.
 
     Attributes:
         layers: Factors by the layer's name in the UNet.
@@ -52,8 +54,14 @@ class Adapter:
 
     def half(self, half: Half) -> Adapter:
         """Return one half; empty if the adapter does not have it."""
-        layers = {name: factors for name, factors in self.layers.items() if block_of(name) == half}
+        split = self.split
+        layers = {name: factors for name, factors in self.layers.items() if split.half_of(name) == half}
         return Adapter(layers, self.metadata)
+
+    @property
+    def split(self) -> BlockSplit:
+        """The blocks of each half: as the adapter says, else the own split of the base that has such layers."""
+        return told_split(self.metadata) or own_split(flux=is_flux(next(iter(self.layers), "")))
 
     @property
     def content(self) -> Adapter:
@@ -112,11 +120,11 @@ class Adapter:
             ValueError: The adapter is not exactly one half.
             KeyMismatchError: A weight is not finite, or too large for fp16.
         """
-        halves = {block_of(name) for name in self.layers}
+        halves = {self.split.half_of(name) for name in self.layers}
         if len(halves) != 1 or None in halves:
             raise ValueError(f"save_half takes one half, not {sorted(map(str, halves))}: use .content or .style")
         tensors = {}
-        for name, factors in self.layers.items():
+        for name, factors in of_one_rank(self.layers).items():
             for key, value in zip(diffusers_keys(name), (factors.down, factors.up), strict=True):
                 tensors[key] = value.detach().to("cpu", torch.float16).contiguous()
         check_finite(tensors, str(path or ""))
@@ -136,10 +144,41 @@ def strength_from_reference(strength: float) -> float:
 
 
 def mix(content: Adapter, style: Adapter) -> Adapter:
-    """Return one adapter with the content half of the first and the style half of the second."""
+    """Return one adapter with the content half of the first and the style half of the second.
+
+    Raises:
+        KeyMismatchError: They were trained with different splits, and content and style blocks overlap.
+    """
     origin = {f"content.{name}": value for name, value in content.metadata.items()}
     origin |= {f"style.{name}": value for name, value in style.metadata.items()}
-    return Adapter({**content.content.layers, **style.style.layers}, origin)
+    layers = {**content.content.layers, **style.style.layers}
+    if content.layers and style.layers:
+        split = joint_split(content.split, style.split)
+    else:
+        split = (content if content.layers else style).split
+    return Adapter(layers, {**origin, **_told(split, layers)})
+
+
+def joint_split(content: BlockSplit, style: BlockSplit) -> BlockSplit:
+    """Return the content blocks of one split with the style blocks of another.
+
+    Raises:
+        KeyMismatchError: They overlap, or are of different kinds of base.
+    """
+    apart = splits_apart([content], [style])
+    if not apart and content.is_flux != style.is_flux:
+        apart = "halves for different kinds of base", f"{shown_split(content)} beside {shown_split(style)}"
+    if apart:
+        what, received = apart
+        hint = f"train both with one split, such as {shown_split(content)}"
+        raise KeyMismatchError(what, received, "content and style without a block in common", hint=hint)
+    return BlockSplit(content=content.content, style=style.style)
+
+
+def _told(split: BlockSplit, layers: Collection[str]) -> dict[str, str]:
+    """What an adapter of such a split says of it: nothing where it is the own one of its base."""
+    own = own_split(flux=is_flux(next(iter(layers), "")))
+    return {} if split == own else {SPLIT_KEY: json.dumps(split.model_dump(mode="json"), sort_keys=True)}
 
 
 def blend_adapters(parts: Sequence[tuple[Adapter, float]]) -> Adapter:
@@ -151,8 +190,8 @@ def blend_adapters(parts: Sequence[tuple[Adapter, float]]) -> Adapter:
 
     Raises:
         ValueError: No adapter, or a weight that is not finite.
-        KeyMismatchError: The adapters have different layers, or layers of different shapes. One of keys and values of
-            cross-attention alone goes with one of all layers.
+        KeyMismatchError: The adapters have different layers, or layers of different shapes, or one's content layers
+            are another's style layers. One of keys and values of cross-attention alone goes with one of all layers.
     """
     if not parts:
         raise ValueError("blend_adapters: received no adapter; accepted one or several with a weight each")
@@ -163,10 +202,14 @@ def blend_adapters(parts: Sequence[tuple[Adapter, float]]) -> Adapter:
         if stray := lacking(adapter.layers, names):
             received = f"adapter {number} of {len(parts)} without {stray[0]}"
             raise KeyMismatchError("adapters of different layers", received, "the same half of each")
+    if turned := [name for name in names if len({part.split.half_of(name) for part, _ in parts}) > 1]:
+        received = f"{turned[0]}, which is content to one and style to another"
+        raise KeyMismatchError("adapters of different splits", received, "the same half of each")
     origin = {
         f"{number}.{key}": value for number, (part, _) in enumerate(parts) for key, value in part.metadata.items()
     }
     origin |= {f"{number}.weight": repr(float(weight)) for number, (_, weight) in enumerate(parts)}
+    origin |= _told(parts[0][0].split, names)
     layers = {
         name: _stacked(name, [(part.layers[name], weight) for part, weight in parts if name in part.layers])
         for name in names

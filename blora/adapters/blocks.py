@@ -1,12 +1,10 @@
-"""Which blocks of each family carry content and style, and which of their layers carry an update.
+"""Which layers of a denoiser carry an update, and to which half each belongs.
 
-SDXL: arXiv 2403.14572, section 4.1: W_0^4 (content) and W_0^5 (style); in diffusers' names the first two attention
-modules of the first up block.
-FLUX.1: SplitFlux, arXiv 2511.15258: of its 57 blocks the first 19, with two streams, matter little; 20 to 29 mainly
-hold content and 30 to 57 style, which are the single-stream blocks 0 to 9 and 10 to 37. Read was the paper's abstract,
-and these numbers in a review of it (themoonlight.io); unread are its figures of rank and rate. It also trains blocks 30
-and 31 with a smaller rank and a larger scale, and splits the content's update by saliency: neither is done here.
-Only the attention projections carry an update: no feed-forward, no proj_in, proj_mlp or proj_out.
+The blocks of each half are a split's (`blora.settings.block_split`, with its sources): the base's own, or another one
+that an adapter was trained with and says. Only attention projections carry an update: no feed-forward, no proj_in,
+proj_mlp or proj_out, no norms. FLUX's blocks with two streams have those of the picture's tokens and of the prompt's,
+as train_dreambooth_lora_flux.py of diffusers has them by default; its single-stream blocks have queries, keys and
+values alone. So SplitFlux trains, too: 38 blocks of rank 64 are 44.83 million weights, as it reports.
 """
 
 from __future__ import annotations
@@ -14,9 +12,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
-from blora.errors import TopologyError
+from blora.errors import KeyMismatchError, TopologyError
+from blora.settings.block_split import SPLITS, BlockSplit, Half, own_split, shown_split
 from blora.settings.fields import TrainedLayers
 
 if TYPE_CHECKING:
@@ -25,39 +24,44 @@ if TYPE_CHECKING:
 __all__ = [
     "BLOCKS",
     "FLUX_PROJECTIONS",
-    "FLUX_SINGLE_BLOCKS",
     "PROJECTIONS",
+    "SPLIT_KEY",
     "Half",
     "attention_layers",
+    "attention_of",
     "block_of",
+    "carries",
+    "front_is_frozen",
     "inner_blocks",
     "is_flux",
-    "is_idle_flux",
+    "is_idle",
     "lacking",
     "projections_of",
+    "split_of",
     "target_layers",
+    "told_split",
 ]
 
-Half = Literal["content", "style"]
-"""The two halves of an adapter."""
+SPLIT_KEY: Final = "blocks"
+"""Under which an adapter of another split than its base's own says that, as JSON."""
 
-_HALVES: Final[tuple[Half, ...]] = ("content", "style")
-
-BLOCKS: Final = MappingProxyType({"content": "up_blocks.0.attentions.0", "style": "up_blocks.0.attentions.1"})
-"""The block of each half, by its name in a diffusers UNet."""
+BLOCKS: Final[Mapping[Half, str]] = MappingProxyType(
+    {"content": SPLITS["b-lora"].content[0], "style": SPLITS["b-lora"].style[0]}
+)
+"""The block of each half in SDXL's own split, by its name in a diffusers UNet."""
 
 PROJECTIONS: Final = ("to_q", "to_k", "to_v", "to_out.0")
-"""The linear layers of an attention that carry an update."""
-
-FLUX_SINGLE_BLOCKS: Final[Mapping[Half, range]] = MappingProxyType({"content": range(10), "style": range(10, 38)})
-"""The single-stream blocks of each half in FLUX.1; what lies beyond the last is style, too."""
+"""The linear layers of an attention of SDXL that carry an update."""
 
 FLUX_PROJECTIONS: Final = ("to_q", "to_k", "to_v")
 """The linear layers of a single-stream block's attention; what comes out is projected with the feed-forward's."""
 
-_FLUX = re.compile(r"single_transformer_blocks\.(?P<number>\d+)\.")
-_FLUX_TARGET = re.compile(rf"{_FLUX.pattern}attn\.(?:{'|'.join(FLUX_PROJECTIONS)})")
+FLUX_DOUBLE_PROJECTIONS: Final = (*PROJECTIONS, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+"""The linear layers of the attention of a block with two streams: the picture's, then the prompt's."""
+
+_FLUX = re.compile(r"(?P<single>single_)?transformer_blocks\.\d+\.(?P<rest>.+)")
 _TARGET = re.compile(r"transformer_blocks\.\d+\.attn[12]\.(?:to_q|to_k|to_v|to_out\.0)")
+_IN_BLOCK = re.compile(rf"(?:(?:down|up)_blocks\.\d+|mid_block)\.attentions\.\d+\.{_TARGET.pattern}")
 _READS_PROMPT = re.compile(r"\.attn2\.to_[kv]$")
 _CROSS_ATTENTION: Final = re.compile(
     r"(?P<block>(?P<level>(?P<way>down|up)_blocks\.(?P<number>\d+)|mid_block)\.attentions\.(?P<index>\d+))"
@@ -65,18 +69,36 @@ _CROSS_ATTENTION: Final = re.compile(
 )
 
 
-def block_of(layer: str) -> Half | None:
+def block_of(layer: str, split: BlockSplit | None = None) -> Half | None:
     """Return the half that a layer belongs to, or None.
 
-    Membership is by the block's full name and a dot: ``up_blocks.0.attentions.10`` is not part of
-    ``up_blocks.0.attentions.1``, and a name that merely contains a block's name is not part of it either.
+    Membership is by the block's full name: ``up_blocks.0.attentions.10`` is not part of ``up_blocks.0.attentions.1``,
+    and a name that merely contains a block's name is not part of it either.
+
+    Args:
+        layer: Its name in the denoiser.
+        split: The blocks of each half; None for the own split of the kind of base that has such a layer.
     """
-    if flux := _FLUX.match(layer):
-        return "content" if int(flux["number"]) in FLUX_SINGLE_BLOCKS["content"] else "style"
-    for half in _HALVES:
-        if layer.startswith(f"{BLOCKS[half]}."):
-            return half
-    return None
+    return (split or own_split(flux=is_flux(layer))).half_of(layer)
+
+
+def split_of(unet: nn.Module) -> BlockSplit:
+    """Return the own split of a denoiser's kind."""
+    return own_split(flux=hasattr(unet, "single_transformer_blocks"))
+
+
+def told_split(said: Mapping[str, str]) -> BlockSplit | None:
+    """Return the split that an adapter's metadata tells, in its own file or in one made of it for other programs.
+
+    Raises:
+        KeyMismatchError: It cannot be read.
+    """
+    told = said.get(SPLIT_KEY) or said.get(f"blora.{SPLIT_KEY}")
+    try:
+        return BlockSplit.model_validate_json(told) if told else None
+    except ValueError as error:
+        accepted = "names of content and style blocks as JSON"
+        raise KeyMismatchError("what the file says of its blocks cannot be read", str(told)[:80], accepted) from error
 
 
 def is_flux(layer: str) -> bool:
@@ -84,14 +106,26 @@ def is_flux(layer: str) -> bool:
     return layer.startswith(("single_transformer_blocks.", "transformer_blocks."))
 
 
-def is_idle_flux(layer: str) -> bool:
+def is_idle(layer: str, split: BlockSplit | None = None) -> bool:
     """Whether a layer of FLUX's halves carries no update here, though other LoRAs have one: feed-forward, norms."""
-    return _FLUX.match(layer) is not None and not _FLUX_TARGET.fullmatch(layer)
+    return is_flux(layer) and block_of(layer, split) is not None and not carries(layer)
+
+
+def attention_of(layer: str) -> str:
+    """Return the name of the attention that a layer is a projection of."""
+    return re.split(r"\.(?:to|add)_", layer, maxsplit=1)[0]
 
 
 def projections_of(layer: str) -> tuple[str, ...]:
-    """Return the layers that an attention has which carry an update, by the name of one of them."""
-    return FLUX_PROJECTIONS if is_flux(layer) else PROJECTIONS
+    """Return the layers that an attention has which carry an update, by its name or that of one of them."""
+    if not is_flux(layer):
+        return PROJECTIONS
+    return FLUX_PROJECTIONS if layer.startswith("single_") else FLUX_DOUBLE_PROJECTIONS
+
+
+def front_is_frozen(layers: Iterable[str]) -> bool:
+    """Whether none of some trained layers of SDXL lies in its front: the down and middle blocks."""
+    return all(layer.startswith("up_blocks.") for layer in layers)
 
 
 def lacking(have: Collection[str], expected: Iterable[str]) -> list[str]:
@@ -105,13 +139,16 @@ def lacking(have: Collection[str], expected: Iterable[str]) -> list[str]:
     return [name for name in expected if name not in have and (not alone or _READS_PROMPT.search(name))]
 
 
-def target_layers(unet: nn.Module, half: Half, layers: TrainedLayers = "attention") -> tuple[str, ...]:
+def target_layers(
+    unet: nn.Module, half: Half, layers: TrainedLayers = "attention", split: BlockSplit | None = None
+) -> tuple[str, ...]:
     """Name the linear layers of a half in the order of the UNet's own modules.
 
     Args:
         unet: A denoiser with SDXL's or FLUX's block names.
         half: "content" or "style".
         layers: All, or the keys and values of cross-attention alone, which FLUX does not have.
+        split: The blocks of each half; None for the own split of the denoiser's kind.
 
     Returns:
         Names such as ``up_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q``; 80 for SDXL, 20 of "crossattn_kv";
@@ -120,12 +157,13 @@ def target_layers(unet: nn.Module, half: Half, layers: TrainedLayers = "attentio
     Raises:
         TopologyError: The UNet has no such block.
     """
-    names = tuple(name for name, _ in unet.named_modules() if block_of(name) == half and _carries(name))
+    split = split or split_of(unet)
+    names = tuple(name for name, _ in unet.named_modules() if carries(name) and split.half_of(name) == half)
     if not names:
         raise TopologyError(
             f"the UNet has no block for {half}",
-            accepted=f"attention layers under {BLOCKS[half]}, or single_transformer_blocks",
-            hint="use a base model with SDXL's or FLUX's topology",
+            accepted=f"attention layers under {', '.join(getattr(split, half))}",
+            hint=f"use a base model that has the blocks of {shown_split(split)}",
         )
     chosen = names if layers == "attention" else tuple(filter(_READS_PROMPT.search, names))
     if not chosen:
@@ -134,12 +172,12 @@ def target_layers(unet: nn.Module, half: Half, layers: TrainedLayers = "attentio
     return chosen
 
 
-def _carries(layer: str) -> bool:
-    """Whether a layer of a half is one of those that carry an update."""
-    if _FLUX_TARGET.fullmatch(layer):
-        return True
-    start = next((f"{block}." for block in BLOCKS.values() if layer.startswith(f"{block}.")), "")
-    return bool(start and _TARGET.fullmatch(layer[len(start) :]))
+def carries(layer: str) -> bool:
+    """Whether a layer is one of those that carry an update where they lie in a half."""
+    if flux := _FLUX.fullmatch(layer):
+        projections = FLUX_PROJECTIONS if flux["single"] else FLUX_DOUBLE_PROJECTIONS
+        return flux["rest"].startswith("attn.") and flux["rest"][5:] in projections
+    return _IN_BLOCK.fullmatch(layer) is not None
 
 
 def inner_blocks(unet: nn.Module) -> tuple[str, ...]:

@@ -12,7 +12,8 @@ fp32, then stored in fp16), and alpha is the rank, one for all layers, so that a
 
 FLUX's layers are ``transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight`` and so on in diffusers' form,
 which ComfyUI reads, too. In kohya's a single-stream block has one layer for queries, keys, values and the feed-forward,
-``lora_unet_single_blocks_0_linear1``: the three updates lie side by side in it, and the feed-forward's part is zero.
+``lora_unet_single_blocks_0_linear1``: the three updates lie side by side in it, and the feed-forward's part is zero. A
+block with two streams has ``lora_unet_double_blocks_0_img_attn_qkv`` and ``_img_attn_proj``, and ``txt`` likewise.
 
 Source of the metadata: kohya-ss/sd-scripts @ 48d368f (``train_util.py``, ``sai_model_spec.py``).
 """
@@ -22,7 +23,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -30,11 +31,11 @@ import torch
 from torch import Tensor
 
 from blora.adapters.alphas import HEADER, PEFT_CONFIG
-from blora.adapters.blocks import FLUX_PROJECTIONS, block_of, is_flux
+from blora.adapters.blocks import block_of, is_flux, projections_of, told_split
 from blora.adapters.factors import Factors, check_finite
 from blora.adapters.safetensors_bytes import pack_safetensors, write_whole
 
-__all__ = ["PEFT_WEIGHTS", "Form", "files_of", "fits_sdxl", "in_form", "write_form"]
+__all__ = ["PEFT_WEIGHTS", "Form", "files_of", "fits_sdxl", "in_form", "of_one_rank", "write_form"]
 
 Layers = Mapping[str, Factors]
 """Factors by the layer's name in the UNet."""
@@ -68,7 +69,7 @@ def write_form(
         What was written. A file is replaced whole or not at all.
 
     Raises:
-        ValueError: Another form, no layers, layers outside the two blocks, or a file's name without ``.safetensors``.
+        ValueError: Another form, no layers, layers outside both halves, or a file's name without ``.safetensors``.
         KeyMismatchError: A weight is not finite, or too large for fp16.
     """
     target = Path(path)
@@ -105,15 +106,16 @@ def files_of(
 
 def in_form(layers: Layers, said: Mapping[str, str], form: Form, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors, fp16 under the form's keys, and the metadata of an adapter's file; as `write_form`."""
-    outside = [layer for layer in layers if block_of(layer) is None]
+    split = told_split(said)
+    outside = [layer for layer in layers if block_of(layer, split) is None]
     if form not in get_args(Form):
         raise ValueError(f"form: received {form!r}; accepted: {', '.join(get_args(Form))}")
     if outside or not layers:
         received = f"the layer {outside[0]}" if outside else "no layers"
-        raise ValueError(f"received {received}; accepted: an adapter of the content block, the style block or both")
+        raise ValueError(f"received {received}; accepted: an adapter of the content blocks, the style blocks or both")
     tensors: dict[str, Tensor] = {}
     named = _fused(layers) if form == "kohya" and any(map(is_flux, layers)) else layers
-    for layer, factors in _of_one_rank(named).items():
+    for layer, factors in of_one_rank(named).items():
         down, up = _keys(layer, form)
         tensors[down], tensors[up] = (
             value.detach().to("cpu", torch.float16).contiguous() for value in (factors.down, factors.up)
@@ -159,24 +161,35 @@ def _fused(layers: Layers) -> Layers:
     blocks: dict[str, dict[str, Factors]] = {}
     for layer, factors in layers.items():
         block, _, projection = layer.partition(".attn.")
-        blocks.setdefault(block.replace("single_transformer_blocks", "single_blocks"), {})[projection] = factors
+        blocks.setdefault(block, {})[projection] = factors
     fused = {}
     for block, have in blocks.items():
-        parts = [have[projection] for projection in FLUX_PROJECTIONS]
-        width = parts[0].up.shape[0]
-        nothing = parts[0].up.new_zeros(_FLUX_FEED_FORWARD * width, sum(part.rank for part in parts))
-        up = torch.cat([torch.block_diag(*(part.up for part in parts)), nothing])
-        fused[f"{block}.linear1"] = Factors(torch.cat([part.down for part in parts]), up)
+        number = block.rpartition(".")[2]
+        parts = [have[projection] for projection in projections_of(f"{block}.attn")]
+        if block.startswith("single_"):
+            idle = _FLUX_FEED_FORWARD * parts[0].up.shape[0]
+            fused[f"single_blocks.{number}.linear1"] = _beneath(parts, idle)
+        else:
+            for stream, (*of_qkv, of_out) in (("img", parts[:4]), ("txt", parts[4:])):
+                fused[f"double_blocks.{number}.{stream}_attn.qkv"] = _beneath(of_qkv)
+                fused[f"double_blocks.{number}.{stream}_attn.proj"] = of_out
     return fused
 
 
-def _of_one_rank(layers: Layers) -> Layers:
+def _beneath(parts: Sequence[Factors], idle: int = 0) -> Factors:
+    """The update of a layer whose outputs are those of several, one below another, and then so many without one."""
+    nothing = parts[0].up.new_zeros(idle, sum(part.rank for part in parts))
+    up = torch.cat([torch.block_diag(*(part.up for part in parts)), nothing])
+    return Factors(torch.cat([part.down for part in parts]), up)
+
+
+def of_one_rank(layers: Layers) -> Layers:
     """The layers with zeros where a rank is smaller than the largest.
 
     diffusers 0.42 scales all layers as the commonest rank where there are no alphas, and where there are, as in kohya's
     files, it misses those of SDXL's attention: both are right only if every layer has the same rank.
     """
-    rank = _rank(layers)
+    rank = max((factors.rank for factors in layers.values()), default=0)
     padded = {}
     for layer, factors in layers.items():
         lacking = rank - factors.rank

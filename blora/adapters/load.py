@@ -16,16 +16,20 @@ from blora.adapters.blocks import (
     BLOCKS,
     PROJECTIONS,
     Half,
+    attention_of,
     block_of,
-    is_idle_flux,
+    is_idle,
     lacking,
     projections_of,
+    split_of,
     target_layers,
+    told_split,
 )
 from blora.adapters.factors import Factors, check_finite, refuse_layers
 from blora.adapters.keys import is_of_other_layer, parse_key
 from blora.adapters.safetensors_bytes import unpack_safetensors
 from blora.errors import KeyMismatchError
+from blora.settings.block_split import BlockSplit
 
 __all__ = ["load_adapter"]
 
@@ -66,7 +70,8 @@ def load_adapter(
         tensors, metadata = unpack_safetensors(data)
     except SafetensorError as error:
         raise KeyMismatchError("not a readable adapter file", str(error), "a whole safetensors file", where) from error
-    parts, dropped = _collect(tensors, where, blocks_only=only == "blocks")
+    split = told_split(metadata)
+    parts, dropped = _collect(tensors, where, split, blocks_only=only == "blocks")
     if dropped:
         metadata |= {"dropped": ", ".join(sorted(dropped))}
     if not isinstance(source, bytes) and (beside := Path(source).parent / PEFT_CONFIG).is_file():
@@ -78,12 +83,12 @@ def load_adapter(
     layers = {layer: _factors(layer, parts[layer], alphas, where) for layer in sorted(parts)}
     _check_whole(layers.keys(), where)
     if unet is not None:
-        _check_against(layers, unet, where)
+        _check_against(layers, unet, split, where)
     return Adapter(layers, metadata)
 
 
 def _collect(
-    tensors: Mapping[str, Tensor], where: str, *, blocks_only: bool
+    tensors: Mapping[str, Tensor], where: str, split: BlockSplit | None, *, blocks_only: bool
 ) -> tuple[dict[str, dict[str, Tensor]], list[str]]:
     """Group tensors by layer and part; refuse, or with `blocks_only` list, what is not of the two blocks' attention."""
     parts: dict[str, dict[str, Tensor]] = {}
@@ -94,9 +99,9 @@ def _collect(
         parsed = parse_key(key)
         if parsed is None:
             (other if is_of_other_layer(key) else unknown).append(key)
-        elif is_idle_flux(parsed[0]):
+        elif is_idle(parsed[0], split):
             other.append(key)
-        elif block_of(parsed[0]) is None:
+        elif block_of(parsed[0], split) is None:
             outside.append(key)
         elif parsed[1] in parts.setdefault(parsed[0], {}):
             twice.append(key)
@@ -131,17 +136,18 @@ def _factors(layer: str, parts: Mapping[str, Tensor], alphas: Alphas | None, whe
 
 
 def _check_whole(layers: Collection[str], where: str) -> None:
-    """Refuse a half that lacks some of the four projections of an attention that it has."""
-    attentions = {layer.partition(".to_")[0] for layer in layers}
+    """Refuse a half that lacks some of the projections of an attention that it has."""
+    attentions = set(map(attention_of, layers))
     expected = {f"{attention}.{projection}" for attention in attentions for projection in projections_of(attention)}
     accepted = f"{', '.join(PROJECTIONS)} of each attention, or to_k and to_v of each attn2"
     _refuse_missing(lacking(layers, expected), where, accepted)
 
 
-def _check_against(layers: Mapping[str, Factors], unet: nn.Module, where: str) -> None:
+def _check_against(layers: Mapping[str, Factors], unet: nn.Module, split: BlockSplit | None, where: str) -> None:
     """Compare the halves that are present with the UNet's layers, both ways, and the shapes."""
-    halves: set[Half] = {half for half in map(block_of, layers) if half is not None}
-    expected = {layer for half in halves for layer in target_layers(unet, half)}
+    split = split or split_of(unet)
+    halves: set[Half] = {half for half in map(split.half_of, layers) if half is not None}
+    expected = {layer for half in halves for layer in target_layers(unet, half, split=split)}
     refuse_layers(layers.keys() - expected, "layers that the UNet does not have", where, f"{len(expected)} layers")
     _refuse_missing(lacking(layers.keys(), expected), where, f"all {len(expected)} layers")
     for layer, factors in layers.items():

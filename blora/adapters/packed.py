@@ -7,7 +7,7 @@ neither training nor sampling loops over adapters in Python. Nothing here knows 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 
 import torch
 from torch import Tensor, nn
@@ -94,14 +94,15 @@ class PackedLinear(nn.Module):
         down: (K, rank, in). Kept out of the module's parameters, so that the UNet's own state does not change.
         up: (K, out, rank), scale folded in. Ranks smaller than the largest are padded with zeros.
         rows: The layout that all layers of an injection share.
+        gain: Factor of this layer's updates, beside the rows' strengths.
     """
 
-    def __init__(self, base: nn.Linear, down: Tensor, up: Tensor, rows: Rows) -> None:
+    def __init__(self, base: nn.Linear, down: Tensor, up: Tensor, rows: Rows, gain: float = 1.0) -> None:
         """Wrap ``base``; nothing is copied."""
         super().__init__()
         self.base = base
         self.in_features, self.out_features = base.in_features, base.out_features
-        self.down, self.up, self.rows = down, up, rows
+        self.down, self.up, self.rows, self.gain = down, up, rows, gain
         if down.shape[0] != up.shape[0] or down.shape[1] != up.shape[2]:
             raise ValueError(f"factors do not multiply: down {tuple(down.shape)}, up {tuple(up.shape)}")
 
@@ -122,6 +123,8 @@ class PackedLinear(nn.Module):
         if batch != len(rows):
             raise ValueError(f"a batch of {batch} rows met a layout of {len(rows)}: call Rows.set first")
         down, up = self.down.to(hidden.dtype), self.up.to(hidden.dtype)
+        if self.gain != 1.0:
+            up = up * self.gain
         if not rows.each or batch != rows.each * held:
             return self._updated(hidden, down[rows.adapters], up[rows.adapters], rows.strengths)
         if hidden.stride(0) or rows.each == 1 or not rows.even:
@@ -166,13 +169,19 @@ class Injection:
         self.eject()
 
 
-def inject(unet: nn.Module, factors: Mapping[str, tuple[Tensor, Tensor]], rows: Rows) -> Injection:
+def inject(
+    unet: nn.Module,
+    factors: Mapping[str, tuple[Tensor, Tensor]],
+    rows: Rows,
+    gains: Mapping[str, float] = MappingProxyType({}),
+) -> Injection:
     """Put K adapters beside the named linear layers of a UNet.
 
     Args:
         unet: The UNet; several injections may share it as long as they name different layers.
         factors: By layer name: down (K, rank, in) and up (K, out, rank), on the UNet's device.
         rows: The layout; keep it and call its `Rows.set` to change it between forward passes.
+        gains: By layer name, the factor of its updates where that is not one.
 
     Raises:
         TopologyError: A name is not a plain linear layer of the UNet, or it holds adapters already.
@@ -188,7 +197,7 @@ def inject(unet: nn.Module, factors: Mapping[str, tuple[Tensor, Tensor]], rows: 
             raise TopologyError("cannot carry adapters", f"{name}: {type(base).__name__}", "a plain nn.Linear")
         if (down.shape[2], up.shape[1]) != (base.in_features, base.out_features):
             raise ValueError(f"{name}: factors of {down.shape[2]} -> {up.shape[1]} beside {base}")
-        layers[name] = PackedLinear(base, down, up, rows)
+        layers[name] = PackedLinear(base, down, up, rows, gains.get(name, 1.0))
     return Injection(unet, layers, rows)
 
 
@@ -197,6 +206,8 @@ def stack(
     layers: Iterable[str],
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    *,
+    whole: bool = True,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Stack the factors of several adapters for `inject`, smaller ranks padded with zeros.
 
@@ -206,6 +217,7 @@ def stack(
         layers: Names of the layers, usually those of `blora.adapters.blocks.target_layers`.
         device: Where the factors go.
         dtype: Number format of the factors; the UNet's own saves a conversion in each forward pass.
+        whole: Whether an adapter that lacks other layers is refused; else its update of these is zero, too.
 
     Returns:
         By layer name: down (K, rank, in) and up (K, out, rank), of the layers that any adapter has.
@@ -215,7 +227,7 @@ def stack(
     """
     layers = tuple(layers)
     for index, adapter in enumerate(adapters):
-        if missing := lacking(adapter.layers, layers):
+        if whole and (missing := lacking(adapter.layers, layers)):
             received = f"adapter {index} of {len(adapters)} without {missing[0]}"
             raise KeyMismatchError("an adapter lacks a layer", received, "adapters with this half")
     stacked: dict[str, tuple[Tensor, Tensor]] = {}

@@ -7,11 +7,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-from blora.adapters.blocks import BLOCKS, FLUX_SINGLE_BLOCKS
+from blora.adapters.blocks import BLOCKS
 from blora.bases.places import DENOISERS, PARTS
-from blora.errors import TopologyError
+from blora.errors import SettingFault, TopologyError
+from blora.settings.block_split import Stretch, own_split
+from blora.settings.training import TrainSettings
 
-__all__ = ["FamilyName", "check_topology", "check_vae", "family_of", "family_of_denoiser", "read_config"]
+__all__ = [
+    "FamilyName",
+    "blocks_there",
+    "check_topology",
+    "check_vae",
+    "family_of",
+    "family_of_denoiser",
+    "read_config",
+    "split_faults",
+]
 
 FamilyName = Literal["sdxl", "flux"]
 """The kinds of diffusion model that there are."""
@@ -46,6 +57,45 @@ def check_topology(folder: Path, spec: str) -> None:
     (_check_flux if family == "flux" else _check_sdxl)(folder, spec)
 
 
+def blocks_there(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Name the blocks that may be content or style, in stretches, by the configuration of a denoiser."""
+    if "num_single_layers" in config or family_of_denoiser(config) == "flux":
+        doubles, singles = int(config.get("num_layers", 19)), int(config.get("num_single_layers", 38))
+        counts = {"transformer_blocks": doubles, "single_transformer_blocks": singles}
+        return tuple(str(Stretch(stem, 0, count - 1)) for stem, count in counts.items() if count)
+    downs, ups = list(config.get("down_block_types") or ()), list(config.get("up_block_types") or ())
+    layers = config.get("layers_per_block", 2)
+    depths = list(layers) if isinstance(layers, list | tuple) else [int(layers)] * len(downs)
+    found = [(f"down_blocks.{number}", kind, depths[number]) for number, kind in enumerate(downs)]
+    found.append(("mid_block", str(config.get("mid_block_type", "UNetMidBlock2DCrossAttn")), 1))
+    # Up blocks run through the levels backwards, and have a layer more each.
+    found += [(f"up_blocks.{number}", kind, depths[-1 - number] + 1) for number, kind in enumerate(ups)]
+    return tuple(
+        str(Stretch(f"{block}.attentions", 0, count - 1)) for block, kind, count in found if "CrossAttn" in kind
+    )
+
+
+def split_faults(train: TrainSettings, config: Mapping[str, Any]) -> list[SettingFault]:
+    """Return what is wrong with training the blocks that settings name on a base, all at once.
+
+    Args:
+        train: The recipe.
+        config: The configuration of the base's denoiser.
+    """
+    there = blocks_there(config)
+    has = [Stretch.read(name) for name in there]
+    named = {"blocks.content": train.split.content, "blocks.style": train.split.style} if train.split else {}
+    if train.rank_constraint:
+        named["rank_constraint.blocks"] = train.rank_constraint.blocks
+    faults = []
+    for field, names in named.items():
+        missing = [name for name in names if not any(Stretch.read(name).lies_in(one) for one in has)]
+        if missing:
+            what, hint = "the base has no such blocks", "name blocks of this base, or leave it out for the base's own"
+            faults.append(SettingFault(f"train.{field}", what, ", ".join(missing), ", ".join(there), hint))
+    return faults
+
+
 def _check_flux(folder: Path, spec: str) -> None:
     transformer = read_config(folder / "transformer" / "config.json", spec)
     scheduler = read_config(folder / "scheduler" / "scheduler_config.json", spec)
@@ -54,7 +104,7 @@ def _check_flux(folder: Path, spec: str) -> None:
     faults = []
     if transformer.get("_class_name") != _FLUX_CLASS:
         faults.append(f"transformer is {transformer.get('_class_name')}, not {_FLUX_CLASS}")
-    if transformer.get("num_single_layers", 38) <= FLUX_SINGLE_BLOCKS["style"].start:
+    if transformer.get("num_single_layers", 38) <= own_split(flux=True).of("style")[0].first:
         faults.append(f"{transformer.get('num_single_layers')} single-stream blocks, of which none is left for style")
     if transformer.get("in_channels", 64) != 4 * read_config(folder / "vae" / "config.json", spec)["latent_channels"]:
         faults.append(f"{transformer.get('in_channels')} channels a token, not four of the autoencoder's latents")

@@ -17,12 +17,7 @@ from torch import Tensor
 
 from blora.models.execution import to_device
 
-__all__ = ["KeptFronts", "front_of", "lies_in_front", "rest_of"]
-
-
-def lies_in_front(layer: str) -> bool:
-    """Whether a layer, by its name in the UNet, is part of the front."""
-    return not layer.startswith(("up_blocks.", "conv_norm_out.", "conv_out."))
+__all__ = ["KeptFronts", "front_of", "rest_of"]
 
 
 @torch.no_grad()

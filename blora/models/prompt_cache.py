@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from blora.adapters.packed import PackedLinear
+from blora.settings.block_split import Stretch
 
 __all__ = ["Remembered", "fixed_prompts"]
 
@@ -54,16 +55,17 @@ def fixed_prompts(
         hidden: Prompt embeddings (rows, tokens, context) of all rows of the coming passes, or (1, tokens, context)
             where all rows are told the same.
         by_block: What some blocks are told instead, by the name of a block's transformer, for example
-            "up_blocks.0.attentions.0".
+            "up_blocks.0.attentions.0", or of several as a stretch; no block in two of them.
         rows: Rows of the coming passes where all are told the same; answers are written out for them (26 MB a row of
             SDXL in half precision). A pass of another number is answered, too.
     """
     holders: list[tuple[nn.Module, str, nn.Module]] = []
+    special = [(Stretch.read(block), own) for block, own in (by_block or {}).items()]
     try:
         for name, module in list(unet.named_modules()):
             if not name.endswith((".attn2.to_k", ".attn2.to_v")):
                 continue
-            told = next((own for block, own in (by_block or {}).items() if name.startswith(f"{block}.")), hidden)
+            told = next((own for block, own in special if block.holds(name)), hidden)
             trains = isinstance(module, PackedLinear) and module.down.requires_grad
             holder, slot = (module, "base") if trains else (unet.get_submodule(name.rpartition(".")[0]), name[-4:])
             layer = getattr(holder, slot)

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from blora.adapters.adapter import Adapter
-from blora.adapters.blocks import Half, lacking, target_layers
-from blora.errors import KeyMismatchError, SettingFault, SettingsError
+from blora.adapters.adapter import Adapter, joint_split
+from blora.adapters.blocks import Half, lacking, split_of, target_layers
+from blora.errors import KeyMismatchError, SettingFault, SettingsError, TopologyError
 from blora.models.model import Base
 from blora.sampling.colour_transfer import Palette
 from blora.sampling.denoise import model_faults
+from blora.settings.block_split import block_name
 from blora.settings.sampling import SampleSettings
 
-__all__ = ["Draw", "check_draws", "misfit", "prompts_of"]
+__all__ = ["Draw", "check_draws", "content_blocks", "misfit", "prompts_of", "sides_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +30,7 @@ class Draw:
         seed: Of the picture's own generator, from 0, which is a seed like any other.
         content_strength: Factor of the content half's weight delta (linear; see `strength_from_reference`).
         style_strength: Factor of the style half's weight delta.
-        content_prompt: If given, goes into the content block alone, instead of the prompt (complex scenes).
+        content_prompt: If given, goes into the content blocks alone, instead of the prompt (complex scenes).
         negative_prompt: What guidance leads away from; empty for the settings' own.
         palette: Whose colours it gets, if not those that come; see `blora.sampling.colour_transfer`.
         whole: Adapter of any layers, used whole, for comparisons; the draws of one batch need the same layers, and
@@ -73,13 +74,34 @@ def check_draws(base: Base, draws: Sequence[Draw], settings: SampleSettings) -> 
 
 def misfit(base: Base, draw: Draw) -> KeyMismatchError | None:
     """Why a draw's adapters cannot be used, if they cannot."""
-    sides: tuple[tuple[Half, Adapter | None], ...] = (("content", draw.content), ("style", draw.style))
-    for half, adapter in sides:
-        missing = lacking(adapter.layers, target_layers(base.unet, half)) if adapter else []
+    for half, adapter in sides_of(draw):
+        if adapter is None:
+            continue
+        try:
+            missing = lacking(adapter.layers, target_layers(base.unet, half, split=adapter.split))
+        except TopologyError as error:
+            return KeyMismatchError("an adapter of another base", error.what, error.accepted)
         if missing:
             received = f"{len(missing)} layers missing, such as {missing[0]}"
             return KeyMismatchError("an adapter lacks a layer", received, f"an adapter with a {half} half")
+    if draw.content and draw.style:
+        try:
+            joint_split(draw.content.split, draw.style.split)
+        except KeyMismatchError as error:
+            return error
     return None
+
+
+def sides_of(draw: Draw) -> tuple[tuple[Half, Adapter | None], ...]:
+    """Return a draw's adapter for each half."""
+    return ("content", draw.content), ("style", draw.style)
+
+
+def content_blocks(base: Base, draw: Draw) -> tuple[str, ...]:
+    """Name the content blocks of what a draw is drawn with, one by one."""
+    adapter = draw.content or draw.style
+    split = adapter.split if adapter else split_of(base.unet)
+    return tuple(dict.fromkeys(map(block_name, target_layers(base.unet, "content", split=split))))
 
 
 def prompts_of(draws: Iterable[Draw], settings: SampleSettings) -> set[str]:

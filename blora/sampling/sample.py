@@ -22,12 +22,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from blora.adapters.blocks import BLOCKS
 from blora.errors import BloraError, OutOfMemoryError
 from blora.models.execution import compiled_blocks
 from blora.models.model import Base
 from blora.sampling.denoise import beside, denoise, latent_shape, too_large
-from blora.sampling.draw import Draw, check_draws, misfit, prompts_of
+from blora.sampling.draw import Draw, check_draws, content_blocks, misfit, prompts_of
 from blora.sampling.palette_guidance import steering_of
 from blora.sampling.picture_rows import inject_draws
 from blora.sampling.step_report import SampleReport, StepCounter
@@ -198,9 +197,15 @@ def _embed(base: Base, draws: Sequence[Draw], settings: SampleSettings) -> tuple
     pooled = beside(base, own.pooled, negative.pooled, settings)
     if all(draw.content_prompt is None for draw in draws):
         return hidden, pooled, {}
-    texts = [draw.prompt if draw.content_prompt is None else draw.content_prompt for draw in draws]
-    special = beside(base, base.encode_prompts(texts).hidden, negative.hidden, settings)
-    return hidden, pooled, {BLOCKS["content"]: special}
+    blocks = [content_blocks(base, draw) if draw.content_prompt is not None else () for draw in draws]
+    by_block = {}
+    for block in dict.fromkeys(block for named in blocks for block in named):
+        texts = [
+            draw.content_prompt or "" if block in named else draw.prompt
+            for draw, named in zip(draws, blocks, strict=True)
+        ]
+        by_block[block] = beside(base, base.encode_prompts(texts).hidden, negative.hidden, settings)
+    return hidden, pooled, by_block
 
 
 def _not_finite(base: Base, latent: Tensor) -> BloraError | None:

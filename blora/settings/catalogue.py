@@ -86,6 +86,8 @@ def _walk(schema: Mapping[str, Any], group: Mapping[str, Any], prefix: str) -> I
 
 def _accepted(of: Mapping[str, Any]) -> str:
     """Return what a schema lets pass, in words."""
+    if "$ref" in of:
+        return "mapping"
     if "anyOf" in of:
         return ", or ".join(dict.fromkeys(_accepted(one) for one in of["anyOf"]))
     if "enum" in of:

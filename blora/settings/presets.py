@@ -83,7 +83,8 @@ PRESETS: Final[Mapping[str, Settings]] = MappingProxyType(
         ),
         # FLUX.1-dev. Rank, rate, denoising steps and guidance are those of betyavan/b-lora-flux @ e8717c0, which trains
         # for 500 to 2000 steps, on 512 to 1024 px by turns and with AdamW in 8 bits; timesteps are logit-normal, as by
-        # default in ai-toolkit ("sigmoid"), with which it trains. SplitFlux's own figures were not to be had.
+        # default in ai-toolkit ("sigmoid"), with which it trains. SplitFlux, whose split this is, is told to train with
+        # rank 64, rate 1e-4 and 1000 steps (notes on it, see `RankConstraint`): each may be said beside the preset.
         "flux": Settings(
             train=TrainSettings(
                 resolution_px=1024,

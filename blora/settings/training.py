@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from blora.settings.block_split import SPLITS, Blocks, BlockSplit, RankConstraint, own_split
 from blora.settings.fields import Frozen, Precision, Text, TrainedLayers
 
 __all__ = ["RECIPE_VERSION", "TrainSettings", "recipe_version"]
@@ -34,6 +35,8 @@ _LATER: Final = {
     "size_conditioning": "true",
     "deterministic": False,
     "timestep_sampling": "uniform",
+    "blocks": None,
+    "rank_constraint": None,
     "front_pool": 0,
 }
 """Settings that came later, with what they name no adapter by."""
@@ -61,8 +64,15 @@ class TrainSettings(Frozen):
     layers: TrainedLayers = "attention"
     """Which layers of the two blocks carry an update. "attention": all projections of self- and cross-attention, as
     published. "crossattn_kv": keys and values of cross-attention alone, that is, how a block reads the prompt."""
+    blocks: Blocks = None
+    """Which blocks hold content and which style: "b-lora" (SDXL's own), "splitflux" (FLUX's own), "b-lora-flux", or
+    {content: [...], style: [...]} with names of blocks and stretches such as single_transformer_blocks.0-9. None means
+    the base's own."""
     alpha: float | None = Field(default=None, gt=0, le=1024)
     """LoRA's alpha: the update is scaled by alpha / rank. None means alpha = rank, a scale of one."""
+    rank_constraint: RankConstraint | None = None
+    """Blocks whose updates have a part of the rank and count as many times as much, as in SplitFlux:
+    {blocks: [single_transformer_blocks.10-11], factor: 2}. None: every layer has the same rank."""
     learning_rate: float = Field(default=5e-5, gt=0, le=1e3)
     """Constant learning rate, no warm-up."""
     steps: int = Field(default=1000, ge=1, le=100_000)
@@ -123,11 +133,18 @@ class TrainSettings(Frozen):
     def _goes_together(self) -> TrainSettings:
         if self.timestep_sampling != "uniform" and self.timestep_power != 1:
             raise ValueError("timestep_power 1 with timestep_sampling logit_normal, or timestep_sampling uniform")
+        if self.rank_constraint and self.rank % self.rank_constraint.factor:
+            raise ValueError(f"a rank that is a multiple of rank_constraint.factor, {self.rank_constraint.factor}")
         if self.crop == "none" and self.execution.endswith("graph"):
             raise ValueError(
                 "a captured graph has one shape: execution eager or compiled with crop none, or crop center"
             )
         return self
+
+    @property
+    def split(self) -> BlockSplit | None:
+        """The split that is asked for, by its blocks; None for the base's own."""
+        return SPLITS[self.blocks] if isinstance(self.blocks, str) else self.blocks
 
     @property
     def scale(self) -> float:
@@ -142,14 +159,21 @@ class TrainSettings(Frozen):
         generations, rest = divmod(self.steps, self.front_pool * self.front_uses)
         return (generations * self.front_pool + min(rest, self.front_pool)) / self.steps
 
+    def constrained(self, layer: str) -> int:
+        """Return by what a layer's rank is divided and its update multiplied."""
+        return self.rank_constraint.factor if self.rank_constraint and self.rank_constraint.holds(layer) else 1
+
     def identity(self) -> dict[str, Any]:
         """Return the settings that change the trained weights, as JSON values; they go into the adapter's id.
 
         Left out: when checkpoints are written, whether activations are kept or recomputed, how steps are handed to the
         device, and the defaults of settings that came after adapters had been named without them. Equal recipes give
-        equal identities: alpha is written as the number it stands for, and uses of a pool only where there is one.
+        equal identities: alpha is written as the number it stands for, a split by its blocks, and uses of a pool only
+        where there is one.
         """
         values = self.model_dump(mode="json", exclude={*_LAYOUT, *(() if self.front_pool else ("front_uses",))})
+        own = self.split in (None, own_split(flux=False), own_split(flux=True))
+        values["blocks"] = None if own or self.split is None else self.split.model_dump(mode="json")
         values["alpha"] = float(self.rank if self.alpha is None else self.alpha)
         return {name: value for name, value in values.items() if name not in _LATER or value != _LATER[name]}
 

@@ -32,7 +32,7 @@ class FlatFactors:
         self,
         shapes: Mapping[str, tuple[int, int]],
         count: int,
-        rank: int,
+        rank: int | Mapping[str, int],
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -41,11 +41,12 @@ class FlatFactors:
         Args:
             shapes: By layer name, (out, in) of its weight; the order is the order in the matrix.
             count: Number of adapters, K.
-            rank: Rank of every layer.
+            rank: Rank of every layer, or of each by its name.
             device: Where the matrix lies.
             dtype: Number format that the UNet computes in.
         """
-        size = sum(rank * (inner + outer) for outer, inner in shapes.values())
+        ranks = dict.fromkeys(shapes, rank) if isinstance(rank, int) else rank
+        size = sum(ranks[name] * (inner + outer) for name, (outer, inner) in shapes.items())
         self.values = torch.zeros(count, size, device=device)
         self.grads = torch.zeros_like(self.values)
         self._used = self.values if dtype == torch.float32 else torch.zeros_like(self.values, dtype=dtype)
@@ -54,12 +55,13 @@ class FlatFactors:
         self._totals: list[Tensor] = []  # the part of `grads` of each leaf
         start = 0
         for name, (outer, inner) in shapes.items():
-            parts = ((start, rank, inner), (start + rank * inner, outer, rank))
+            of_layer = ranks[name]
+            parts = ((start, of_layer, inner), (start + of_layer * inner, outer, of_layer))
             down, up = (_stretch(self.values, *part) for part in parts)
             used_down, used_up = (_stretch(self._used, *part).detach().requires_grad_() for part in parts)
             self.exact[name], self.layers[name] = (down, up), (used_down, used_up)
             self._totals += [_stretch(self.grads, *part) for part in parts]
-            start += rank * (inner + outer)
+            start += of_layer * (inner + outer)
         self._leaves = [leaf for pair in self.layers.values() for leaf in pair]
 
     def refresh(self) -> None:

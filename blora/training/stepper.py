@@ -14,6 +14,7 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor
 
+from blora.adapters.blocks import front_is_frozen
 from blora.adapters.packed import Rows, inject
 from blora.models.execution import Graphs, compiled_blocks, shared_front, to_device
 from blora.models.families.family import TRAINED_GUIDANCE
@@ -63,12 +64,14 @@ class Stepper:
         self.told_times = course.told.to(base.device)
         self.layout = [index for index in range(len(photos)) for _ in range(settings.batch_size)]
         self.rows = Rows.regular(len(photos), settings.batch_size, settings.scale, base.device)
+        self._shares_front = base.family.shares_front and front_is_frozen(factors.layers)
         self._fronts: dict[tuple[int, ...], Tensor] = {}
         self._graphs = Graphs() if settings.execution.endswith("graph") else None
         place = torch.device("cpu") if settings.front_place == "host" else base.device
         self._kept = KeptFronts(place, base.device) if settings.front_pool else None
         with ExitStack() as changes:
-            changes.enter_context(inject(base.unet, factors.layers, self.rows))
+            gains = {name: float(settings.constrained(name)) for name in factors.layers}
+            changes.enter_context(inject(base.unet, factors.layers, self.rows, gains))
             if len(unique) == 1:  # else keys and values are computed in each step: rows in no fixed order need theirs
                 changes.enter_context(fixed_prompts(base.unet, self.hidden, rows=len(self.layout)))
             if settings.execution.startswith("compiled"):
@@ -176,7 +179,7 @@ class Stepper:
 
     def _front_row(self, index: int, noise: Noise) -> tuple[int, int, int]:
         """What the frozen front is told of a row; rows that are told the same go through it as one, where they may."""
-        told = self.told[index] if self.base.family.shares_front else -1 - index
+        told = self.told[index] if self._shares_front else -1 - index
         return id(noise), id(self.photos[index][noise.photo]), told
 
     def _fronts_of(

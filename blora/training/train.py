@@ -25,11 +25,11 @@ import diffusers
 import torch
 
 from blora.adapters.adapter import Adapter
-from blora.adapters.blocks import Half, target_layers
+from blora.adapters.blocks import SPLIT_KEY, Half, front_is_frozen, target_layers
 from blora.adapters.factors import Factors
+from blora.bases.topology import split_faults
 from blora.errors import OutOfMemoryError, SettingFault, SettingsError
 from blora.models.execution import current, same_bits
-from blora.models.front import lies_in_front
 from blora.models.memory import MemoryPlan, ModelSize, needed_bytes
 from blora.models.model import Base
 from blora.settings.training import TrainSettings, recipe_version
@@ -121,7 +121,9 @@ def _too_large(base: Base, settings: TrainSettings, layers: Sequence[str] | None
 def _shapes(base: Base, settings: TrainSettings, layers: Sequence[str] | None) -> dict[str, tuple[int, int]]:
     """Return (out, in) of every layer that is trained."""
     halves = get_args(Half)
-    trained = layers or tuple(name for half in halves for name in target_layers(base.unet, half, settings.layers))
+    trained = layers or tuple(
+        name for half in halves for name in target_layers(base.unet, half, settings.layers, settings.split)
+    )
     return {name: tuple(base.unet.get_parameter(f"{name}.weight").shape) for name in trained}
 
 
@@ -140,7 +142,9 @@ def _train(
     encoded = {digest: prepare_photos(base, images, settings) for digest, images in known.items()}
     if base.vae_in_tiles:
         base.release_vae()  # where room is so short, not even its weights stay beside the pack
-    factors = FlatFactors(_shapes(base, settings, layers), len(items), settings.rank, base.device, base.dtype)
+    shapes = _shapes(base, settings, layers)
+    ranks = {name: settings.rank // settings.constrained(name) for name in shapes}
+    factors = FlatFactors(shapes, len(items), ranks, base.device, base.dtype)
     optimizer = PackedAdamW(factors.values, settings.beta1, settings.beta2, settings.epsilon, settings.weight_decay)
     pack = [Progress.start(item.key, settings) for item in items]
     names = ["\0".join(filter(None, (item.key, item.draws, item.prompt and f"told {item.prompt}"))) for item in items]
@@ -219,9 +223,12 @@ def _check(base: Base, items: Sequence[TrainItem], settings: TrainSettings, laye
     if settings.resolution_px % multiple_px:
         accepted = f"a multiple of {multiple_px} for this base"
         faults.append(SettingFault("train.resolution_px", "does not fit", str(settings.resolution_px), accepted))
-    if settings.front_pool and not (base.family.shares_front and not any(map(lies_in_front, layers or ()))):
+    split = settings.split
+    trained = layers or (() if split is None else (*split.content, *split.style))
+    if settings.front_pool and not (base.family.shares_front and front_is_frozen(trained)):
         accepted = "0, or a base of SDXL's kind whose down and middle blocks are not trained"
         faults.append(SettingFault("train.front_pool", "no frozen front", str(settings.front_pool), accepted))
+    faults += split_faults(settings, base.unet.config)
     keys = [item.key for item in items]
     if not items or len(set(keys)) < len(keys):
         faults.append(SettingFault("items", "not distinct", str(keys), "one or more items, each with a key of its own"))
@@ -246,7 +253,7 @@ def _result(
     if progress.error is not None:
         return TrainResult(None, progress.final_loss, progress.skipped, progress.losses, progress.error)
     layers = {
-        name: Factors(down[index].cpu().clone(), up[index].cpu() * settings.scale)
+        name: Factors(down[index].cpu().clone(), up[index].cpu() * (settings.scale * settings.constrained(name)))
         for name, (down, up) in factors.exact.items()
     }
     if item.prompt:
@@ -268,5 +275,7 @@ def _result(
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,
     }
+    if split := settings.identity().get("blocks"):
+        metadata[SPLIT_KEY] = json.dumps(split, sort_keys=True)
     adapter = Adapter(layers, {**metadata, **item.metadata})
     return TrainResult(adapter, progress.final_loss, progress.skipped, progress.losses, None)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from blora.adapters.blocks import Half
 from blora.errors import BloraError
+from blora.settings.block_split import BlockSplit, splits_apart
 from manifests import layout
 from manifests.errors import ManifestsError, StoreError
 from manifests.faults import Fault
@@ -50,11 +51,13 @@ class FinishedAdapter:
         adapter_id: of the file's bytes.
         address: where it lies.
         halves: those that it has.
+        split: the blocks of each half.
     """
 
     adapter_id: str
     address: str
     halves: frozenset[Half]
+    split: BlockSplit
 
 
 Finished = Mapping[str, FinishedAdapter]
@@ -98,9 +101,21 @@ def is_usable(entry: ImageEntry, half: Half, finished: Finished) -> bool:
 
 
 def refused_pair(
-    pair: PairEntry, contents: Mapping[str, ImageEntry], styles: Mapping[str, ImageEntry], finished: Finished
+    pair: PairEntry,
+    contents: Mapping[str, ImageEntry],
+    styles: Mapping[str, ImageEntry],
+    finished: Finished,
+    trained: BlockSplit,
 ) -> Fault | None:
-    """The fault of a pair that wants of a finished adapter what it does not have: a picture, or another half."""
+    """The fault of a pair that wants of a finished adapter what it does not have: a picture, another half, free blocks.
+
+    Args:
+        pair: what is drawn.
+        contents: by name.
+        styles: by name.
+        finished: the adapters that came as files.
+        trained: the split of all others.
+    """
     sides = {
         "content": [contents[part.name] for part in content_parts(pair)],
         "style": [styles[part.name] for part in style_parts(pair)],
@@ -119,6 +134,16 @@ def refused_pair(
             received, accepted = f"{entry.name!r}, an adapter file without a style half", "a content that has one"
             hint = "remove own_style, or name a file with both halves"
             return Fault("manifest", "own_style of half an adapter", received, accepted, hint, field="own_style", **row)
+    splits = {
+        half: [finished[entry.adapter].split if entry.adapter else trained for entry in entries]
+        for half, entries in sides.items()
+    }
+    own = splits["content"] if pair.own_style else []
+    if apart := splits_apart(splits["content"], [*splits["style"], *own]):
+        what, received = apart
+        hint = "take adapters that were trained with one split, or train them anew with train.blocks"
+        accepted = "content and style without a block in common, and mixes of the same blocks"
+        return Fault("manifest", what, received, accepted, hint, field="", **row)
     return None
 
 
@@ -164,7 +189,7 @@ def _looked_at(address: str, unet: nn.Module | None) -> FinishedAdapter:
     halves = frozenset(half for half in get_args(Half) if adapter.half(half).layers)
     for half in halves:
         _half_bytes(adapter, half)  # what does not fit half precision is refused here
-    return FinishedAdapter(file.adapter_id, address, halves)
+    return FinishedAdapter(file.adapter_id, address, halves, adapter.split)
 
 
 def _half_bytes(adapter: Adapter, half: Half) -> bytes:

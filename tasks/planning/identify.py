@@ -10,6 +10,7 @@ from typing import Any
 
 from blora.adapters.blocks import Half
 from blora.checks.limits import training_identity
+from blora.settings.block_split import own_split
 from blora.settings.presets import Settings
 from blora.settings.training import recipe_version
 from manifests import ids
@@ -91,8 +92,9 @@ def identify(
     namer = _SampleNamer(contents, styles, settings, revision, manifest.strength_reading)
     content_entries, style_entries = ({name: entry for name, (entry, _) in side.items()} for side in (contents, styles))
     entries = content_entries, style_entries
+    trained = settings.train.split or own_split(flux=family == "flux")
     pairs = [
-        (pair, refused_pair(pair, *entries, finished) or unheard(pair, family))
+        (pair, refused_pair(pair, *entries, finished, trained) or unheard(pair, family))
         for pair in manifest.pairs
         if namer.knows(pair)
     ]

@@ -126,6 +126,35 @@ def test_what_flux_does_not_hear_is_refused_before_anything_is_planned(tmp_path:
     assert [fault.field for fault in draft.plan.run.faults] == ["content_prompt"] and len(draft.plan.samples) == 1
 
 
+def test_blocks_that_the_base_does_not_have_are_refused_before_anything_is_planned(
+    tmp_path: Path, flux_folder: Path
+) -> None:
+    """All of them at once, with what there is; and the base's own split, said by name, changes no id."""
+    with pytest.raises(RunRefused) as refused:
+        flux_plan(tmp_path, flux_folder, settings={"train": {"blocks": "b-lora-flux"}})
+    told = [(fault.field, fault.received, fault.accepted) for fault in refused.value.faults]
+    there = "transformer_blocks.0, single_transformer_blocks.0-11"
+    assert told == [
+        ("train.blocks.content", "transformer_blocks.9-18", there),
+        ("train.blocks.style", "transformer_blocks.0-8", there),
+    ]
+    with pytest.raises(RunRefused) as refused:
+        made = loaded(tmp_path, settings={"train": {"blocks": "splitflux"}})
+        make_plan(Store.open(str(tmp_path)), made)
+    (content, style) = refused.value.faults
+    assert (content.field, style.field) == ("train.blocks.content", "train.blocks.style")
+    assert "up_blocks.0.attentions.0-2" in content.accepted
+
+    def adapters(blocks: object) -> list[str]:
+        settings = {"sample": {"width_px": 32, "height_px": 32}, "train": {"blocks": blocks} if blocks else {}}
+        draft = flux_plan(tmp_path, flux_folder, settings=settings)
+        assert any("not for content" in str(note) for note in draft.notes) == isinstance(blocks, dict)
+        return [adapter.adapter_id for pack in draft.plan.packs for adapter in pack.adapters]
+
+    other = {"content": ["transformer_blocks.0"], "style": ["single_transformer_blocks.3-7"]}
+    assert adapters(None) == adapters("splitflux") != adapters(other)
+
+
 def test_flux_reads_beyond_the_end_of_clips_context(tmp_path: Path, flux_folder: Path) -> None:
     """Two prompts that CLIP reads as one are two pictures, and nothing of them counts as unread."""
     long = "A [c] " + "very " * 90

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from blora.adapters.adapter import Adapter, Factors
-from blora.adapters.blocks import target_layers
+from blora.adapters.blocks import BLOCKS, SPLIT_KEY, target_layers
 from blora.adapters.load import load_adapter
 from blora.adapters.safetensors_bytes import pack_safetensors, unpack_safetensors
 from manifests import layout
@@ -247,3 +247,22 @@ def test_a_row_has_one_kind_of_source_and_stays_below_the_allowed_folders(tmp_pa
         ("contents", "a row needs one of image, images (several of one object), frames (of a clip) and adapter"),
         ("contents.adapter", "path outside the allowed folders"),
     ]
+
+
+def test_an_adapter_of_another_split_goes_with_what_it_does_not_overlap(files: Project) -> None:
+    """Its file says which blocks are its content and which its style."""
+    whole = load_adapter(files.folder / "whole.safetensors")
+    turned = {"content": [BLOCKS["style"]], "style": [BLOCKS["content"]]}
+    Adapter(whole.layers, {SPLIT_KEY: json.dumps(turned)}).save(files.folder / "turned.safetensors")
+    contents = [{"name": "turned", "adapter": "turned.safetensors"}, {"name": "whole", "adapter": "whole.safetensors"}]
+    sides = {"contents": contents, "styles": [*contents, {"name": "wave", "image": "s0.png"}]}
+    pairs = [{"content": "turned", "style": style} for style in ("turned", "whole", "wave")]
+    mixed = [{"content": {"turned": 0.5, "whole": 0.5}, "style": "turned"}]
+    draft = make_plan(
+        Store.open(str(files.folder / "store")), loaded(files, grid=False, **sides, pairs=[*pairs, *mixed])
+    )
+    assert [sample.style_name for shard in draft.plan.shards for sample in shard.samples] == ["turned"]
+    told = [(fault.what, fault.row is not None) for fault in draft.plan.run.faults]
+    overlap = ("content and style of splits that overlap", True)
+    assert told == [overlap, overlap, ("a mix of different content blocks", True)]
+    assert "content up_blocks.0.attentions.1 beside style up_blocks.0.attentions.1" in draft.plan.run.faults[0].received
