@@ -73,8 +73,8 @@ def train(
         layers: Train these linear layers and no others; None for both halves. For comparisons: an adapter of other
             layers can be drawn with (`Draw.whole`), but is no B-LoRA and has no file format.
         checkpoint: Go on from this file.
-        on_checkpoint: Called with a checkpoint, to be saved before it returns, after each ``checkpoint_every_seconds``
-            and ``checkpoint_every_steps``, but not after the last step.
+        on_checkpoint: Called with a checkpoint, to be saved or copied before it returns, after each
+            ``checkpoint_every_seconds`` and ``checkpoint_every_steps``, but not after the last step.
         on_step: Called after each step.
 
     Returns:
