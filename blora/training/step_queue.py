@@ -39,10 +39,13 @@ def queue_step(
 ) -> QueuedStep:
     """Tell the device to take one step with every adapter whose numbers are finite, and wait for nothing."""
     settings, photos, timesteps = stepper.settings, stepper.photos, stepper.timesteps
-    drawn = {id(progress.generator): (progress.generator, photos[i], turns[i]) for i, progress in enumerate(pack)}
+    drawn = {
+        id(progress.generator): (progress.generator, photos[i], turns[i], stepper.shifts[i])
+        for i, progress in enumerate(pack)
+    }
     draws = {
-        name: draw_noise(generator, seen, step - 1, settings, timesteps, key)
-        for name, (generator, seen, key) in drawn.items()
+        name: draw_noise(generator, seen, step - 1, settings, timesteps, key, shifts)
+        for name, (generator, seen, key, shifts) in drawn.items()
     }
     scales = [progress.loss_scale for progress in pack]
     losses, norms = stepper.run([draws[id(progress.generator)] for progress in pack], scales)
