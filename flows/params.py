@@ -181,8 +181,15 @@ class ProbeOptions(SlotOptions):
     seeds: int = Field(1, ge=1, le=100, description="Pictures for each pair and block.")
     seed: int = Field(0, ge=0, lt=2**63, description="Of everything that is drawn by lot.")
     prompts: str = Field("", description="Address of a CSV file with the columns kind, p and q, instead of a lot.")
+    blocks: tuple[str, ...] = Field(
+        (),
+        description="Blocks and stretches to compare, e.g. single_transformer_blocks.0-9. Empty: a UNet's inner "
+        "blocks; of FLUX all, five at once.",
+    )
     preset: PresetName | None = Field(
-        None, description="Empty: demo for the embedded model, else paper at the size that the model was made for."
+        None,
+        description="Empty: demo for the embedded model, flux for FLUX, else paper at the size that the model was made "
+        "for.",
     )
     overrides: dict[str, Any] = Field(
         default_factory=dict, description='Settings laid over the preset\'s own, e.g. {"sample": {"steps": 20}}.'

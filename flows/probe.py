@@ -38,7 +38,9 @@ def analyze(base: str = "embedded", options: ProbeOptions = ProbeOptions()) -> S
         options: How; every field has a default.
     """
     store = Store.open(options.root or environment.store_root())
-    asked = {name: getattr(options, name) for name in ("preset", "overrides", "pairs", "seeds", "seed", "prompts")}
+    asked = {
+        name: getattr(options, name) for name in ("preset", "overrides", "pairs", "seeds", "seed", "prompts", "blocks")
+    }
     probe = make_probe(ProbeRequest(base, **asked))
     publish(store, probe)
     parts = missing_parts(store, probe)

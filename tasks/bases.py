@@ -184,6 +184,9 @@ def unfit(manifest: Manifest, settings: Settings) -> list[Fault]:
     """
     faults = _split_faults(manifest, settings)
     if base_family(manifest.base) == "sdxl":
+        if (shift := settings.train.timestep_shift) != 1:
+            what, field = "SDXL does not learn by flow matching", "train.timestep_shift"
+            faults.append(Fault("settings", what, str(shift), "1", "leave it out", file=manifest.source, field=field))
         return faults
     what, hint = "FLUX has no negative row to guide by: it is told guidance as a number", "leave it out"
     unheard = settings.sample.of_a_negative_row()

@@ -10,12 +10,12 @@ values alone. So SplitFlux trains, too: 38 blocks of rank 64 are 44.83 million w
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from blora.errors import KeyMismatchError, TopologyError
-from blora.settings.block_split import SPLITS, BlockSplit, Half, own_split, shown_split
+from blora.settings.block_split import SPLITS, BlockSplit, Half, Stretch, own_split, shown_split
 from blora.settings.fields import TrainedLayers
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ __all__ = [
     "is_flux",
     "is_idle",
     "lacking",
+    "probed_blocks",
     "projections_of",
     "split_of",
     "target_layers",
@@ -58,6 +59,10 @@ FLUX_PROJECTIONS: Final = ("to_q", "to_k", "to_v")
 
 FLUX_DOUBLE_PROJECTIONS: Final = (*PROJECTIONS, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 """The linear layers of the attention of a block with two streams: the picture's, then the prompt's."""
+
+_PROBED_TOGETHER: Final = 5
+"""Blocks of a transformer that the probe tells something else at once, where nobody names others: one of FLUX.1's 57
+alone says little, and each stretch costs a picture of every pair."""
 
 _FLUX = re.compile(r"(?P<single>single_)?transformer_blocks\.\d+\.(?P<rest>.+)")
 _TARGET = re.compile(r"transformer_blocks\.\d+\.attn[12]\.(?:to_q|to_k|to_v|to_out\.0)")
@@ -178,6 +183,28 @@ def carries(layer: str) -> bool:
         projections = FLUX_PROJECTIONS if flux["single"] else FLUX_DOUBLE_PROJECTIONS
         return flux["rest"].startswith("attn.") and flux["rest"][5:] in projections
     return _IN_BLOCK.fullmatch(layer) is not None
+
+
+def probed_blocks(denoiser: nn.Module, asked: Sequence[str] = ()) -> tuple[str, ...]:
+    """Name what the block probe compares: inner blocks of a UNet, stretches of a transformer.
+
+    Args:
+        denoiser: Of the base.
+        asked: Blocks and stretches to compare in their place.
+
+    Raises:
+        TopologyError: There is nothing to compare.
+    """
+    if asked:
+        return tuple(asked)
+    if not hasattr(denoiser, "single_transformer_blocks"):
+        return inner_blocks(denoiser)
+    counts = {stem: len(denoiser.get_submodule(stem)) for stem in ("transformer_blocks", "single_transformer_blocks")}  # type: ignore[arg-type]
+    return tuple(
+        str(Stretch(stem, first, min(first + _PROBED_TOGETHER, count) - 1))
+        for stem, count in counts.items()
+        for first in range(0, count, _PROBED_TOGETHER)
+    )
 
 
 def inner_blocks(unet: nn.Module) -> tuple[str, ...]:

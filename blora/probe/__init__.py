@@ -1,1 +1,1 @@
-"""Which block of a UNet answers to which part of a prompt: pictures, readings, and the blocks they propose."""
+"""Which block of a denoiser answers to which part of a prompt: pictures, readings, and the blocks they propose."""

@@ -1,10 +1,12 @@
-"""The paper's block probe, on any UNet with cross-attention: which block listens to which part of a prompt.
+"""The paper's block probe, on any UNet with cross-attention and on FLUX: which block listens to which part of a prompt.
 
 For a pair of prompts (p, q) the text q goes into the cross-attention of one block, p into all the others; the picture
-is compared with q by CLIP. A block that answers to objects scores high where p and q differ in the object, one that
-answers to colours where they differ in the look. Every picture of a pair starts from the same noise.
+is compared with q by CLIP. A transformer's blocks read the prompt by joint attention and hand it on, and a stretch of
+them is told q (`blora.models.two_prompts` says how); its pooled prompt is p, as a UNet's is. A block that answers to
+objects scores high where p and q differ in the object, one that answers to colours where they differ in the look. Every
+picture of a pair starts from the same noise.
 
-    readings = measure(base, clip, pairs, settings.sample, inner_blocks(base.unet))
+    readings = measure(base, clip, pairs, settings.sample, probed_blocks(base.unet))
     summary = summarize(pairs, readings, seed=0)          # proposal.py
 
 Source: arXiv 2403.14572, section 4.1. Two pictures a pair are added to the paper's: p in all blocks, and q in all
@@ -74,7 +76,7 @@ def measure(
         judge: What compares pictures and texts.
         pairs: Prompts and seeds.
         settings: How to draw; guidance leads away from the negative prompt in all blocks alike.
-        blocks: Names as `inner_blocks` gives them.
+        blocks: Names as `probed_blocks` gives them, no block in two of them.
         on_step: Called after each denoising step with the number of pictures finished, and of all.
 
     Returns:

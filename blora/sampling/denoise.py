@@ -21,6 +21,7 @@ from torch import Tensor
 from blora.errors import OutOfMemoryError, SettingFault
 from blora.models.execution import current
 from blora.models.prompt_cache import fixed_prompts
+from blora.models.two_prompts import two_prompts
 from blora.sampling.scheduler import Sampler, generator_of, make_sampler
 from blora.settings.sampling import SampleSettings
 
@@ -142,7 +143,7 @@ def denoise(
         seeds: One a picture, of its own generator.
         settings: How to draw.
         on_step: Called after each step with the number of steps done, and of all.
-        hidden_by_block: What some attention blocks see instead, by their name; see `fixed_prompts`.
+        hidden_by_block: What some blocks see instead, by their name; see `fixed_prompts` (a UNet) and `two_prompts`.
         steer: Changes each step's prediction, given what the UNet saw and its share of signal; see `palette_guidance`.
         on_rows: Called before the first step and wherever the rows of the coming passes change: whether each picture
             has its negative row beside its own, or is alone.
@@ -162,7 +163,8 @@ def denoise(
         told = {name: value[rows] for name, value in conditions.items()} if conditions else conditions
         by_block = {block: own[rows] for block, own in (hidden_by_block or {}).items()}
         on_rows(guided)
-        with current(model.device), fixed_prompts(model.unet, hidden[rows], by_block):
+        heard = fixed_prompts(model.unet, hidden[rows], by_block), two_prompts(model.unet, hidden[rows], by_block)
+        with current(model.device), heard[0], heard[1]:
             for timestep in timesteps:
                 scaled = sampler.scale(latents, timestep).to(model.dtype)
                 given = beside(model, scaled, scaled, settings) if guided else scaled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -14,7 +15,7 @@ from pydantic import (
     WrapValidator,
 )
 
-__all__ = ["Frozen", "PackSize", "Precision", "Text", "TrainedLayers"]
+__all__ = ["Frozen", "PackSize", "Precision", "Text", "TrainedLayers", "one_fault"]
 
 Precision = Literal["fp32", "bf16", "fp16"]
 """Number format of the UNet. Adapter weights are fp32 while they train; so is the VAE, unless it was made for fp16."""
@@ -23,15 +24,21 @@ TrainedLayers = Literal["attention", "crossattn_kv"]
 Text = Annotated[str, StringConstraints(max_length=2000)]
 
 
-def _one_fault(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
-    """Report a value that is neither of two kinds once, not once a kind."""
-    try:
-        return check(value)
-    except ValidationError as error:
-        raise ValueError('1 to 64, or "auto"') from error
+def one_fault(accepted: str) -> Callable[[Any, ValidatorFunctionWrapHandler], Any]:
+    """Report a value that is of none of several kinds once, not once a kind."""
+
+    def checked(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return check(value)
+        except ValidationError as error:
+            raise ValueError(accepted) from error
+
+    return checked
 
 
-PackSize = Annotated[Annotated[int, Field(ge=1, le=64)] | Literal["auto"], WrapValidator(_one_fault)]
+PackSize = Annotated[
+    Annotated[int, Field(ge=1, le=64)] | Literal["auto"], WrapValidator(one_fault('1 to 64, or "auto"'))
+]
 
 
 class Frozen(BaseModel):

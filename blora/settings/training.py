@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, WrapValidator, model_validator
 
 from blora.settings.block_split import SPLITS, Blocks, BlockSplit, RankConstraint, own_split
-from blora.settings.fields import Frozen, Precision, Text, TrainedLayers
+from blora.settings.fields import Frozen, Precision, Text, TrainedLayers, one_fault
 
 __all__ = ["RECIPE_VERSION", "TrainSettings", "recipe_version"]
 
@@ -37,10 +37,20 @@ _LATER: Final = {
     "timestep_sampling": "uniform",
     "blocks": None,
     "rank_constraint": None,
+    "timestep_mean": 0.0,
+    "timestep_std": 1.0,
+    "timestep_shift": 1.0,
     "front_pool": 0,
     "frozen": "same",
 }
 """Settings that came later, with what they name no adapter by."""
+
+
+TimestepShift = Annotated[
+    Annotated[float, Field(gt=0, le=100)] | Literal["resolution"],
+    WrapValidator(one_fault('a number above 0 to 100, or "resolution"')),
+]
+"""How far timesteps are moved towards noise."""
 
 
 def _as_word(value: Any) -> Any:
@@ -85,7 +95,15 @@ class TrainSettings(Frozen):
     settled: a timestep lies a share u**power below the noisiest one, u uniform."""
     timestep_sampling: Literal["uniform", "logit_normal"] = "uniform"
     """"uniform": as `timestep_power` says. "logit_normal": most in the middle, a share sigmoid(z) of all timesteps, z
-    standard normal (arXiv 2403.03206, section 3.1), as FLUX is often trained."""
+    normal (arXiv 2403.03206, section 3.1), as FLUX is often trained."""
+    timestep_mean: float = Field(default=0.0, ge=-5, le=5)
+    """Mean of z with "logit_normal": above 0 timesteps are noisier."""
+    timestep_std: float = Field(default=1.0, gt=0, le=5)
+    """Standard deviation of z with "logit_normal"."""
+    timestep_shift: TimestepShift = 1.0
+    """Of flow matching alone: a share t of all noise becomes shift * t / (1 + (shift - 1) * t), noisier above 1, as for
+    larger pictures (arXiv 2403.03206, section 5.3.2). "resolution": what the base's scheduler draws a picture of that
+    size with, FLUX.1-dev's 3.16 at 1024 px (kohya's "flux_shift"). 1 moves nothing."""
     front_pool: int = Field(default=0, ge=0, le=4096)
     """Draws of noise and timestep that each adapter holds and uses in `front_uses` steps each, so that most steps skip
     the UNet's frozen front, which is 27 % of a step of SDXL; 54 MB a row of 1024 px and a draw in half precision.
@@ -138,6 +156,8 @@ class TrainSettings(Frozen):
     def _goes_together(self) -> TrainSettings:
         if self.timestep_sampling != "uniform" and self.timestep_power != 1:
             raise ValueError("timestep_power 1 with timestep_sampling logit_normal, or timestep_sampling uniform")
+        if self.timestep_sampling != "logit_normal" and (self.timestep_mean, self.timestep_std) != (0, 1):
+            raise ValueError("timestep_mean 0 and timestep_std 1, or timestep_sampling logit_normal")
         if self.rank_constraint and self.rank % self.rank_constraint.factor:
             raise ValueError(f"a rank that is a multiple of rank_constraint.factor, {self.rank_constraint.factor}")
         if self.crop == "none" and self.execution.endswith("graph"):

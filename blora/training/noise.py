@@ -36,7 +36,13 @@ class Noise:
 
 
 def draw_noise(
-    generator: torch.Generator, photos: Sequence[Photo], step: int, settings: TrainSettings, timesteps: int, key: str
+    generator: torch.Generator,
+    photos: Sequence[Photo],
+    step: int,
+    settings: TrainSettings,
+    timesteps: int,
+    key: str,
+    shifts: Sequence[float] = (),
 ) -> list[Noise]:
     """Draw one adapter's rows of one step; the order of numbers depends on nothing but this adapter.
 
@@ -49,11 +55,13 @@ def draw_noise(
         settings: Number of rows, and how timesteps are drawn.
         timesteps: Length of the diffusion.
         key: With the settings' seed, fixes the order of the photos.
+        shifts: How far timesteps of each photo are moved towards noise; empty for nowhere.
     """
-    drawn = _draw_timesteps(generator, settings, timesteps)
+    first = step * settings.batch_size
+    turns = [photo_of_turn(first + row, len(photos), key, settings.seed) for row in range(settings.batch_size)]
+    drawn = _draw_timesteps(generator, settings, timesteps, [shifts[photo] if shifts else 1.0 for photo in turns])
     rows = []
-    for row, timestep in enumerate(drawn):
-        photo = photo_of_turn(step * settings.batch_size + row, len(photos), key, settings.seed)
+    for photo, timestep in zip(turns, drawn, strict=True):
         posterior, noise = torch.randn((2, *photos[photo].mean.shape[1:]), generator=generator)
         rows.append(Noise(photo, timestep, posterior, noise))
     return rows
@@ -77,16 +85,25 @@ def photo_of_turn(turn: int, photos: int, key: str, seed: int) -> int:
     return int(torch.randperm(photos, generator=seeded(f"{key} photos", seed, round_))[place])
 
 
-def _draw_timesteps(generator: torch.Generator, settings: TrainSettings, timesteps: int) -> list[int]:
-    """Draw the timesteps of one step, uniform, crowded at the noisy end, or in the middle."""
+def _draw_timesteps(
+    generator: torch.Generator, settings: TrainSettings, timesteps: int, shifts: Sequence[float]
+) -> list[int]:
+    """Draw the timesteps of one step: uniform, crowded at the noisy end, or in the middle; then moved towards noise."""
+    shifted = any(shift != 1 for shift in shifts)
     if settings.timestep_sampling == "logit_normal":
-        share = torch.randn(settings.batch_size, generator=generator, dtype=torch.float64).sigmoid()
-        return (share * timesteps).long().tolist()
-    if settings.timestep_power == 1:
+        normal = torch.randn(settings.batch_size, generator=generator, dtype=torch.float64)
+        share = (settings.timestep_mean + settings.timestep_std * normal).sigmoid()
+    elif settings.timestep_power == 1 and not shifted:
         return torch.randint(timesteps, (settings.batch_size,), generator=generator).tolist()
-    uniform = torch.rand(settings.batch_size, generator=generator, dtype=torch.float64)
-    below_last = (uniform**settings.timestep_power * timesteps).long()
-    return (timesteps - 1 - below_last).tolist()
+    else:
+        uniform = torch.rand(settings.batch_size, generator=generator, dtype=torch.float64)
+        if not shifted:
+            return (timesteps - 1 - (uniform**settings.timestep_power * timesteps).long()).tolist()
+        share = 1 - uniform**settings.timestep_power
+    if shifted:
+        by = torch.tensor(shifts, dtype=torch.float64)
+        share = by * share / (1 + (by - 1) * share)
+    return (share * timesteps).long().clamp(max=timesteps - 1).tolist()
 
 
 def seeded(key: str, seed: int, attempt: int = 0) -> torch.Generator:

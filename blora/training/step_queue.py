@@ -53,12 +53,15 @@ def queue_step(
         pool: Of draws that come again, if there is one.
     """
     settings, photos, timesteps = stepper.settings, stepper.photos, stepper.timesteps
-    drawn = {id(progress.generator): (progress.generator, photos[i], turns[i]) for i, progress in enumerate(pack)}
+    drawn = {
+        id(progress.generator): (progress.generator, photos[i], turns[i], stepper.shifts[i])
+        for i, progress in enumerate(pack)
+    }
     draws = {
         name: pool.draw(generator, seen, step - 1, timesteps, key)
         if pool
-        else draw_noise(generator, seen, step - 1, settings, timesteps, key)
-        for name, (generator, seen, key) in drawn.items()
+        else draw_noise(generator, seen, step - 1, settings, timesteps, key, shifts)
+        for name, (generator, seen, key, shifts) in drawn.items()
     }
     if pool:
         pool.forget_all_but([progress.generator for progress in pack])

@@ -62,6 +62,7 @@ class Stepper:
         course = base.family.course(base.scheduler_config)
         self.signal, self.sigma = course.signal.to(base.device), course.sigma.to(base.device)
         self.told_times = course.told.to(base.device)
+        self.shifts = [[self._shift(photo) for photo in seen] for seen in photos]
         self.layout = [index for index in range(len(photos)) for _ in range(settings.batch_size)]
         self.rows = Rows.regular(len(photos), settings.batch_size, settings.scale, base.device)
         self._shares_front = base.family.shares_front and front_is_frozen(factors.layers)
@@ -93,6 +94,13 @@ class Stepper:
     def timesteps(self) -> int:
         """Length of the diffusion."""
         return len(self.signal)
+
+    def _shift(self, photo: Photo) -> float:
+        """How far a photo's timesteps are moved towards noise."""
+        if self.settings.timestep_shift != "resolution":
+            return self.settings.timestep_shift
+        height, width = photo.mean.shape[-2:]
+        return self.base.family.noise_shift(self.base.scheduler_config, height, width)
 
     def run(self, draws: Sequence[Sequence[Noise]], loss_scales: Sequence[float]) -> tuple[Tensor, Tensor]:
         """Fill the gradients, each adapter's multiplied by its loss scale.

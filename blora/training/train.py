@@ -234,6 +234,9 @@ def _check(base: Base, items: Sequence[TrainItem], settings: TrainSettings, laye
     if settings.precision != base.precision:
         hint = f"load the base with precision {settings.precision}"
         faults.append(SettingFault("train.precision", "not the base's", settings.precision, base.precision, hint))
+    if settings.timestep_shift != 1 and base.prediction_type != "flow":
+        what, hint = "the base does not learn by flow matching", "leave it out"
+        faults.append(SettingFault("train.timestep_shift", what, str(settings.timestep_shift), "1", hint))
     multiple_px = base.trained_multiple_px
     if settings.resolution_px % multiple_px:
         accepted = f"a multiple of {multiple_px} for this base"

@@ -48,7 +48,7 @@ def probe(
         typer.Option(
             "--base",
             metavar="BASE",
-            help="embedded, org/model@REVISION, or a diffusers folder, also of SD 1.5's shape.",
+            help="embedded, org/model@REVISION, or a diffusers folder, also FLUX's or of SD 1.5's shape.",
         ),
     ] = "embedded",
     pairs: Annotated[
@@ -67,6 +67,15 @@ def probe(
             callback=refuse_empty,
         ),
     ] = "",
+    blocks: Annotated[
+        str,
+        typer.Option(
+            "--blocks",
+            metavar="NAMES",
+            help="What to compare, separated by commas, instead of a UNet's inner blocks or FLUX's five by five.",
+            callback=refuse_empty,
+        ),
+    ] = "",
     root: Root = "",
     preset: Preset = None,
     set_: Set = None,
@@ -76,7 +85,8 @@ def probe(
     """The paper's block analysis: which block of a base answers to the object, which to the look.
 
     Examples: `blora probe --base embedded --pairs 20 --root demo` · `blora probe --base ./sdxl --prompts pairs.csv
-    --seeds 4 --devices cuda:0,cuda:1` · `blora probe --base ./sd15 --set sample.steps=25 --set sample.precision=fp32`
+    --seeds 4 --devices cuda:0,cuda:1` · `blora probe --base ./sd15 --set sample.steps=25 --set sample.precision=fp32` ·
+    `blora probe --base ./flux --blocks single_transformer_blocks.0-9,single_transformer_blocks.10-37`
     """
     options = {
         "root": root,
@@ -84,6 +94,7 @@ def probe(
         "seeds": seeds,
         "seed": seed,
         "prompts": prompts,
+        "blocks": tuple(name.strip() for name in blocks.split(",") if blocks),
         "preset": preset,
         "overrides": parse_overrides(set_),
         "devices": devices,

@@ -18,10 +18,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from blora.errors import BaseModelError
+from blora.bases.topology import blocks_there
+from blora.errors import BaseModelError, SettingFault, SettingsError
 from blora.probe.prompts import default_prompts, noise_seeds
 from blora.probe.proposal import Summary, summarize
 from blora.probe.readings import BlockReading, Kind, ProbePair
+from blora.settings.block_split import Stretch
 from blora.settings.presets import Settings
 from blora.settings.resolve import resolve
 from manifests import ids, layout
@@ -31,7 +33,7 @@ from manifests.store.parallel import in_parallel
 from manifests.store.store import Store
 from manifests.tables.measuring import PROBES
 from manifests.tables.parquet import from_parquet_bytes, to_parquet_bytes, to_table
-from tasks.downloads import base_family, read_config, revision_of
+from tasks.downloads import base_config, base_family, read_config, revision_of
 from tasks.errors import RunNotFound, RunRefused, TaskError
 from tasks.measuring.probe_report import bar_chart, report
 
@@ -52,6 +54,7 @@ class Probe:
         settings: of drawing and scoring.
         seed: of prompts drawn by lot, of noise and of the bootstrap.
         pairs: prompts with the seeds of their noise.
+        blocks: blocks and stretches that are compared; none for those of the base's kind.
     """
 
     probe_id: str
@@ -60,6 +63,7 @@ class Probe:
     settings: Settings
     seed: int
     pairs: tuple[ProbePair, ...]
+    blocks: tuple[str, ...] = ()
 
     @property
     def parts(self) -> range:
@@ -77,12 +81,15 @@ class ProbeRequest:
 
     Attributes:
         base: ``embedded``, ``org/model@<revision>``, a folder (also of SD 1.5's shape), or ``s3://bucket/folder``.
-        preset: without one, the demo's for the embedded model, else the paper's at the size the model was made for.
+        preset: without one, the demo's for the embedded model, FLUX's for FLUX, else the paper's at the size that the
+            model was made for.
         overrides: nested settings laid over the preset's.
         pairs: pairs of each kind, if there is no file of prompts.
         seeds: pictures a pair and block.
         seed: of everything that is drawn by lot.
         prompts: address of a file of prompts.
+        blocks: blocks and stretches to compare, such as ``single_transformer_blocks.0-9``; none for the paper's inner
+            blocks of a UNet, and of FLUX all blocks, five at once.
     """
 
     base: str
@@ -92,6 +99,7 @@ class ProbeRequest:
     seeds: int = 1
     seed: int = 0
     prompts: str = ""
+    blocks: Sequence[str] = ()
 
 
 def make_probe(request: ProbeRequest) -> Probe:
@@ -103,22 +111,51 @@ def make_probe(request: ProbeRequest) -> Probe:
         SettingsError: settings that cannot be accepted.
     """
     base, given = os.path.expanduser(request.base), dict(request.overrides)
-    if base_family(base) == "flux":
-        hint = "name a base of SDXL's or Stable Diffusion 1.5's shape"
-        raise BaseModelError("the block probe reads UNets alone", "FLUX", "a model with cross-attention", base, hint)
     revision = revision_of(base)
-    own: dict[str, Any] = {} if request.preset else _own_size(base)
+    usual = {"sdxl": "demo" if base == "embedded" else "paper", "flux": "flux"}[base_family(base)]
+    own: dict[str, Any] = {} if request.preset or usual == "flux" else _own_size(base)
     if base != "embedded" and not _names_clip(given):
         own |= _CLIP_FOR_WORDS  # the embedded CLIP knows the embedded model's words alone
-    settings = resolve(request.preset or ("demo" if base == "embedded" else "paper"), own | given)
+    settings = resolve(request.preset or usual, own | given)
     chosen = tuple(
         ProbePair(kind, p, q, noise_seeds(request.seed, number, request.seeds))
         for number, (kind, p, q) in enumerate(_prompts(base, request.pairs, request.seed, request.prompts))
     )
     measured = {"sample": settings.sample.identity(), "score": settings.score.identity()}
     content: list[ids.Json] = [revision, measured, request.seed, [asdict(pair) for pair in chosen]]
+    if blocks := _blocks_of(base, request.blocks):
+        content.append(list(blocks))
     name = f"probe {base if base == 'embedded' else Path(base.partition('@')[0]).name}"
-    return Probe(ids.run_id(name, content), base, revision, settings, request.seed, chosen)
+    return Probe(ids.run_id(name, content), base, revision, settings, request.seed, chosen, blocks)
+
+
+def _blocks_of(base: str, asked: Sequence[str]) -> tuple[str, ...]:
+    """The blocks that are asked for, each held against the base.
+
+    Raises:
+        SettingsError: with all that is wrong with them.
+    """
+    if not asked:
+        return ()
+    there = blocks_there(base_config(base) or {})
+    faults: list[SettingFault] = []
+    read: list[Stretch] = []
+    for name in asked:
+        try:
+            stretch = Stretch.read(name)
+        except ValueError as error:
+            faults.append(SettingFault("blocks", "not the name of a block", name, str(error)))
+            continue
+        if not any(stretch.lies_in(Stretch.read(one)) for one in there):
+            faults.append(SettingFault("blocks", "the base has no such blocks", name, ", ".join(there)))
+        elif met := [str(one) for one in read if one.meets(stretch)]:
+            faults.append(SettingFault("blocks", "named twice", f"{name} beside {met[0]}", "stretches apart"))
+        read.append(stretch)
+    if not faults and len(read) < 2:
+        faults.append(SettingFault("blocks", "nothing to compare", ", ".join(asked), "two or more"))
+    if faults:
+        raise SettingsError(faults)
+    return tuple(map(str, read))
 
 
 def _prompts(base: str, pairs: int, seed: int, address: str) -> list[tuple[Kind, str, str]]:
@@ -167,6 +204,7 @@ def load_probe(store: Store, probe_id: str) -> Probe:
     except Missing as error:
         raise RunNotFound(f"no probe {probe_id} in {store.root}") from error
     body["settings"] = Settings.model_validate(body["settings"])
+    body["blocks"] = tuple(body.get("blocks") or ())
     body["pairs"] = tuple(ProbePair(**pair | {"seeds": tuple(pair["seeds"])}) for pair in body["pairs"])
     return Probe(**body)
 

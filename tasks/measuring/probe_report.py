@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 from blora.adapters.blocks import BLOCKS
 from blora.probe.proposal import Summary
 from blora.probe.summary import Interval, KindSummary
+from blora.settings.block_split import Stretch, own_split
 from manifests.errors import counted
 from tasks.figures.grid import INK, PAPER, RULE
 from tasks.pictures import encoded
@@ -51,9 +52,22 @@ def report(probe_id: str, base: str, scorer: str, summary: Summary) -> str:
 def proposal_lines(summary: Summary) -> list[str]:
     """Return the proposal in one line a kind, and how it stands to the blocks that are trained."""
     lines = [f"**{kind}**: {choice}" for kind, choice in summary.proposal.items()]
-    same = all(choice.block == BLOCKS[kind] for kind, choice in summary.proposal.items())
-    trained = ", ".join(f"{block} ({half})" for half, block in BLOCKS.items())
-    return [*lines, f"B-LoRA trains {trained}: {'the same' if same else 'not the same'}."]
+    if any(Stretch.read(choice.block).stem.endswith("attentions") for choice in summary.proposal.values()):
+        same = all(choice.block == BLOCKS[kind] for kind, choice in summary.proposal.items())
+        trained = ", ".join(f"{block} ({half})" for half, block in BLOCKS.items())
+        return [*lines, f"B-LoRA trains {trained}: {'the same' if same else 'not the same'}."]
+    own = own_split(flux=True)
+    apart = [
+        kind
+        for kind, choice in summary.proposal.items()
+        if not any(Stretch.read(choice.block).lies_in(stretch) for stretch in own.of(kind))
+    ]
+    told = f"not so the {' and the '.join(apart)} proposed here" if apart else "so are those proposed here"
+    lines.append(f"Trained are content {', '.join(own.content)} and style {', '.join(own.style)} (splitflux): {told}.")
+    if len(summary.proposal) > 1:
+        chosen = ", ".join(f"{kind}: [{choice.block}]" for kind, choice in summary.proposal.items())
+        lines.append(f"As a setting: `train.blocks: {{{chosen}}}`")
+    return lines
 
 
 def _percent(share: float | None) -> str:

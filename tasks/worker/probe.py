@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from blora.adapters.blocks import inner_blocks
+from blora.adapters.blocks import probed_blocks
 from blora.models.model import Base
 from blora.probe.measure import measure
 from manifests.tables.measuring import PROBES
@@ -26,6 +26,8 @@ def probe_part(session: Session, job: ProbePart) -> ProbeAnswer:
     model = session.model(probe.base, settings.sample.precision)
     # A batch that fits; of a base with one text encoder the model of memory knows nothing.
     drawing = session.drawing(probe.base, settings.sample) if isinstance(model, Base) else settings.sample
+    if isinstance(model, Base) and not model.family.hears_by_block:  # both prompts of a picture go through all blocks
+        drawing = drawing.model_copy(update={"batch_size": max(1, drawing.batch_size // 2)})
     clip = session.clip(settings.score.clip_model, settings.score.clip_pretrained)
     first = job.part * PART_PAIRS
 
@@ -37,7 +39,7 @@ def probe_part(session: Session, job: ProbePart) -> ProbeAnswer:
         clip,
         probe.pairs[first : first + PART_PAIRS],
         drawing,
-        inner_blocks(model.unet),
+        probed_blocks(model.unet, probe.blocks),
         on_step=tell,
     )
     numbered = [replace(reading, pair=first + reading.pair) for reading in readings]

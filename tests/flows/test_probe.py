@@ -13,10 +13,16 @@ import pytest
 import torch
 from PIL import Image
 
+from blora.bases.topology import split_faults
 from blora.errors import BaseModelError, SettingsError
+from blora.settings.block_split import BlockSplit
+from blora.settings.resolve import resolve
+from blora.settings.training import TrainSettings
+from flows.cli.overrides import parse_overrides
 from manifests.store.store import Store
 from manifests.tables.measuring import PROBES
 from manifests.tables.parquet import from_parquet_bytes
+from tasks.downloads import read_config
 from tasks.errors import RunNotFound, RunRefused, TaskError
 from tasks.measuring.block_probe import (
     PART_PAIRS,
@@ -34,6 +40,7 @@ from tasks.worker.probe import probe_part
 from tasks.worker.session import Session
 from tests.flows.cli.test_main import blora
 from tests.tiny import RESOLUTION_PX
+from tests.tiny_flux import save_tiny_flux
 from tests.tiny_plain import save_plain_base
 
 QUICK = ("sample.steps=1", "sample.precision=fp32", "score.clip_model=embedded")
@@ -111,6 +118,58 @@ def test_a_pipeline_folder_of_sd15s_shape_is_probed_and_resumed_by_part(tmp_path
     assert {advance.id for advance in measured(store, probe)} == {"1"}
     assert finish(store, probe) == first
     assert store.read(f"probes/{probe.probe_id}/probe.parquet") == kept
+
+
+def test_the_command_probes_flux_by_stretches(tmp_path: Path, prefect_api: str, warm_slots: None) -> None:
+    """From prompts to the report, whose proposal is a setting that trains."""
+    base, size = save_tiny_flux(tmp_path / "flux"), ("sample.width_px=32", "sample.height_px=32")
+    words = [word for text in (*QUICK, *size) for word in ("--set", text)]
+    stretches = ("transformer_blocks.0", "single_transformer_blocks.0-9", "single_transformer_blocks.10-11")
+    options = ("--pairs", "1", "--devices", "cpu", "--blocks", ", ".join(stretches), *words)
+    code, printed, errors = blora("probe", "--base", str(base), *options, root=tmp_path / "store")
+    assert code == 0, errors
+    found = re.search(r"^probe +(probe-flux-\w+)$", printed, re.M)
+    assert found and "As a setting" in printed
+    store = Store.open(str(tmp_path / "store"))
+    rows = from_parquet_bytes(store.read(f"probes/{found[1]}/probe.parquet"), PROBES).to_pylist()
+    assert [row["block"] for row in rows] == [*stretches, *stretches]
+    assert all(abs(row["clip_score"]) <= 1 for row in rows) and len({row["clip_score"] for row in rows}) > 3
+    told = store.read(f"probes/{found[1]}/report.md").decode()
+    assert (
+        "Trained are content single_transformer_blocks.0-9 and style single_transformer_blocks.10- (splitflux)" in told
+    )
+    setting = re.search(r"`train\.blocks: (\{.+\})`", told)
+    assert setting, told
+    split = resolve("flux", parse_overrides([f"train.blocks={setting[1]}"])).train.split
+    proposal = json.loads(store.read(f"probes/{found[1]}/probe.json"))["proposal"]
+    assert split == BlockSplit(content=(proposal["content"]["block"],), style=(proposal["style"]["block"],))
+    assert split_faults(TrainSettings(blocks=split), read_config(str(base), "transformer")) == []
+    probe = load_probe(store, found[1])
+    assert probe.blocks == stretches and probe.settings.sample.guidance_scale == 3.5
+    image = Image.open(io.BytesIO(store.read(f"probes/{found[1]}/blocks.png")))
+    assert (40, 90, 180) in {colour for _, colour in image.getcolors(1 << 20) or []}
+
+
+def test_blocks_to_compare_are_held_against_the_base_and_part_of_the_name(tmp_path: Path, tiny_base: Path) -> None:
+    base = str(save_tiny_flux(tmp_path / "flux"))
+    usual = make_probe(ProbeRequest(base, overrides=SETTINGS))
+    assert usual.blocks == () and usual.settings.sample.width_px == 1024
+    halves = ["single_transformer_blocks.0-9", "single_transformer_blocks.10-"]
+    assert make_probe(ProbeRequest(base, overrides=SETTINGS, blocks=halves)).probe_id != usual.probe_id
+    bad = ["W4", "transformer_blocks.3", "single_transformer_blocks.0-3", "single_transformer_blocks.3-5"]
+    with pytest.raises(SettingsError) as caught:
+        make_probe(ProbeRequest(base, overrides=SETTINGS, blocks=bad))
+    whats = [fault.what for fault in caught.value.faults]
+    assert whats == ["not the name of a block", "the base has no such blocks", "named twice"]
+    assert caught.value.faults[1].accepted == "transformer_blocks.0, single_transformer_blocks.0-11"
+    with pytest.raises(SettingsError, match="two or more"):
+        make_probe(ProbeRequest(base, overrides=SETTINGS, blocks=halves[:1]))
+    inner = make_probe(
+        ProbeRequest(
+            str(tiny_base), overrides=SETTINGS, blocks=["up_blocks.0.attentions.0-1", "mid_block.attentions.0"]
+        )
+    )
+    assert inner.blocks == ("up_blocks.0.attentions.0-1", "mid_block.attentions.0")
 
 
 def test_the_chart_is_a_picture_that_shows_the_bars(tmp_path: Path, tiny_base: Path) -> None:

@@ -9,14 +9,12 @@ from pathlib import Path
 import pytest
 
 from blora.bases.spec import KNOWN
-from blora.errors import BaseModelError
 from blora.settings.resolve import resolve
 from manifests.loading.load import Loaded, parse_manifest
 from manifests.store.store import Store
 from tasks.bases import base_notes, with_base
 from tasks.downloads import base_family
 from tasks.errors import RunRefused
-from tasks.measuring.block_probe import ProbeRequest, make_probe
 from tasks.memory import memory_model, parameters_per_rank
 from tasks.planning.make import PlanDraft, make_plan
 from tests.made_run import png
@@ -112,8 +110,6 @@ def test_a_base_is_of_the_family_that_its_folder_tells(tmp_path: Path, flux_fold
     with pytest.raises(RunRefused) as refused:
         make_plan(Store.open(str(tmp_path)), loaded(tmp_path, preset="flux"))
     assert [fault.what for fault in refused.value.faults] == ["preset flux without a base"]
-    with pytest.raises(BaseModelError, match="reads UNets alone"):
-        make_probe(ProbeRequest(base=str(flux_folder)))
 
 
 def test_what_flux_does_not_hear_is_refused_before_anything_is_planned(tmp_path: Path, flux_folder: Path) -> None:

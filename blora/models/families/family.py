@@ -96,6 +96,10 @@ class Family(Protocol):
         """Return what a scheduler's ``set_timesteps`` is told beside the steps, for latents of a size."""
         ...
 
+    def noise_shift(self, scheduler: Mapping[str, Any], height: int, width: int) -> float:
+        """Return how far drawing moves timesteps towards noise for latents of a size, beyond what `course` does."""
+        ...
+
     def size_told(
         self, original_px: tuple[int, int], crop_px: tuple[int, int], target_px: tuple[int, int]
     ) -> list[float]:

@@ -9,6 +9,7 @@ Source: diffusers 0.42.1, ``pipeline_flux.py`` (prompts, packing, positions, shi
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -133,6 +134,12 @@ class Flux:
         said = [scheduler.get(name, usual) for name, usual in zip(names, (256, 4096, 0.5, 1.15), strict=True)]
         shift = calculate_shift(height // _PATCH * (width // _PATCH), *said)
         return {"sigmas": np.linspace(1.0, 1 / steps, steps), "mu": shift}
+
+    def noise_shift(self, scheduler: Mapping[str, Any], height: int, width: int) -> float:
+        """Return what FLUX.1-dev's scheduler makes of a size; 1 for FLUX.1-schnell's, whose shift is one for all."""
+        if not scheduler.get("use_dynamic_shifting"):
+            return 1.0
+        return float(math.exp(self.timing(scheduler, 1, height, width)["mu"]))
 
     def size_told(
         self, original_px: tuple[int, int], crop_px: tuple[int, int], target_px: tuple[int, int]

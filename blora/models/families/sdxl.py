@@ -66,6 +66,10 @@ class Sdxl:
         """Return nothing: the timesteps are the same for every size."""
         return {}
 
+    def noise_shift(self, scheduler: Mapping[str, Any], height: int, width: int) -> float:
+        """Return 1: drawing has no shift."""
+        return 1.0
+
     def size_told(
         self, original_px: tuple[int, int], crop_px: tuple[int, int], target_px: tuple[int, int]
     ) -> list[float]:
