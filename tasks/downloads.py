@@ -61,6 +61,7 @@ def located_base(spec: str, *, half: bool = False) -> Located:
         _copied(base.model, half),
         base.vae and _copied(base.vae),
         tuple(replace(one, lora=_copied(one.lora)) for one in base.fuse),
+        base.quantize,
     )
     revision = revision_of(spec)
     return replace(locate_base(here, revision, half=half), spec=base.text)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase as fnmatch
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from blora.bases.headers import SingleFile, check_sdxl, refuse_other_files
 from blora.bases.hub import fetch_files
@@ -25,7 +25,7 @@ from blora.bases.places import (
     split_digest,
     weight_files,
 )
-from blora.bases.spec import BaseSpec, parse_base
+from blora.bases.spec import BaseSpec, Quantization, parse_base, require_backend
 from blora.bases.topology import FamilyName, check_topology, check_vae, family_of
 from blora.errors import BaseModelError
 
@@ -50,6 +50,7 @@ class Located:
         fuse: Files of LoRAs that are added to the UNet, with their weights.
         scheduler: What a single file says of itself beside the folder's scheduler configuration.
         half: Whether parts are loaded from fp16 files where the folder has them; see `weight_files`.
+        quantize: What the weights of the denoiser's blocks are kept in.
     """
 
     spec: str
@@ -60,6 +61,7 @@ class Located:
     fuse: tuple[tuple[Path, float], ...] = ()
     scheduler: Mapping[str, Any] = field(default_factory=dict)
     half: bool = False
+    quantize: Quantization | Literal[""] = ""
 
     @property
     def label(self) -> str:
@@ -89,7 +91,8 @@ def base_revision(spec: str | os.PathLike[str] | BaseSpec, of: Callable[[str], s
         of: The revision of one place; whoever knows buckets brings its own.
 
     Returns:
-        The revision of the model's place; where an autoencoder or LoRAs stand beside it, the SHA-256 over all of them.
+        The revision of the model's place; where an autoencoder, LoRAs or a quantisation stand beside it, the SHA-256
+        over all of them.
 
     Raises:
         BaseModelError: The spec is none, names a revision that may move, or a file of this machine that is no SDXL.
@@ -103,6 +106,8 @@ def base_revision(spec: str | os.PathLike[str] | BaseSpec, of: Callable[[str], s
     if base.is_plain:
         return model
     parts = {"model": model, "vae": of(base.vae) if base.vae else ""}
+    if base.quantize:
+        parts["quantize"] = base.quantize
     fuse = [[of(one.lora), one.weight] for one in base.fuse]
     return hashlib.sha256(json.dumps([parts, fuse], sort_keys=True).encode()).hexdigest()
 
@@ -116,11 +121,13 @@ def locate_base(spec: str | os.PathLike[str] | BaseSpec, revision: str = "", *, 
         half: Whether it is for a run in half precision, which takes fp16 files where there are some (`weight_files`).
 
     Raises:
-        BaseModelError: Unknown spec, a file that is no SDXL, or a repository or revision that does not exist.
+        BaseModelError: Unknown spec, a file that is no SDXL, a repository or revision that does not exist, or a
+            quantisation whose package is not installed.
         BaseUnreachableError: The hub did not answer and the model is not in its cache.
         TopologyError: The model is of no family, or not built as others of its family are.
     """
     base = parse_base(spec)
+    require_backend(base.quantize, base.text)
     revision = revision or base_revision(base)
     said: SingleFile | None = None
     file: Path | None = None
@@ -134,7 +141,7 @@ def locate_base(spec: str | os.PathLike[str] | BaseSpec, revision: str = "", *, 
         hint = "take a base that it has been fused into already"
         raise BaseModelError("LoRAs are fused into SDXL alone", base.label, "a base without fuse", base.text, hint)
     fuse = tuple((bring_file(one.lora), one.weight) for one in base.fuse)
-    return Located(base.text, folder, revision, file, vae, fuse, _scheduler(said), half)
+    return Located(base.text, folder, revision, file, vae, fuse, _scheduler(said), half, base.quantize)
 
 
 def files_to_fetch(place: str, names: Iterable[str], *, half: bool = False) -> list[str]:

@@ -6,12 +6,13 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from blora.bases.hub import hub_files, in_cache
 from blora.bases.locate import files_to_fetch, locate_base
 from blora.bases.places import DENOISERS, hub_place
-from blora.bases.spec import parse_base
+from blora.bases.spec import BACKENDS, Quantization, parse_base, require_backend
 from blora.errors import BaseUnreachableError, BloraError
 from manifests.errors import ManifestsError
 from manifests.store.address import is_bucket
@@ -49,8 +50,10 @@ def examine(base: str, root: str, devices: str = "auto") -> Iterator[Finding]:
         devices: as for a run.
     """
     yield from _devices(devices)
-    needed_bytes = 0
-    for place in parse_base(base).places:
+    needed_bytes, parts = 0, parse_base(base)
+    if kept := parts.quantize:
+        yield _guarded("quantize", lambda: _backend(kept, parts.label), "install the extra quantize")
+    for place in parts.places:
         finding, missing_bytes = _base(place)
         needed_bytes += missing_bytes
         yield finding
@@ -67,6 +70,12 @@ def _guarded(name: str, check: Callable[[], str], hint: str) -> Finding:
         return Finding(name, False, " ".join(told.split()), error.hint or hint)
     except (ManifestsError, OSError, ValueError) as error:
         return Finding(name, False, " ".join(str(error).split()), hint)
+
+
+def _backend(quantize: Quantization, label: str) -> str:
+    """The package that keeps weights in few bits."""
+    require_backend(quantize, label)
+    return f"{quantize}: {BACKENDS[quantize]} {version(BACKENDS[quantize])}"
 
 
 def _devices(asked: str) -> Iterator[Finding]:
