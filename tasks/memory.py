@@ -57,7 +57,7 @@ def memory_model(base: str) -> memory.ModelSize:
 
 def denoiser_config(base: str) -> Path | None:
     """The denoiser's configuration, where the base lies on this machine."""
-    model = parse_base(base).model
+    model = parse_base(base).told_by
     if model == "embedded":
         from blora.embedded import MODEL_DIR
 

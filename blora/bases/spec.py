@@ -7,7 +7,8 @@
     ./folder, ./juggernaut.safetensors[#sha256:<64 hex>]  on this machine, and where buckets are known: s3://...
 
 Several parts are one JSON object: ``{"model": "sdxl", "vae": PLACE, "fuse": [{"lora": PLACE, "weight": 1}]}``, which is
-also how a manifest writes it. ``"quantize": "nf4"`` in it keeps the denoiser's weights in few bits. Imports no torch.
+also how a manifest writes it. ``"quantize": "nf4"`` in it keeps the denoiser's weights in few bits; ``"rest": PLACE``
+is where a file with FLUX's transformer alone gets everything else from. Imports no torch.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ _FP16_VAE: Final = "madebyollin/sdxl-vae-fp16-fix@207b116dae70ace3637169f1ddd243
 _LIGHTNING: Final = (
     "ByteDance/SDXL-Lightning@c9a24f48e1c025556787b0c58dd67a091ece2e44/sdxl_lightning_8step_lora.safetensors"
 )
-_FORM: Final = '{"model": PLACE, "vae": PLACE, "fuse": [{"lora": PLACE, "weight": 1}], "quantize": "nf4"}'
+_FORM: Final = (
+    '{"model": PLACE, "vae": PLACE, "fuse": [{"lora": PLACE, "weight": 1}], "quantize": "nf4", "rest": PLACE}'
+)
 
 
 @dataclass(frozen=True)
@@ -73,22 +76,30 @@ class BaseSpec:
         vae: Where an autoencoder lies that takes the place of the model's own; empty for the model's own.
         fuse: LoRAs that are part of the base: what makes few steps enough.
         quantize: What the weights of the denoiser's blocks are kept in; empty for the run's own precision.
+        rest: Where a model that is one file with a transformer alone gets the other parts, and its configuration: a
+            model in diffusers' layout.
     """
 
     model: str
     vae: str = ""
     fuse: tuple[Fused, ...] = ()
     quantize: Quantization | Literal[""] = ""
+    rest: str = ""
 
     @property
     def is_plain(self) -> bool:
         """Whether the model alone says it all."""
-        return not (self.vae or self.fuse or self.quantize)
+        return not (self.vae or self.fuse or self.quantize or self.rest)
+
+    @property
+    def told_by(self) -> str:
+        """The place whose configuration says how the model is built."""
+        return self.rest or self.model
 
     @property
     def places(self) -> tuple[str, ...]:
         """Where its parts lie."""
-        return tuple(place for place in (self.model, self.vae, *(one.lora for one in self.fuse)) if place)
+        return tuple(place for place in (self.model, self.vae, self.rest, *(one.lora for one in self.fuse)) if place)
 
     @property
     def text(self) -> str:
@@ -102,6 +113,8 @@ class BaseSpec:
             parts["fuse"] = [{"lora": one.lora, "weight": one.weight} for one in self.fuse]
         if self.quantize:
             parts["quantize"] = self.quantize
+        if self.rest:
+            parts["rest"] = self.rest
         return json.dumps(parts, ensure_ascii=False)
 
     def below(self, folder: str) -> BaseSpec:
@@ -113,7 +126,7 @@ class BaseSpec:
             return path if is_there else place
 
         fuse = tuple(Fused(absolute(one.lora), one.weight) for one in self.fuse)
-        return BaseSpec(absolute(self.model), absolute(self.vae), fuse, self.quantize)
+        return BaseSpec(absolute(self.model), absolute(self.vae), fuse, self.quantize, absolute(self.rest))
 
     @property
     def label(self) -> str:
@@ -148,13 +161,13 @@ def parse_base(spec: str | os.PathLike[str] | BaseSpec) -> BaseSpec:
         parts = json.loads(text)
         fuse = tuple(map(_fused, parts.pop("fuse", ())))
         model, vae = _place(parts.pop("model")), _place(parts.pop("vae", ""))
-        quantize = _quantization(parts.pop("quantize", ""))
+        quantize, rest = _quantization(parts.pop("quantize", "")), _place(parts.pop("rest", ""))
         if parts:
             raise ValueError(f"unknown: {', '.join(parts)}")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise BaseModelError("unreadable base model", f"{text[:200]} ({error!r})", _FORM, hint="correct it") from error
     known = KNOWN.get(model, BaseSpec(model))
-    return BaseSpec(known.model, vae or known.vae, (*known.fuse, *fuse), quantize)
+    return BaseSpec(known.model, vae or known.vae, (*known.fuse, *fuse), quantize, rest)
 
 
 def require_backend(quantize: Quantization | Literal[""], where: str) -> None:

@@ -11,13 +11,24 @@ from blora.adapters.blocks import BLOCKS, FLUX_SINGLE_BLOCKS
 from blora.bases.places import DENOISERS, PARTS
 from blora.errors import TopologyError
 
-__all__ = ["FamilyName", "check_topology", "check_vae", "family_of", "family_of_denoiser", "read_config"]
+__all__ = ["FamilyName", "check_shape", "check_topology", "check_vae", "family_of", "family_of_denoiser", "read_config"]
 
 FamilyName = Literal["sdxl", "flux"]
 """The kinds of diffusion model that there are."""
 
 _DENOISERS: Final[Mapping[FamilyName, str]] = dict(zip(get_args(FamilyName), DENOISERS, strict=True))
 _FLUX_CLASS: Final = "FluxTransformer2DModel"
+_FLUX_USUAL: Final = {
+    "in_channels": 64,
+    "num_layers": 19,
+    "num_single_layers": 38,
+    "attention_head_dim": 128,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 4096,
+    "pooled_projection_dim": 768,
+    "guidance_embeds": False,
+}
+"""What diffusers takes for what a configuration does not say."""
 
 
 def family_of(folder: Path) -> FamilyName:
@@ -44,6 +55,21 @@ def check_topology(folder: Path, spec: str) -> None:
         what = f"not a diffusers {family.upper()} folder"
         raise TopologyError(what, received, "all of " + ", ".join(parts), spec)
     (_check_flux if family == "flux" else _check_sdxl)(folder, spec)
+
+
+def check_shape(folder: Path, shape: Mapping[str, int | bool], spec: str) -> None:
+    """Compare what a file with FLUX's transformer says of itself with the configuration that it is loaded by.
+
+    Raises:
+        TopologyError: They differ: the file is of another model than the folder, such as dev's and schnell's.
+    """
+    if family_of(folder) != "flux":
+        raise TopologyError("rest is no FLUX", str(folder), "a model in diffusers' layout with transformer/", spec)
+    config = {**_FLUX_USUAL, **read_config(folder / "transformer" / "config.json", spec)}
+    other = [f"{name} {value}, not {config.get(name)}" for name, value in shape.items() if config.get(name) != value]
+    if other:
+        hint = "name as rest the model that the file was made of: FLUX.1-dev, or FLUX.1-schnell"
+        raise TopologyError("the file and the rest are of two models", "; ".join(other), "one model", spec, hint)
 
 
 def _check_flux(folder: Path, spec: str) -> None:

@@ -41,6 +41,8 @@ def read_base(said: str | BaseRow | None, roots: Roots, faults: RowFaults) -> st
         ]
     if said.quantize:
         parts["quantize"] = said.quantize
+    if said.rest:
+        parts["rest"] = _place(said.rest, ("base", "rest"), roots, faults)
     return json.dumps(parts, ensure_ascii=False)
 
 
