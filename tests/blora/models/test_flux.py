@@ -106,6 +106,25 @@ def test_the_same_picture_as_fluxpipeline_with_the_stores_files(guided: bool, tm
     assert torch.equal(ours, other) != guided
 
 
+@pytest.mark.parametrize(("guided", "shifted", "tokens"), [(True, True, 512), (False, False, 256), (False, True, 512)])
+def test_t5_reads_as_many_tokens_as_the_model_was_made_for(
+    guided: bool, shifted: bool, tokens: int, tmp_path: Path
+) -> None:
+    """FLUX.1-dev, -schnell, and a dev whose distilled guidance was trained away; the tokenizers say 512 everywhere."""
+    folder = save_tiny_flux(tmp_path / "base", guided=guided)
+    change_json(folder / "tokenizer_2" / "tokenizer_config.json", model_max_length=512)
+    change_json(folder / "scheduler" / "scheduler_config.json", use_dynamic_shifting=shifted)
+    pipeline: Any = FluxPipeline.from_pretrained(folder)
+    prompt = "a cat " * 60
+    wanted, pooled, _ = pipeline.encode_prompt(prompt, None, max_sequence_length=tokens)
+    ours = load_base(folder).encode_prompts([prompt])
+    assert ours.hidden.shape[1] == tokens
+    torch.testing.assert_close(ours.hidden, wanted)
+    torch.testing.assert_close(ours.pooled, pooled)
+    short, _, _ = pipeline.encode_prompt(prompt, None, max_sequence_length=64)
+    assert not torch.allclose(short, wanted[:, :64]), "how many are read must show, or agreement says nothing"
+
+
 def test_one_file_for_other_programs_draws_the_same(flux: Base, folder: Path, tmp_path: Path) -> None:
     one, other = random_adapter(flux, rank=4, seed=1), random_adapter(flux, rank=2, seed=2)
     both = mix(one.content.scaled(0.5), other.style)
