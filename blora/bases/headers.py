@@ -15,7 +15,7 @@ from typing import Final
 
 from blora.errors import BaseModelError, TopologyError
 
-__all__ = ["PICKLES", "SingleFile", "check_file", "flux_shape", "is_flux_file", "read_header", "refuse_other_files"]
+__all__ = ["PICKLES", "SingleFile", "check_file", "flux_shape", "read_header", "refuse_other_files"]
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 TEXT, TEXT_2 = "conditioner.embedders.0.", "conditioner.embedders.1."
@@ -89,11 +89,6 @@ def refuse_other_files(path: Path, where: str) -> None:
         raise BaseModelError("a pickle, which can run code as it is read", path.name, _ACCEPTED, where, hint)
 
 
-def is_flux_file(path: Path, where: str) -> bool:
-    """Whether a file has FLUX's transformer in its original layout; raises as `read_header`."""
-    return _is_flux(read_header(path, where)[0])
-
-
 def flux_shape(path: Path, where: str) -> dict[str, int | bool]:
     """Return what a file's tensors say of FLUX's transformer, by the names of its configuration in diffusers.
 
@@ -147,7 +142,7 @@ def check_file(path: Path, where: str, *, vae_comes: bool = False, has_rest: boo
     if _is_flux(shapes) and has_rest:
         flux_shape(path, where)
         return None
-    if has_rest:
+    if has_rest and not _is_flux_2(shapes):
         hint = "leave rest out: SDXL's file has all its parts"
         raise BaseModelError("rest with another file than FLUX's", _tensors(shapes), "FLUX in one file", where, hint)
     for what, hint, is_one in _OTHERS:
@@ -165,7 +160,13 @@ def check_file(path: Path, where: str, *, vae_comes: bool = False, has_rest: boo
 
 
 def _is_flux(shapes: Shapes) -> bool:
-    return any(name.startswith(f"{one}double_blocks.") for name in shapes for one in FLUX_PREFIXES)
+    return not _is_flux_2(shapes) and any(
+        name.startswith(f"{one}double_blocks.") for name in shapes for one in FLUX_PREFIXES
+    )
+
+
+def _is_flux_2(shapes: Shapes) -> bool:
+    return _has(shapes, "single_stream_modulation.")
 
 
 def _tensors(shapes: Mapping[str, object]) -> str:
@@ -192,6 +193,7 @@ def _is_vae(shapes: Shapes) -> bool:
 
 
 _SDXL_ONLY: Final = "this method is for SDXL: base: sdxl, or a fine-tune of it"
+_FLUX_1_ONLY: Final = "take FLUX.1-dev, FLUX.1-schnell or a fine-tune of one"
 _OTHERS: Final[tuple[tuple[str, str, Callable[[Shapes], bool]], ...]] = (
     (
         "a LoRA, not a base model",
@@ -199,6 +201,7 @@ _OTHERS: Final[tuple[tuple[str, str, Callable[[Shapes], bool]], ...]] = (
         lambda shapes: any(_LORA.search(name) for name in shapes),
     ),
     ("an autoencoder alone", "name it beside a model: {model: sdxl, vae: ...}", _is_vae),
+    ("FLUX.2 in one file, not FLUX.1", _FLUX_1_ONLY, lambda shapes: _is_flux_2(shapes)),
     (
         "FLUX's transformer without text encoders, tokenizers and autoencoder",
         "name where they lie: {model: ..., rest: black-forest-labs/FLUX.1-dev@ and its commit, or a folder of it}",

@@ -18,6 +18,11 @@ FamilyName = Literal["sdxl", "flux"]
 
 _DENOISERS: Final[Mapping[FamilyName, str]] = dict(zip(get_args(FamilyName), DENOISERS, strict=True))
 _FLUX_CLASS: Final = "FluxTransformer2DModel"
+_OTHER_TRANSFORMERS: Final = {
+    "Flux2Transformer2DModel": "FLUX.2, not FLUX.1",
+    "Flux3Transformer2DModel": "FLUX.3, not FLUX.1",
+    "SD3Transformer2DModel": "Stable Diffusion 3, not FLUX.1",
+}
 _FLUX_USUAL: Final = {
     "in_channels": 64,
     "num_layers": 19,
@@ -48,6 +53,8 @@ def check_topology(folder: Path, spec: str) -> None:
         TopologyError: With everything that is missing.
     """
     family = family_of(folder)
+    if family == "flux":
+        _refuse_other_transformers(folder, spec)
     parts = [part for part in PARTS if part not in DENOISERS or part == _DENOISERS[family]]
     missing = [f"{part}/" for part in parts if not (folder / part).is_dir()]
     if missing:
@@ -55,6 +62,15 @@ def check_topology(folder: Path, spec: str) -> None:
         what = f"not a diffusers {family.upper()} folder"
         raise TopologyError(what, received, "all of " + ", ".join(parts), spec)
     (_check_flux if family == "flux" else _check_sdxl)(folder, spec)
+
+
+def _refuse_other_transformers(folder: Path, spec: str) -> None:
+    """Refuse by name what has a transformer and is no FLUX.1: such models have other parts, too."""
+    found = str(read_config(folder / "transformer" / "config.json", spec).get("_class_name"))
+    if found != _FLUX_CLASS:
+        what = _OTHER_TRANSFORMERS.get(found, "a transformer of no known family")
+        hint = "take FLUX.1-dev, FLUX.1-schnell or a fine-tune of one, or SDXL"
+        raise TopologyError(what, found, _FLUX_CLASS, spec, hint)
 
 
 def check_shape(folder: Path, shape: Mapping[str, int | bool], spec: str) -> None:
@@ -78,8 +94,6 @@ def _check_flux(folder: Path, spec: str) -> None:
     clip = read_config(folder / "text_encoder" / "config.json", spec)
     t5 = read_config(folder / "text_encoder_2" / "config.json", spec)
     faults = []
-    if transformer.get("_class_name") != _FLUX_CLASS:
-        faults.append(f"transformer is {transformer.get('_class_name')}, not {_FLUX_CLASS}")
     if transformer.get("num_single_layers", 38) <= FLUX_SINGLE_BLOCKS["style"].start:
         faults.append(f"{transformer.get('num_single_layers')} single-stream blocks, of which none is left for style")
     if transformer.get("in_channels", 64) != 4 * read_config(folder / "vae" / "config.json", spec)["latent_channels"]:

@@ -124,6 +124,7 @@ WHOLE = UNET_4 | {
         (UNET_9 | {"cond_stage_model.transformer.text_model.x": (1,)}, "an inpainting model"),
         (FLUX, "FLUX's transformer without text encoders.*rest: "),
         ({f"model.diffusion_model.{name}": shape for name, shape in FLUX.items()}, "FLUX's transformer without"),
+        (FLUX | {"single_stream_modulation.lin.weight": (1,)}, r"FLUX\.2 in one file, not FLUX\.1"),
         ({"model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight": (1,)}, "Stable Diffusion 3, not SDXL"),
         ({"lora_unet_input_blocks_4_1_proj_in.lora_down.weight": (1, 1)}, "a LoRA, not a base.*fuse: "),
         ({"unet.down_blocks.1.attentions.0.proj_in.lora_A.weight": (1, 1)}, "a LoRA, not a base"),

@@ -6,6 +6,7 @@ Tolerances as in test_sample.py and test_train.py, and for the same reasons.
 from __future__ import annotations
 
 import copy
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,11 @@ def test_a_folder_built_otherwise_is_refused_by_name(tmp_path: Path) -> None:
     folder = save_tiny_flux(tmp_path / "flux")
     change_json(folder / "transformer" / "config.json", num_single_layers=10, joint_attention_dim=7)
     with pytest.raises(TopologyError, match=r"10 single-stream blocks.*tokens of 32, not 7 numbers"):
+        load_base(folder)
+    for part in ("text_encoder_2", "tokenizer_2"):  # as FLUX.2 [klein] has none
+        shutil.rmtree(folder / part)
+    change_json(folder / "transformer" / "config.json", _class_name="Flux2Transformer2DModel")
+    with pytest.raises(TopologyError, match=r"FLUX\.2, not FLUX\.1.*take FLUX\.1-dev"):
         load_base(folder)
 
 
