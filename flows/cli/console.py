@@ -92,7 +92,7 @@ Base = Annotated[
         "--base",
         metavar="BASE",
         help="Replaces the manifest's base: sdxl, embedded, org/model@<40 hex digits>, a folder, a .safetensors file, "
-        "or {model: ..., vae: ..., fuse: [...]}.",
+        "or {model: ..., vae: ..., fuse: [...], quantize: ..., rest: ...}.",
     ),
 ]
 BaseOf = Annotated[

@@ -6,12 +6,14 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
+from blora.bases.headers import check_file
 from blora.bases.hub import hub_files, in_cache
 from blora.bases.locate import files_to_fetch, locate_base
 from blora.bases.places import DENOISERS, hub_place
-from blora.bases.spec import parse_base
+from blora.bases.spec import BACKENDS, Quantization, parse_base, require_backend
 from blora.errors import BaseUnreachableError, BloraError
 from manifests.errors import ManifestsError
 from manifests.store.address import is_bucket
@@ -49,9 +51,11 @@ def examine(base: str, root: str, devices: str = "auto") -> Iterator[Finding]:
         devices: as for a run.
     """
     yield from _devices(devices)
-    needed_bytes = 0
-    for place in parse_base(base).places:
-        finding, missing_bytes = _base(place)
+    needed_bytes, parts = 0, parse_base(base)
+    if kept := parts.quantize:
+        yield _guarded("quantize", lambda: _backend(kept, parts.label), "install the extra quantize")
+    for place in parts.places:
+        finding, missing_bytes = _base(place, parts.rest, is_file=place == parts.model)
         needed_bytes += missing_bytes
         yield finding
     yield _disk(needed_bytes)
@@ -67,6 +71,12 @@ def _guarded(name: str, check: Callable[[], str], hint: str) -> Finding:
         return Finding(name, False, " ".join(told.split()), error.hint or hint)
     except (ManifestsError, OSError, ValueError) as error:
         return Finding(name, False, " ".join(str(error).split()), hint)
+
+
+def _backend(quantize: Quantization, label: str) -> str:
+    """The package that keeps weights in few bits."""
+    require_backend(quantize, label)
+    return f"{quantize}: {BACKENDS[quantize]} {version(BACKENDS[quantize])}"
 
 
 def _devices(asked: str) -> Iterator[Finding]:
@@ -99,14 +109,19 @@ def _devices(asked: str) -> Iterator[Finding]:
             yield Finding(name, True, line + ("" if gpus else "; no GPU is used"))
 
 
-def _base(place: str) -> tuple[Finding, int]:
+def _base(place: str, rest: str = "", *, is_file: bool = False) -> tuple[Finding, int]:
     """Whether a part of the base is at hand, and how many bytes are still to be fetched.
 
     For a run in half precision, as all presets for SDXL are: it takes fp16 files where there are some.
+
+    Args:
+        place: where it lies.
+        rest: where a model that is one file gets its other parts from.
+        is_file: whether it is that file.
     """
     hub = hub_place(place)
     if hub is None:
-        return _guarded("base", lambda: _local(place), "correct the base"), 0
+        return _guarded("base", lambda: _local(place, beside_rest=bool(rest) and is_file), "correct the base"), 0
     try:
         files = hub_files(hub.repo, hub.revision)
     except BaseUnreachableError as error:
@@ -116,7 +131,7 @@ def _base(place: str) -> tuple[Finding, int]:
         return Finding("base", cached, told, error.hint), 0
     except BloraError as error:
         return Finding("base", False, f"{place}: {error.what}", error.hint), 0
-    wanted = {name: files.get(name, 0) for name in files_to_fetch(place, files, half=True)}
+    wanted = {name: files.get(name, 0) for name in files_to_fetch(place, files, half=True, is_rest=place == rest)}
     if missing := wanted.keys() - files.keys():
         return Finding("base", False, f"{place}: the repository has no {', '.join(missing)}", "correct the name"), 0
     left = {name: size for name, size in wanted.items() if not in_cache(hub.repo, hub.revision, name)}
@@ -127,14 +142,17 @@ def _base(place: str) -> tuple[Finding, int]:
     return Finding("base", True, f"{place}: {told}"), to_fetch
 
 
-def _local(place: str) -> str:
+def _local(place: str, *, beside_rest: bool) -> str:
     """A place of this machine or of a bucket: present, and built as it must be."""
     if is_bucket(place):
         return f"{place}: revision {revision_of(place)[:12]}"
     if place == "embedded":
         return "embedded: in the package"
     path = Path(place.partition("#")[0])
-    if any((path / part).is_dir() for part in DENOISERS) or path.is_file():
+    if beside_rest:
+        check_file(path, place, has_rest=True)
+        files = [path]
+    elif any((path / part).is_dir() for part in DENOISERS) or path.is_file():
         located = locate_base(place, "not asked")
         files = [located.file] if located.file else [one for one in path.rglob("*") if one.is_file()]
     else:  # an autoencoder alone; whoever loads the base judges it
