@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ from manifests.store.address import is_bucket
 from manifests.store.store import Store
 from tasks.devices import chosen_devices, tried_devices
 from tasks.downloads import BASES_CACHE, revision_of
+from tasks.operations.driver import driver_here
+from tasks.run.which import try_store
 
 GB = 10**9
 _SPARE_BYTES = 2 * GB
@@ -93,20 +94,41 @@ def _devices(asked: str) -> Iterator[Finding]:
             "see whether nvidia-smi answers, and install a torch that fits the driver: https://pytorch.org/get-started"
         )
         yield Finding("torch", False, str(error), hint)
+        yield _driver(None)
         return
     gpus = [name for name in names if name != "cpu"]
     cuda = f"CUDA {said['cuda']}" if said["cuda"] else "no CUDA in it"
     told = f"{said['torch']}, {cuda}, diffusers {said['diffusers']}"
     if said["fault"]:
         yield Finding("torch", False, *said["fault"].split("; do: "))
+        yield _driver(said["cuda"])
         return
     yield Finding("torch", True, told)
+    yield _driver(said["cuda"])
     tried = [*(["cpu"] if "cpu" in names else []), *gpus]
     for name, (line, fault) in zip(tried, said["devices"], strict=True):
         if fault:
             yield Finding(name, False, *fault.split("; do: "))
         else:
             yield Finding(name, True, line + ("" if gpus else "; no GPU is used"))
+
+
+def _driver(built_for: str | None) -> Finding:
+    """The driver of the GPUs, against the CUDA that torch is built for; None where that is not known."""
+    try:
+        driver = driver_here()
+    except TimeoutError as error:
+        return Finding("driver", False, str(error), "mend the driver, or choose with --devices cpu")
+    if driver is None:
+        return Finding("driver", True, "none is seen: nvidia-smi is not here, or finds none")
+    if not driver.is_too_old(built_for):
+        return Finding("driver", True, driver.told)
+    major = str(built_for).partition(".")[0]
+    hint = (
+        f"install a driver for CUDA {major} or newer, or a torch built for an older CUDA: "
+        "https://pytorch.org/get-started"
+    )
+    return Finding("driver", False, f"{driver.told}: too old for torch, which is built for CUDA {built_for}", hint)
 
 
 def _base(place: str, rest: str = "", *, is_file: bool = False) -> tuple[Finding, int]:
@@ -180,14 +202,7 @@ def _there(folder: Path) -> Path:
 def _store(root: str) -> str:
     """Read, write, and a second write of one name, which must be refused: what keeps two runs apart."""
     store = Store.open(root)
-    key, data = f"doctor-{secrets.token_hex(8)}", b"blora doctor"
-    try:
-        if not store.write_once(key, data) or store.read(key) != data:
-            raise OSError(f"{store.root}: what was written does not come back")
-        if store.write_once(key, b"another"):
-            raise OSError(f"{store.root}: a second write of one name is not refused")
-    finally:
-        store.delete(key)
+    try_store(store)
     return f"{store.root}: written, read, and a second write refused"
 
 
