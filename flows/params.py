@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from manifests.schema.fields import PresetName
-from manifests.schema.rows import DocumentRow, ImageRow, PairRow, without_null
+from manifests.schema.forms import as_form, without_null
+from manifests.schema.rows import DocumentRow, ImageRow, PairRow
 
 INLINE_MOST = 20
 """Contents, styles or pairs of a manifest that is filled in by hand."""
 
+Address = Annotated[str, Field(title="address")]
+"""Of a manifest: a path or s3://...; its title is what a form calls it."""
 
 _MANIFEST_FIRST = ("contents", "styles", "base", "preset", "name")
-_OPTIONS_FIRST = ("preset", "base", "only", "hours", "methods")
+_OPTIONS_FIRST = ("preset", "base", "overrides", "methods", "hours", "only", "on_fault", "root", "allowed_roots")
 
 
 def _as_form(schema: dict[str, Any]) -> None:
@@ -26,7 +29,7 @@ def _as_form(schema: dict[str, Any]) -> None:
 
 def _as_small_form(schema: dict[str, Any]) -> None:
     """The same of a manifest, with all that is hardly needed in a block of its own; `InlineManifest` takes it so."""
-    without_null(schema)
+    as_form(schema)
     schema.pop("additionalProperties", None)  # of the block may also be given beside it
     fields = schema["properties"]
     others = {name: field for name, field in fields.items() if name not in _MANIFEST_FIRST and name != "version"}
@@ -87,7 +90,11 @@ class SlotOptions(BaseModel):
     root: str = Field(
         "", description="The store: a folder or s3://bucket/prefix. Empty: BLORA_ROOT, else ./blora-store."
     )
-    devices: str = Field("auto", description="Slots: auto, cpu, or a list such as cuda:0,cuda:1.")
+    devices: str = Field(
+        "auto",
+        description="Slots of the machine that does the work: auto (every GPU, else the CPU), cpu, or a list such as "
+        "cuda:0,cuda:1. Workers of the work pool have their own.",
+    )
 
 
 class ManifestOptions(SlotOptions):
@@ -116,14 +123,17 @@ class WorkOptions(ManifestOptions):
     )
     shards: Literal["here", "pool"] = Field(
         "here",
-        description="Where the work is done: in this machine's slots, or as flow runs of the deployment shard/shard on "
-        "the work pool of the GPUs.",
+        description="Where the work is done: here, in the slots of the machine that takes this run, or pool, by the "
+        "workers of the GPUs (flow runs of the deployment shard/shard).",
     )
     queue: Literal["on-demand", "nightly"] = Field(
-        "on-demand", description="Of the work pool, if that is where the work is done. on-demand is served first."
+        "on-demand", description="Of the work pool of the GPUs, with shards: pool. on-demand is served first."
     )
     at_once: int = Field(
-        8, ge=1, le=256, description="Flow runs on the work pool at once: at least as many as there are workers."
+        8,
+        ge=1,
+        le=256,
+        description="Flow runs on the work pool at once, with shards: pool; at least as many as there are workers.",
     )
 
 
@@ -132,7 +142,7 @@ class RunOptions(WorkOptions):
 
     only: tuple[str, ...] = Field(
         (),
-        description="Do a part of the run: faults, content=NAME, style=NAME, seed=NUMBER. Empty: all that is missing.",
+        description="A part of the run: faults, content=NAME, style=NAME, seed=NUMBER. Empty: all that is missing.",
     )
     take_over: bool = Field(
         False,
@@ -147,7 +157,9 @@ class RunOptions(WorkOptions):
 class NightOptions(WorkOptions):
     """How a night works off the manifests of the inbox; each becomes a run of its own."""
 
-    queue: Literal["on-demand", "nightly"] = Field("nightly", description="Of the work pool, if work is done there.")
+    queue: Literal["on-demand", "nightly"] = Field(
+        "nightly", description="Of the work pool of the GPUs, with shards: pool."
+    )
     hours: float | None = Field(
         None, gt=0, le=168, description="Begin no further manifest after this many hours. Empty: until all are done."
     )

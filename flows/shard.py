@@ -1,8 +1,9 @@
 """Some packs or shards of a run, on another machine: the same scheduling, slots and tasks as on one.
 
 1. Read the run's plan from the store and take the given part of it.
-2. Work it off in this machine's slots; a lease shows that this goes on.
-3. Keep what failed and why for the parent, which looks into the store for what was made.
+2. Have the base brought to this machine; where it cannot be had, that is one fault, and no slot opens.
+3. Work it off in this machine's slots; a lease shows that all this goes on.
+4. Keep what failed and why for the parent, which looks into the store for what was made.
 
 Inputs: ids of a kept plan, and `flows.params.SlotOptions`. Outputs: adapters, pictures and scores in the store, and
 ``runs/<run_id>/attempts/<attempt_id>.json``. Safe to run again at any time: what is there is not made again.
@@ -14,7 +15,7 @@ import socket
 from typing import Any
 from uuid import UUID
 
-from prefect import flow, runtime
+from prefect import flow, get_run_logger, runtime
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
@@ -24,6 +25,7 @@ from flows.scheduling.slots import Slots, slots
 from manifests import layout
 from manifests.store.store import Store
 from tasks import environment
+from tasks.bases import fetch_fault
 from tasks.devices import chosen_devices
 from tasks.dispatch.flow_runs import tell_endings
 from tasks.dispatch.shard_results import write_shard_result
@@ -56,10 +58,14 @@ def shard(
         wanted = Selection(wanted.adapters & set(only), wanted.samples & set(only))
     devices = chosen_devices(options.devices)
     host, attempt_id = socket.gethostname(), str(runtime.flow_run.id)
-    with at_work(store, layout.shard_lease_key(attempt_id), run_id), slots(store, devices) as pool:
-        place = Slots(run_id, pool)
-        board = Board(store, part, wanted, place)
-        board.run()
+    with at_work(store, layout.shard_lease_key(attempt_id), run_id):
+        if refusal := fetch_fault(part.run.base, part.run.precisions, run_id, get_run_logger().info):
+            write_shard_result(store, run_id, attempt_id, host, refusal=refusal)
+            return Failed(message=f"{host}: {refusal.text}")
+        with slots(store, devices) as pool:
+            place = Slots(run_id, pool)
+            board = Board(store, part, wanted, place)
+            board.run()
         write_shard_result(store, run_id, attempt_id, host, board.failures, board.spent)
     tell_endings(UUID(attempt_id), place.ends)
     timings = board.timings

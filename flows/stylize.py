@@ -12,6 +12,7 @@ a base model. Cost: what ``blora plan`` says. Safe to run again at any time: wha
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -22,18 +23,18 @@ from prefect import flow, get_run_logger, runtime
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from flows.params import InlineManifest, RunOptions
+from flows.params import Address, InlineManifest, RunOptions
 from flows.prepare import HANDED_OVER, Prepared, opening, prepare, prepare_again
 from flows.scheduling.board import Board
 from flows.scheduling.pool import Pool
 from flows.scheduling.slots import Slots, slots
 from manifests import layout
 from manifests.errors import Damaged
-from manifests.faults import Fault
-from manifests.notes import told
+from manifests.faults import Fault, told
+from manifests.notes import told as told_notes
 from manifests.store.store import Store
 from tasks import environment, progress
-from tasks.bases import fetch_fault
+from tasks.bases import fetch_fault, lies_here
 from tasks.closing.collect import already_closed, close_run
 from tasks.devices import chosen_devices
 from tasks.dispatch.artifacts import publish_artifacts
@@ -48,6 +49,9 @@ from tasks.run.plan import Plan
 from tasks.run.repair import discard_unreadable
 from tasks.run.selection import Selection, given_up, select
 
+FAULTS_LOGGED = 10
+"""Lines about faults in the log of a flow run; the report and faults.parquet have all."""
+
 
 def run_name() -> str:
     """What a person recognises in a list of runs: the manifest's file name, or the run that is taken up again."""
@@ -61,19 +65,19 @@ def run_name() -> str:
 
 
 @flow(name="stylize", flow_run_name=run_name, persist_result=False, on_cancellation=[cancel_shards])
-def stylize(manifest: str | InlineManifest, options: RunOptions = RunOptions()) -> State[Any]:
+def stylize(manifest: Address | InlineManifest, options: RunOptions = RunOptions()) -> State[Any]:
     """Train, draw and score what a manifest asks for.
 
     Args:
-        manifest: Address of a manifest (a path or s3://...), or a small manifest inline.
+        manifest: Address of a manifest (a path or s3://...), or a small manifest, written here.
         options: Where and how; every field has a default.
     """
     store = Store.open(options.root or environment.store_root())
     ready = HANDED_OVER.get() or prepare(store, manifest, options)
     assert ready.draft is not None  # of a run that is begun
-    for fault in ready.plan.run.faults:
-        get_run_logger().error("%s", fault)
-    for line in told(ready.draft.notes):
+    for line in told(ready.plan.run.faults):
+        get_run_logger().error("%s", line)
+    for line in told_notes(ready.draft.notes):
         get_run_logger().info("note: %s", line)
     return _work_off(store, replace(ready, plan=publish(store, ready.draft)), options)
 
@@ -114,7 +118,8 @@ def _work_off(store: Store, ready: Prepared, options: RunOptions) -> State[Any]:
         for line in discarded:
             tell(run_id, line)
         is_open = selection.adapters - known.adapters or selection.samples - known.pictures.keys()
-        whole = _base_fault(plan) if is_open and options.shards == "here" else None
+        is_base_needed = options.shards == "here" or lies_here(plan.run.base)
+        whole = _base_fault(plan) if is_open and is_base_needed else None
         board = None if whole else work(store, plan, selection, options, known, ready.pace)
         inventory = known if board is None else board.inventory if board.idle else take_inventory(store, plan)
         if board and board.idle and already_closed(store, plan, inventory):
@@ -126,7 +131,10 @@ def _work_off(store: Store, ready: Prepared, options: RunOptions) -> State[Any]:
     publish_artifacts(store, plan, outcome)
     if board and isinstance(board.place, Slots):
         tell_endings(UUID(str(runtime.flow_run.id)), board.place.ends)
-    log.info("%s: %s", run_id, outcome.sentence)
+    is_told = ready.draft is not None  # what was refused of a manifest, when its run began
+    for line in told(f for f in outcome.faults if not (is_told and f in plan.run.faults))[:FAULTS_LOGGED]:
+        log.error("%s", line)
+    log.log(logging.INFO if outcome.complete else logging.ERROR, "%s: %s", run_id, outcome.sentence)
     return _final_state(outcome)
 
 
@@ -138,10 +146,8 @@ def tell(run_id: str, line: str) -> None:
 
 def _base_fault(plan: Plan) -> Fault | None:
     """Have the base brought to this machine, before slots open that would all fail for one reason."""
-    run, settings = plan.run, plan.run.settings
-    precisions = {settings.train.precision, settings.sample.precision}
-    fault = fetch_fault(run.base, precisions, lambda line: tell(run.run_id, line))
-    return fault and replace(fault, item=run.run_id)
+    run = plan.run
+    return fetch_fault(run.base, run.precisions, run.run_id, lambda line: tell(run.run_id, line))
 
 
 def _work_here(
@@ -159,7 +165,13 @@ def _work_on_pool(
     store: Store, plan: Plan, selection: Selection, options: RunOptions, known: Inventory, pace: Mapping[str, float]
 ) -> Board:
     """Have what is wanted done by the workers of the GPUs."""
-    with WorkPool(store, plan.run.run_id, options.queue) as work_pool:
+    log = get_run_logger()
+
+    def listen(event: progress.Event) -> None:
+        if event["kind"] == "note":
+            log.warning("%s", event["text"])
+
+    with progress.watching(listen), WorkPool(store, plan.run.run_id, options.queue) as work_pool:
         board = Board(store, plan, selection, Pool(work_pool, options.at_once), known, pace)
         board.run()
     return board

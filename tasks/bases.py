@@ -8,9 +8,12 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from contextvars import copy_context
 from dataclasses import replace
+from pathlib import Path
 from threading import Timer
 from typing import Any
 
+from blora.adapters.blocks import front_is_frozen
+from blora.bases.places import split_digest
 from blora.bases.spec import KNOWN, parse_base
 from blora.bases.topology import FamilyName, split_faults
 from blora.errors import BaseModelError, BloraError, SettingsError
@@ -77,12 +80,19 @@ def revision_or_faults(manifest: Manifest, option: str = "") -> tuple[str, list[
         return "", [Fault("settings", *_parts(error), file=file, field=option or "base", transient=error.transient)]
 
 
-def fetch_fault(spec: str, precisions: Collection[str], tell: Callable[[str], None]) -> Fault | None:
+def lies_here(spec: str) -> bool:
+    """Whether every part of a base is a file or folder of this machine that is there, or in the package."""
+    places = parse_base(spec).places
+    return all(place == "embedded" or Path(split_digest(place)[0]).exists() for place in places)
+
+
+def fetch_fault(spec: str, precisions: Collection[str], item: str, tell: Callable[[str], None]) -> Fault | None:
     """Have a base brought to this machine before anybody needs it; why it cannot be had, or None.
 
     Args:
         spec: the base.
         precisions: of its training and drawing.
+        item: id of the run that needs it.
         tell: takes a line for a person where it takes long.
     """
     told = Timer(
@@ -105,6 +115,7 @@ def fetch_fault(spec: str, precisions: Collection[str], tell: Callable[[str], No
             received,
             accepted,
             "; ".join(part for part in (hint, doctor) if part),
+            item=item,
             transient=is_transient(error),
         )
     finally:
@@ -174,10 +185,7 @@ def unfit(manifest: Manifest, settings: Settings) -> list[Fault]:
     """
     faults = _split_faults(manifest, settings)
     if base_family(manifest.base) == "sdxl":
-        if (shift := settings.train.timestep_shift) != 1:
-            what, field = "SDXL does not learn by flow matching", "train.timestep_shift"
-            faults.append(Fault("settings", what, str(shift), "1", "leave it out", file=manifest.source, field=field))
-        return faults
+        return faults + _unfit_for_sdxl(manifest, settings)
     what, hint = "FLUX has no negative row to guide by: it is told guidance as a number", "leave it out"
     unheard = settings.sample.of_a_negative_row()
     faults += [
@@ -188,6 +196,24 @@ def unfit(manifest: Manifest, settings: Settings) -> list[Fault]:
         what, hint, layers = "FLUX has no cross-attention", "start from preset flux", settings.train.layers
         told = Fault("settings", what, layers, "attention", hint, file=manifest.source, field="train.layers")
         faults.append(told)
+    if settings.train.front_pool:
+        what, pool = "FLUX has no frozen front that rows could share", str(settings.train.front_pool)
+        faults.append(
+            Fault("settings", what, pool, "0", "leave it out", file=manifest.source, field="train.front_pool")
+        )
+    return faults
+
+
+def _unfit_for_sdxl(manifest: Manifest, settings: Settings) -> list[Fault]:
+    """What of the settings SDXL would not hear."""
+    train, hint, faults = settings.train, "leave it out", []
+    if train.timestep_shift != 1:
+        what, field = "SDXL does not learn by flow matching", "train.timestep_shift"
+        faults.append(Fault("settings", what, str(train.timestep_shift), "1", hint, file=manifest.source, field=field))
+    if train.front_pool and train.split and not front_is_frozen((*train.split.content, *train.split.style)):
+        what, accepted = "no frozen front", "0, or content and style blocks among the up blocks"
+        pool, field = str(train.front_pool), "train.front_pool"
+        faults.append(Fault("settings", what, pool, accepted, hint, file=manifest.source, field=field))
     return faults
 
 

@@ -79,6 +79,18 @@ def memory_told(base: str, settings: Settings, devices: Sequence[str]) -> str:
             "text encoders on the CPU": plan.encoders == "cpu",
             "text encoders leave after their work": plan.encoders == "leave" and noun == "batches",
             "the autoencoder in tiles": plan.vae_in_tiles,
+            "the pool of fronts in the CPU's memory": plan.fronts_on_host,
         }
         told.append(", ".join([f"{noun} of up to {plan.size}", *(way for way, done in ways.items() if done)]))
     return f"{free_bytes / memory.GB:.1f} GB free: {'; '.join(told)}"
+
+
+def front_pool_told(base: str, settings: TrainSettings) -> str:
+    """How much of the training a pool of fronts spares, and what memory it takes; empty without one."""
+    if not settings.front_pool:
+        return ""
+    each = memory.front_bytes(settings, memory_model(base)) / memory.GB
+    return (
+        f"{settings.front_share:.0%} of the steps make a new draw and compute the UNet's front; "
+        f"{each:.2f} GB of memory an adapter of a pack"
+    )

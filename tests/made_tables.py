@@ -37,7 +37,8 @@ def command_table() -> str:
 
 
 def field_table() -> str:
-    """What each field of a manifest may say."""
+    """What each field of a manifest means and may say."""
+    from manifests.schema.forms import MEANINGS
     from manifests.schema.rows import DocumentRow, ImageRow, PairFields, PairRow, Sweep, TableRow
 
     shared = set(PairFields.model_fields)
@@ -49,13 +50,13 @@ def field_table() -> str:
         ("sweep", Sweep, set()),
         ("column", TableRow, shared),
     ]
-    lines = ["| in | field | accepted |", "|---|---|---|"]
+    lines = ["| in | field | meaning | accepted |", "|---|---|---|---|"]
     for where, row, without in groups:
         for name, field in row.model_fields.items():
             if name not in without:
                 told = (field.description or "").replace("|", "\\|").replace("<", "\\<")
                 default = f"; `{field.default}` where it is left out" if isinstance(field.default, str | int) else ""
-                lines.append(f"| {where} | `{name}` | {told}{default} |")
+                lines.append(f"| {where} | `{name}` | {MEANINGS[name]} | {told}{default} |")
     return "\n".join(lines)
 
 

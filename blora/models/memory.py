@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, Final, Literal
 
 from blora.errors import OutOfMemoryError
@@ -17,7 +18,18 @@ from blora.models.tiles import TILE_LATENTS
 from blora.settings.sampling import SampleSettings
 from blora.settings.training import TrainSettings
 
-__all__ = ["FLUX", "GB", "SDXL", "Encoders", "MemoryPlan", "ModelSize", "needed_bytes", "pack_size", "plan_memory"]
+__all__ = [
+    "FLUX",
+    "GB",
+    "SDXL",
+    "Encoders",
+    "MemoryPlan",
+    "ModelSize",
+    "front_bytes",
+    "needed_bytes",
+    "pack_size",
+    "plan_memory",
+]
 
 Encoders = Literal["stay", "leave", "cpu"]
 """Text encoders stay on the device; leave it once they have encoded all prompts of some work; or work on the CPU."""
@@ -57,6 +69,7 @@ class ModelSize:
         drawn_per_row: The same of a row that is drawn; with remembered keys and values where there are some.
         guided_rows: Rows of a guided picture.
         prompt_share: What the prompt's tokens add to a row, as a share of those of 1024 px.
+        front_per_row: What the frozen front hands on of a row at 1024 px, in half precision.
     """
 
     unet_parameters: int
@@ -70,6 +83,7 @@ class ModelSize:
     drawn_per_row: float = 0.195 * GB
     guided_rows: int = 2
     prompt_share: float = 0.0
+    front_per_row: float = 0.0537 * GB
 
     @classmethod
     def like(cls, config: Mapping[str, Any], factor: int, adapter_parameters_per_rank: int) -> ModelSize:
@@ -151,6 +165,8 @@ class MemoryPlan:
         encoders: Where the text encoders are; "cpu" takes seconds a prompt, once.
         vae_in_tiles: Whether the autoencoder works in overlapping tiles, which changes pixels slightly, and leaves the
             device when a training has encoded its pictures.
+        fronts_on_host: Whether the pool of a training's fronts is in the CPU's memory, from where each step fetches its
+            own.
         needed_bytes: What the model of memory says this takes, CUDA's context included.
     """
 
@@ -158,6 +174,7 @@ class MemoryPlan:
     checkpointing: bool = False
     encoders: Encoders = "stay"
     vae_in_tiles: bool = False
+    fronts_on_host: bool = False
     needed_bytes: int = 0
 
 
@@ -167,7 +184,7 @@ def plan_memory(
     """Choose how some work is done: as much at once as fits, and nothing taken off the device that can stay.
 
     A training keeps its activations if that is possible with any size of pack: recomputing them costs a quarter of a
-    step, a smaller pack next to nothing.
+    step, a smaller pack next to nothing. Its pool of fronts leaves the device where no pack fits beside one.
 
     Args:
         free_bytes: What the device has for this process, the base model not loaded yet.
@@ -203,9 +220,17 @@ def needed_bytes(work: TrainSettings | SampleSettings, way: MemoryPlan, model: M
     adapters = way.size * work.rank * model.adapter_parameters_per_rank * _BYTES_PER_ADAPTER_PARAMETER
     a_row = (model.recomputed_per_row if way.checkpointing else model.kept_per_row) * number / 2
     trained = way.size * work.batch_size * model.rows(side, side) * a_row
+    adapters += 0 if way.fronts_on_host else way.size * front_bytes(work, model)
     vae = 0 if way.vae_in_tiles else model.vae_bytes  # in tiles, it leaves after its work
     encoded = model.vae_bytes + _coded(_ENCODED, side, side, way, model)
     return round(still + max(encoded, vae + adapters + max(trained, encoders)))
+
+
+def front_bytes(settings: TrainSettings, model: ModelSize = SDXL) -> int:
+    """Return what one adapter's pool of fronts takes, on the device or in the CPU's memory; 0 without a pool."""
+    rows = min(settings.front_pool, settings.steps) * settings.batch_size
+    side, number = settings.resolution_px, 4 if settings.precision == "fp32" else 2
+    return round(rows * model.pictures(side, side) * model.front_per_row * number / 2)
 
 
 def pack_size(free_bytes: float | None, settings: TrainSettings, model: ModelSize = SDXL, *, on_gpu: bool) -> int:
@@ -231,11 +256,12 @@ def _ways(work: TrainSettings | SampleSettings, most: int | None) -> Iterator[Me
                 yield from (MemoryPlan(size, False, place, in_tiles) for place in places)
         return
     kept = {"auto": (False, True), "on": (True,), "off": (False,)}[work.checkpointing]
-    for checkpointing in kept:
-        for in_tiles in (False, True):
-            for size in range(most or _MOST_ADAPTERS, 0, -1):
-                yield MemoryPlan(size, checkpointing, "leave", in_tiles)
-                yield MemoryPlan(size, checkpointing, "cpu", in_tiles)
+    place = work.front_place if work.front_pool else "device"
+    hosts = {"auto": (False, True), "host": (True,), "device": (False,)}[place]
+    for checkpointing, in_tiles, on_host in product(kept, (False, True), hosts):
+        for size in range(most or _MOST_ADAPTERS, 0, -1):
+            yield MemoryPlan(size, checkpointing, "leave", in_tiles, on_host)
+            yield MemoryPlan(size, checkpointing, "cpu", in_tiles, on_host)
 
 
 def _coded(whole: float, width_px: int, height_px: int, way: MemoryPlan, model: ModelSize) -> float:

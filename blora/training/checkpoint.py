@@ -15,6 +15,7 @@ from blora.adapters.safetensors_bytes import stream_safetensors
 from blora.errors import CheckpointError, TrainingDivergedError
 from blora.settings.training import RECIPE_VERSION, TrainSettings
 from blora.training.nan_policy import Progress
+from blora.training.noise import FrontPool
 from blora.training.optim import FlatFactors, PackedAdamW
 
 __all__ = ["Checkpoint", "checkpoint_identity", "read_checkpoint"]
@@ -45,6 +46,7 @@ class Checkpoint:
         optimizer: Its state.
         step: Steps done.
         identity: What the checkpoint belongs to; reading it for something else is refused.
+        pool: Draws that come again, if there are some; their fronts are not saved but computed again.
     """
 
     pack: Sequence[Progress]
@@ -52,6 +54,7 @@ class Checkpoint:
     optimizer: PackedAdamW
     step: int
     identity: str
+    pool: FrontPool | None = None
 
     def save(self, path: Path) -> None:
         """Write it to a file, from the device row by row: 113 MB of the CPU's memory at rank 64, whatever the pack."""
@@ -62,11 +65,18 @@ class Checkpoint:
         plain = [{name: getattr(progress, name) for name in _PLAIN} for progress in pack]
         errors = [progress.error.args if progress.error else None for progress in pack]
         state = {"step": self.step, "counts": optimizer.steps_taken(), "plain": plain, "errors": errors}
+        if self.pool:
+            tensors["draws"], state["turns"] = self.pool.state([progress.generator for progress in pack])
         stream_safetensors(path, tensors, {"identity": self.identity, "state": json.dumps(state)})
 
 
 def read_checkpoint(
-    path: Path, pack: Sequence[Progress], factors: FlatFactors, optimizer: PackedAdamW, identity: str
+    path: Path,
+    pack: Sequence[Progress],
+    factors: FlatFactors,
+    optimizer: PackedAdamW,
+    identity: str,
+    pool: FrontPool | None = None,
 ) -> int:
     """Put a checkpoint's state into a fresh pack, row by row.
 
@@ -89,6 +99,7 @@ def read_checkpoint(
                 for index in range(len(matrix)):
                     matrix[index].copy_(stored[index])
             losses, generators = file.get_tensor("losses"), file.get_tensor("generators")
+            draws = file.get_tensor("draws") if pool else None
     except (SafetensorError, OSError) as error:
         raise CheckpointError("unreadable checkpoint", str(error), "a whole file", hint=hint) from error
     state = json.loads(metadata["state"])
@@ -102,4 +113,6 @@ def read_checkpoint(
         progress.generator.set_state(generators[index].clone())  # it reads from the start of the storage
         args = state["errors"][index]
         progress.error = TrainingDivergedError(*args) if args else None
+    if pool and draws is not None:
+        pool.restore([progress.generator for progress in pack], draws, state["turns"])
     return int(state["step"])

@@ -1,4 +1,4 @@
-"""One adapter's random numbers: which photo, timestep, latent and noise each row of a step has."""
+"""One adapter's random numbers: which photo, timestep, latent and noise each row has, and which of them come again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from torch import Tensor
 from blora.settings.training import TrainSettings
 from blora.training.photos import Photo
 
-__all__ = ["Noise", "draw_noise", "photo_of_turn", "seeded"]
+__all__ = ["FrontPool", "Noise", "draw_noise", "photo_of_turn", "seeded"]
+
+_NEVER = -1
+"""Stands in a checkpoint for a draw that is not there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,3 +110,86 @@ def seeded(key: str, seed: int, attempt: int = 0) -> torch.Generator:
     """Return an adapter's own CPU generator: fixed by its key, the settings' seed and the number of reseeds."""
     digest = hashlib.sha256(f"{key}\0{seed}\0{attempt}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+@dataclass(eq=False)
+class _Draw:
+    """The draws of one step: the how manieth of their adapter, the generator before them, and, once asked for, they."""
+
+    turn: int
+    state: Tensor
+    rows: list[Noise] | None = None
+
+
+class FrontPool:
+    """The draws of each adapter that come again, so that the frozen front of the UNet need not be computed for them.
+
+    Each adapter holds the draws of some steps (`TrainSettings.front_pool`). Steps go through them in rounds. In the
+    first round every draw is made anew, as in a plain training; in the further ones (`TrainSettings.front_uses` in all)
+    the same draws come again, each once a round, in an order drawn by lot for each round. Then all are replaced, one
+    after the other. So a training sees fewer distinct timesteps and noises: one of ``front_uses`` of its steps makes a
+    new one. What a reseeded adapter held is made anew when its turn comes.
+    Source: data echoing behind the costly part of a pipeline, arXiv 1907.05550; here that part is the front.
+    """
+
+    def __init__(self, settings: TrainSettings) -> None:
+        """Hold none; `TrainSettings.front_pool` is 1 or more."""
+        self.settings = settings
+        self._held: dict[torch.Generator, dict[int, _Draw]] = {}
+
+    def draw(
+        self, generator: torch.Generator, photos: Sequence[Photo], step: int, timesteps: int, key: str
+    ) -> list[Noise]:
+        """Return one adapter's rows of one step; the very same objects where they come again.
+
+        Args:
+            generator: The adapter's own.
+            photos: Its photos.
+            step: From 0.
+            timesteps: Length of the diffusion.
+            key: With the settings' seed, fixes the order of a round and of the photos.
+        """
+        held = self._held.setdefault(generator, {})
+        is_new, place, turn = _visit(step, key, self.settings)
+        if is_new or place not in held:
+            held[place] = _Draw(turn, generator.get_state())
+            held[place].rows = draw_noise(generator, photos, turn, self.settings, timesteps, key)
+        draw = held[place]
+        if draw.rows is None:  # of a checkpoint
+            before = torch.Generator()
+            before.set_state(draw.state)
+            draw.rows = draw_noise(before, photos, draw.turn, self.settings, timesteps, key)
+        return draw.rows
+
+    def forget_all_but(self, generators: Sequence[torch.Generator]) -> None:
+        """Let go of the draws of generators that no adapter has any more."""
+        for generator in self._held.keys() - set(generators):
+            del self._held[generator]
+
+    def state(self, generators: Sequence[torch.Generator]) -> tuple[Tensor, list[list[int]]]:
+        """Return what the draws can be made from again: (adapters, draws, bytes) uint8, and the turn of each."""
+        blank = torch.zeros_like(generators[0].get_state())
+        held = [
+            [self._held.get(generator, {}).get(place) for place in range(self.settings.front_pool)]
+            for generator in generators
+        ]
+        states = torch.stack([torch.stack([draw.state if draw else blank for draw in draws]) for draws in held])
+        return states, [[draw.turn if draw else _NEVER for draw in draws] for draws in held]
+
+    def restore(self, generators: Sequence[torch.Generator], states: Tensor, turns: Sequence[Sequence[int]]) -> None:
+        """Hold what `state` returned; the fronts are computed again when their turn comes."""
+        for generator, rows, own in zip(generators, states, turns, strict=True):
+            self._held[generator] = {
+                place: _Draw(turn, rows[place].clone()) for place, turn in enumerate(own) if turn != _NEVER
+            }
+
+
+def _visit(step: int, key: str, settings: TrainSettings) -> tuple[bool, int, int]:
+    """Return whether a step makes its draw anew, the draw's place, and the how manieth of its adapter it is."""
+    size = settings.front_pool
+    round_, place = divmod(step, size)
+    generation, repetition = divmod(round_, settings.front_uses)
+    if repetition:
+        order = torch.randperm(size, generator=seeded(f"{key} fronts", settings.seed, round_))
+        place = int(order[place])
+    return not repetition, place, generation * size + place

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from blora.models.execution import to_device
 from blora.training.nan_policy import Progress
-from blora.training.noise import draw_noise
+from blora.training.noise import FrontPool, draw_noise
 from blora.training.optim import PackedAdamW
 from blora.training.stepper import Stepper
 
@@ -35,18 +35,36 @@ class QueuedStep:
 
 
 def queue_step(
-    stepper: Stepper, pack: Sequence[Progress], turns: Sequence[str], optimizer: PackedAdamW, step: int
+    stepper: Stepper,
+    pack: Sequence[Progress],
+    turns: Sequence[str],
+    optimizer: PackedAdamW,
+    step: int,
+    pool: FrontPool | None = None,
 ) -> QueuedStep:
-    """Tell the device to take one step with every adapter whose numbers are finite, and wait for nothing."""
+    """Tell the device to take one step with every adapter whose numbers are finite, and wait for nothing.
+
+    Args:
+        stepper: The pack inside the UNet.
+        pack: The adapters.
+        turns: What fixes the order of each adapter's photos.
+        optimizer: Of the pack.
+        step: From 1.
+        pool: Of draws that come again, if there is one.
+    """
     settings, photos, timesteps = stepper.settings, stepper.photos, stepper.timesteps
     drawn = {
         id(progress.generator): (progress.generator, photos[i], turns[i], stepper.shifts[i])
         for i, progress in enumerate(pack)
     }
     draws = {
-        name: draw_noise(generator, seen, step - 1, settings, timesteps, key, shifts)
+        name: pool.draw(generator, seen, step - 1, timesteps, key)
+        if pool  # whose base learns by no flow, and so has no shift
+        else draw_noise(generator, seen, step - 1, settings, timesteps, key, shifts)
         for name, (generator, seen, key, shifts) in drawn.items()
     }
+    if pool:
+        pool.forget_all_but([progress.generator for progress in pack])
     scales = [progress.loss_scale for progress in pack]
     losses, norms = stepper.run([draws[id(progress.generator)] for progress in pack], scales)
     finite = losses.isfinite() & norms.isfinite()

@@ -18,6 +18,7 @@ from blora.adapters.blocks import front_is_frozen
 from blora.adapters.packed import Rows, inject
 from blora.models.execution import Graphs, compiled_blocks, shared_front, to_device
 from blora.models.families.family import TRAINED_GUIDANCE
+from blora.models.front import KeptFronts, front_of, rest_of
 from blora.models.model import Base
 from blora.models.prompt_cache import fixed_prompts
 from blora.settings.training import TrainSettings
@@ -67,6 +68,8 @@ class Stepper:
         self._shares_front = base.family.shares_front and front_is_frozen(factors.layers)
         self._fronts: dict[tuple[int, ...], Tensor] = {}
         self._graphs = Graphs() if settings.execution.endswith("graph") else None
+        place = torch.device("cpu") if settings.front_place == "host" else base.device
+        self._kept = KeptFronts(place, base.device) if settings.front_pool else None
         with ExitStack() as changes:
             gains = {name: float(settings.constrained(name)) for name in factors.layers}
             changes.enter_context(inject(base.unet, factors.layers, self.rows, gains))
@@ -164,14 +167,11 @@ class Stepper:
             "v_prediction": lambda: signal * added - sigma * latents,
             "flow": lambda: added - latents,
         }[self.base.prediction_type]()
-        inputs = (
-            (signal * latents + sigma * added).to(self.base.dtype),
-            self.told_times[timesteps],
-            target,
-            weights,
-            torch.cat([p.time_ids for p in photos]),
-            to_device(torch.tensor([self.told[index] for index, _ in unique]), device),
-        )
+        noisy, times = (signal * latents + sigma * added).to(self.base.dtype), self.told_times[timesteps]
+        time_ids = torch.cat([p.time_ids for p in photos])
+        told = to_device(torch.tensor([self.told[index] for index, _ in unique]), device)
+        seen = (noisy,) if self._kept is None else self._fronts_of(self._kept, unique, noisy, times, time_ids, told)
+        inputs = (target, weights, times, time_ids, told, *seen)
         shared = None
         if len(unique) < len(group):
             if spread not in self._fronts:
@@ -190,26 +190,53 @@ class Stepper:
         told = self.told[index] if self._shares_front else -1 - index
         return id(noise), id(self.photos[index][noise.photo]), told
 
-    def _compute(
+    def _fronts_of(
         self,
+        kept: KeptFronts,
+        unique: Sequence[tuple[int, Noise]],
         noisy: Tensor,
-        timesteps: Tensor,
-        target: Tensor,
-        weights: Tensor,
+        times: Tensor,
         time_ids: Tensor,
         told: Tensor,
-        *,
+    ) -> tuple[Tensor, ...]:
+        """Return what the front makes of each row; of those that come again, without computing it."""
+
+        def compute(numbers: list[int]) -> tuple[Tensor, ...]:
+            some = to_device(torch.tensor(numbers), self.base.device)
+            hidden, conditions = self._conditions(told[some], time_ids[some])
+            return front_of(self.base.unet, noisy[some], times[some], hidden, conditions)
+
+        return kept.of([(index, noise, self.told[index]) for index, noise in unique], compute)
+
+    def _conditions(self, told: Tensor, time_ids: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the prompts of some rows, and what else they are told."""
+        hidden, pooled = (
+            rows.expand(len(told), *rows.shape[1:]) if len(rows) == 1 else rows[told]
+            for rows in (self.hidden, self.pooled)
+        )
+        return hidden, self.base.family.conditions(self.base.unet.config, pooled, time_ids, TRAINED_GUIDANCE)
+
+    def _compute(
+        self,
+        target: Tensor,
+        weights: Tensor,
+        timesteps: Tensor,
+        time_ids: Tensor,
+        told: Tensor,
+        *seen: Tensor,
         shared: Tensor | None,
         add: bool,
     ) -> Tensor:
-        """Go through the UNet and back; all that a graph of the device's work holds."""
-        hidden, pooled = (
-            rows.expand(len(noisy), *rows.shape[1:]) if len(rows) == 1 else rows[told]
-            for rows in (self.hidden, self.pooled)
-        )
-        with torch.enable_grad(), shared_front(self.base.unet, shared, len(noisy)) as wide:
-            conditions = self.base.family.conditions(self.base.unet.config, pooled, time_ids, TRAINED_GUIDANCE)
-            predicted = self.base.predict(noisy, timesteps, hidden, conditions)
+        """Go through the UNet and back; all that a graph of the device's work holds.
+
+        What it sees is the noisy latents, or what the front has made of them.
+        """
+        with torch.enable_grad(), shared_front(self.base.unet, shared, len(target)) as wide:
+            hidden, conditions = self._conditions(told, time_ids)
+            if self._kept is None:
+                predicted = self.base.predict(seen[0], timesteps, hidden, conditions)
+            else:
+                predicted = rest_of(self.base.unet, seen, timesteps, hidden, conditions)
             row_losses = (predicted.float() - wide(target)).square().mean(dim=(1, 2, 3))
             self.factors.backward((row_losses * weights).sum(), add=add)
         return row_losses.detach()

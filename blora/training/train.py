@@ -25,7 +25,7 @@ import diffusers
 import torch
 
 from blora.adapters.adapter import Adapter
-from blora.adapters.blocks import SPLIT_KEY, Half, target_layers
+from blora.adapters.blocks import SPLIT_KEY, Half, front_is_frozen, target_layers
 from blora.adapters.factors import Factors
 from blora.bases.topology import split_faults
 from blora.errors import OutOfMemoryError, SettingFault, SettingsError
@@ -36,7 +36,7 @@ from blora.settings.training import TrainSettings, recipe_version
 from blora.training.checkpoint import Checkpoint, checkpoint_identity, read_checkpoint
 from blora.training.items import StepReport, TrainItem, TrainResult
 from blora.training.nan_policy import Progress
-from blora.training.noise import seeded
+from blora.training.noise import FrontPool, seeded
 from blora.training.optim import FlatFactors, PackedAdamW
 from blora.training.photos import pixel_digest, prepare_photos
 from blora.training.step_queue import QueuedStep, queue_step, settle
@@ -82,7 +82,7 @@ def train(
         CheckpointError: The checkpoint is unreadable or belongs to another training.
         OutOfMemoryError: One adapter alone does not fit on the device; the message says what it takes.
     """
-    _check(base, items, settings)
+    _check(base, items, settings, layers)
     try:
         return _train(base, items, settings, layers, checkpoint, on_checkpoint, on_step)
     except torch.OutOfMemoryError as error:
@@ -105,7 +105,8 @@ def _too_large(base: Base, settings: TrainSettings, layers: Sequence[str] | None
     shapes = _shapes(base, settings, layers).values()
     model = ModelSize.like(base.unet.config, base.vae_scale_factor, sum(map(sum, shapes)))
     recomputed = settings.checkpointing != "off"
-    needed = needed_bytes(settings, MemoryPlan(1, recomputed, "cpu", vae_in_tiles=True), model)
+    on_host = settings.front_place != "device"
+    needed = needed_bytes(settings, MemoryPlan(1, recomputed, "cpu", vae_in_tiles=True, fronts_on_host=on_host), model)
     return OutOfMemoryError(
         "training one adapter does not fit on the device",
         f"rank {settings.rank}, {settings.batch_size} rows at {settings.resolution_px} px: {reason}",
@@ -154,7 +155,8 @@ def _train(
         for index, progress in enumerate(pack):
             factors.draw_down(index, progress.generator)
     _share_draws(pack, items, digests, settings)
-    done = 0 if checkpoint is None else read_checkpoint(checkpoint, pack, factors, optimizer, identity)
+    pool = FrontPool(settings) if settings.front_pool else None
+    done = 0 if checkpoint is None else read_checkpoint(checkpoint, pack, factors, optimizer, identity, pool)
     photos = [encoded[tuple(digest)] for digest in digests]
     ahead = _steps_ahead(base.device)
     queued: deque[QueuedStep] = deque()
@@ -166,7 +168,7 @@ def _train(
     ):
         began = saved = time.perf_counter()
         for step in range(done + 1, settings.steps + 1):
-            queued.append(queue_step(stepper, pack, turns, optimizer, step))
+            queued.append(queue_step(stepper, pack, turns, optimizer, step, pool))
             last = step == settings.steps
             save = on_checkpoint is not None and not last and _is_due(step, time.perf_counter() - saved, settings)
             while len(queued) > (0 if last or save else ahead):
@@ -180,7 +182,7 @@ def _train(
             if all(progress.error for progress in pack):
                 break
             if on_checkpoint is not None and save:
-                on_checkpoint(Checkpoint(pack, factors, optimizer, step, identity))
+                on_checkpoint(Checkpoint(pack, factors, optimizer, step, identity, pool))
                 saved = time.perf_counter()
     counts = optimizer.steps_taken()
     return [_result(base, items[i], pack[i], factors, i, counts[i], settings) for i in range(len(items))]
@@ -211,7 +213,7 @@ def _share_draws(
             progress.generator = shared.setdefault((item.draws, *sorted(digest)), stream)
 
 
-def _check(base: Base, items: Sequence[TrainItem], settings: TrainSettings) -> None:
+def _check(base: Base, items: Sequence[TrainItem], settings: TrainSettings, layers: Sequence[str] | None) -> None:
     """Refuse what cannot be trained, before anything is computed."""
     faults = []
     if settings.precision != base.precision:
@@ -224,6 +226,11 @@ def _check(base: Base, items: Sequence[TrainItem], settings: TrainSettings) -> N
     if settings.resolution_px % multiple_px:
         accepted = f"a multiple of {multiple_px} for this base"
         faults.append(SettingFault("train.resolution_px", "does not fit", str(settings.resolution_px), accepted))
+    split = settings.split
+    trained = layers or (() if split is None else (*split.content, *split.style))
+    if settings.front_pool and not (base.family.shares_front and front_is_frozen(trained)):
+        accepted = "0, or a base of SDXL's kind whose down and middle blocks are not trained"
+        faults.append(SettingFault("train.front_pool", "no frozen front", str(settings.front_pool), accepted))
     faults += split_faults(settings, base.unet.config)
     keys = [item.key for item in items]
     if not items or len(set(keys)) < len(keys):

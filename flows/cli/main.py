@@ -127,7 +127,7 @@ def plan(
     """
     from manifests.loading.load import load_manifest
     from tasks.devices import devices_told, gpu_name
-    from tasks.memory import memory_told
+    from tasks.memory import front_pool_told, memory_told
     from tasks.planning.cost import estimate
     from tasks.planning.make import make_plan, survey
     from tasks.words import roughly, seconds_in_words
@@ -140,6 +140,7 @@ def plan(
     settings = draft.plan.run.settings
     cost = estimate(store, draft.plan, draft.held, here, gpu := gpu_name(here))
     told = memory_told(draft.plan.run.base, settings, here)
+    fronts = front_pool_told(draft.plan.run.base, settings.train)
     show_notes(draft.notes)
     show_faults(draft.plan.run.faults)
     parts = {"training": cost.train_seconds, "drawing": cost.sample_seconds, "scoring": cost.score_seconds}
@@ -154,6 +155,7 @@ def plan(
             "packs": _packs_said(draft, elsewhere),
             "device": "GPUs of the pool, not known here" if elsewhere else devices_told(here, gpu, devices != "auto"),
             **({"memory": told} if told else {}),
+            **({"front pool": fronts} if fronts else {}),
             "pictures": f"{cost.samples}, of which {cost.samples_missing} to draw",
             "time": f"{roughly(cost.seconds)} on {counted(cost.slots, 'slot')}: {' + '.join([*told_parts, besides])}"
             if cost.slot_seconds

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from typing import Any
 
-from flows.scheduling.place import Answer, Batch, Finish, Job, Place, item_id
+from flows.scheduling.place import Answer, Batch, Finish, Job, Place, item_id, members
+from flows.scheduling.refusals import Refusals
 from manifests.faults import Fault
 from manifests.store.store import Store
 from tasks import progress
@@ -64,6 +65,7 @@ class Board:
         self._waiting_for: dict[str, list[Shard]] = {}
         """Shards that wait for an adapter, by the adapter's id."""
         self._attempts: Counter[str] = Counter()
+        self._refusals = Refusals()
         possible = inventory.adapters | coming
         unscored = inventory.pictures.keys() - inventory.scored
         for shard in self.plan.shards:
@@ -109,6 +111,7 @@ class Board:
             batch, finish = ended.get()
             in_flight[batch.job] -= 1
             self._settle(batch, finish())
+        self.failures += self._refusals.faults()
         wall_seconds = time.monotonic() - started
         for spent in self.spent.values():
             spent.setdefault("wall_seconds", wall_seconds)
@@ -135,6 +138,8 @@ class Board:
 
     def _next(self, in_flight: Counter[Job]) -> Batch | None:
         """What comes first and finds room; None where nothing does."""
+        if not self._refusals.lets_begin(in_flight.total()):
+            return None
         queues: tuple[tuple[Job, deque[Pack] | deque[Shard]], ...] = (
             ("score", self._to_score),
             ("generate", self._ready),
@@ -147,10 +152,10 @@ class Board:
 
     def _batch(self, job: Job, items: Sequence[Pack | Shard]) -> Batch:
         """The items with the ids of what is wanted of them, unless that is all."""
-        members = [member for item in items for member in _members(item)]
+        all_of_them = [member for item in items for member in members(item)]
         wanted = self.selection.adapters if job == "train" else self.selection.samples
-        only = tuple(member for member in members if member in wanted)
-        return Batch(job, tuple(items), None if len(only) == len(members) else only)
+        only = tuple(member for member in all_of_them if member in wanted)
+        return Batch(job, tuple(items), None if len(only) == len(all_of_them) else only)
 
     def _take(self, ids: frozenset[str]) -> Batch | None:
         """Take items out of what is to be done because somebody is at them; None where nothing of theirs is."""
@@ -163,8 +168,14 @@ class Board:
 
     def _settle(self, batch: Batch, answer: Answer) -> None:
         """Take an answer and see what it makes possible."""
+        if answer.refused:
+            if self._refusals.add(answer.refused):
+                progress.publish({"kind": "note", "id": self.plan.run.run_id, "text": answer.refused.sentence})
+            self._put_back(batch)
+            return
         if answer.lost and self._hand_back(batch):
             return
+        self._refusals.forget()
         for slot, figures in answer.spent.items():
             _add(self.spent.setdefault(slot, {}), figures)
         self.failures += answer.faults
@@ -177,7 +188,7 @@ class Board:
             self._tell(batch, answer)
         if batch.job == "train":
             for item in batch.items:
-                self._release(_members(item))
+                self._release(members(item))
         elif batch.job == "generate" and not answer.failed and not answer.elsewhere:
             self._to_score.extend(item for item in batch.items if isinstance(item, Shard))
 
@@ -185,7 +196,7 @@ class Board:
         """Publish the progress of work elsewhere, whose steps nobody here has seen: what an item came to at its end."""
         failed = {fault.item for fault in answer.faults}
         for item in batch.items:
-            made = sum(member not in failed for member in _members(item))
+            made = sum(member not in failed for member in members(item))
             kinds = ("train",) if isinstance(item, Pack) else ("sample", "score")
             total = self.plan.run.settings.train.steps if isinstance(item, Pack) else len(item.samples)
             done = total * (made > 0) if isinstance(item, Pack) else made
@@ -197,12 +208,15 @@ class Board:
         self._attempts.update(item_id(item) for item in batch.items)
         if max(self._attempts[item_id(item)] for item in batch.items) >= ATTEMPTS:
             return False
+        self._put_back(batch)
+        return True
+
+    def _put_back(self, batch: Batch) -> None:
         for item in reversed(batch.items):
             if isinstance(item, Pack):
                 self._packs.appendleft(item)
             elif isinstance(item, Shard):
                 self._ready.appendleft(item)
-        return True
 
     def _release(self, settled: Sequence[str]) -> None:
         """Shards whose last awaited adapter has come, or will never come, are ready."""
@@ -217,7 +231,7 @@ class Board:
     def _fail(self, job: Job, item: Pack | Shard, why: str, transient: bool) -> None:
         """Give each member of an item that failed a fault; `collect` keeps those of members that are really missing."""
         work = {"train": "training", "generate": "drawing", "score": "scoring"}[job]
-        for member in _members(item):
+        for member in members(item):
             self.failures.append(
                 Fault(
                     kind="train" if job == "train" else "sample",
@@ -234,10 +248,3 @@ class Board:
 def _add(sums: dict[str, float], figures: Mapping[str, float]) -> None:
     for name, value in figures.items():
         sums[name] = sums.get(name, 0.0) + value
-
-
-def _members(item: Pack | Shard) -> list[str]:
-    """Ids of the adapters of a pack, or of the pictures of a shard."""
-    if isinstance(item, Pack):
-        return [adapter.adapter_id for adapter in item.adapters]
-    return [sample.sample_id for sample in item.samples]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
+from flows.scheduling.refusals import Refusal
 from manifests.errors import listed
 from manifests.faults import Fault
 from tasks.dispatch.prefect_tasks import ItemError
@@ -52,6 +53,7 @@ class Answer:
         failed: why the whole batch failed; empty if it did not.
         transient: whether another try can help, now or some other time, if it failed.
         lost: whether whoever had it is gone, so that another is to take it.
+        refused: who could not begin any of it, and why, so that another is to take it.
         elsewhere: whether it was done on another machine, where drawing includes scoring and nobody here saw the steps.
     """
 
@@ -61,6 +63,7 @@ class Answer:
     failed: str = ""
     transient: bool = False
     lost: bool = False
+    refused: Refusal | None = None
     elsewhere: bool = False
 
 
@@ -89,6 +92,13 @@ class Place(Protocol):
 def item_id(item: Pack | Shard) -> str:
     """The id of a pack or shard."""
     return item.pack_id if isinstance(item, Pack) else item.shard_id
+
+
+def members(item: Pack | Shard) -> list[str]:
+    """Ids of the adapters of a pack, or of the pictures of a shard."""
+    if isinstance(item, Pack):
+        return [adapter.adapter_id for adapter in item.adapters]
+    return [sample.sample_id for sample in item.samples]
 
 
 def join(names: Sequence[str], most: int = 4) -> str:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from flows.scheduling.place import Answer, Batch, Finish, Job, item_id
+from flows.scheduling.refusals import Refusal
 from tasks.dispatch.work_pool import FlowRunEnd, WorkPool
 
 
@@ -40,6 +41,8 @@ class Pool:
             attempt = end.attempt
             if attempt is None:
                 answer = Answer(failed=end.reason, transient=True, lost=not end.cancelled)
+            elif attempt.refusal:
+                answer = Answer(refused=Refusal(attempt.host, attempt.refusal))
             else:
                 answer = Answer(attempt.spent, attempt.faults, elsewhere=True)
             ended(lambda: answer)

@@ -33,6 +33,7 @@ from manifests.schema.fields import (
     number,
     several,
 )
+from manifests.schema.forms import as_form
 
 _A_NAME = f"a text of 1 to {MAX_NAME_CHARS} characters"
 _A_CLASS = f"what kind of thing it is, such as dog: {_A_NAME}"
@@ -49,30 +50,14 @@ _A_BASE = (
 )
 MAX_FUSED = 8
 """LoRAs in one base."""
-Place = Annotated[Text, Field(min_length=1)]
+Place = Annotated[Text, Field(min_length=1, title="one place")]
 """Where a part of a base lies."""
 
 _A_CLIP = "a folder, a pattern such as walk/*.png, or an animated GIF, WebP or APNG"
 
 
-def without_null(schema: dict[str, Any]) -> None:
-    """Have a form offer no "None" beside the other kinds of a field: what is not said is left out.
-
-    Prefect's server takes null all the same where it is the default.
-    """
-    for field in schema.get("properties", {}).values():
-        kinds = [kind for kind in field.get("anyOf", ()) if kind != {"type": "null"}]
-        if len(kinds) == 1:
-            del field["anyOf"]
-            field |= kinds[0]
-        elif kinds:
-            field["anyOf"] = kinds
-        if "oneOf" in field:  # which Prefect's form shows as bare JSON
-            field["anyOf"] = field.pop("oneOf")
-
-
 class _RowModel(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=without_null)
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=as_form)
 
 
 class PairFields(_RowModel):
@@ -277,6 +262,8 @@ class FusedRow(_RowModel):
 
 class BaseRow(_RowModel):
     """A base of several parts."""
+
+    model_config = ConfigDict(title="several parts")
 
     model: Place
     vae: Place | None = None

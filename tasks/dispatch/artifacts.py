@@ -113,11 +113,18 @@ def _markdown(store: Store, plan: Plan, outcome: Outcome, rows: Sequence[ScoreRo
         page_line(store.root, outcome.run_id),
         "",
     ]
+    if outcome.faults:
+        lines += ["## Faults", ""] + [f"- {_plain(line)}" for line in told(outcome.faults)[:100]]
+        again = f"Mend the cause, then: `blora rerun {outcome.run_id}`, or start *rerun* here with that id."
+        lines += ["", f"{again} For a row that was refused, run the corrected manifest.", ""]
     by = default_sort({name for row in rows for name in row.scores})
-    for title, some in (("Worst", rows[:PICTURE_ROWS]), ("Best", rows[::-1][:PICTURE_ROWS])):
+    ends = {f"Worst by {by}": rows[:PICTURE_ROWS], f"Best by {by}": rows[::-1][:PICTURE_ROWS]}
+    if len(rows) <= 2 * PICTURE_ROWS:
+        ends = {f"All by {by}, worst first": rows}
+    for title, some in ends.items():
         if some:
             lines += [
-                f"## {title} by {by}",
+                f"## {title}",
                 "",
                 f"| picture | content | style | {by} |",
                 "|---|---|---|---|",
@@ -127,8 +134,6 @@ def _markdown(store: Store, plan: Plan, outcome: Outcome, rows: Sequence[ScoreRo
                 names = f"{_plain(row.content_name)} | {_plain(row.style_name)}"
                 lines.append(f"| {inline[row.key]} | {names} | {value:.3f} |")
             lines.append("")
-    if outcome.faults:
-        lines += ["## Faults", ""] + [f"- {_plain(line)}" for line in told(outcome.faults)[:100]]
     return "\n".join(lines)
 
 
@@ -137,7 +142,7 @@ def page_line(root: str, run_id: str) -> str:
     key = f"{layout.report_prefix(run_id)}index.html"
     if served := environment.pages_url():
         return f"**[Look at the pictures and decide]({quote(f'{served}/{key}', safe=':/%[]')})**"
-    return f"Pictures and decisions: `{_plain(root)}/{key}`, or `blora report {run_id} --open`."
+    return f"Pictures and decisions: `blora serve {run_id} --open`, or `{_plain(root)}/{key}`."
 
 
 def _thumbnails(store: Store, rows: Sequence[ScoreRow]) -> dict[str, str]:

@@ -73,6 +73,11 @@ class RunInfo:
     created_at: datetime
     faults: tuple[Fault, ...] = ()
 
+    @property
+    def precisions(self) -> frozenset[str]:
+        """In which the base is needed, by training and drawing."""
+        return frozenset({self.settings.train.precision, self.settings.sample.precision})
+
     def to_json(self, **outcome: Any) -> bytes:
         """The content of run.json; `outcome` holds what is known at the end."""
         body = {

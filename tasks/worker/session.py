@@ -148,15 +148,21 @@ class Session:
     def training(self, spec: str, settings: TrainSettings, adapters: int) -> TrainSettings:
         """The same settings, recomputing activations from the start where a GPU holds those of no single adapter.
 
+        Likewise, a pool of fronts is in the CPU's memory where a GPU has no room for one.
+
         A pack that is too large for the GPU is none of the settings' business: it is trained in parts. Where by the
         model of memory not even one adapter fits, it is tried all the same in the way that takes least.
         """
         try:
             plan = self._fit(spec, settings, adapters)
         except OutOfMemoryError:
-            plan = MemoryPlan(1, settings.checkpointing != "off", "cpu", vae_in_tiles=True)
+            on_host = settings.front_place != "device"
+            plan = MemoryPlan(1, settings.checkpointing != "off", "cpu", vae_in_tiles=True, fronts_on_host=on_host)
             self._use(plan)
-        return settings.model_copy(update={"checkpointing": "on"}) if plan and plan.checkpointing else settings
+        changes = {"checkpointing": "on"} if plan and plan.checkpointing else {}
+        if plan and plan.fronts_on_host and settings.front_pool:
+            changes["front_place"] = "host"
+        return settings.model_copy(update=changes) if changes else settings
 
     def _fit(self, spec: str, work: SampleSettings | TrainSettings, most: int | None = None) -> MemoryPlan | None:
         """Have the loaded base use a GPU's memory as some work asks for; nothing on a CPU, which pages out first."""

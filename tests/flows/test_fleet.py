@@ -6,6 +6,8 @@ Two of the workers have machines of their own as far as the network can tell (`t
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -19,12 +21,16 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from flows.scheduling.refusals import ENOUGH
 from manifests import layout
+from manifests.loading.load import load_manifest
 from manifests.store.store import Store
 from manifests.tables.parquet import from_parquet_bytes
 from manifests.tables.run import SLOTS
 from tasks.closing.status import full_status
 from tasks.dispatch.flow_runs import run_tag, shards_of
+from tasks.planning.make import make_plan, publish
+from tasks.run.outcome import recorded_faults
 from tasks.run.plan import load_plan
 from tests.flows.conftest import SETTINGS, Project, live_leases
 from tests.networks import Network, missing_networks, open_networks
@@ -211,3 +217,24 @@ def test_a_machine_that_loses_its_network_loses_its_shard_and_tears_nothing_when
     assert not {key for key in written if key.startswith(("adapters/", "samples/"))}, (
         "work that was done was done again"
     )
+
+
+def test_a_base_that_no_worker_can_have_is_one_fault(fleet: Fleet, tmp_path: Path) -> None:
+    base, away = tmp_path / "base", tmp_path / "away"
+    shutil.copytree(fleet.project.base, base)
+    fleet.project.write(settings=SETTINGS | {"pack_size": 2}, base=str(base))
+    draft = make_plan(fleet.store, load_manifest(str(fleet.project.path), allowed_roots=[str(base)]))
+    run_id = publish(fleet.store, draft).run.run_id
+    base.rename(away)
+    assert fleet.command("rerun", run_id, "--shards", "pool").wait(timeout=600) == 1, fleet.logs()
+    (fault,) = recorded_faults(fleet.store, run_id)
+    hosts = {host for host in fleet.hosts if host in fault.what.partition(":")[0]}
+    assert hosts and ": the base cannot be had: unknown base model" in fault.what and str(base) in fault.received
+    assert not re.search(r"\b[0-9a-f]{20,}", fault.text), "ids are for machines"
+    assert f"blora doctor --base {base}" in fault.hint
+    ended = fleet.flow_runs()
+    assert {one.state.name for one in ended if one.state} == {"Failed"} and len(ended) <= len(draft.plan.packs) + ENOUGH
+    assert all(str(one.state and one.state.message).endswith(fault.text.partition(": ")[2]) for one in ended)
+    away.rename(base)
+    assert fleet.command("rerun", run_id, "--shards", "pool").wait(timeout=600) == 0, fleet.logs()
+    check_everything_is_there(fleet)

@@ -18,6 +18,7 @@ from flows.prepare import read_manifest
 from flows.probe import analyze
 from flows.rescore import rescore
 from flows.stylize import rerun, stylize
+from manifests.schema.forms import MEANINGS
 from tasks.bases import with_base
 
 FORMS = [stylize, rerun, nightly, rescore, compare_methods, analyze]
@@ -48,7 +49,22 @@ def test_a_form_asks_for_what_matters_first() -> None:
     assert by_place == ["contents", "styles", "base", "preset", "name", "advanced"]
     assert {"prompt", "style_strength", "seeds", "settings", "pairs"} <= manifest["advanced"]["properties"].keys()
     options = schema["definitions"]["RunOptions"]["properties"]
-    assert sorted(options, key=lambda name: options[name]["position"])[:3] == ["preset", "base", "only"]
+    assert sorted(options, key=lambda name: options[name]["position"])[:4] == ["preset", "base", "overrides", "only"]
+
+
+def test_a_form_says_in_words_what_a_field_means_and_what_each_of_its_kinds_is() -> None:
+    schema = json.loads(json.dumps(parameter_schema(stylize.fn).model_dump()))
+    rows = schema["definitions"]
+    assert rows["ImageRow"]["properties"]["word"]["description"] == (
+        "What the picture shows or looks like, in a word or two; results are compared with it. "
+        "Accepted: a text of 1 to 300 characters."
+    )
+    named = {name for row in ("ImageRow", "PairRow", "BaseRow", "FusedRow") for name in rows[row]["properties"]}
+    assert named <= MEANINGS.keys()
+    assert [kind.get("title") for kind in schema["properties"]["manifest"]["anyOf"]] == ["address", None]
+    assert rows["InlineManifest"]["title"] == "written here" and rows["BaseRow"]["title"] == "several parts"
+    (place, _) = rows["InlineManifest"]["properties"]["base"]["anyOf"]
+    assert place["title"] == "one place"
 
 
 @pytest.mark.parametrize("said", [{"advanced": {"prompt": "A [c]", "seeds": [3]}}, {"prompt": "A [c]", "seeds": [3]}])

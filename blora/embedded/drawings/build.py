@@ -1,15 +1,17 @@
-"""Build the pictures: the same things drawn by many hands, in many looks.
+"""Build the pictures: the same things drawn by many hands, in many looks, and icons, which widen the shapes.
 
     python -m blora.embedded.drawings.build --data DIR [--workers 2]
 
 Downloads the drawn sets with ``npm pack`` (unless the archives already lie in DIR), renders every object-like thing of
-every set at 128 px with transparency, and redraws the drawings in the looks of ``named_looks``. Leaves in DIR:
+every set at 128 px with transparency, and redraws the drawings in the looks of ``named_looks``. Drawings to train on
+are placed twice, mirrored against each other and of another size and place. Leaves in DIR:
 
     renders.npy    (things, sets, 128, 128, 4) uint8, transparent drawings
     have.npy       (things, sets) bool
+    icons.npy      (icons, 128, 128, 4) uint8
     pictures.npy   (pictures, 128, 128, 3) uint8
-    index.npz      per picture: thing, set, look, geometry (pictures of one geometry share their layout exactly)
-    things.json    per thing: code point, name, category, held_out
+    index.npz      per picture: thing, look, geometry, native, judged (see ``pictures``)
+    things.json    per thing, then per icon: code point, name, category, held_out
     looks.json     per look: name, words, held_out
 """
 
@@ -18,66 +20,132 @@ from __future__ import annotations
 import argparse
 import json
 from concurrent.futures import Executor, ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from blora.embedded.drawings.icons import ICON_SETS, list_icons, render_icons
 from blora.embedded.drawings.looks import Look
 from blora.embedded.drawings.named_looks import HELD_OUT_NAMED, NAMED, random_look
 from blora.embedded.drawings.render import SIDE_PX, render_set
 from blora.embedded.drawings.sets import SETS, list_things, stable_hash
 
-RANDOM_LOOKS = 160
+RANDOM_LOOKS, MORE_LOOKS = 160, 320
+"""Looks drawn by lot: for drawings placed once, and as many more for the others."""
+FIRST_NAMED = len(SETS)
+FIRST_HELD = FIRST_NAMED + len(NAMED)
+FIRST_RANDOM = FIRST_HELD + len(HELD_OUT_NAMED)
+FIRST_ICONS = FIRST_RANDOM + RANDOM_LOOKS + MORE_LOOKS
+FAMILIES = sorted({s.geometry for s in SETS})
 
 
-def place(drawing: np.ndarray, key: str) -> np.ndarray:
+@dataclass(frozen=True)
+class Planned:
+    """One picture: the thing, its set (or -1: an icon), the look, and whether it is placed the other way round."""
+
+    thing: int
+    set: int
+    look: int
+    again: bool = False
+
+    def key(self) -> str:
+        """What pictures share whose layout is the same."""
+        return f"{self.thing} {SETS[self.set].geometry if self.set >= 0 else 'icon'}"
+
+
+def place(drawing: np.ndarray, key: str, again: bool = False) -> np.ndarray:
     """Scale, shift and maybe mirror a drawing; the key decides, so one geometry always lands in the same place."""
-    rng = np.random.default_rng(stable_hash("place " + key))
-    side = int(SIDE_PX * rng.uniform(0.66, 1.0))
-    free = SIDE_PX - side
-    left, top = (int(rng.integers(-4, free + 5)) for _ in range(2))
+    side, left, top, mirrored = _lot(key)
+    if again:
+        side, left, top, _ = _lot(f"{key} again")
     picture = Image.fromarray(drawing).resize((side, side), Image.Resampling.LANCZOS)
-    if rng.random() < 0.5:
+    if mirrored != again:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     out = Image.new("RGBA", (SIDE_PX, SIDE_PX))
     out.paste(picture, (left, top))
     return np.asarray(out)
 
 
+def _lot(key: str) -> tuple[int, int, int, bool]:
+    rng = np.random.default_rng(stable_hash("place " + key))
+    side = int(SIDE_PX * rng.uniform(0.66, 1.0))
+    left, top = (int(rng.integers(-4, SIDE_PX - side + 5)) for _ in range(2))
+    return side, left, top, bool(rng.random() < 0.5)
+
+
 def all_looks() -> list[tuple[Look, bool]]:
-    """Every look with its held_out mark: one a drawn set (on white), the named, the held-out, the random ones."""
+    """Every look with its held_out mark: one a drawn set (on white), the named, the held-out, those by lot, icons'."""
     native = [(Look(s.name, s.words), s.held_out) for s in SETS]
-    chance = [(random_look(seed), False) for seed in range(RANDOM_LOOKS)]
-    return native + [(k, False) for k in NAMED] + [(k, True) for k in HELD_OUT_NAMED] + chance
+    chance = [(random_look(seed), False) for seed in range(RANDOM_LOOKS + MORE_LOOKS)]
+    icons = [(Look(s.name, ""), False) for s in ICON_SETS]
+    return native + [(k, False) for k in NAMED] + [(k, True) for k in HELD_OUT_NAMED] + chance + icons
 
 
-def plan_pictures(things: list[dict[str, Any]], have: np.ndarray, named_each: int, random_each: int) -> np.ndarray:
-    """Rows (thing, set, look, geometry). Each coloured drawing gets its own look and some drawn by lot."""
-    first_named = len(SETS)
-    first_held = first_named + len(NAMED)
-    first_random = first_held + len(HELD_OUT_NAMED)
-    families = sorted({s.geometry for s in SETS})
+def plan_pictures(things: list[dict[str, Any]], have: np.ndarray, named_each: int, random_each: int) -> list[Planned]:
+    """Each coloured drawing gets its own look and some drawn by lot."""
     rows = []
     for c, thing in enumerate(things):
         for s, drawn in enumerate(SETS):
             if not have[c, s]:
                 continue
-            geometry = c * len(families) + families.index(drawn.geometry)
-            rows.append((c, s, s, geometry))
+            rows.append(Planned(c, s, s))
             if not drawn.coloured or drawn.held_out:
                 continue
             rng = np.random.default_rng(stable_hash(f"looks {thing['code']} {drawn.name}"))
-            named = first_named + rng.choice(len(NAMED), named_each, replace=False)
-            chance = first_random + rng.choice(RANDOM_LOOKS, random_each, replace=False)
-            held = range(first_held, first_random) if drawn.name == "noto" and thing["held_out"] else ()
-            rows += [(c, s, int(k), geometry) for k in (*named, *chance, *held)]
-    return np.array(rows, np.int32)
+            named = FIRST_NAMED + rng.choice(len(NAMED), named_each, replace=False)
+            chance = FIRST_RANDOM + rng.choice(RANDOM_LOOKS, random_each, replace=False)
+            held = range(FIRST_HELD, FIRST_RANDOM) if drawn.name == "noto" and thing["held_out"] else ()
+            rows += [Planned(c, s, int(k)) for k in (*named, *chance, *held)]
+    return rows
+
+
+def plan_again(things: list[dict[str, Any]], have: np.ndarray, named_each: int, random_each: int) -> list[Planned]:
+    """The drawings to train on once more, placed the other way round."""
+    rows = []
+    for c, thing in enumerate(things):
+        for s, drawn in enumerate(SETS):
+            if have[c, s] and not (thing["held_out"] or drawn.held_out):
+                rows.append(Planned(c, s, s, again=True))
+                looks = _some_looks(f"{thing['code']} {drawn.name} again", named_each, random_each)
+                rows += [Planned(c, s, k, again=True) for k in looks if drawn.coloured]
+    return rows
+
+
+def plan_icons(icons: list[dict[str, Any]], first: int, named_each: int, random_each: int) -> list[Planned]:
+    """Every icon in its set's look and in some others; `first` is the number of things before them."""
+    rows = []
+    for c, icon in enumerate(icons, first):
+        looks = _some_looks(icon["code"], named_each, random_each)
+        rows += [Planned(c, -1, k) for k in (FIRST_ICONS + icon["icon"], *looks)]
+    return rows
+
+
+def _some_looks(key: str, named_each: int, random_each: int) -> list[int]:
+    rng = np.random.default_rng(stable_hash(f"looks {key}"))
+    named = FIRST_NAMED + rng.choice(len(NAMED), named_each, replace=False)
+    chance = FIRST_RANDOM + rng.choice(RANDOM_LOOKS + MORE_LOOKS, random_each, replace=False)
+    return [int(k) for k in (*named, *chance)]
+
+
+def write_index(data: Path, rows: list[Planned], judged: int) -> None:
+    """index.npz; the first `judged` rows are those that trainings are judged by."""
+    numbers: dict[tuple[str, bool], int] = {}
+    geometry = [numbers.setdefault((row.key(), row.again), len(numbers)) for row in rows]
+    np.savez(
+        data / "index.npz",
+        thing=np.array([row.thing for row in rows], np.int32),
+        look=np.array([row.look for row in rows], np.int32),
+        geometry=np.array(geometry, np.int32),
+        native=np.array([row.look == row.set or row.look >= FIRST_ICONS for row in rows]),
+        judged=np.arange(len(rows)) < judged,
+    )
 
 
 def render(data: Path, pool: Executor, least_sets: int) -> None:
-    """Write renders.npy, have.npy and things.json; things that fewer sets drew are left out."""
+    """Write renders.npy, have.npy, icons.npy and things.json; things that fewer sets drew are left out."""
     things, names = list_things(data)
     jobs = [pool.submit(render_set, data, drawn, things, names) for drawn in SETS]
     renders = np.stack([job.result() for job in jobs], 1)
@@ -85,16 +153,21 @@ def render(data: Path, pool: Executor, least_sets: int) -> None:
     keep = np.flatnonzero(have.sum(1) >= least_sets)
     np.save(data / "renders.npy", renders[keep])
     np.save(data / "have.npy", have[keep])
-    (data / "things.json").write_text(json.dumps([things[i] for i in keep], indent=1))
+    icons = list_icons(data, [things[i] for i in keep])
+    codes = [[icon["code"] for icon in icons if icon["icon"] == number] for number in range(len(ICON_SETS))]
+    jobs = [pool.submit(render_icons, data, number, part) for number, part in enumerate(codes)]
+    np.save(data / "icons.npy", np.concatenate([job.result() for job in jobs]))
+    (data / "things.json").write_text(json.dumps([*(things[i] for i in keep), *icons], indent=1))
 
 
-def compose(data: Path, rows: np.ndarray, begin: int) -> int:
+def compose(data: Path, rows: list[Planned], begin: int) -> int:
     """Draw a stretch of the planned pictures into pictures.npy; returns how many."""
-    renders = np.load(data / "renders.npy", mmap_mode="r")
+    renders, icons = (np.load(data / f"{name}.npy", mmap_mode="r") for name in ("renders", "icons"))
     pictures = np.load(data / "pictures.npy", mmap_mode="r+")
     looks = [look for look, _ in all_looks()]
-    for offset, (c, s, k, _) in enumerate(rows):
-        pictures[begin + offset] = looks[k].draw(place(renders[c, s], f"{c} {SETS[s].geometry}"))
+    for offset, row in enumerate(rows):
+        drawing = icons[row.thing - len(renders)] if row.set < 0 else renders[row.thing, row.set]
+        pictures[begin + offset] = looks[row.look].draw(place(drawing, row.key(), row.again))
     pictures.flush()
     return len(rows)
 
@@ -107,6 +180,8 @@ def main() -> None:
     parser.add_argument("--least-sets", type=int, default=11, help="drop things that fewer sets drew")
     parser.add_argument("--named-each", type=int, default=3)
     parser.add_argument("--random-each", type=int, default=3)
+    parser.add_argument("--icon-named", type=int, default=1)
+    parser.add_argument("--icon-random", type=int, default=2)
     args = parser.parse_args()
     data: Path = args.data
     data.mkdir(parents=True, exist_ok=True)
@@ -114,16 +189,20 @@ def main() -> None:
         if not (data / "renders.npy").exists():
             render(data, pool, args.least_sets)
         things, have = json.loads((data / "things.json").read_text()), np.load(data / "have.npy")
-        rows = plan_pictures(things, have, args.named_each, args.random_each)
+        drawn, icons = things[: len(have)], things[len(have) :]
+        first = plan_pictures(drawn, have, args.named_each, args.random_each)
+        again = plan_again(drawn, have, args.named_each, args.random_each)
+        rows = first + again + plan_icons(icons, len(drawn), args.icon_named, args.icon_random)
         looks = [{"name": look.name, "words": look.words, "held_out": held} for look, held in all_looks()]
         (data / "looks.json").write_text(json.dumps(looks, indent=1))
-        np.savez(data / "index.npz", thing=rows[:, 0], set=rows[:, 1], look=rows[:, 2], geometry=rows[:, 3])
+        write_index(data, rows, len(first))
         shape = (len(rows), SIDE_PX, SIDE_PX, 3)
         np.lib.format.open_memmap(data / "pictures.npy", "w+", np.uint8, shape).flush()
         step = -(-len(rows) // (8 * args.workers))
         jobs = [pool.submit(compose, data, rows[i : i + step], i) for i in range(0, len(rows), step)]
         done = sum(job.result() for job in jobs)
-    print(f"{len(things)} things ({sum(t['held_out'] for t in things)} held out), {len(looks)} looks, {done} pictures")
+    held = sum(thing["held_out"] for thing in drawn)
+    print(f"{len(drawn)} things ({held} held out), {len(icons)} icons, {len(looks)} looks, {done} pictures")
 
 
 if __name__ == "__main__":

@@ -45,48 +45,48 @@ class Look:
         if self.line == "edges":
             picture = _edges(self, own, alpha, paper)
         else:
-            picture = _recolour(self, own) * alpha + paper * (1 - alpha)
+            picture = self.recolour(own) * alpha + paper * (1 - alpha)
             if self.line == "outline":
                 rim = _rim(alpha[..., 0], self.line_width)[..., None]
                 picture = picture * (1 - rim) + np.array(self.ink, np.float32) * rim
         picture = _texture(self, _blur(self, picture))
         return np.clip(picture, 0, 255).astype(np.uint8)
 
+    def recolour(self, rgb: np.ndarray) -> np.ndarray:
+        """Colours (H, W, 3 float32, 0..255) as this look has them."""
+        if self.colours == "own":
+            return rgb
+        light = luminance(rgb)
+        if self.colours == "map":
+            stops = np.array(self.palette, np.float32)
+            where = np.linspace(0, 255, len(stops))
+            return np.stack([np.interp(light, where, stops[:, c]) for c in range(3)], -1)
+        if self.colours == "gray":
+            return np.repeat(light[..., None], 3, -1)
+        if self.colours == "invert":
+            return 255 - rgb
+        if self.colours == "posterise":
+            step = 255 / max(self.amount, 1)
+            return np.round(rgb / step) * step
+        if self.colours == "hue":
+            # A turn about the gray axis; unlike a turn in HSV it keeps neighbouring colours neighbours.
+            angle = self.amount * 2 * np.pi
+            cos, third, root = np.cos(angle), (1 - np.cos(angle)) / 3, np.sqrt(1 / 3) * np.sin(angle)
+            turn = np.array(
+                [
+                    [cos + third, third - root, third + root],
+                    [third + root, cos + third, third - root],
+                    [third - root, third + root, cos + third],
+                ],
+                np.float32,
+            )
+            return np.clip(rgb @ turn.T, 0, 255)
+        raise ValueError(f"unknown colours {self.colours!r}")
+
 
 def luminance(rgb: np.ndarray) -> np.ndarray:
     """Brightness of colours, in their own unit."""
     return rgb @ np.array([0.299, 0.587, 0.114], np.float32)
-
-
-def _recolour(look: Look, rgb: np.ndarray) -> np.ndarray:
-    if look.colours == "own":
-        return rgb
-    light = luminance(rgb)
-    if look.colours == "map":
-        stops = np.array(look.palette, np.float32)
-        where = np.linspace(0, 255, len(stops))
-        return np.stack([np.interp(light, where, stops[:, c]) for c in range(3)], -1)
-    if look.colours == "gray":
-        return np.repeat(light[..., None], 3, -1)
-    if look.colours == "invert":
-        return 255 - rgb
-    if look.colours == "posterise":
-        step = 255 / max(look.amount, 1)
-        return np.round(rgb / step) * step
-    if look.colours == "hue":
-        # A turn about the gray axis; unlike a turn in HSV it keeps neighbouring colours neighbours.
-        angle = look.amount * 2 * np.pi
-        cos, third, root = np.cos(angle), (1 - np.cos(angle)) / 3, np.sqrt(1 / 3) * np.sin(angle)
-        turn = np.array(
-            [
-                [cos + third, third - root, third + root],
-                [third + root, cos + third, third - root],
-                [third - root, third + root, cos + third],
-            ],
-            np.float32,
-        )
-        return np.clip(rgb @ turn.T, 0, 255)
-    raise ValueError(f"unknown colours {look.colours!r}")
 
 
 def _paper(look: Look, size: tuple[int, int]) -> np.ndarray:

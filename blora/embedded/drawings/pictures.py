@@ -17,27 +17,30 @@ class Pictures:
     Attributes:
         folder: Where it lies.
         thing: Index into `things` of each picture.
-        set: Index of the drawn set.
-        look: Index into `looks`; a set's own look has the set's index.
+        look: Index into `looks`.
         geometry: Pictures of one geometry share their layout exactly.
+        native: Whether it is a drawing as its set has it, in the set's own look.
+        judged: Whether it may be among those that trainings are judged by: a drawing of the sets, placed once.
         things: Code point, name, category and held_out of each thing.
         looks: Name, words and held_out of each look.
     """
 
     folder: Path
     thing: np.ndarray
-    set: np.ndarray
     look: np.ndarray
     geometry: np.ndarray
+    native: np.ndarray
+    judged: np.ndarray
     things: list[dict[str, Any]]
     looks: list[dict[str, Any]]
 
     @classmethod
     def read(cls, folder: Path) -> Pictures:
         """Read all but the pixels."""
-        index = np.load(folder / "index.npz")
+        columns = np.load(folder / "index.npz")
+        index = [columns[name] for name in ("thing", "look", "geometry", "native", "judged")]
         things, looks = (json.loads((folder / f"{name}.json").read_text()) for name in ("things", "looks"))
-        return cls(folder, index["thing"], index["set"], index["look"], index["geometry"], things, looks)
+        return cls(folder, *index, things, looks)
 
     def __len__(self) -> int:
         return len(self.thing)
@@ -60,5 +63,5 @@ class Pictures:
 
     def plain(self) -> dict[int, int]:
         """For each geometry the row of its drawing as the set has it; of sets that share one, the first."""
-        native = np.flatnonzero(self.look == self.set)[::-1]
+        native = np.flatnonzero(self.native)[::-1]
         return {int(g): int(row) for g, row in zip(self.geometry[native], native, strict=True)}

@@ -62,8 +62,8 @@ def fixed_triples(pictures: Pictures, held_out: bool, count: int = 48, seed: int
     """The same triples each time, to judge by: of things held out of training, or trained on; always known looks."""
     rng = np.random.default_rng(seed)
     held_thing, held_look = pictures.held_out_thing(), pictures.held_out_look()
-    wanted = np.flatnonzero((held_thing if held_out else ~held_thing) & ~held_look)
-    known = np.flatnonzero(~held_thing & ~held_look)
+    wanted = np.flatnonzero((held_thing if held_out else ~held_thing) & ~held_look & pictures.judged)
+    known = np.flatnonzero(~held_thing & ~held_look & pictures.judged)
     rows: list[tuple[int, int, int]] = []
     while len(rows) < count:
         target = int(rng.choice(wanted))

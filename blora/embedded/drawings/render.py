@@ -24,7 +24,7 @@ def render_set(data: Path, drawn: DrawnSet, things: list[dict[str, Any]], names:
     for row, thing in enumerate(things):
         drawing = read(thing["code"])
         if isinstance(drawing, str):
-            drawing = _raster(drawing)
+            drawing = raster(drawing)
         if drawing is not None:
             out[row] = np.asarray(drawing)
     return out
@@ -34,7 +34,8 @@ Reader = Callable[[str], str | Image.Image | None]
 """A set's drawing of a code point, as SVG text or a picture; None where it has none."""
 
 
-def _raster(svg: str) -> Image.Image:
+def raster(svg: str) -> Image.Image:
+    """An SVG as RGBA of SIDE_PX; what has the current colour is black."""
     import resvg_py
 
     png = resvg_py.svg_to_bytes(svg_string=svg.replace("currentColor", "#000"), width=SIDE_PX, height=SIDE_PX)
@@ -49,14 +50,19 @@ def _iconify(folder: Path, drawn: DrawnSet, names: Mapping[str, list[str]]) -> R
         for name in names[code]:
             icon = icons["icons"].get(aliases.get(name, {}).get("parent", name))
             if icon is not None:
-                wide, high = (icon.get(key, icons.get(key, 16)) for key in ("width", "height"))
-                return (
-                    f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-                    f'viewBox="{icon.get("left", 0)} {icon.get("top", 0)} {wide} {high}">{icon["body"]}</svg>'
-                )
+                return iconify_svg(icons, icon)
         return None
 
     return read
+
+
+def iconify_svg(table: Mapping[str, Any], icon: Mapping[str, Any]) -> str:
+    """One icon of a set's table as an SVG of its own."""
+    wide, high = (icon.get(key, table.get(key, 16)) for key in ("width", "height"))
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="{icon.get("left", 0)} {icon.get("top", 0)} {wide} {high}">{icon["body"]}</svg>'
+    )
 
 
 def _openmoji(folder: Path, drawn: DrawnSet, names: Mapping[str, list[str]]) -> Reader:

@@ -30,7 +30,23 @@ def arguments(
     parser.add_argument("--save-minutes", type=float, default=save_minutes, help="of the clock")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--half", action=argparse.BooleanOptionalAction, default=has_fast_half())
     return parser
+
+
+def has_fast_half() -> bool:
+    """Whether this machine multiplies matrices in bfloat16 faster than in float32: a GPU, or a CPU with AMX."""
+    return torch.cuda.is_available() or bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+
+
+def passes(args: argparse.Namespace) -> torch.autocast:
+    """What a pass is computed under: bfloat16 where `args.half` says so; weights and optimisers stay in float32.
+
+    Measured on one core with AMX: the UNet's pass and gradient 1.75 times as fast (36.8 pictures a second against
+    21.1), stage 0's 1.67 times. Only without the fused attention, whose gradient in bfloat16 takes twice as long as
+    this one's.
+    """
+    return torch.autocast(args.device.split(":")[0], torch.bfloat16, enabled=args.half)
 
 
 def parsed(parser: argparse.ArgumentParser, given: list[str] | None) -> argparse.Namespace:

@@ -63,6 +63,7 @@ class CaptionedBatches:
         """Group the training rows by thing and by look."""
         self.pictures, self.rng, self.size = pictures, rng, size
         rows = pictures.for_training()
+        rows = rows[np.array(["icon" not in thing for thing in pictures.things])[pictures.thing[rows]]]
         worded = np.array([bool(k["words"]) for k in pictures.looks])[pictures.look]
         by_thing, by_look = pictures.thing[rows], pictures.look[rows]
         self.of_thing = {int(c): rows[by_thing == c] for c in np.unique(by_thing)}
@@ -119,7 +120,7 @@ def retrieval(model: open_clip.CLIP, pictures: Pictures, device: str) -> dict[st
     rows = np.concatenate([np.flatnonzero(held & known_look & (pictures.look == k))[:8] for k in looks])
     words = texts([f"{pictures.looks[k]['words']} style" for k in looks])
     named = (features(rows) @ words.T).argmax(1).cpu().numpy()
-    known = np.flatnonzero(~held & (pictures.look == 0))
+    known = np.flatnonzero(~held & (pictures.look == 0) & pictures.judged)
     names = texts([captions.with_article(pictures.things[pictures.thing[r]]["name"]) for r in known])
     found = (features(known) @ names.T).argmax(1).cpu() == torch.arange(len(known))
     model.train()
@@ -147,7 +148,7 @@ class ClipTraining:
     def step(self, done: float) -> float:
         """One batch; returns its loss."""
         args, (rows, words) = self.args, self.batches.draw()
-        with torch.autocast(args.device.split(":")[0], torch.bfloat16):
+        with progress.passes(args):
             x = self.model.encode_image(images(self.pixels, rows, args.device), normalize=True)
             y = encode_text(self.model, self.tokenizer(words).to(args.device))
         logits = self.model.logit_scale.exp().clamp(max=50) * x.float() @ y.float().T

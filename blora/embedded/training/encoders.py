@@ -155,8 +155,10 @@ class EncoderTraining:
         """One batch; returns its squared error of the latents."""
         draw = self.sampler.draw(self.args.batch)
         rate = self.args.lr * schedule.cosine(done, self.steps)
-        codes = self.nets["content"](self.take(draw.content)), self.nets["style"](self.take(draw.style))
-        loss = F.mse_loss(self.nets["decoder"](*codes), self.take(draw.target))
+        with progress.passes(self.args):
+            codes = self.nets["content"](self.take(draw.content)), self.nets["style"](self.take(draw.style))
+            made = self.nets["decoder"](*codes)
+        loss = F.mse_loss(made.float(), self.take(draw.target))
         self.nets.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.nets.parameters(), 1.0)

@@ -122,9 +122,9 @@ class GainJudge:
         content = []
         for place, (number, name) in enumerate(CONTENTS):
             trained = place >= len(CONTENTS) - TRAINED_ROWS
-            rows = np.flatnonzero((held != trained) & (p.look == look[name]))
+            rows = np.flatnonzero((held != trained) & (p.look == look[name]) & p.judged)
             content.append(rows[number % len(rows)])
-        columns = [np.flatnonzero(p.look == look[name]) for name in STYLES]
+        columns = [np.flatnonzero((p.look == look[name]) & p.judged) for name in STYLES]
         return np.array(content), np.array([rows[40 % len(rows)] for rows in columns])
 
     def sheet(self, trainee: Told, path: Path) -> None:

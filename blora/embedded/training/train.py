@@ -134,7 +134,8 @@ class UnetTraining:
     def step(self, done: float) -> None:
         """One batch, at the given share of the budget."""
         size = self.batch
-        parts = self.trainee.losses(self.batches.draw(size), self.power)
+        with progress.passes(self.args):
+            parts = self.trainee.losses(self.batches.draw(size), self.power)
         weights = WEIGHTS | ({"lookup": 0.0} if self.means.get("local", 0) > SETTLED else {})
         loss = sum(weights[name] * value for name, value in parts.items() if weights.get(name))
         rate = self.args.lr * schedule.flat_then_down(done, self.steps)

@@ -20,7 +20,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six things, one held out, each in four looks: flat colours with a square whose place is the thing's."""
     folder = tmp_path_factory.mktemp("built")
     thing, look = (x.ravel() for x in np.mgrid[0:THINGS, 0:LOOKS])
-    np.savez(folder / "index.npz", thing=thing, set=np.zeros_like(thing), look=look, geometry=thing)
+    every = np.ones(len(thing), bool)
+    np.savez(folder / "index.npz", thing=thing, look=look, geometry=thing, native=look == 0, judged=every)
     things = [
         {"code": str(i), "name": f"thing {i}", "category": "", "held_out": i >= THINGS - 2} for i in range(THINGS)
     ]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blora.embedded.drawings import build, captions
+from blora.embedded.drawings import build, captions, icons
 from blora.embedded.drawings.named_looks import HELD_OUT_NAMED, NAMED, random_look
 from blora.embedded.drawings.pictures import Pictures
 from blora.embedded.drawings.references import TripleSampler, fixed_triples
@@ -47,12 +47,43 @@ def test_held_out_sets_are_never_redrawn_and_named_held_out_looks_only_of_held_o
     things = [{"code": f"{i:X}", "held_out": i == 2} for i in range(4)]
     rows = build.plan_pictures(things, np.ones((4, len(SETS)), bool), named_each=3, random_each=2)
     held_looks = {i for i, (_, held) in enumerate(build.all_looks()) if held}
-    for thing, drawn_set, look, _ in rows:
-        if SETS[drawn_set].held_out:
-            assert look == drawn_set
-        if look in held_looks and look >= len(SETS):
-            assert things[thing]["held_out"]
-    assert {int(look) for _, _, look, _ in rows} & held_looks, "nothing held out was planned at all"
+    for row in rows:
+        if SETS[row.set].held_out:
+            assert row.look == row.set
+        if row.look in held_looks and row.look >= len(SETS):
+            assert things[row.thing]["held_out"]
+    assert {row.look for row in rows} & held_looks, "nothing held out was planned at all"
+
+
+def test_what_is_placed_again_is_mirrored_and_never_held_out() -> None:
+    things = [{"code": f"{i:X}", "held_out": i == 2} for i in range(4)]
+    rows = build.plan_again(things, np.ones((4, len(SETS)), bool), named_each=3, random_each=2)
+    held_looks = {i for i, (_, held) in enumerate(build.all_looks()) if held}
+    assert {row.thing for row in rows} == {0, 1, 3} and not {row.look for row in rows} & held_looks
+    drawing = np.zeros((128, 128, 4), np.uint8)
+    drawing[:, :64] = 255
+    for key in ("1 noto", "2 noto", "3 noto", "4 noto"):
+        left = [build.place(drawing, key, again)[..., 3].astype(int) for again in (False, True)]
+        heavy = [picture[:, :64].sum() > picture[:, 64:].sum() for picture in left]
+        assert heavy[0] != heavy[1] and left[0].any() and left[1].any()
+
+
+def test_no_icon_shares_a_word_with_a_thing_held_out() -> None:
+    held_out = {"horse", "owl", "mail"}
+    near = ["horse head", "seahorse", "horses", "owl", "mailbox shut", "snail mailer"]
+    far = ["camel", "bowl", "growl", "main", "arrow left"]
+    assert all(icons.is_near(name, held_out) for name in near)
+    assert not any(icons.is_near(name, held_out) for name in far)
+
+
+def test_a_silhouette_is_filled_where_the_outside_does_not_reach() -> None:
+    alpha = np.zeros((64, 64), np.uint8)
+    alpha[10:50, 10:50], alpha[20:40, 20:40] = 255, 0  # a ring
+    alpha[0:6, 0:6] = 255  # touches the border
+    made = icons.painted(alpha, np.random.default_rng(0))
+    ink, hole, outside = made[12, 12], made[30, 30], made[60, 60]
+    assert ink[3] == hole[3] == 255 and outside[3] == 0
+    assert not np.array_equal(ink[:3], hole[:3]) and np.array_equal(made[2, 2], ink)
 
 
 def test_training_draws_nothing_that_is_held_out(built: Path) -> None:

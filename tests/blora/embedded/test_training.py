@@ -29,15 +29,26 @@ from blora.embedded.training.train import Trainee, UnetTraining
 from blora.embedded.training.unet import OWN, PLACES, PlacedTokens, build, start_open, watch_lookup
 
 TINY = {"widths": (8, 8, 128), "heads": (1, 1, 2), "inner": 1}
-ARGS = argparse.Namespace(batch=4, first_batch=2, lr=1e-3, ema=0.9)
+ARGS = argparse.Namespace(batch=4, first_batch=2, lr=1e-3, ema=0.9, device="cpu", half=False)
 
 
-def _training(folder: Path) -> UnetTraining:
+def _training(folder: Path, half: bool = False) -> UnetTraining:
     torch.manual_seed(0)
     text = TextPair(folder / "text", "cpu")
     trainee = Trainee(vae.CHANNELS, 128, text, **TINY)
     batches = ConditionedBatches(Pictures.read(folder), text, trainee.tokens, np.random.default_rng(0), "cpu")
-    return UnetTraining(trainee, batches, ARGS)
+    return UnetTraining(trainee, batches, argparse.Namespace(**vars(ARGS) | {"half": half}))
+
+
+def test_passes_in_half_precision_teach_the_same_and_leave_weights_in_single(prepared: Path) -> None:
+    single, half = (_training(prepared, half) for half in (False, True))
+    for training in (single, half):
+        for _ in range(4):
+            training.step(0.1)
+    assert single.means != half.means
+    for name, value in single.means.items():
+        assert half.means[name] == pytest.approx(value, rel=0.06), name
+    assert {q.dtype for q in half.trainee.unet.parameters()} == {torch.float32}
 
 
 def test_a_break_leaves_no_trace(prepared: Path, tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ import torch
 
 from blora.errors import OutOfMemoryError
 from blora.models import memory
+from blora.models.front import front_of
 from blora.models.model import Base
 from blora.settings.sampling import SampleSettings
 from blora.settings.training import TrainSettings
 from tests.benchmarks.full_size import FullSize
-from tests.benchmarks.operations import draws_of, sampling_step, stepper_of
+from tests.benchmarks.operations import draws_of, sampling_step, stepper_of, unet_inputs
 from tests.benchmarks.peak import peak_bytes
 
 GB = 10**9
@@ -108,6 +109,26 @@ def test_more_memory_never_means_less() -> None:
     fewer = memory.plan_memory(24 * GB, TRAIN.model_copy(update={"batch_size": 4})).size
     assert fewer < memory.plan_memory(24 * GB, TRAIN).size
     assert memory.plan_memory(80 * GB, TRAIN, most=3).size == 3
+
+
+def test_a_pool_of_fronts_is_counted_and_leaves_the_device_before_anything_is_recomputed(sdxl: FullSize) -> None:
+    row = unet_inputs(sdxl, 1024)
+    given = (row["sample"], row["timestep"], row["encoder_hidden_states"], row["added_cond_kwargs"])
+    made = sum(part.nbytes for part in front_of(sdxl.unet, *given))
+    pooled = TRAIN.model_copy(update={"front_pool": 16, "batch_size": 2})
+    assert memory.front_bytes(pooled) == pytest.approx(32 * made, rel=0.001) == pytest.approx(1.72e9, rel=0.001)
+    assert memory.front_bytes(TRAIN.model_copy(update={"front_pool": 5000})) == pytest.approx(1000 * made, rel=0.001)
+    assert memory.front_bytes(TRAIN) == 0
+    one, beside = memory.MemoryPlan(4), memory.MemoryPlan(4, fronts_on_host=True)
+    assert memory.needed_bytes(pooled, one) - memory.needed_bytes(pooled, beside) == 4 * memory.front_bytes(pooled)
+    pooled = TRAIN.model_copy(update={"front_pool": 16})
+    found = {gb: memory.plan_memory(gb * GB, pooled) for gb in (24, 12)}
+    assert (found[24].size, found[24].fronts_on_host) == (3, False), "one adapter less than without a pool"
+    assert (found[12].size, found[12].fronts_on_host, found[12].checkpointing) == (1, True, False)
+    onto = pooled.model_copy(update={"front_place": "device"})
+    assert memory.plan_memory(12 * GB, onto).vae_in_tiles, "on the device as asked for, which costs the autoencoder"
+    away = pooled.model_copy(update={"front_place": "host"})
+    assert memory.plan_memory(24 * GB, away).size == memory.plan_memory(24 * GB, TRAIN).size
 
 
 def test_auto_asks_the_device() -> None:

@@ -346,7 +346,7 @@ def test_a_reviewed_run_delivers_what_is_kept_and_draws_the_redone_anew(
     assert len(list((tmp_path / "kept").glob("*__*__*.png"))) == 1
 
 
-def test_the_report_in_prefect_leads_to_the_page_and_shows_the_worst_and_the_best(
+def test_the_report_in_prefect_leads_to_the_page_and_shows_the_pictures_worst_first(
     done: tuple[Project, Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from prefect.artifacts import Artifact
@@ -357,8 +357,10 @@ def test_the_report_in_prefect_leads_to_the_page_and_shows_the_worst_and_the_bes
     found = Artifact.get("report")
     assert found is not None
     text = str(found.data)
-    assert page_line(str(root), run_id) in text and f"blora report {run_id} --open" in text
-    assert "## Worst by" in text and "## Best by" in text and text.count("](data:image/webp;base64,") >= 8
+    assert page_line(str(root), run_id) in text and f"blora serve {run_id} --open" in text
+    shown = text.count("](data:image/webp;base64,")
+    assert "## All by overall, worst first" in text and shown == 4, "each picture once, where there are so few"
+    assert "## Faults" not in text
     monkeypatch.setenv("BLORA_PAGES_URL", "https://art.example/blo ra)/")
     assert f"](https://art.example/blo%20ra%29/runs/{run_id}/report/index.html)" in page_line("s3://b/x", run_id)
     for bad in ("javascript:alert(1)", "https://user:secret@art.example", "https://art.example/?token=secret", "art"):

@@ -14,7 +14,7 @@ from blora.settings.sampling import SampleSettings
 from blora.settings.training import TrainSettings
 from manifests.store.store import Store
 from tasks.devices import chosen_devices, free_device_bytes
-from tasks.memory import auto_pack_size, memory_model, memory_told
+from tasks.memory import auto_pack_size, front_pool_told, memory_model, memory_told
 from tasks.worker.session import Session
 
 GB = 10**9
@@ -40,6 +40,16 @@ def test_a_slot_fits_work_to_its_memory(tmp_path: Path) -> None:
     assert small.drawing(SDXL, draw).identity() == draw.identity()
     with pytest.raises(OutOfMemoryError, match="GB or more"):
         session(tmp_path, 5 * GB).drawing(SDXL, draw)
+
+
+def test_a_slot_puts_a_pool_of_fronts_where_it_fits(tmp_path: Path) -> None:
+    pooled = TrainSettings(precision="bf16", front_pool=16)
+    assert session(tmp_path, 24 * GB).training(SDXL, pooled, 2) == pooled
+    beside = session(tmp_path, 12 * GB).training(SDXL, pooled, 2)
+    assert (beside.front_place, beside.checkpointing) == ("host", "auto") and beside.identity() == pooled.identity()
+    assert session(tmp_path, 12 * GB).training(SDXL, TrainSettings(precision="bf16"), 2).front_place == "auto"
+    assert front_pool_told(SDXL, TrainSettings()) == ""
+    assert "26% of the steps" in front_pool_told(SDXL, pooled) and "0.86 GB" in front_pool_told(SDXL, pooled)
 
 
 def fake_nvidia_smi(folder: Path, *free_mib: int) -> None:
