@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Timer
 from typing import Any
 
+from blora.adapters.blocks import front_is_frozen
 from blora.bases.places import split_digest
 from blora.bases.spec import KNOWN, parse_base
 from blora.bases.topology import FamilyName, split_faults
@@ -184,10 +185,7 @@ def unfit(manifest: Manifest, settings: Settings) -> list[Fault]:
     """
     faults = _split_faults(manifest, settings)
     if base_family(manifest.base) == "sdxl":
-        if (shift := settings.train.timestep_shift) != 1:
-            what, field = "SDXL does not learn by flow matching", "train.timestep_shift"
-            faults.append(Fault("settings", what, str(shift), "1", "leave it out", file=manifest.source, field=field))
-        return faults
+        return faults + _unfit_for_sdxl(manifest, settings)
     what, hint = "FLUX has no negative row to guide by: it is told guidance as a number", "leave it out"
     unheard = settings.sample.of_a_negative_row()
     faults += [
@@ -200,7 +198,22 @@ def unfit(manifest: Manifest, settings: Settings) -> list[Fault]:
         faults.append(told)
     if settings.train.front_pool:
         what, pool = "FLUX has no frozen front that rows could share", str(settings.train.front_pool)
-        faults.append(Fault("settings", what, pool, "0", hint, file=manifest.source, field="train.front_pool"))
+        faults.append(
+            Fault("settings", what, pool, "0", "leave it out", file=manifest.source, field="train.front_pool")
+        )
+    return faults
+
+
+def _unfit_for_sdxl(manifest: Manifest, settings: Settings) -> list[Fault]:
+    """What of the settings SDXL would not hear."""
+    train, hint, faults = settings.train, "leave it out", []
+    if train.timestep_shift != 1:
+        what, field = "SDXL does not learn by flow matching", "train.timestep_shift"
+        faults.append(Fault("settings", what, str(train.timestep_shift), "1", hint, file=manifest.source, field=field))
+    if train.front_pool and train.split and not front_is_frozen((*train.split.content, *train.split.style)):
+        what, accepted = "no frozen front", "0, or content and style blocks among the up blocks"
+        pool, field = str(train.front_pool), "train.front_pool"
+        faults.append(Fault("settings", what, pool, accepted, hint, file=manifest.source, field=field))
     return faults
 
 

@@ -59,7 +59,7 @@ def queue_step(
     }
     draws = {
         name: pool.draw(generator, seen, step - 1, timesteps, key)
-        if pool
+        if pool  # whose base learns by no flow, and so has no shift
         else draw_noise(generator, seen, step - 1, settings, timesteps, key, shifts)
         for name, (generator, seen, key, shifts) in drawn.items()
     }

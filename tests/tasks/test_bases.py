@@ -141,6 +141,16 @@ def test_blocks_that_the_base_does_not_have_are_refused_before_anything_is_plann
     assert (content.field, style.field) == ("train.blocks.content", "train.blocks.style")
     assert "up_blocks.0.attentions.0-2" in content.accepted
 
+    front = {"content": ["down_blocks.2.attentions.0"], "style": ["up_blocks.0.attentions.1"]}
+    with pytest.raises(RunRefused) as refused:
+        train = {"blocks": front, "front_pool": 4, "timestep_shift": "resolution"}
+        make_plan(Store.open(str(tmp_path)), loaded(tmp_path, base="embedded", settings={"train": train}))
+    told_of_sdxl = [(fault.field, fault.what) for fault in refused.value.faults]
+    assert told_of_sdxl == [
+        ("train.timestep_shift", "SDXL does not learn by flow matching"),
+        ("train.front_pool", "no frozen front"),
+    ]
+
     def adapters(blocks: object) -> list[str]:
         settings = {"sample": {"width_px": 32, "height_px": 32}, "train": {"blocks": blocks} if blocks else {}}
         draft = flux_plan(tmp_path, flux_folder, settings=settings)

@@ -65,7 +65,9 @@ def test_a_pool_is_the_plain_training_on_draws_that_come_again(base: Base, monke
     pooled = train(base, [item(0)], recipe(**POOL))[0]
     pool = FrontPool(recipe(**POOL))
 
-    def again(generator: torch.Generator, photos: Any, step: int, settings: Any, times: int, key: str) -> list[Noise]:
+    def again(
+        generator: torch.Generator, photos: Any, step: int, settings: Any, times: int, key: str, shifts: Any
+    ) -> list[Noise]:
         return pool.draw(generator, photos, step, times, key)
 
     monkeypatch.setattr("blora.training.step_queue.draw_noise", again)
