@@ -28,6 +28,7 @@ ROOMS = {
         "settings",
         "adapters",
         "bases",
+        "models/passes",
         "models/families",
         "models",
         "training",

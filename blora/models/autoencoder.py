@@ -10,7 +10,7 @@ import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 
-from blora.models.tiles import whole_or_in_tiles
+from blora.models.passes.tiles import whole_or_in_tiles
 
 __all__ = ["decoded", "encoded", "vae_format"]
 

@@ -52,11 +52,11 @@ class Fp8Linear(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return what the layer would, with the weight as it is stored: (…, in) to (…, out)."""
-        product: Tensor = _Product.apply(hidden, self.weight, self.scale, self.bias)
+        product: Tensor = _EightBitProduct.apply(hidden, self.weight, self.scale, self.bias)
         return product
 
 
-class _Product(torch.autograd.Function):
+class _EightBitProduct(torch.autograd.Function):
     """A product with a frozen weight that keeps the eight bits for the way back, not what was made of them."""
 
     @staticmethod

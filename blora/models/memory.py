@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 from blora.bases.spec import Quantization
 from blora.errors import OutOfMemoryError
-from blora.models.tiles import TILE_LATENTS
+from blora.models.passes.tiles import TILE_LATENTS
 from blora.settings.sampling import SampleSettings
 from blora.settings.training import TrainSettings
 

@@ -18,7 +18,7 @@ from blora.adapters.blocks import target_layers
 from blora.bases.locate import Located, locate_base
 from blora.bases.spec import Quantization
 from blora.models.memory import Encoders
-from blora.models.tiles import set_tiles
+from blora.models.passes.tiles import set_tiles
 from blora.settings.fields import Precision
 
 if TYPE_CHECKING:

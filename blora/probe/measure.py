@@ -2,9 +2,9 @@
 
 For a pair of prompts (p, q) the text q goes into the cross-attention of one block, p into all the others; the picture
 is compared with q by CLIP. A transformer's blocks read the prompt by joint attention and hand it on, and a stretch of
-them is told q (`blora.models.two_prompts` says how); its pooled prompt is p, as a UNet's is. A block that answers to
-objects scores high where p and q differ in the object, one that answers to colours where they differ in the look. Every
-picture of a pair starts from the same noise.
+them is told q (`blora.models.passes.two_prompts` says how); its pooled prompt is p, as a UNet's is. A block that
+answers to objects scores high where p and q differ in the object, one that answers to colours where they differ in the
+look. Every picture of a pair starts from the same noise.
 
     readings = measure(base, clip, pairs, settings.sample, probed_blocks(base.unet))
     summary = summarize(pairs, readings, seed=0)          # proposal.py

@@ -21,7 +21,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from blora.bases.parts import load_frozen
 from blora.errors import TopologyError
 from blora.models.families.text_encoders import DTYPES, PromptEmbeddings, to_pixels
-from blora.models.tiles import whole_or_in_tiles
+from blora.models.passes.tiles import whole_or_in_tiles
 from blora.settings.fields import Precision
 
 __all__ = ["PlainBase"]

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from blora.errors import OutOfMemoryError, SettingFault
-from blora.models.execution import current
-from blora.models.prompt_cache import fixed_prompts
-from blora.models.two_prompts import two_prompts
+from blora.models.passes.execution import current
+from blora.models.passes.prompt_cache import fixed_prompts
+from blora.models.passes.two_prompts import two_prompts
 from blora.sampling.scheduler import Sampler, generator_of, make_sampler
 from blora.settings.sampling import SampleSettings
 

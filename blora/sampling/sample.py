@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from blora.errors import BloraError, OutOfMemoryError
-from blora.models.execution import compiled_blocks
 from blora.models.model import Base
+from blora.models.passes.execution import compiled_blocks
 from blora.sampling.denoise import beside, denoise, latent_shape, too_large
 from blora.sampling.draw import Draw, check_draws, content_blocks, misfit, prompts_of
 from blora.sampling.palette_guidance import steering_of

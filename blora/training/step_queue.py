@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blora.models.execution import to_device
+from blora.models.passes.execution import to_device
 from blora.training.nan_policy import Progress
 from blora.training.noise import FrontPool, draw_noise
 from blora.training.optim import PackedAdamW

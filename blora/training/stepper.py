@@ -16,11 +16,11 @@ from torch import Tensor
 
 from blora.adapters.blocks import front_is_frozen
 from blora.adapters.packed import Rows, inject
-from blora.models.execution import Graphs, compiled_blocks, shared_front, to_device
 from blora.models.families.family import TRAINED_GUIDANCE
-from blora.models.front import KeptFronts, front_of, rest_of
 from blora.models.model import Base
-from blora.models.prompt_cache import fixed_prompts
+from blora.models.passes.execution import Graphs, compiled_blocks, shared_front, to_device
+from blora.models.passes.front import KeptFronts, front_of, rest_of
+from blora.models.passes.prompt_cache import fixed_prompts
 from blora.settings.training import TrainSettings
 from blora.training.noise import Noise
 from blora.training.optim import FlatFactors

@@ -31,10 +31,10 @@ from blora.adapters.blocks import SPLIT_KEY, Half, front_is_frozen, target_layer
 from blora.adapters.factors import Factors
 from blora.bases.topology import split_faults
 from blora.errors import OutOfMemoryError, SettingFault, SettingsError
-from blora.models.execution import current, same_bits
 from blora.models.fp8 import held_in_fp8
 from blora.models.memory import MemoryPlan, ModelSize, needed_bytes
 from blora.models.model import Base
+from blora.models.passes.execution import current, same_bits
 from blora.settings.training import TrainSettings, recipe_version
 from blora.training.checkpoint import Checkpoint, checkpoint_identity, read_checkpoint
 from blora.training.items import StepReport, TrainItem, TrainResult

@@ -19,7 +19,7 @@ from blora.models.families.flux import FLUX_FAMILY
 from blora.models.families.sdxl import SDXL_FAMILY
 from blora.models.families.text_encoders import DTYPES, PromptEmbeddings, TextEncoders
 from blora.models.model import Base
-from blora.models.tiles import set_tiles
+from blora.models.passes.tiles import set_tiles
 from blora.settings.fields import Precision
 
 UNET: Final[dict[str, Any]] = {

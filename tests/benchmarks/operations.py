@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from blora.adapters.blocks import target_layers
 from blora.adapters.packed import Rows, inject
 from blora.models.model import Base
-from blora.models.prompt_cache import fixed_prompts
+from blora.models.passes.prompt_cache import fixed_prompts
 from blora.sampling.denoise import denoise
 from blora.settings.sampling import SampleSettings
 from blora.settings.training import TrainSettings

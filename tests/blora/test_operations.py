@@ -113,7 +113,7 @@ def test_a_graph_that_is_captured_takes_nothing_from_the_cpu(base: Base, monkeyp
         assert not capturing, "a copy from the CPU"
         return tensor.to(device)
 
-    for module in ("blora.models.execution", "blora.training.stepper"):
+    for module in ("blora.models.passes.execution", "blora.training.stepper"):
         monkeypatch.setattr(f"{module}.to_device", copied)
     monkeypatch.setattr("blora.training.stepper.Graphs", Captured)
     seeds = [TrainItem((picture(0),), f"candidate {number}", draws="any") for number in range(3)]

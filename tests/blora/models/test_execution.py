@@ -16,8 +16,8 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 import blora.training.train
-from blora.models.execution import compiled_blocks, current, same_bits
 from blora.models.model import Base
+from blora.models.passes.execution import compiled_blocks, current, same_bits
 from blora.sampling.draw import Draw
 from blora.sampling.sample import sample_latents
 from blora.settings.sampling import SampleSettings

@@ -7,8 +7,8 @@ import torch
 
 from blora.errors import OutOfMemoryError
 from blora.models import memory
-from blora.models.front import front_of
 from blora.models.model import Base
+from blora.models.passes.front import front_of
 from blora.settings.sampling import SampleSettings
 from blora.settings.training import TrainSettings
 from tests.benchmarks.full_size import FullSize

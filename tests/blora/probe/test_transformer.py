@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from blora.adapters.blocks import probed_blocks
 from blora.models.model import Base, load_base
-from blora.models.two_prompts import two_prompts
+from blora.models.passes.two_prompts import two_prompts
 from blora.probe.measure import measure
 from blora.probe.proposal import summarize
 from blora.settings.block_split import Stretch

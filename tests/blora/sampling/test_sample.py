@@ -25,7 +25,7 @@ from blora.adapters.blocks import BLOCKS
 from blora.adapters.load import load_adapter
 from blora.errors import BloraError, KeyMismatchError, SettingsError
 from blora.models.model import Base
-from blora.models.prompt_cache import Remembered
+from blora.models.passes.prompt_cache import Remembered
 from blora.sampling.colour_transfer import Palette
 from blora.sampling.draw import Draw
 from blora.sampling.sample import sample, sample_each, sample_latents

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from blora.errors import SettingsError
-from blora.models.front import front_of, rest_of
 from blora.models.model import Base
+from blora.models.passes.front import front_of, rest_of
 from blora.settings.training import TrainSettings
 from blora.training.items import TrainItem, TrainResult
 from blora.training.noise import FrontPool, Noise, draw_noise, seeded

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from blora.models.execution import to_device
+from blora.models.passes.execution import to_device
 
 __all__ = ["KeptFronts", "front_of", "rest_of"]
 
