@@ -29,7 +29,6 @@ from manifests import layout
 from manifests.store.store import Store
 from manifests.tables.parquet import to_parquet_bytes, to_table
 from manifests.tables.run import SCORES
-from tasks.environment import lease_seconds
 from tasks.errors import is_transient
 from tasks.messages import (
     GenerateAnswer,
@@ -46,7 +45,7 @@ from tasks.messages import (
     to_line,
 )
 from tasks.report.thumbnails import write_shard_thumbnails
-from tasks.run.heartbeat import here
+from tasks.run.heartbeat import here, take_lease
 from tasks.run.inventory import is_whole
 from tasks.run.plan import Pack, Plan, PlannedSample, load_plan, scores_key
 
@@ -97,9 +96,7 @@ class Stub:
             done = False
             with ExitStack() as stack:
                 for adapter_id in sorted(missing):
-                    lease = self.store.acquire_lease(
-                        layout.lease_key(adapter_id), f"{plan.run.run_id}: {here()}", lease_seconds()
-                    )
+                    lease = take_lease(self.store, layout.lease_key(adapter_id), f"{plan.run.run_id}: {here()}")
                     if lease is None:
                         continue
                     stack.callback(lease.release)

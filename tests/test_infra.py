@@ -96,6 +96,15 @@ def test_the_worker_image_copies_what_links_of_the_package_lead_to() -> None:
         assert any(link.resolve().is_relative_to(place) for place in copied), link
 
 
+def test_the_worker_image_has_a_compiler_and_the_deployments() -> None:
+    """torch.compile writes C++ for the CPU and launchers for the GPU, and the image of python:slim has no compiler."""
+    image = (INFRA / "worker.Dockerfile").read_text()
+    compiler = re.search(r"^RUN .*apt-get install (?:--\S+ )*g\+\+(?= )", image, re.M)
+    user, copied = image.index("\nUSER "), re.search(r"^COPY .*\bprefect\.yaml\b.* \./$", image, re.M)
+    assert compiler and compiler.start() < user, "installed by root, or not at all"
+    assert copied and copied.start() < image.index("RUN pip install"), "blora deploy reads it from the package"
+
+
 def test_the_job_template_asks_for_one_gpu_and_renders() -> None:
     template = json.loads((INFRA / "k8s" / "gpu-base-job-template.json").read_text())
     variables = template["variables"]["properties"]

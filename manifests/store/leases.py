@@ -41,9 +41,10 @@ LONGEST_SECONDS = 3600.0
 _AGREEING = 4 / 3  # of its length: more than that is left of no lease whose holder's clock agrees
 
 
-def _record(holder: str, nonce: str, expires_at: float, seconds: float, doing: str = "") -> bytes:
+def _record(holder: str, nonce: str, expires_at: float, seconds: float, doing: str = "", process: str = "") -> bytes:
     body = {"holder": holder, "nonce": nonce, "expires_at": expires_at, "seconds": seconds}
-    return json.dumps(body | ({"doing": doing} if doing else {})).encode()
+    said = {"doing": doing, "process": process}
+    return json.dumps(body | {name: text for name, text in said.items() if text}).encode()
 
 
 def _nonce_of(record: bytes) -> str | None:
@@ -77,17 +78,27 @@ class Lease:
         holder: Who holds it, for people.
         nonce: What tells this holding from any other.
         ttl_seconds: For how long each renewal holds.
+        process: What tells the holder's process from all others, for machines; empty where nothing does.
         doing: Gives what the holder is at, for people; each renewal writes it.
     """
 
     def __init__(
-        self, backend: Backend, key: str, holder: str, nonce: str, ttl_seconds: float, expires_at: float, version: str
+        self,
+        backend: Backend,
+        key: str,
+        holder: str,
+        nonce: str,
+        ttl_seconds: float,
+        expires_at: float,
+        version: str,
+        process: str = "",
     ) -> None:
         """Take over what `acquire` has just written; use `Store.acquire_lease`."""
         self.key = key
         self.holder = holder
         self.nonce = nonce
         self.ttl_seconds = ttl_seconds
+        self.process = process
         self.doing: Callable[[], str] = str
         self._backend = backend
         self._expires_at = expires_at
@@ -131,7 +142,7 @@ class Lease:
     def _write(self, expires_at: float) -> bool:
         if self._version is None:
             return False
-        record = _record(self.holder, self.nonce, expires_at, self.ttl_seconds, self.doing())
+        record = _record(self.holder, self.nonce, expires_at, self.ttl_seconds, self.doing(), self.process)
         version = self._backend.swap(self.key, record, self._version)
         if version is None and (own := self._own_version()) is not None:
             version = self._backend.swap(self.key, record, own)
@@ -181,12 +192,16 @@ class Held:
         expires_at: When it ends or ended, in seconds since 1970 by the holder's clock; 0 once released.
         ends_at: The same by this machine's clock, unless it is renewed: never later than its length from now.
         doing: What its holder said at the last renewal that it was at; empty if nothing.
+        process: What tells its holder's process from all others, as that wrote it; empty if nothing.
+        nonce: What tells this holding from any other.
     """
 
     holder: str
     expires_at: float
     ends_at: float
     doing: str = ""
+    process: str = ""
+    nonce: str = ""
 
     @property
     def is_live(self) -> bool:
@@ -208,7 +223,8 @@ def _held(version: Version, seen_seconds: float, usual_seconds: float) -> Held |
     left = min(expires_at - now, length - seen_seconds)
     if expires_at - now > _AGREEING * length and version.age_seconds is not None:
         left = min(left, length - version.age_seconds)
-    return Held(holder, expires_at, min(expires_at, now + left), str(record.get("doing", "")))
+    said_besides = (str(record.get(name, "")) for name in ("doing", "process", "nonce"))
+    return Held(holder, expires_at, min(expires_at, now + left), *said_besides)
 
 
 def look(backend: Backend, sightings: Sightings, key: str, usual_seconds: float) -> Held | None:
@@ -217,13 +233,15 @@ def look(backend: Backend, sightings: Sightings, key: str, usual_seconds: float)
     return None if current is None else _held(current, sightings.seconds(key, current.token), usual_seconds)
 
 
-def acquire(backend: Backend, sightings: Sightings, key: str, holder: str, ttl_seconds: float) -> Lease | None:
+def acquire(
+    backend: Backend, sightings: Sightings, key: str, holder: str, ttl_seconds: float, process: str = ""
+) -> Lease | None:
     """Take a lease that is free or has lapsed; see `Store.acquire_lease`."""
     if not ttl_seconds > 0 or not math.isfinite(ttl_seconds):
         raise ValueError(f"ttl_seconds of lease {key}: received {ttl_seconds}; accepted a number above 0")
     nonce = secrets.token_hex(8)
     expires_at = time.time() + ttl_seconds
-    record = _record(holder, nonce, expires_at, ttl_seconds)
+    record = _record(holder, nonce, expires_at, ttl_seconds, process=process)
     version = backend.swap(key, record, None)
     if version is None:
         current = backend.read_version(key)
@@ -233,14 +251,14 @@ def acquire(backend: Backend, sightings: Sightings, key: str, holder: str, ttl_s
         if held is not None and held.is_live:
             return None
         version = backend.swap(key, record, current.token)
-    return None if version is None else Lease(backend, key, holder, nonce, ttl_seconds, expires_at, version)
+    return None if version is None else Lease(backend, key, holder, nonce, ttl_seconds, expires_at, version, process)
 
 
-def break_off(backend: Backend, sightings: Sightings, key: str) -> Held | None:
+def break_off(backend: Backend, sightings: Sightings, key: str, only: Held | None = None) -> Held | None:
     """Free a lease whoever holds it; see `Store.break_lease`."""
     while (current := backend.read_version(key)) is not None:
         held = _held(current, sightings.seconds(key, current.token), LONGEST_SECONDS)
-        if held is None or not held.is_live:
+        if held is None or not held.is_live or (only is not None and held.nonce != only.nonce):
             return None
         # With another nonce: the holder must not take it for its own record.
         if backend.swap(key, _record(held.holder, secrets.token_hex(8), 0.0, 0.0), current.token) is not None:

@@ -198,13 +198,14 @@ class Store:
         for key, entry in self._backend.list(f"{_checked(folder)}/" if folder else "").items():
             yield key, entry, entry.problem or ("" if _is_key(key) else _NO_KEY)
 
-    def acquire_lease(self, key: str, holder: str, ttl_seconds: float) -> Lease | None:
+    def acquire_lease(self, key: str, holder: str, ttl_seconds: float, process: str = "") -> Lease | None:
         """Take a lease that is free or has lapsed.
 
         Args:
             key: Its object key, from `layout.lease_key`.
             holder: Who wants it, for people: machine, process, run.
             ttl_seconds: After how many seconds without a renewal it lapses.
+            process: What tells the holder's process from all others, for `Held.process`.
 
         Returns:
             The lease, or None if somebody else holds it.
@@ -213,7 +214,7 @@ class Store:
             ValueError: `ttl_seconds` is not a positive number.
             StoreError: The store cannot be asked.
         """
-        return leases.acquire(self._backend, self._sightings, _checked(key), holder, ttl_seconds)
+        return leases.acquire(self._backend, self._sightings, _checked(key), holder, ttl_seconds, process)
 
     def look_at_lease(self, key: str, usual_seconds: float = leases.LONGEST_SECONDS) -> Held | None:
         """Return who holds or held a lease, without taking it; None where nobody ever did or it cannot be read.
@@ -227,10 +228,14 @@ class Store:
         """
         return leases.look(self._backend, self._sightings, _checked(key), usual_seconds)
 
-    def break_lease(self, key: str) -> Held | None:
+    def break_lease(self, key: str, only: Held | None = None) -> Held | None:
         """Take a lease away from whoever holds it, so that the next may have it at once.
 
         A holder that is alive goes on with its work all the same, and learns at its next renewal that it has lost.
+
+        Args:
+            key: Its object key.
+            only: Take it away from this holding alone, as it was looked at, and from none that came after.
 
         Returns:
             Who had it; None where nobody did.
@@ -238,4 +243,4 @@ class Store:
         Raises:
             StoreError: The store cannot be asked.
         """
-        return leases.break_off(self._backend, self._sightings, _checked(key))
+        return leases.break_off(self._backend, self._sightings, _checked(key), only)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 from manifests import layout
 from manifests.errors import counted, listed, printable, printable_name
-from manifests.store.leases import Held
+from manifests.store.leases import Held, Lease
 from manifests.store.store import Store
 from tasks.environment import lease_seconds
 from tasks.run.plan import Plan, PlannedAdapter
 
-_HERE = re.compile(r"(?P<host>\S+), process (?P<pid>\d+), since ")
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def here() -> str:
@@ -24,21 +24,66 @@ def here() -> str:
     return f"{socket.gethostname()}, process {os.getpid()}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def is_gone(held: Held) -> bool:
-    """Whether the process that holds a lease is known to be dead: it was one of this machine, and there is none such.
+def process_mark(process_id: int | None = None) -> str:
+    """What tells a process from all others, of any machine and any time; empty where the system does not say.
 
-    Of a machine that has another one's name, such as a container without a name of its own, this says nothing true.
+    Boot of the machine, namespace of process ids (a container has its own), id, and start in clock ticks since the
+    boot: an id that is given again comes with another start. Linux alone says all that.
+
+    Args:
+        process_id: of a process of this machine; this one where it is left out.
     """
-    found = _HERE.search(held.holder)
-    if found is None or found["host"] != socket.gethostname():
+    pid = os.getpid() if process_id is None else process_id
+    try:
+        boot, space = _BOOT.read_text().strip(), os.readlink("/proc/self/ns/pid")
+        return f"{boot} {space} {pid} {_started(pid)}"
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> str:
+    """When a process began, in clock ticks since the boot; empty for one that has ended and is not yet collected.
+
+    Raises:
+        OSError: there is no such process, or its record may not be read.
+    """
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # see proc(5): its name has any letters
+    return "" if fields[0] in "ZX" else fields[19]
+
+
+def is_gone(held: Held) -> bool:
+    """Whether the process that holds a lease is known to be dead: it was one of this machine, and is there no more."""
+    boot, space, pid, started = (*held.process.split(" "), "", "", "", "")[:4]
+    if not started or not process_mark().startswith(f"{boot} {space} "):
         return False
     try:
-        os.kill(int(found["pid"]), 0)
+        os.kill(int(pid), 0)
+        return _started(int(pid)) != started
     except ProcessLookupError:
         return True
-    except (OSError, OverflowError):  # another user's
+    except (OSError, ValueError, OverflowError):  # another user's, or it ended just now
         return False
-    return False
+
+
+def take_lease(store: Store, key: str, holder: str) -> Lease | None:
+    """Take a lease that is free, has lapsed, or whose holder is known to be dead; None where somebody else has it.
+
+    Args:
+        store: the store.
+        key: the lease's key.
+        holder: who wants it, for people.
+
+    Raises:
+        StoreError: the store cannot be asked.
+    """
+    mark = process_mark()
+    if (lease := store.acquire_lease(key, holder, lease_seconds(), mark)) is not None:
+        return lease
+    held = store.look_at_lease(key, lease_seconds())
+    if held is None or not held.is_live or not is_gone(held):
+        return None
+    store.break_lease(key, held)
+    return store.acquire_lease(key, holder, lease_seconds(), mark)
 
 
 @contextmanager
@@ -55,10 +100,7 @@ def at_work(store: Store, key: str, what: str, doing: Callable[[], str] = str) -
         doing: asked at each renewal how far it is.
     """
     holder = f"{what}: {here()}"
-    if (held := store.look_at_lease(key, lease_seconds())) is not None and held.is_live and is_gone(held):
-        store.break_lease(key)
-    lease = store.acquire_lease(key, holder, lease_seconds())
-    if lease is None:
+    if (lease := take_lease(store, key, holder)) is None:
         try:
             yield
         finally:

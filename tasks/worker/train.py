@@ -30,9 +30,8 @@ from manifests import layout
 from manifests.errors import Missing
 from manifests.faults import Fault
 from manifests.store.store import Store
-from tasks.environment import lease_seconds
 from tasks.messages import Advance, TrainAnswer, TrainPack
-from tasks.run.heartbeat import here, waiting_for
+from tasks.run.heartbeat import here, take_lease, waiting_for
 from tasks.run.inventory import is_whole
 from tasks.run.plan import Pack, PlannedAdapter, RunInfo
 from tasks.worker.attempts import Attempt, checkpoint_key, checkpoint_keys, diverged, train_until_good
@@ -93,7 +92,7 @@ def _lease(store: Store, missing: Sequence[PlannedAdapter], holder: str, stack: 
     """Lease what can be leased, in the order of ids so that two runs never wait for each other crosswise."""
     mine: set[str] = set()
     for adapter_id in sorted(adapter.adapter_id for adapter in missing):
-        lease = store.acquire_lease(layout.lease_key(adapter_id), holder, lease_seconds())
+        lease = take_lease(store, layout.lease_key(adapter_id), holder)
         if lease is None:
             continue
         stack.callback(lease.release)

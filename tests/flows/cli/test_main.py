@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,10 @@ from flows.cli.console import show_faults
 from flows.cli.main import app
 from flows.cli.overrides import parse_overrides
 from manifests.faults import Fault
+from manifests.notes import told as told_notes
+from manifests.store.store import Store
 from tasks.closing.farewell import farewell
+from tasks.run.outcome import recorded_notes
 from tests.flows.conftest import Project
 from tests.made_run import finish, plan_run
 from tests.tasks.closing.test_yields import judged
@@ -368,6 +372,22 @@ def test_the_report_in_prefect_leads_to_the_page_and_shows_the_pictures_worst_fi
         with pytest.raises(ValueError, match="BLORA_PAGES_URL") as caught:
             page_line("s3://b/x", run_id)
         assert "secret" not in str(caught.value)
+
+
+def test_a_prompt_that_is_cut_is_told_before_the_run_and_after_it(
+    done: tuple[Project, Path, str], tmp_path: Path
+) -> None:
+    project, root = Project(tmp_path / "project", done[0].base, contents=2, styles=1), tmp_path / "store"
+    shutil.copytree(done[1], root)  # its adapters are those of the same pictures
+    project.write(prompt=f"A [c] in [s] style, {'very ' * 70}old boat")
+    code, _, errors = blora("validate", str(project.path), *project.allow)
+    (told,) = [line for line in errors.splitlines() if line.startswith("note: ")]
+    assert code == 0 and told.startswith(f"note: {project.path}")
+    assert re.search(r'prompt: the text encoders read 75 tokens, and not "(very )*old boat"$', told)
+    code, printed, errors = blora("run", str(project.path), *project.allow, "--devices", "cpu", root=root)
+    assert code == 0 and [line for line in errors.splitlines() if line.startswith("note: ")] == [told]
+    found = re.search(r"^(\S+) finished: ", printed, re.M)
+    assert found and [f"note: {note}" for note in told_notes(recorded_notes(Store.open(str(root)), found[1]))] == [told]
 
 
 def test_compare_and_nights_on_the_command_line(done: tuple[Project, Path, str]) -> None:

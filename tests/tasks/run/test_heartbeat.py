@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from manifests import layout
 from manifests.store.store import Store
 from tasks.closing.status import full_status, list_runs
-from tasks.run.heartbeat import at_work, here, take_over, waiting_for
+from tasks.run.heartbeat import at_work, here, process_mark, take_lease, take_over, waiting_for
 from tasks.run.plan import Plan
 from tests.made_run import finish, plan_run
 
@@ -80,10 +82,7 @@ def test_a_run_whose_process_is_gone_is_interrupted_and_a_live_one_says_how_far_
         lease = json.loads(store.read(key))
         store.replace(key, json.dumps(lease | {"doing": "3 of 9 steps; about 4 min left"}).encode())
         assert seen() == ("at work", "3 of 9 steps; about 4 min left")
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    killed = here().replace(f"process {os.getpid()}", f"process {dead.pid}")
-    assert store.acquire_lease(key, f"{run_id}: {killed}", 600)
+    assert store.acquire_lease(key, f"{run_id}: {here()}", 600, mark_of_the_dead())
     assert seen() == ("interrupted", ""), "its lease has minutes left, and its process is gone"
     finish(store, plan)
     assert seen() == ("interrupted", ""), "it was killed while it was taken up again"
@@ -95,18 +94,75 @@ def test_a_run_whose_process_is_gone_is_interrupted_and_a_live_one_says_how_far_
 
 def test_whoever_takes_up_a_run_leaves_no_lease_of_who_was_killed_at_it(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path))
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    gone = here().replace(f"process {os.getpid()}", f"process {dead.pid}")
-    for run, holder, seconds in (("here", gone, 600.0), ("elsewhere", "far-away, process 1, since long ago", 0.5)):
+    for run, mark, seconds in (("here", mark_of_the_dead(), 600.0), ("elsewhere", "", 0.5)):
         key = layout.run_lease_key(run)
-        assert store.acquire_lease(key, f"{run}: {holder}", seconds)
+        assert store.acquire_lease(key, f"{run}: far-away, process 1, since long ago", seconds, mark)
         with at_work(store, key, run):
             held = store.look_at_lease(key)
             assert held is not None and (str(os.getpid()) in held.holder) == (run == "here")
             time.sleep(0.7)
         held = store.look_at_lease(key)
         assert held is not None and held.expires_at == 0, "released"
+
+
+@contextmanager
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    """Another process of this machine, which goes on until it is killed."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def mark_of_the_dead() -> str:
+    """The mark of a process that was killed, and collected by whoever started it."""
+    with sleeper() as process:
+        mark = process_mark(process.pid)
+    assert mark
+    return mark
+
+
+def test_a_lease_of_a_process_that_was_killed_here_is_taken_at_once(root: str) -> None:
+    store, key = Store.open(root), layout.lease_key("adapter")
+    with sleeper() as process:
+        assert store.acquire_lease(key, "run: gpu-1, process 7", 600, process_mark(process.pid))
+        assert take_lease(store, key, "me") is None, "it is alive"
+        process.kill()
+        deadline = time.monotonic() + 30
+        while (lease := take_lease(store, key, "me")) is None:  # killed, and nobody has collected it yet
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert lease.renew()
+    held = store.look_at_lease(key)
+    assert held is not None and held.holder == "me" and held.process == process_mark()
+    assert take_lease(store, key, "another") is None
+
+
+def test_a_process_id_that_was_given_again_is_not_taken_for_its_old_owner(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    boot, space, pid, started = process_mark().split(" ")
+    for name, mark, is_free in (
+        ("given-again", f"{boot} {space} {pid} {int(started) - 1}", True),
+        ("this-one", process_mark(), False),
+        ("another-boot", f"{boot[::-1]} {space} 99999999 1", False),
+        ("a-container", f"{boot} pid:[1] 99999999 1", False),
+        ("unknown", "", False),
+        ("damaged", f"{boot} {space} x 1", False),
+    ):
+        assert store.acquire_lease(layout.lease_key(name), "somebody", 600, mark)
+        assert (take_lease(store, layout.lease_key(name), "me") is not None) is is_free, name
+
+
+def test_who_comes_second_does_not_break_the_lease_of_who_came_first(tmp_path: Path) -> None:
+    store, key = Store.open(str(tmp_path)), layout.lease_key("adapter")
+    assert store.acquire_lease(key, "dead", 600, mark_of_the_dead())
+    seen = store.look_at_lease(key)
+    first = take_lease(store, key, "first")
+    assert first is not None and seen is not None
+    assert store.break_lease(key, seen) is None, "it was of another holding"
+    assert first.renew() and take_lease(store, key, "second") is None
 
 
 def test_what_a_holder_is_at_is_written_with_each_renewal(tmp_path: Path) -> None:
