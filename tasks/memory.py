@@ -79,6 +79,7 @@ def memory_told(base: str, settings: Settings, devices: Sequence[str]) -> str:
             "text encoders on the CPU": plan.encoders == "cpu",
             "text encoders leave after their work": plan.encoders == "leave" and noun == "batches",
             "the autoencoder in tiles": plan.vae_in_tiles,
+            "frozen weights in eight bits": noun == "packs" and settings.train.frozen == "fp8",
             "the pool of fronts in the CPU's memory": plan.fronts_on_host,
         }
         told.append(", ".join([f"{noun} of up to {plan.size}", *(way for way, done in ways.items() if done)]))

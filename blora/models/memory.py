@@ -70,6 +70,7 @@ class ModelSize:
         guided_rows: Rows of a guided picture.
         prompt_share: What the prompt's tokens add to a row, as a share of those of 1024 px.
         front_per_row: What the frozen front hands on of a row at 1024 px, in half precision.
+        fp8_share: Share of the denoiser's parameters that can be held in eight bits.
     """
 
     unet_parameters: int
@@ -84,6 +85,7 @@ class ModelSize:
     guided_rows: int = 2
     prompt_share: float = 0.0
     front_per_row: float = 0.0537 * GB
+    fp8_share: float = 0.733
 
     @classmethod
     def like(cls, config: Mapping[str, Any], factor: int, adapter_parameters_per_rank: int) -> ModelSize:
@@ -151,6 +153,7 @@ FLUX: Final = ModelSize(
     drawn_per_row=0.44 * GB,
     guided_rows=1,
     prompt_share=512 / 4096,
+    fp8_share=0.633,
 )
 """FLUX.1-dev: all tokens that T5 reads, beside a picture's 4096."""
 
@@ -223,7 +226,8 @@ def needed_bytes(work: TrainSettings | SampleSettings, way: MemoryPlan, model: M
     adapters += 0 if way.fronts_on_host else way.size * front_bytes(work, model)
     vae = 0 if way.vae_in_tiles else model.vae_bytes  # in tiles, it leaves after its work
     encoded = model.vae_bytes + _coded(_ENCODED, side, side, way, model)
-    return round(still + max(encoded, vae + adapters + max(trained, encoders)))
+    spared = model.unet_parameters * model.fp8_share * (number - 1) if work.frozen == "fp8" else 0
+    return round(max(still, still - spared + max(encoded, vae + adapters + max(trained, encoders))))
 
 
 def front_bytes(settings: TrainSettings, model: ModelSize = SDXL) -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from blora.adapters.safetensors_bytes import stream_safetensors
 from blora.errors import CheckpointError, TrainingDivergedError
@@ -18,7 +19,7 @@ from blora.training.nan_policy import Progress
 from blora.training.noise import FrontPool
 from blora.training.optim import FlatFactors, PackedAdamW
 
-__all__ = ["Checkpoint", "checkpoint_identity", "read_checkpoint"]
+__all__ = ["Checkpoint", "CheckpointCopy", "checkpoint_identity", "read_checkpoint"]
 
 _PLAIN = ("rate", "loss_scale", "skipped", "streak", "reseeds", "fruitless_reseeds", "lowered")
 """What of an adapter's `Progress` is plain numbers."""
@@ -38,7 +39,7 @@ def checkpoint_identity(pictures: Sequence[tuple[str, Sequence[str]]], settings:
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """All that the next steps of a training depend on, bit for bit, as it is now: save it before they are taken.
+    """All that the next steps of a training depend on, bit for bit, as it is now: save or copy it before they come.
 
     Attributes:
         pack: The adapters.
@@ -56,18 +57,51 @@ class Checkpoint:
     identity: str
     pool: FrontPool | None = None
 
+    @property
+    def host_bytes(self) -> int:
+        """What `to_host` takes of the CPU's memory: 338 MB an adapter of SDXL at rank 64."""
+        return sum(tensor.nbytes for tensor in self._matrices().values())
+
     def save(self, path: Path) -> None:
         """Write it to a file, from the device row by row: 113 MB of the CPU's memory at rank 64, whatever the pack."""
-        pack, optimizer = self.pack, self.optimizer
-        tensors = {"values": self.factors.values, "mean": optimizer.mean, "square": optimizer.square}
+        self._state(self._matrices()).save(path)
+
+    def to_host(self) -> CheckpointCopy:
+        """Copy it to the CPU's memory, so that the next steps may be taken while it is written."""
+        return self._state({name: matrix.to("cpu", copy=True) for name, matrix in self._matrices().items()})
+
+    def _matrices(self) -> dict[str, Tensor]:
+        """What has a row for each adapter, and lies on the device."""
+        return {"values": self.factors.values, "mean": self.optimizer.mean, "square": self.optimizer.square}
+
+    def _state(self, tensors: dict[str, Tensor]) -> CheckpointCopy:
+        """These tensors, and all that is small."""
+        pack = self.pack
         tensors["losses"] = torch.tensor([progress.losses for progress in pack], dtype=torch.float64)
         tensors["generators"] = torch.stack([progress.generator.get_state() for progress in pack])
         plain = [{name: getattr(progress, name) for name in _PLAIN} for progress in pack]
         errors = [progress.error.args if progress.error else None for progress in pack]
-        state = {"step": self.step, "counts": optimizer.steps_taken(), "plain": plain, "errors": errors}
+        state = {"step": self.step, "counts": self.optimizer.steps_taken(), "plain": plain, "errors": errors}
         if self.pool:
             tensors["draws"], state["turns"] = self.pool.state([progress.generator for progress in pack])
-        stream_safetensors(path, tensors, {"identity": self.identity, "state": json.dumps(state)})
+        return CheckpointCopy(tensors, {"identity": self.identity, "state": json.dumps(state)})
+
+
+@dataclass(frozen=True, eq=False)
+class CheckpointCopy:
+    """A checkpoint as its file has it.
+
+    Attributes:
+        tensors: By name, in the file's order.
+        metadata: All else.
+    """
+
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+
+    def save(self, path: Path) -> None:
+        """Write it to a file, tensor by tensor and row by row; what lies in the CPU's memory is not copied again."""
+        stream_safetensors(path, self.tensors, self.metadata)
 
 
 def read_checkpoint(

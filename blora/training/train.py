@@ -18,6 +18,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import get_args
 
@@ -30,6 +31,7 @@ from blora.adapters.factors import Factors
 from blora.bases.topology import split_faults
 from blora.errors import OutOfMemoryError, SettingFault, SettingsError
 from blora.models.execution import current, same_bits
+from blora.models.fp8 import held_in_fp8
 from blora.models.memory import MemoryPlan, ModelSize, needed_bytes
 from blora.models.model import Base
 from blora.settings.training import TrainSettings, recipe_version
@@ -59,9 +61,10 @@ def train(
 ) -> list[TrainResult]:
     """Train one adapter an item, all in one pass where that fits on the device.
 
-    Where it does not, halves of the pack are trained one after the other, down to one adapter, and one alone recomputes
-    its activations. Two halves are two passes, as all but one adapter and that one would be, and need less memory;
-    recomputing would cost a quarter more operations in every step. Only a whole pack has checkpoints.
+    Where it does not, the pack is trained in two parts one after the other, if need be in three, and so on down to one
+    adapter; one alone recomputes its activations. All but one adapter, and then that one, would be two passes as well,
+    of which the larger might not fit either: of as many passes, those of one size need the least memory. Recomputing
+    would cost a quarter more operations in every step. Only a whole pack has checkpoints.
 
     Args:
         base: Loaded with the precision that the settings name; its UNet is left as it was found.
@@ -70,8 +73,8 @@ def train(
         layers: Train these linear layers and no others; None for both halves. For comparisons: an adapter of other
             layers can be drawn with (`Draw.whole`), but is no B-LoRA and has no file format.
         checkpoint: Go on from this file.
-        on_checkpoint: Called with a checkpoint, to be saved before it returns, after each ``checkpoint_every_seconds``
-            and ``checkpoint_every_steps``, but not after the last step.
+        on_checkpoint: Called with a checkpoint, to be saved or copied before it returns, after each
+            ``checkpoint_every_seconds`` and ``checkpoint_every_steps``, but not after the last step.
         on_step: Called after each step.
 
     Returns:
@@ -83,21 +86,33 @@ def train(
         OutOfMemoryError: One adapter alone does not fit on the device; the message says what it takes.
     """
     _check(base, items, settings, layers)
-    try:
-        return _train(base, items, settings, layers, checkpoint, on_checkpoint, on_step)
-    except torch.OutOfMemoryError as error:
-        reason = str(error).split(". ")[0]
-    # Outside the handler: the failed attempt's tensors hang on its traceback, and the next one needs their memory.
-    base.make_room()
-    if len(items) == 1:
-        raise _too_large(base, settings, layers, reason)
-    half = -(-len(items) // 2)
-    _LOG.info("%d adapters do not fit on the device: %d at once from here on", len(items), half)
-    return [
-        result
-        for part in (items[:half], items[half:])
-        for result in train(base, part, settings, layers=layers, on_step=on_step)
-    ]
+    trained = _shapes(base, settings, layers)
+    with held_in_fp8(base.unet, trained) if settings.frozen == "fp8" else nullcontext():
+        results: list[TrainResult] = []
+        size = len(items)
+        while len(results) < len(items):
+            part = items[len(results) : len(results) + size]
+            kept = (checkpoint, on_checkpoint) if len(part) == len(items) else (None, None)
+            try:
+                results += _train(base, part, settings, layers, *kept, on_step)
+                continue
+            except torch.OutOfMemoryError as error:
+                reason = str(error).split(". ")[0]
+            # Outside the handler: the failed attempt's tensors hang on its traceback, and the next needs their memory.
+            base.make_room()
+            if len(part) == 1:
+                raise _too_large(base, settings, layers, reason)
+            size = _next_size(len(part), len(items) - len(results))
+            _LOG.info("%d adapters do not fit on the device: %d at once from here on", len(part), size)
+    return results
+
+
+def _next_size(tried: int, left: int) -> int:
+    """Return how many adapters to train at once where so many did not fit: the fewest passes, in parts of one size."""
+    passes = 1
+    while -(-left // passes) >= tried:
+        passes += 1
+    return -(-left // passes)
 
 
 def _too_large(base: Base, settings: TrainSettings, layers: Sequence[str] | None, reason: str) -> OutOfMemoryError:

@@ -18,7 +18,10 @@ from tasks.report.thumbnails import ThumbnailPage, in_pages, write_thumbnails
 from tasks.run.inventory import take_inventory
 from tasks.run.plan import Plan, PlannedSample
 
-SCRIPTS = ("common.js", "thumbnails.js", "sheet.js", "compare.js")
+SCRIPTS = (
+    *("common.js", "scores.js", "twins.js", "thumbnails.js", "sheet.js"),
+    *("filters.js", "views.js", "twins_table.js", "compare.js"),
+)
 _ROOT = "../../../../"  # from the page's folder to the store's root
 
 
@@ -107,10 +110,13 @@ def _columns(comparison: Comparison, keys: list[str | None], pages: list[Thumbna
     settings = comparison.a.run.settings.sample
     return {
         "root": _ROOT,
+        "runs": [comparison.a.run.run_id, comparison.b.run.run_id],
         "thumbnails": pages,
         "width": settings.width_px,
         "height": settings.height_px,
         "names": [f"{twin.a.content_name} in {twin.a.style_name}, seed {twin.a.seed}" for twin in comparison.twins],
+        "contents": [twin.a.content_name for twin in comparison.twins],
+        "styles": [twin.a.style_name for twin in comparison.twins],
         "keys": keys,
         "scores": [
             {

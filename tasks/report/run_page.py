@@ -40,8 +40,8 @@ from tasks.run.plan import Plan, load_plan
 from tasks.words import NOT_JUDGED
 
 SCRIPTS = (
-    *("common.js", "model.js", "marks.js", "thumbnails.js", "sheet.js"),
-    *("toast.js", "filters.js", "saving.js", "pair.js", "run.js"),
+    *("common.js", "scores.js", "model.js", "marks.js", "thumbnails.js", "sheet.js"),
+    *("toast.js", "filters.js", "views.js", "saving.js", "pair.js", "run.js"),
 )
 ROWS_SHOWN = 500
 SHEETS = ("report/contact_sheet.png", "report/strips.png", "report/clips.gif")

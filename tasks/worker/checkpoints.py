@@ -1,8 +1,9 @@
 """The newest checkpoint of a training, kept in the store while the training goes on.
 
-A checkpoint of 16 adapters of rank 64 is 5.4 GB: it goes from the device to a file of this machine row by row, while
-the device waits, and from there to the store in a thread, while the device works. One that cannot be kept is no reason
-to end a training: it is told, and the next one is tried.
+A checkpoint of 16 adapters of rank 64 is 5.4 GB. It is copied to the CPU's memory while the device waits; writing it to
+a file of this machine and bringing that to the store are a thread's work, while the device goes on. Where memory is
+short it goes from the device to the file row by row, and the device waits for that. One that cannot be kept is no
+reason to end a training: it is told, at the next checkpoint or the end at the latest, and the next one is tried.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import tempfile
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from blora.training.checkpoint import Checkpoint
+from blora.training.checkpoint import Checkpoint, CheckpointCopy
 from manifests.errors import StoreError
 from manifests.store.store import Store
+from tasks.devices import free_device_bytes
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +34,7 @@ class CheckpointKeeper:
         self._store, self._key = store, key
         self._folder = tempfile.TemporaryDirectory(prefix="blora-checkpoint-")
         self._thread = ThreadPoolExecutor(1)
-        self._upload: Future[None] | None = None
+        self._under_way: Future[None] | None = None
 
     def __enter__(self) -> CheckpointKeeper:
         return self
@@ -40,6 +42,7 @@ class CheckpointKeeper:
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown()
         self._folder.cleanup()
+        self._tell_of_fault()
 
     def find(self) -> Path | None:
         """A file with the checkpoint that the store has, if it has one."""
@@ -48,18 +51,44 @@ class CheckpointKeeper:
 
     def __call__(self, checkpoint: Checkpoint) -> None:
         """Keep a checkpoint, unless the one before it is still on its way."""
-        if self._upload is not None and not self._upload.done():
-            return
+        if self._under_way is not None:
+            if not self._under_way.done():
+                return
+            self._tell_of_fault()
         path = Path(self._folder.name) / "kept.safetensors"
-        try:
-            checkpoint.save(path)
-        except OSError as error:
-            log.warning("no checkpoint: %s cannot be written: %s", path, error)
-            return
-        self._upload = self._thread.submit(self._put, path)
+        written: Future[bool] = Future()
+        if _has_room(checkpoint.host_bytes):
+            written = self._thread.submit(_write, checkpoint.to_host(), path)
+        else:
+            written.set_result(_write(checkpoint, path))
+        self._under_way = self._thread.submit(self._put, path, written)
 
-    def _put(self, path: Path) -> None:
-        try:
-            self._store.replace_from(self._key, path)
-        except StoreError as error:
-            log.warning("no checkpoint: %s", error)
+    def _tell_of_fault(self) -> None:
+        """Tell of what no disk and no store is to blame for, which would else be lost in the thread."""
+        if self._under_way is not None and (error := self._under_way.exception()):
+            log.error("no checkpoint: %s", error, exc_info=error)
+        self._under_way = None
+
+    def _put(self, path: Path, written: Future[bool]) -> None:
+        """Bring a file to the store; the copy that it was written from is gone by now."""
+        if written.result():
+            try:
+                self._store.replace_from(self._key, path)
+            except StoreError as error:
+                log.warning("no checkpoint: %s", error)
+
+
+def _write(checkpoint: Checkpoint | CheckpointCopy, path: Path) -> bool:
+    """Whether a checkpoint could be written to a file."""
+    try:
+        checkpoint.save(path)
+    except OSError as error:
+        log.warning("no checkpoint: %s cannot be written: %s", path, error)
+        return False
+    return True
+
+
+def _has_room(size: int) -> bool:
+    """Whether so many bytes are at most half of this machine's free memory; where nobody can tell, they are not."""
+    free_bytes, _ = free_device_bytes(("cpu",))
+    return free_bytes is not None and size <= free_bytes / 2

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import torch
 
+from blora.models.fp8 import held_in_fp8
 from blora.models.model import Base, load_base
 from blora.settings.training import TrainSettings
 from blora.training.items import TrainItem, TrainResult
@@ -24,7 +25,7 @@ from blora.training.photos import prepare_photos
 from blora.training.stepper import Stepper
 from blora.training.train import train
 from tests.benchmarks.common import parser_of, settings_of, write_figures
-from tests.benchmarks.operations import both_halves
+from tests.benchmarks.operations import both_halves, unet_inputs
 from tests.tiny import picture
 
 WAYS: Final[dict[str, dict[str, Any]]] = {
@@ -32,7 +33,9 @@ WAYS: Final[dict[str, dict[str, Any]]] = {
     "front pool of 8, 2 uses": {"front_pool": 8, "front_uses": 2},
     "front pool of 8, 4 uses": {"front_pool": 8, "front_uses": 4},
     "front pool of 16, 8 uses": {"front_pool": 16, "front_uses": 8},
+    "frozen weights in fp8": {"frozen": "fp8"},
 }
+_TIMESTEPS: Final = (20, 500, 950)
 _UNSEEN: Final = 64
 """Draws that the loss is measured on, for each adapter."""
 
@@ -57,6 +60,23 @@ def unseen_loss(base: Base, items: Sequence[TrainItem], results: Sequence[TrainR
             ]
             losses += stepper.run(draws, [1.0] * len(items))[0].tolist()
     return mean(losses)
+
+
+def fp8_errors(base: Base, side_px: int) -> dict[int, float]:
+    """By timestep, how far one pass with frozen weights in eight bits is from that with whole ones, relatively."""
+    inputs = unet_inputs(base, side_px)
+    source = torch.Generator().manual_seed(0)
+    inputs["sample"] = torch.randn(inputs["sample"].shape, generator=source).to(base.device, base.dtype)
+    inputs["encoder_hidden_states"] = base.encode_prompts(["A [v]"]).hidden
+    found = {}
+    for timestep in _TIMESTEPS:
+        inputs["timestep"] = torch.tensor([timestep], device=base.device)
+        with torch.no_grad():
+            whole = base.unet(**inputs).sample.float()
+            with held_in_fp8(base.unet, both_halves(base)):
+                coarse = base.unet(**inputs).sample.float()
+        found[timestep] = float((coarse - whole).norm() / whole.norm())
+    return found
 
 
 def timed(base: Base, items: Sequence[TrainItem], settings: TrainSettings) -> tuple[float, list[TrainResult], float]:
@@ -115,13 +135,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{given.base} on {given.device}: {given.steps} steps, {settings.resolution_px} px, rank {settings.rank}, "
           f"{settings.batch_size} rows an adapter, pack of {given.pack}, {settings.precision}, "
           f"median of {given.repetitions}")  # fmt: skip
+    errors = fp8_errors(base, settings.resolution_px)
+    print("one pass with frozen weights in fp8 is off by " + ", ".join(
+        f"{error:.1%} at timestep {timestep}" for timestep, error in errors.items()
+    ))  # fmt: skip
     print(f"loss on unseen draws before training: {rows[0]['loss_before']:.5f}")
     print("way                            plain   this way   times as fast   loss on unseen draws   peak GB")
     for row in rows:
         peak = f"{row['peak_gb']:9.2f}" if row["peak_gb"] else "        -"
         print(f"{row['way']:26s} {row['plain_seconds']:7.1f} s {row['seconds']:8.1f} s "
               f"{row['times_as_fast']:15.2f} {row['loss']:22.5f} {peak}")  # fmt: skip
-    write_figures(given, base, {"settings": settings.model_dump(), "rows": rows})
+    write_figures(given, base, {"settings": settings.model_dump(), "fp8_errors": errors, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -23,3 +23,22 @@ blora.element = (tag, properties = {}, ...children) => {
   made.append(...children);
   return made;
 };
+
+/* A popup closes on Esc, and by a press beside it; a page that scrolls shows all of it. */
+blora.popup = (popup) => {
+  popup.addEventListener("toggle", () => {
+    if (popup.open) popup.querySelector(".panel").scrollIntoView({ block: "nearest" });
+  });
+  popup.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || !popup.open) return;
+    popup.open = false;
+    popup.querySelector("summary").focus();
+    event.preventDefault();
+  });
+  document.addEventListener("pointerdown", (event) => {
+    if (!popup.contains(event.target)) popup.open = false;
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && !document.querySelector("dialog[open]")) popup.open = false;
+  });
+};

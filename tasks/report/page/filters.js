@@ -1,6 +1,7 @@
 "use strict";
 
-/* What is shown: a search, a decision, and a range of each score, set on its histogram or in figures. */
+/* What is shown: a search, a decision where the page has some, and a range of each score of `blora.model`, set on its
+   histogram or in figures. */
 blora.filters = (() => {
   const { element, model } = blora;
   const at = (id) => document.getElementById(id);
@@ -36,7 +37,7 @@ blora.filters = (() => {
   /* Bars that a pointer is drawn over to set the range; a press on one bar sets its part alone. The two fields beside it
      do the same from the keyboard. */
   const histogram = (score, inputs) => {
-    const counts = model.histogram(score, PARTS);
+    const counts = blora.histogram(score, PARTS);
     const most = Math.max(...counts);
     const made = element("div", { className: "histogram", "aria-hidden": "true", title: blora.meaning(score) },
       ...counts.map((count) => {
@@ -89,7 +90,8 @@ blora.filters = (() => {
   const isOn = () => Boolean(filter.text || filter.decision || filter.ranges.length);
 
   const clear = () => {
-    filter.text = filter.decision = at("search").value = at("decision").value = "";
+    filter.text = filter.decision = at("search").value = "";
+    if (at("decision")) at("decision").value = "";
     clearRanges();
   };
 
@@ -101,31 +103,16 @@ blora.filters = (() => {
   });
   const recall = (words) => {
     at("search").value = filter.text = words.get("text") || "";
-    at("decision").value = words.get("show") || "";
-    filter.decision = at("decision").value;
+    if (at("decision")) {
+      at("decision").value = words.get("show") || "";
+      filter.decision = at("decision").value;
+    }
     for (const row of rows()) {
       const [low, high] = (words.get(`of.${model.scores[Number(row.dataset.score)].name}`) || "").split("..");
       const [lowest, highest] = bounds(row);
       [lowest.value, highest.value] = [low || "", high || ""];
     }
     read();
-  };
-
-  /* A popup closes on Esc, and by a press beside it. */
-  const closing = () => {
-    const popup = at("ranges");
-    popup.addEventListener("keydown", (event) => {
-      if (event.key !== "Escape" || !popup.open) return;
-      popup.open = false;
-      popup.querySelector("summary").focus();
-      event.preventDefault();
-    });
-    document.addEventListener("pointerdown", (event) => {
-      if (!popup.contains(event.target)) popup.open = false;
-    });
-    document.addEventListener("keydown", (event) => {
-      if (event.key === "Escape" && !document.querySelector("dialog[open]")) popup.open = false;
-    });
   };
 
   const start = (listener) => {
@@ -135,7 +122,7 @@ blora.filters = (() => {
       filter.text = event.target.value.normalize("NFC").trim().toLowerCase();
       changed();
     });
-    at("decision").addEventListener("change", (event) => {
+    at("decision")?.addEventListener("change", (event) => {
       filter.decision = event.target.value;
       changed();
     });
@@ -144,7 +131,7 @@ blora.filters = (() => {
       clear();
       at("search").focus();
     });
-    closing();
+    blora.popup(at("ranges"));
   };
   return { filter, start, clear, isOn, told, recall };
 })();

@@ -5,12 +5,7 @@ blora.model = (() => {
   const data = blora.data;
   const samples = data.samples;
   const count = samples.id.length;
-  const scores = data.scores.map((score) => {
-    const values = Float64Array.from(score.values, (value) => (value === null ? NaN : value));
-    const known = values.filter((value) => !Number.isNaN(value)).sort();
-    const [low, high] = [known[0], known[known.length - 1]];
-    return { ...score, values, low, high, known, span: high - low };
-  });
+  const scores = data.scores.map(blora.scored);
   const reference = new Map(data.references.map((key, number) => [key, number]));
 
   const content = (i) => data.contents[samples.content[i]];
@@ -32,37 +27,20 @@ blora.model = (() => {
   const label = (i) => `${content(i).name} in ${style(i).name}, seed ${samples.seed[i]}`;
   const picture = (i) => `${data.root}samples/${content(i).id}/${style(i).id}/${samples.id[i]}.png`;
 
-  /* What a score has to be multiplied by for the worst to be the smallest. */
-  const worse = (score) => (score.lower ? -1 : 1);
-
   const passes = (i, filter, marks) => {
     if (filter.text && !filter.text.split(/\s+/).every((word) => searched[i].includes(word))) return false;
     if (filter.decision === "missing" ? there(i) : filter.decision === "chosen" ? !chosen(i)
       : filter.decision && marks.decision(samples.id[i]) !== filter.decision) {
       return false;
     }
-    for (const { score, low, high } of filter.ranges) {
-      const value = scores[score].values[i];
-      if (Number.isNaN(value) || value < low || value > high) return false;
-    }
-    return true;
-  };
-
-  const compare = (score, worstFirst) => {
-    const { values } = scores[score];
-    const sign = worse(scores[score]) * (worstFirst ? 1 : -1);
-    return (a, b) => {
-      const [x, y] = [values[a], values[b]];
-      if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y) || a - b;
-      return sign * (x - y) || a - b;
-    };
+    return blora.within(scores, filter.ranges, i);
   };
 
   /* Numbers of the pictures that pass the filter, in order. `sort` is the number of a score, or -1 for the manifest's. */
   const order = (filter, sort, worstFirst, marks) => {
     const list = [];
     for (let i = 0; i < count; i += 1) if (passes(i, filter, marks)) list.push(i);
-    return sort < 0 ? list : list.sort(compare(sort, worstFirst));
+    return sort < 0 ? list : list.sort(blora.byScore(scores[sort], worstFirst));
   };
 
   /* The same as a grid: contents down, styles across, both in the order of their mean score; pairs without a picture
@@ -91,7 +69,7 @@ blora.model = (() => {
     const arrange = (means) => {
       const sides = [...means.keys()].sort((a, b) => a - b);
       if (sort < 0) return sides;
-      const sign = worse(scores[sort]) * (worstFirst ? 1 : -1);
+      const sign = blora.worse(scores[sort]) * (worstFirst ? 1 : -1);
       const place = (side) => (Number.isNaN(means.get(side)) ? Infinity : sign * means.get(side));
       return sides.sort((a, b) => place(a) - place(b) || a - b);
     };
@@ -103,15 +81,6 @@ blora.model = (() => {
       styleMean: (column) => styleMeans.get(column),
       at: (row, column) => cells.get(row * data.styles.length + column) || [],
     };
-  };
-
-  /* How many of the run's pictures have a score in each of so many equal parts of its range. */
-  const histogram = (score, parts) => {
-    const counts = new Array(parts).fill(0);
-    for (const value of score.known) {
-      counts[score.span ? Math.min(parts - 1, Math.floor(((value - score.low) / score.span) * parts)) : 0] += 1;
-    }
-    return counts;
   };
 
   /* Where a value lies between the run's worst and best, 0 to 1; NaN where all are equal. */
@@ -136,5 +105,5 @@ blora.model = (() => {
   };
 
   return { count, scores, samples, content, style, there, chosen, label, picture, order, grid, rank, byId, reference,
-    histogram, share, reason, candidatesOf: (i) => candidates.get(pairOf(i)) };
+    share, reason, candidatesOf: (i) => candidates.get(pairOf(i)) };
 })();

@@ -2,10 +2,11 @@
 
 /* The page of a run: the bar on top, the sheet of pictures as a grid or a wall, the tally below. */
 (() => {
-  const { element, model, marks, MARKS, filters } = blora;
+  const { element, model, marks, MARKS, filters, views } = blora;
   const { filter } = filters;
   const at = (id) => document.getElementById(id);
   const VIEW_KEY = `blora:view:${blora.data.run}`;
+  const UNSORTED = "manifest"; // as an address says it
   const CAPTION_PX = 26;
   const BAR_PX = 5;
   const GAP_PX = 10;
@@ -15,7 +16,12 @@
   const LARGEST_PX = 320;
 
   /* How the page was left, or, in an address with a view in it, as that says. A size of 0 fits the width. */
-  const asked = new URLSearchParams(location.hash.slice(1));
+  const viewIn = (words, usual) => ({
+    ...usual,
+    ...(["grid", "wall"].includes(words.get("view")) && { view: words.get("view") }),
+    ...(words.has("sort") && { sort: words.get("sort") }),
+    ...(words.has("first") && { worst: words.get("first") !== "best" }),
+  });
   const readView = () => {
     const usual = { view: "grid", sort: model.scores.length ? model.scores[0].name : "", worst: true, size: 0 };
     try {
@@ -23,10 +29,7 @@
     } catch {
       // nothing is kept here
     }
-    if (["grid", "wall"].includes(asked.get("view"))) usual.view = asked.get("view");
-    if (asked.has("sort")) usual.sort = asked.get("sort");
-    if (asked.has("first")) usual.worst = asked.get("first") !== "best";
-    return usual;
+    return viewIn(views.said(), usual);
   };
   const view = readView();
   let size = SMALLEST_PX; // of a picture, as it is drawn
@@ -202,11 +205,13 @@
     showAddress();
   };
 
-  /* The address says what is shown, so that it can be kept and sent. */
-  const showAddress = () => {
-    const all = { view: view.view, sort: view.sort, first: view.worst ? "worst" : "best", ...filters.told() };
-    const words = new URLSearchParams(Object.entries(all).filter(([, said]) => said !== ""));
-    history.replaceState(null, "", `#${words}`);
+  const showAddress = () =>
+    views.show({ view: view.view, sort: view.sort || UNSORTED, first: view.worst ? "worst" : "best", ...filters.told() });
+  const recall = (words) => {
+    Object.assign(view, viewIn(words, view));
+    keepView();
+    showView();
+    filters.recall(words); // and shows what passes
   };
 
   const keepView = () => {
@@ -306,7 +311,8 @@
     document.documentElement.classList.add("ready");
     showView();
     filters.start(update);
-    filters.recall(asked);
+    views.start(`blora:views:${blora.data.run}`, recall);
+    filters.recall(views.said());
     blora.saving.start();
     showPart("pictures");
   };

@@ -17,7 +17,7 @@ from blora.errors import CheckpointError, OutOfMemoryError, SettingsError, Train
 from blora.models.model import Base, load_base
 from blora.training.items import StepReport, TrainItem
 from blora.training.nan_policy import Progress
-from blora.training.train import train
+from blora.training.train import _next_size, train
 from tests.blora.small_training import SavedCheckpoints, bit_equal, distance, item, poisoned, recipe, weights
 from tests.tiny import picture
 
@@ -158,23 +158,40 @@ def test_memory_asks_for_checkpointing(base: Base, caplog: pytest.LogCaptureFixt
     assert dict(base.unet.named_modules()) == modules and not base.unet.is_gradient_checkpointing
 
 
-def test_a_pack_that_does_not_fit_is_halved_before_anything_is_recomputed(base: Base) -> None:
-    rows: list[tuple[int, bool]] = []
+@pytest.mark.parametrize(
+    ("count", "most", "expected"),
+    [(2, 1, [2, 1, 1]), (5, 2, [5, 3, 2, 2, 1]), (8, 3, [8, 4, 3, 3, 2]), (4, 3, [4, 2, 2])],
+)
+def test_a_pack_that_does_not_fit_takes_one_pass_more_before_anything_is_recomputed(
+    count: int, most: int, expected: list[int], base: Base
+) -> None:
+    """Eight where three fit were once four passes of two: halves were halved."""
+    rows: list[int] = []
 
     def fail(_: Any, args: Any) -> None:
-        rows.append((len(args[0]), base.unet.is_gradient_checkpointing))
-        if len(args[0]) > 2:
+        assert not base.unet.is_gradient_checkpointing
+        rows.append(len(args[0]))
+        if len(args[0]) > most:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    items, settings = [item(number) for number in range(5)], recipe(steps=1)
+    items, settings = [item(number) for number in range(count)], recipe(steps=1)
     whole = train(base, items, settings)
     handle = base.unet.register_forward_pre_hook(fail)
     try:
         parts = train(base, items, settings)
     finally:
         handle.remove()
-    assert rows == [(5, False), (3, False), (2, False), (1, False), (2, False)]
+    assert rows == expected
     assert all(distance(one, other) < 1e-3 for one, other in zip(whole, parts, strict=True))
+
+
+@pytest.mark.parametrize("left", range(1, 17))
+def test_the_next_size_takes_the_fewest_passes(left: int) -> None:
+    for tried in range(2, left + 2):
+        size = _next_size(tried, left)
+        passes = -(-left // size)
+        assert 1 <= size < tried and -(-left // passes) == size, "of one size"
+        assert passes == 1 or -(-left // (passes - 1)) >= tried, "with one pass less they would be as large as before"
 
 
 @pytest.mark.parametrize(

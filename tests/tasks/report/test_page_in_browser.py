@@ -383,6 +383,54 @@ def test_histograms_filter_the_address_keeps_it_and_an_empty_page_can_be_cleared
     assert visit.complaints == []
 
 
+def test_a_view_can_be_gone_back_to_named_and_sent(browser: Browser, night: tuple[Store, Plan]) -> None:
+    context = browser.new_context(viewport={"width": 1200, "height": 800}, bypass_csp=True)
+    visit = Visit(context.new_page(), index_of(night))
+    page = visit.page
+
+    def state() -> list[str]:
+        return [page.input_value("#search"), str(page.text_content("#direction")), str(page.text_content("#count"))]
+
+    first = state()
+    page.wait_for_timeout(900)  # changes that follow each other sooner are one step
+    page.click("#direction")
+    page.wait_for_timeout(900)
+    page.locator("#search").press_sequentially("apple", delay=20)
+    assert state() == ["apple", "Best first", "6 of 18 pictures"]
+    page.click("#views summary")
+    page.fill("#view-name", HOSTILE[:80])
+    page.keyboard.press("Enter")
+    assert page.locator("#view-list a").all_text_contents() == [HOSTILE[:80]]
+    assert accessibility_faults(page) == []
+    page.keyboard.press("Escape")
+    page.go_back()
+    wait_until(page, "document.getElementById('search').value === ''")
+    assert state() == ["", "Best first", first[2]]
+    page.go_back()
+    wait_until(page, "document.getElementById('direction').textContent === 'Worst first'")
+    assert state() == first
+    page.go_forward()
+    wait_until(page, "document.getElementById('direction').textContent === 'Best first'")
+    page.reload()
+    page.click("#views summary")
+    page.click("#view-list a")
+    wait_until(page, "document.getElementById('search').value === 'apple'")
+    assert state() == ["apple", "Best first", "6 of 18 pictures"]
+    page.click("#views .panel button:has-text('Forget')")
+    assert page.locator("#view-list li").count() == 0
+    page.select_option("#sort", "-1")
+    sent = browser.new_context().new_page()
+    sent.goto(page.url)
+    assert sent.input_value("#search") == "apple" and sent.input_value("#sort") == "-1", (
+        "to a browser that kept nothing"
+    )
+    sent.context.close()
+    page.evaluate("location.hash = '#sheet'")  # a place, as of the link to skip to the pictures
+    assert page.input_value("#search") == "apple" and visit.complaints == []
+    assert page.evaluate("window.hacked") is None
+    context.close()
+
+
 def test_a_picture_that_is_missing_says_why(context: BrowserContext, tmp_path: Path) -> None:
     store, plan = plan_run(tmp_path, ["apple"], ["wave", "ink"])
     finish(store, plan, missing=[1])
