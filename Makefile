@@ -14,7 +14,7 @@ help: ## list the commands
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip --constraint constraints.txt
-	$(BIN)/python -m pip install --quiet --editable ".[test,check]" --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --editable ".[test,check,quantize]" --constraint constraints.txt
 	@touch $(STAMP)
 
 demo: $(STAMP) ## train B-LoRAs from real pictures, draw every combination, score them (CPU, no server, no bucket)

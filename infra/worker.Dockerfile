@@ -9,7 +9,7 @@ COPY blora blora
 COPY flows flows
 COPY manifests manifests
 COPY tasks tasks
-RUN pip install --constraint constraints.txt . && rm -rf /src \
+RUN pip install --constraint constraints.txt ".[quantize]" && rm -rf /src \
     && useradd --uid 10001 --create-home blora
 USER blora
 WORKDIR /home/blora

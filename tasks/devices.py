@@ -187,6 +187,15 @@ def gpu_name(devices: Sequence[str]) -> str:
     return answer.partition("\n")[0].strip()
 
 
+def driver_table() -> str:
+    """What nvidia-smi says of driver and GPUs, as it prints it for people; empty where there is none, or it fails.
+
+    Raises:
+        TimeoutError: it gives no answer.
+    """
+    return _nvidia_smi()
+
+
 def _nvidia_smi(*arguments: str) -> str:
     """What the driver's tool answers; nothing where there is none, or it fails.
 

@@ -61,6 +61,8 @@ def located_base(spec: str, *, half: bool = False) -> Located:
         _copied(base.model, half),
         base.vae and _copied(base.vae),
         tuple(replace(one, lora=_copied(one.lora)) for one in base.fuse),
+        base.quantize,
+        base.rest and _copied(base.rest, half, is_rest=True),
     )
     revision = revision_of(spec)
     return replace(locate_base(here, revision, half=half), spec=base.text)
@@ -76,15 +78,15 @@ def _version(objects: Mapping[str, Entry]) -> str:
     return ids.digest("bucket base", [[key, entry.version] for key, entry in objects.items()])
 
 
-def _copied(place: str, half: bool = False) -> str:
+def _copied(place: str, half: bool = False, is_rest: bool = False) -> str:
     """A place as a path of this machine; what is loaded of it is copied once from where it lies in a bucket."""
     if not is_bucket(place):
         return place
     bare, digest = split_digest(place)
     store, objects = _objects(bare)
     if not bare.endswith(_FILE):
-        objects = {name: objects[name] for name in files_to_fetch(bare, objects, half=half)}
-    folder = BASES_CACHE / (digest or _version(objects))
+        objects = {name: objects[name] for name in files_to_fetch(bare, objects, half=half, is_rest=is_rest)}
+    folder = BASES_CACHE / ((digest or _version(objects)) + ("-rest" if is_rest else ""))
     copy_objects(store, objects, folder)
     name = next(iter(objects), "") if bare.endswith(_FILE) else ""
     return str(folder / name) + (f"#sha256:{digest}" if digest else "")
@@ -115,7 +117,7 @@ def read_config(spec: str, part: str) -> dict[str, Any]:
         BaseUnreachableError: the hub did not answer and its cache has no copy.
         StoreError: the bucket does not answer.
     """
-    model, name = parse_base(spec).model, f"{part}/config.json"
+    model, name = parse_base(spec).told_by, f"{part}/config.json"
     hub = HUB.fullmatch(model)
     try:
         if is_bucket(model) and not model.endswith(_FILE):
@@ -152,9 +154,9 @@ def base_family(spec: str) -> FamilyName:
         return "sdxl"
     if base.model in {one.model for one in KNOWN.values()} or base.model == "embedded":
         return "sdxl"
-    if not is_bucket(base.model) and not HUB.fullmatch(base.model):
-        return family_of(Path(base.model))
-    return _remote_family(base.model)
+    if not is_bucket(base.told_by) and not HUB.fullmatch(base.told_by):
+        return family_of(Path(base.told_by))
+    return _remote_family(base.told_by)
 
 
 @lru_cache(maxsize=32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from blora.bases.places import DENOISERS
@@ -44,17 +45,19 @@ def auto_pack_size(base: str, settings: TrainSettings, devices: Sequence[str]) -
 
 def memory_model(base: str) -> memory.ModelSize:
     """The sizes that the model of memory works with; its family's where the base does not lie on this machine."""
-    path = denoiser_config(base)
+    path, quantize = denoiser_config(base), parse_base(base).quantize
     if path is None:
-        return memory.SDXL if base_family(base) == "sdxl" else memory.FLUX
+        usual = memory.SDXL if base_family(base) == "sdxl" else memory.FLUX
+        return replace(usual, quantize=quantize)
     vae = json.loads((path.parents[1] / "vae" / "config.json").read_text())
     factor = 2 ** (len(vae["block_out_channels"]) - 1)
-    return memory.ModelSize.like(json.loads(path.read_text()), factor, parameters_per_rank(base))
+    like = memory.ModelSize.like(json.loads(path.read_text()), factor, parameters_per_rank(base))
+    return replace(like, quantize=quantize)
 
 
 def denoiser_config(base: str) -> Path | None:
     """The denoiser's configuration, where the base lies on this machine."""
-    model = parse_base(base).model
+    model = parse_base(base).told_by
     if model == "embedded":
         from blora.embedded import MODEL_DIR
 

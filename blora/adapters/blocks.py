@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BLOCKS",
+    "FLUX_DOUBLE_PROJECTIONS",
     "FLUX_PROJECTIONS",
     "PROJECTIONS",
     "SPLIT_KEY",

@@ -23,7 +23,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -31,11 +31,12 @@ import torch
 from torch import Tensor
 
 from blora.adapters.alphas import HEADER, PEFT_CONFIG
-from blora.adapters.blocks import block_of, is_flux, projections_of, told_split
+from blora.adapters.blocks import block_of, is_flux, told_split
 from blora.adapters.factors import Factors, check_finite
+from blora.adapters.fused import fused_layers
 from blora.adapters.safetensors_bytes import pack_safetensors, write_whole
 
-__all__ = ["PEFT_WEIGHTS", "Form", "files_of", "fits_sdxl", "in_form", "of_one_rank", "write_form"]
+__all__ = ["PEFT_WEIGHTS", "Form", "files_of", "fits_flux", "fits_sdxl", "in_form", "of_one_rank", "write_form"]
 
 Layers = Mapping[str, Factors]
 """Factors by the layer's name in the UNet."""
@@ -46,11 +47,11 @@ Form = Literal["kohya", "diffusers", "peft"]
 PEFT_WEIGHTS: Final = "adapter_model.safetensors"
 """The name by which peft finds an adapter's weights in a folder, beside its configuration."""
 
-_FLUX_FEED_FORWARD: Final = 4
-"""Width of a block's feed-forward, as a multiple of its own."""
-
 _SDXL_CONTEXT: Final = 2048
 """Width of the text that SDXL's cross-attention reads."""
+
+_FLUX_WIDTH: Final = 3072
+"""Of FLUX.1's blocks."""
 
 
 def write_form(
@@ -114,7 +115,7 @@ def in_form(layers: Layers, said: Mapping[str, str], form: Form, name: str) -> t
         received = f"the layer {outside[0]}" if outside else "no layers"
         raise ValueError(f"received {received}; accepted: an adapter of the content blocks, the style blocks or both")
     tensors: dict[str, Tensor] = {}
-    named = _fused(layers) if form == "kohya" and any(map(is_flux, layers)) else layers
+    named = fused_layers(layers) if form == "kohya" and any(map(is_flux, layers)) else layers
     for layer, factors in of_one_rank(named).items():
         down, up = _keys(layer, form)
         tensors[down], tensors[up] = (
@@ -130,6 +131,16 @@ def fits_sdxl(layers: Layers) -> bool:
     """Whether the layers have SDXL's width, so that programs for SDXL can take the file."""
     widths = {factors.down.shape[1] for layer, factors in layers.items() if layer.endswith("attn2.to_k")}
     return widths == {_SDXL_CONTEXT}
+
+
+def fits_flux(layers: Layers) -> bool:
+    """Whether the layers have FLUX.1's width, so that programs for FLUX.1 can take the file."""
+    widths = {factors.down.shape[1] for layer, factors in layers.items() if is_flux(layer) or _fused(layer)}
+    return widths == {_FLUX_WIDTH}
+
+
+def _fused(layer: str) -> bool:
+    return layer.startswith("single_blocks.")
 
 
 def _rank(layers: Layers) -> int:
@@ -151,36 +162,6 @@ def diffusers_keys(layer: str) -> tuple[str, str]:
     if is_flux(layer):
         return f"transformer.{layer}.lora_A.weight", f"transformer.{layer}.lora_B.weight"
     return f"unet.{layer}.lora.down.weight", f"unet.{layer}.lora.up.weight"
-
-
-def _fused(layers: Layers) -> Layers:
-    """FLUX's layers as its original code has them; a delta of the fused layer is those of the three, one below another.
-
-    Source: kohya-ss/sd-scripts, ``networks/convert_flux_lora.py``, whose way back diffusers goes, too.
-    """
-    blocks: dict[str, dict[str, Factors]] = {}
-    for layer, factors in layers.items():
-        block, _, projection = layer.partition(".attn.")
-        blocks.setdefault(block, {})[projection] = factors
-    fused = {}
-    for block, have in blocks.items():
-        number = block.rpartition(".")[2]
-        parts = [have[projection] for projection in projections_of(f"{block}.attn")]
-        if block.startswith("single_"):
-            idle = _FLUX_FEED_FORWARD * parts[0].up.shape[0]
-            fused[f"single_blocks.{number}.linear1"] = _beneath(parts, idle)
-        else:
-            for stream, (*of_qkv, of_out) in (("img", parts[:4]), ("txt", parts[4:])):
-                fused[f"double_blocks.{number}.{stream}_attn.qkv"] = _beneath(of_qkv)
-                fused[f"double_blocks.{number}.{stream}_attn.proj"] = of_out
-    return fused
-
-
-def _beneath(parts: Sequence[Factors], idle: int = 0) -> Factors:
-    """The update of a layer whose outputs are those of several, one below another, and then so many without one."""
-    nothing = parts[0].up.new_zeros(idle, sum(part.rank for part in parts))
-    up = torch.cat([torch.block_diag(*(part.up for part in parts)), nothing])
-    return Factors(torch.cat([part.down for part in parts]), up)
 
 
 def of_one_rank(layers: Layers) -> Layers:
@@ -215,6 +196,10 @@ def _metadata(
         said["modelspec.architecture"] = "stable-diffusion-xl-v1-base/lora"
         said["modelspec.implementation"] = "https://github.com/Stability-AI/generative-models"
         said["modelspec.prediction_type"] = "epsilon"
+    if fits_flux(layers):  # of which kind, dev or schnell, no layer tells
+        said |= {"ss_base_model_version": "flux1", "ss_network_module": "networks.lora_flux"}
+        said |= {"modelspec.architecture": "flux-1/lora", "modelspec.resolution": "1024x1024"}
+        said["modelspec.implementation"] = "https://github.com/black-forest-labs/flux"
     if form == "diffusers":
         component = diffusers_keys(next(iter(layers)))[0].partition(".")[0]
         config = {f"{component}.{key}": value for key, value in _peft_config(layers).items()}

@@ -1,4 +1,4 @@
-"""The one parser of adapter file keys: diffusers', PEFT's, kohya's, and SDXL's original names. Imports no torch."""
+"""The one parser of adapter file keys: diffusers', PEFT's, kohya's, and SDXL's and FLUX's original names. No torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Part = Literal["down", "up", "alpha"]
 # PEFT wraps a model once more and pipelines prefix the component; the hub files of the paper's authors do the latter
 # twice ("unet.unet."). Whatever comes before the module's own name is dropped.
 _PREFIX = re.compile(r"^(?:(?:base_model\.model|unet|transformer|model|diffusion_model)\.)+")
-_FLAT_PREFIX = re.compile(r"^(?:lora_unet|lycoris)_")
+_FLAT_PREFIX = re.compile(r"^(?:lora_unet|lora_transformer|lycoris)_")
 _LDM = re.compile(r"^(?:(?:input|output)_blocks\.\d+\.1|middle_block\.1)\.")
 _OLD = r"^(?P<layer>.+?\.)(?:processor\.)?(?P<projection>to_q|to_k|to_v|to_out)_lora\.(?P<part>down|up)\.weight$"
 _SUFFIXES = (
@@ -26,6 +26,7 @@ _SUFFIXES = (
 
 _OTHER = re.compile(
     r"ff[._]net|proj_in|proj_out|conv|emb_|embed|resnets|(?:in|out)_layers|skip_connection|^lora_te|text_enc"
+    r"|(?:img|txt|time|vector|guidance)_in|final_layer|norm_out"
 )
 _A_PART = re.compile(
     r"(?:\.alpha|\.lora_(?:A|B|down|up|mid)(?:\.\w+)*|[._]lora(?:_linear_layer)?\.(?:down|up)\.weight)$"
@@ -37,6 +38,20 @@ _FLAT = re.compile(
     r"|(?P<ldm>input|output)_blocks_(?P<number>\d+)_1|(?P<mid>mid_block_attentions_0|middle_block_1))"
     r"_transformer_blocks_(?P<layer>\d+)_(?P<attention>attn[12])_(?P<projection>to_q|to_k|to_v|to_out_0)$"
 )
+_FLUX = re.compile(
+    r"(?:(?P<bfl>single|double)_blocks|(?P<single>single_)?transformer_blocks)[._](?P<number>\d+)[._](?P<inner>.+)"
+)
+_FLUX_INNER: Final = {
+    "linear2": "proj_out",
+    "modulation.lin": "norm.linear",
+    "modulation_lin": "norm.linear",
+    **{f"attn_to_{part}": f"attn.to_{part}" for part in "qkv"},
+    **{f"attn_add_{part}_proj": f"attn.add_{part}_proj" for part in "qkv"},
+    **{f"{stream}_attn_qkv": f"{stream}_attn.qkv" for stream in ("img", "txt")},
+    **dict.fromkeys(("img_attn.proj", "img_attn_proj", "attn_to_out_0"), "attn.to_out.0"),
+    **dict.fromkeys(("txt_attn.proj", "txt_attn_proj", "attn_to_add_out"), "attn.to_add_out"),
+}
+"""Layers of FLUX's blocks by other names than diffusers'; ``linear1`` is four layers, see `blora.adapters.fused`."""
 
 
 def parse_key(key: str) -> tuple[str, Part] | None:
@@ -45,7 +60,9 @@ def parse_key(key: str) -> tuple[str, Part] | None:
     Known are diffusers' (``unet.<layer>.lora.down.weight`` and the older ``….processor.to_q_lora.down.weight``), PEFT's
     (``base_model.model.<layer>.lora_A.weight``), kohya's (``lora_unet_<layer with underscores>.lora_down.weight`` with
     diffusers' or the original block names, and ``.alpha``; LyCORIS' plain LoRA likewise, ``lycoris_…``), and original
-    names with dots (``diffusion_model.output_blocks.0.1.….lora_A.weight``), each with any number of prefixes.
+    names with dots (``diffusion_model.output_blocks.0.1.….lora_A.weight``), each with any number of prefixes. Of FLUX
+    likewise: ``lora_unet_single_blocks_0_linear1``, ``diffusion_model.single_blocks.0.linear1``, OneTrainer's
+    ``lora_transformer_single_transformer_blocks_0_attn_to_q`` and the same of LyCORIS.
 
     Returns:
         The layer's name in the UNet and the part it holds, or None for a key of no known dialect.
@@ -54,7 +71,9 @@ def parse_key(key: str) -> tuple[str, Part] | None:
     if split is None:
         return None
     layer, part = split
-    if _FLAT_PREFIX.match(layer):
+    if flux := _FLUX.fullmatch(_FLAT_PREFIX.sub("", layer)):
+        layer = _flux_layer(flux)
+    elif _FLAT_PREFIX.match(layer):
         layer = _flat_layer(_FLAT_PREFIX.sub("", layer))
     elif _LDM.match(layer):
         layer = _flat_layer(layer.replace(".", "_"))
@@ -83,6 +102,13 @@ def split_key(key: str) -> tuple[str, Part] | None:
 def is_of_other_layer(key: str) -> bool:
     """Whether a key that `parse_key` does not read is of a layer that LoRAs often hold and B-LoRAs never do."""
     return _OTHER.search(key) is not None and _A_PART.search(key) is not None
+
+
+def _flux_layer(match: re.Match[str]) -> str:
+    """Name a layer of FLUX's blocks as diffusers does, as far as that matters here; fused ones keep theirs."""
+    inner = _FLUX_INNER.get(match["inner"], match["inner"])
+    single = match["single"] or ("single_" if match["bfl"] == "single" else "")
+    return f"{single}transformer_blocks.{match['number']}.{inner}"
 
 
 def _flat_layer(name: str) -> str:

@@ -26,6 +26,7 @@ from blora.adapters.blocks import (
     told_split,
 )
 from blora.adapters.factors import Factors, check_finite, refuse_layers
+from blora.adapters.fused import is_fused, split_layers
 from blora.adapters.keys import is_of_other_layer, parse_key
 from blora.adapters.safetensors_bytes import unpack_safetensors
 from blora.errors import KeyMismatchError
@@ -72,15 +73,18 @@ def load_adapter(
         raise KeyMismatchError("not a readable adapter file", str(error), "a whole safetensors file", where) from error
     split = told_split(metadata)
     parts, dropped = _collect(tensors, where, split, blocks_only=only == "blocks")
-    if dropped:
-        metadata |= {"dropped": ", ".join(sorted(dropped))}
     if not isinstance(source, bytes) and (beside := Path(source).parent / PEFT_CONFIG).is_file():
         config = beside.read_bytes()
     alphas = told_alphas(metadata, config, where)
     own = "half" in metadata or any(key.endswith("recipe_version") for key in metadata)  # alpha is in the factors
     if not own:
         warn_of_no_alpha(parts, alphas, where)
-    layers = {layer: _factors(layer, parts[layer], alphas, where) for layer in sorted(parts)}
+    layers, active = split_layers({name: _factors(name, parts[name], alphas, where) for name in sorted(parts)}, where)
+    if only is None:
+        refuse_layers(active, "known layers that this method does not use", where, _BLOCKS_ONLY)
+    dropped += active
+    if dropped:
+        metadata |= {"dropped": ", ".join(sorted(dropped))}
     _check_whole(layers.keys(), where)
     if unet is not None:
         _check_against(layers, unet, split, where)
@@ -99,7 +103,7 @@ def _collect(
         parsed = parse_key(key)
         if parsed is None:
             (other if is_of_other_layer(key) else unknown).append(key)
-        elif is_idle(parsed[0], split):
+        elif is_idle(parsed[0], split) and not is_fused(parsed[0]):
             other.append(key)
         elif block_of(parsed[0], split) is None:
             outside.append(key)

@@ -1,6 +1,7 @@
-"""What a .safetensors file is, told by its header alone: SDXL in one file, or what it was mistaken for. No torch.
+"""What a .safetensors file is, told by its header alone: SDXL or FLUX in one file, or what it was mistaken for.
 
 A header names every tensor with its shape; nothing else of the file is read, so that 7 GB are judged in milliseconds.
+Imports no torch.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from typing import Final
 
 from blora.errors import BaseModelError, TopologyError
 
-__all__ = ["PICKLES", "SingleFile", "check_sdxl", "read_header", "refuse_other_files"]
+__all__ = ["PICKLES", "SingleFile", "check_file", "flux_shape", "read_header", "refuse_other_files"]
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 TEXT, TEXT_2 = "conditioner.embedders.0.", "conditioner.embedders.1."
+FLUX_PREFIXES: Final = ("", UNET)
+"""What FLUX's names stand behind: nothing in a file of its own, ComfyUI's prefix in one of several parts."""
 _MOST_HEADER_BYTES: Final = 100_000_000  # what the format itself allows
 _ACCEPTED: Final = "a .safetensors file of SDXL: UNet, autoencoder and both text encoders"
 _LORA: Final = re.compile(r"[._]lora[._]|lora_(?:down|up|A|B)|^lora_|^lycoris_|\.(?:hada|lokr)_")
@@ -86,19 +89,62 @@ def refuse_other_files(path: Path, where: str) -> None:
         raise BaseModelError("a pickle, which can run code as it is read", path.name, _ACCEPTED, where, hint)
 
 
-def check_sdxl(path: Path, where: str, *, vae_comes: bool = False) -> SingleFile:
-    """Refuse a file that is not SDXL's base in its original layout, by the name of what it is.
+def flux_shape(path: Path, where: str) -> dict[str, int | bool]:
+    """Return what a file's tensors say of FLUX's transformer, by the names of its configuration in diffusers.
+
+    Raises:
+        BaseModelError: It is no whole file, or its weights are scaled 8-bit floats, which are no weights by themselves.
+        TopologyError: It has not the tensors that say so.
+    """
+    shapes, _ = read_header(path, where)
+    if scaled := next((name for name in shapes if "scale_weight" in name or "scaled_fp8" in name), ""):
+        hint = "take the file in bf16, or in plain fp8; quantize: fp8 makes 8 bits of either"
+        raise BaseModelError("weights in scaled fp8", scaled, "weights without scales", where, hint)
+    start = next((one for one in FLUX_PREFIXES if f"{one}img_in.weight" in shapes), "")
+    try:
+        width, channels = shapes[f"{start}img_in.weight"]
+        return {
+            "in_channels": channels,
+            "num_layers": _blocks(shapes, f"{start}double_blocks."),
+            "num_single_layers": _blocks(shapes, f"{start}single_blocks."),
+            "attention_head_dim": (head := shapes[f"{start}single_blocks.0.norm.query_norm.scale"][0]),
+            "num_attention_heads": width // head,
+            "joint_attention_dim": shapes[f"{start}txt_in.weight"][1],
+            "pooled_projection_dim": shapes[f"{start}vector_in.in_layer.weight"][1],
+            "guidance_embeds": f"{start}guidance_in.in_layer.weight" in shapes,
+        }
+    except (KeyError, ValueError, IndexError) as error:
+        what, accepted = "not FLUX.1's tensors", "its transformer in the original layout, such as flux1-dev.safetensors"
+        raise TopologyError(what, f"{_tensors(shapes)}, without {error}", accepted, where) from error
+
+
+def _blocks(shapes: Shapes, start: str) -> int:
+    return len({name[len(start) :].partition(".")[0] for name in shapes if name.startswith(start)})
+
+
+def check_file(path: Path, where: str, *, vae_comes: bool = False, has_rest: bool = False) -> SingleFile | None:
+    """Refuse a file that is neither SDXL's base nor FLUX's transformer in its original layout, by what it is.
 
     Args:
         path: The file.
         where: What messages call it.
         vae_comes: Whether an autoencoder of another place is used, so that the file needs none.
+        has_rest: Whether all but the transformer comes from another place, so that FLUX may be it.
+
+    Returns:
+        What SDXL's header says; None for FLUX.
 
     Raises:
         BaseModelError: It is no model, or only a part of one.
         TopologyError: It is another model.
     """
     shapes, _ = read_header(path, where)
+    if _is_flux(shapes) and has_rest:
+        flux_shape(path, where)
+        return None
+    if has_rest and not _is_flux_2(shapes):
+        hint = "leave rest out: SDXL's file has all its parts"
+        raise BaseModelError("rest with another file than FLUX's", _tensors(shapes), "FLUX in one file", where, hint)
     for what, hint, is_one in _OTHERS:
         if is_one(shapes):
             received = f"{_tensors(shapes)}, the first {next(iter(shapes), '(none)')}"
@@ -111,6 +157,16 @@ def check_sdxl(path: Path, where: str, *, vae_comes: bool = False) -> SingleFile
         received = f"{_tensors(shapes)}, without {', '.join(missing)}"
         raise BaseModelError("not a whole model", received, _ACCEPTED, where, "take the full checkpoint")
     return SingleFile(_any(shapes, VAE), _V_PREDICTION in shapes, _ZERO_SNR in shapes)
+
+
+def _is_flux(shapes: Shapes) -> bool:
+    return not _is_flux_2(shapes) and any(
+        name.startswith(f"{one}double_blocks.") for name in shapes for one in FLUX_PREFIXES
+    )
+
+
+def _is_flux_2(shapes: Shapes) -> bool:
+    return _has(shapes, "single_stream_modulation.")
 
 
 def _tensors(shapes: Mapping[str, object]) -> str:
@@ -137,6 +193,7 @@ def _is_vae(shapes: Shapes) -> bool:
 
 
 _SDXL_ONLY: Final = "this method is for SDXL: base: sdxl, or a fine-tune of it"
+_FLUX_1_ONLY: Final = "take FLUX.1-dev, FLUX.1-schnell or a fine-tune of one"
 _OTHERS: Final[tuple[tuple[str, str, Callable[[Shapes], bool]], ...]] = (
     (
         "a LoRA, not a base model",
@@ -144,9 +201,10 @@ _OTHERS: Final[tuple[tuple[str, str, Callable[[Shapes], bool]], ...]] = (
         lambda shapes: any(_LORA.search(name) for name in shapes),
     ),
     ("an autoencoder alone", "name it beside a model: {model: sdxl, vae: ...}", _is_vae),
+    ("FLUX.2 in one file, not FLUX.1", _FLUX_1_ONLY, lambda shapes: _is_flux_2(shapes)),
     (
-        "FLUX in one file",
-        "name a repository or folder in diffusers' layout, with transformer/, vae/ and both text encoders",
+        "FLUX's transformer without text encoders, tokenizers and autoencoder",
+        "name where they lie: {model: ..., rest: black-forest-labs/FLUX.1-dev@ and its commit, or a folder of it}",
         lambda shapes: _has(shapes, "double_blocks."),
     ),
     ("Stable Diffusion 3, not SDXL", _SDXL_ONLY, lambda shapes: _has(shapes, "joint_blocks.")),

@@ -1,13 +1,15 @@
-"""Names of a UNet's layers: diffusers' own, and those of SDXL's original code, as files with LoRAs write them."""
+"""Names of layers: diffusers' own, and those of SDXL's and FLUX's original code, as files with LoRAs or weights do."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-__all__ = ["named_layers"]
+__all__ = ["flux_state", "named_layers"]
 
 _INNER = (
     ("norm1", "in_layers.0"),
@@ -66,3 +68,80 @@ def _inner(kind: str, rest: str) -> str:
     if kind != "resnets":
         return rest
     return next((f".{theirs}" for ours, theirs in _INNER if rest == f".{ours}"), rest)
+
+
+_FLUX_TOP: Final = (
+    ("img_in", "x_embedder"),
+    ("txt_in", "context_embedder"),
+    *(
+        (f"{theirs}.{place}_layer", f"time_text_embed.{ours}.linear_{number}")
+        for theirs, ours in (
+            ("time_in", "timestep_embedder"),
+            ("vector_in", "text_embedder"),
+            ("guidance_in", "guidance_embedder"),
+        )
+        for number, place in ((1, "in"), (2, "out"))
+    ),
+    ("final_layer.linear", "proj_out"),
+    ("final_layer.adaLN_modulation.1", "norm_out.linear"),
+)
+_FLUX_SINGLE: Final = (
+    ("modulation.lin", "norm.linear"),
+    ("linear2", "proj_out"),
+    ("norm.query_norm", "attn.norm_q"),
+    ("norm.key_norm", "attn.norm_k"),
+)
+_FLUX_DOUBLE: Final = (
+    ("img_mod.lin", "norm1.linear"),
+    ("txt_mod.lin", "norm1_context.linear"),
+    ("img_attn.proj", "attn.to_out.0"),
+    ("txt_attn.proj", "attn.to_add_out"),
+    ("img_mlp.0", "ff.net.0.proj"),
+    ("img_mlp.2", "ff.net.2"),
+    ("txt_mlp.0", "ff_context.net.0.proj"),
+    ("txt_mlp.2", "ff_context.net.2"),
+    ("img_attn.norm.query_norm", "attn.norm_q"),
+    ("img_attn.norm.key_norm", "attn.norm_k"),
+    ("txt_attn.norm.query_norm", "attn.norm_added_q"),
+    ("txt_attn.norm.key_norm", "attn.norm_added_k"),
+)
+_FLUX_FUSED: Final = {
+    "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
+    "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
+    "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+}
+"""Layers that are several in diffusers, one below another."""
+_FLUX_BLOCK: Final = re.compile(r"(?P<kind>single|double)_blocks\.(?P<number>\d+)\.(?P<inner>.+)")
+
+
+def flux_state(tensors: Mapping[str, Tensor], width: int) -> dict[str, Tensor]:
+    """Return the tensors of FLUX's transformer by diffusers' names, which has several layers where it has one.
+
+    Source: diffusers 0.42.1, ``convert_flux_transformer_checkpoint_to_diffusers``, which does so at one width alone.
+
+    Args:
+        tensors: By its original code's names, without prefix; those that it does not have stay as they are called.
+        width: Of its blocks.
+    """
+    return {ours: value for name, tensor in tensors.items() for ours, value in _flux_parts(name, tensor, width)}
+
+
+def _flux_parts(name: str, tensor: Tensor, width: int) -> Iterator[tuple[str, Tensor]]:
+    """One tensor as diffusers has it: under another name, or in parts."""
+    layer, _, end = name.rpartition(".")
+    match = _FLUX_BLOCK.fullmatch(layer)
+    if match is None:
+        if layer == "final_layer.adaLN_modulation.1":  # shift before scale there, scale before shift here
+            tensor = torch.cat(tensor.chunk(2)[::-1])
+        yield f"{dict(_FLUX_TOP).get(layer, layer)}.{end}", tensor
+        return
+    single = match["kind"] == "single"
+    block = f"{'single_' if single else ''}transformer_blocks.{match['number']}"
+    parts = _FLUX_FUSED.get(match["inner"])
+    if parts is None:
+        inner = dict(_FLUX_SINGLE if single else _FLUX_DOUBLE).get(match["inner"], match["inner"])
+        yield f"{block}.{inner}.{'weight' if end == 'scale' else end}", tensor
+        return
+    rest = len(tensor) - 3 * width
+    for part, value in zip(parts, tensor.split([width] * 3 + [rest] * (len(parts) - 3)), strict=True):
+        yield f"{block}.{part}.{end}", value

@@ -18,7 +18,8 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from blora.bases.fuse import fuse_lora
-from blora.bases.headers import TEXT, TEXT_2, UNET, VAE
+from blora.bases.headers import FLUX_PREFIXES, TEXT, TEXT_2, UNET, VAE
+from blora.bases.layers import flux_state
 from blora.bases.locate import SDXL_FOLDER, Located
 from blora.bases.places import weight_files
 from blora.errors import BaseModelError
@@ -34,7 +35,7 @@ def load_part(kind: Any, located: Located, part: str, device: torch.device, **dt
     Args:
         kind: The class, of diffusers or transformers.
         located: The base.
-        part: "unet", "vae", "text_encoder" or "text_encoder_2".
+        part: "unet", "transformer", "vae", "text_encoder" or "text_encoder_2".
         device: Where it goes.
         **dtype: Its number format, under the name that the class gives it: ``dtype`` or ``torch_dtype``.
 
@@ -47,7 +48,7 @@ def load_part(kind: Any, located: Located, part: str, device: torch.device, **dt
         if located.vae.is_dir():
             return load_frozen(kind, located.vae.parent, located.vae.name, device, **dtype)
         return _from_file(kind, located.vae, "vae", _vae_folder(located), number_format, device)
-    if located.file is not None:
+    if located.file is not None and (located.family == "sdxl" or part == "transformer"):
         loaded = _from_file(kind, located.file, part, located.folder / part, number_format, torch.device("cpu"))
     else:
         loaded = load_frozen(kind, located.folder, part, torch.device("cpu"), located.half, **dtype)
@@ -98,8 +99,8 @@ def _vae_folder(located: Located) -> Path:
 def _from_file(
     kind: Any, file: Path, part: str, config: Path, number_format: torch.dtype, device: torch.device
 ) -> nn.Module:
-    """Build a part from its configuration and a file in SDXL's original layout, where every tensor must be there."""
-    tensors = _tensors(file, _PREFIXES[part])
+    """Build a part from its configuration and a file in the original layout, where every tensor must be there."""
+    tensors = _flux_tensors(file) if part == "transformer" else _tensors(file, _PREFIXES[part])
     if not tensors and part == "vae":  # a file with nothing but an autoencoder needs no prefix
         tensors = _tensors(file, "")
     try:
@@ -112,8 +113,9 @@ def _from_file(
         model.load_state_dict({name: state[name] for name in model.state_dict()}, assign=True)
     except (KeyError, RuntimeError, ValueError, AttributeError) as error:
         received = f"{part}: {' '.join(str(error).split())[:300]}"
-        hint = "take a full checkpoint of SDXL: one with fewer layers, or a pruned one, does not fit"
-        raise BaseModelError("not SDXL's tensors", received, "every tensor of SDXL base", file.name, hint) from error
+        of = "FLUX.1" if part == "transformer" else "SDXL"
+        hint = f"take a full checkpoint of {of}: one with fewer layers, or a pruned one, does not fit"
+        raise BaseModelError(f"not {of}'s tensors", received, f"every tensor of {of}", file.name, hint) from error
     return model.requires_grad_(False).eval().to(device)
 
 
@@ -127,6 +129,20 @@ def _build(kind: Any, config: Path) -> Any:
 def _tensors(file: Path, prefix: str) -> dict[str, Tensor]:
     with safe_open(file, framework="pt") as opened:
         return {name: opened.get_tensor(name) for name in opened.keys() if name.startswith(prefix)}
+
+
+def _flux_tensors(file: Path) -> dict[str, Tensor]:
+    """The transformer's tensors, by its original code's names."""
+    return {
+        name.removeprefix(start): value
+        for start in FLUX_PREFIXES[::-1]
+        for name, value in _tensors(file, start).items()
+        if start or not name.startswith(FLUX_PREFIXES[-1])
+    }
+
+
+def _transformer(tensors: dict[str, Tensor], model: Any) -> Mapping[str, Tensor]:
+    return flux_state(tensors, int(model.config.num_attention_heads) * int(model.config.attention_head_dim))
 
 
 def _unet(tensors: dict[str, Tensor], model: Any) -> Mapping[str, Tensor]:
@@ -156,6 +172,7 @@ def _named_as(model: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Ten
 
 _CONVERT: dict[str, Callable[[dict[str, Tensor], Any], Mapping[str, Tensor]]] = {
     "unet": _unet,
+    "transformer": _transformer,
     "vae": _vae,
     "text_encoder": _text,
     "text_encoder_2": _text_2,

@@ -7,7 +7,8 @@
     ./folder, ./juggernaut.safetensors[#sha256:<64 hex>]  on this machine, and where buckets are known: s3://...
 
 Several parts are one JSON object: ``{"model": "sdxl", "vae": PLACE, "fuse": [{"lora": PLACE, "weight": 1}]}``, which is
-also how a manifest writes it. Imports no torch.
+also how a manifest writes it. ``"quantize": "nf4"`` in it keeps the denoiser's weights in few bits; ``"rest": PLACE``
+is where a file with FLUX's transformer alone gets everything else from. Imports no torch.
 """
 
 from __future__ import annotations
@@ -16,13 +17,31 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 from blora.bases.places import hub_place
 from blora.errors import BaseModelError
 
-__all__ = ["KNOWN", "SDXL_COMMIT", "BaseSpec", "Fused", "parse_base"]
+__all__ = [
+    "BACKENDS",
+    "KNOWN",
+    "SDXL_COMMIT",
+    "BaseSpec",
+    "Fused",
+    "Quantization",
+    "parse_base",
+    "require_backend",
+]
+
+Quantization = Literal["nf4", "int8", "fp8"]
+"""What a weight is kept in: 4-bit NormalFloat (QLoRA, arXiv 2305.14314), 8-bit integers, or 8-bit floats (e4m3)."""
+
+BACKENDS: Final[Mapping[Quantization, str]] = MappingProxyType(
+    {"nf4": "bitsandbytes", "int8": "torchao", "fp8": "torchao"}
+)
+"""The package that knows each of them; all come with the extra ``quantize``."""
 
 SDXL_COMMIT: Final = "462165984030d82259a11f4367a4eed129e94a7b"
 _SDXL: Final = f"stabilityai/stable-diffusion-xl-base-1.0@{SDXL_COMMIT}"
@@ -30,7 +49,9 @@ _FP16_VAE: Final = "madebyollin/sdxl-vae-fp16-fix@207b116dae70ace3637169f1ddd243
 _LIGHTNING: Final = (
     "ByteDance/SDXL-Lightning@c9a24f48e1c025556787b0c58dd67a091ece2e44/sdxl_lightning_8step_lora.safetensors"
 )
-_FORM: Final = '{"model": PLACE, "vae": PLACE, "fuse": [{"lora": PLACE, "weight": 1}]}'
+_FORM: Final = (
+    '{"model": PLACE, "vae": PLACE, "fuse": [{"lora": PLACE, "weight": 1}], "quantize": "nf4", "rest": PLACE}'
+)
 
 
 @dataclass(frozen=True)
@@ -54,21 +75,31 @@ class BaseSpec:
         model: Where the model lies.
         vae: Where an autoencoder lies that takes the place of the model's own; empty for the model's own.
         fuse: LoRAs that are part of the base: what makes few steps enough.
+        quantize: What the weights of the denoiser's blocks are kept in; empty for the run's own precision.
+        rest: Where a model that is one file with a transformer alone gets the other parts, and its configuration: a
+            model in diffusers' layout.
     """
 
     model: str
     vae: str = ""
     fuse: tuple[Fused, ...] = ()
+    quantize: Quantization | Literal[""] = ""
+    rest: str = ""
 
     @property
     def is_plain(self) -> bool:
         """Whether the model alone says it all."""
-        return not (self.vae or self.fuse)
+        return not (self.vae or self.fuse or self.quantize or self.rest)
+
+    @property
+    def told_by(self) -> str:
+        """The place whose configuration says how the model is built."""
+        return self.rest or self.model
 
     @property
     def places(self) -> tuple[str, ...]:
         """Where its parts lie."""
-        return tuple(place for place in (self.model, self.vae, *(one.lora for one in self.fuse)) if place)
+        return tuple(place for place in (self.model, self.vae, self.rest, *(one.lora for one in self.fuse)) if place)
 
     @property
     def text(self) -> str:
@@ -80,6 +111,10 @@ class BaseSpec:
             parts["vae"] = self.vae
         if self.fuse:
             parts["fuse"] = [{"lora": one.lora, "weight": one.weight} for one in self.fuse]
+        if self.quantize:
+            parts["quantize"] = self.quantize
+        if self.rest:
+            parts["rest"] = self.rest
         return json.dumps(parts, ensure_ascii=False)
 
     def below(self, folder: str) -> BaseSpec:
@@ -91,13 +126,14 @@ class BaseSpec:
             return path if is_there else place
 
         fuse = tuple(Fused(absolute(one.lora), one.weight) for one in self.fuse)
-        return BaseSpec(absolute(self.model), absolute(self.vae), fuse)
+        return BaseSpec(absolute(self.model), absolute(self.vae), fuse, self.quantize, absolute(self.rest))
 
     @property
     def label(self) -> str:
         """What others may be shown: no folders of this machine."""
         fused = [f"{_last(one.lora)} x {one.weight:g}" for one in self.fuse]
-        return " + ".join([_last(self.model), *([_last(self.vae)] if self.vae else []), *fused])
+        whole = " + ".join([_last(self.model), *([_last(self.vae)] if self.vae else []), *fused])
+        return f"{whole} in {self.quantize}" if self.quantize else whole
 
 
 KNOWN: Final = MappingProxyType(
@@ -125,12 +161,24 @@ def parse_base(spec: str | os.PathLike[str] | BaseSpec) -> BaseSpec:
         parts = json.loads(text)
         fuse = tuple(map(_fused, parts.pop("fuse", ())))
         model, vae = _place(parts.pop("model")), _place(parts.pop("vae", ""))
+        quantize, rest = _quantization(parts.pop("quantize", "")), _place(parts.pop("rest", ""))
         if parts:
             raise ValueError(f"unknown: {', '.join(parts)}")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise BaseModelError("unreadable base model", f"{text[:200]} ({error!r})", _FORM, hint="correct it") from error
     known = KNOWN.get(model, BaseSpec(model))
-    return BaseSpec(known.model, vae or known.vae, (*known.fuse, *fuse))
+    return BaseSpec(known.model, vae or known.vae, (*known.fuse, *fuse), quantize, rest)
+
+
+def require_backend(quantize: Quantization | Literal[""], where: str) -> None:
+    """Refuse a quantisation whose package this machine lacks; nothing is imported.
+
+    Raises:
+        BaseModelError: It is not installed.
+    """
+    if quantize and find_spec(package := BACKENDS[quantize]) is None:
+        hint = f"pip install {package}, or the extra quantize of blora-pipeline; or leave quantize out"
+        raise BaseModelError(f"quantize {quantize} needs a package", "it is not installed", package, where, hint)
 
 
 def _fused(said: Mapping[str, object]) -> Fused:
@@ -143,6 +191,15 @@ def _place(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is no place")
     return os.path.expanduser(value)
+
+
+def _quantization(value: object) -> Quantization | Literal[""]:
+    for known in get_args(Quantization):
+        if value == known:
+            return known
+    if value:
+        raise ValueError(f"quantize {value!r}, not {', '.join(get_args(Quantization))}")
+    return ""
 
 
 def _weight(value: object) -> float:

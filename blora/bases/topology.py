@@ -16,6 +16,7 @@ from blora.settings.training import TrainSettings
 __all__ = [
     "FamilyName",
     "blocks_there",
+    "check_shape",
     "check_topology",
     "check_vae",
     "family_of",
@@ -29,6 +30,22 @@ FamilyName = Literal["sdxl", "flux"]
 
 _DENOISERS: Final[Mapping[FamilyName, str]] = dict(zip(get_args(FamilyName), DENOISERS, strict=True))
 _FLUX_CLASS: Final = "FluxTransformer2DModel"
+_OTHER_TRANSFORMERS: Final = {
+    "Flux2Transformer2DModel": "FLUX.2, not FLUX.1",
+    "Flux3Transformer2DModel": "FLUX.3, not FLUX.1",
+    "SD3Transformer2DModel": "Stable Diffusion 3, not FLUX.1",
+}
+_FLUX_USUAL: Final = {
+    "in_channels": 64,
+    "num_layers": 19,
+    "num_single_layers": 38,
+    "attention_head_dim": 128,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 4096,
+    "pooled_projection_dim": 768,
+    "guidance_embeds": False,
+}
+"""What diffusers takes for what a configuration does not say."""
 
 
 def family_of(folder: Path) -> FamilyName:
@@ -48,6 +65,8 @@ def check_topology(folder: Path, spec: str) -> None:
         TopologyError: With everything that is missing.
     """
     family = family_of(folder)
+    if family == "flux":
+        _refuse_other_transformers(folder, spec)
     parts = [part for part in PARTS if part not in DENOISERS or part == _DENOISERS[family]]
     missing = [f"{part}/" for part in parts if not (folder / part).is_dir()]
     if missing:
@@ -96,14 +115,36 @@ def split_faults(train: TrainSettings, config: Mapping[str, Any]) -> list[Settin
     return faults
 
 
+def _refuse_other_transformers(folder: Path, spec: str) -> None:
+    """Refuse by name what has a transformer and is no FLUX.1: such models have other parts, too."""
+    found = str(read_config(folder / "transformer" / "config.json", spec).get("_class_name"))
+    if found != _FLUX_CLASS:
+        what = _OTHER_TRANSFORMERS.get(found, "a transformer of no known family")
+        hint = "take FLUX.1-dev, FLUX.1-schnell or a fine-tune of one, or SDXL"
+        raise TopologyError(what, found, _FLUX_CLASS, spec, hint)
+
+
+def check_shape(folder: Path, shape: Mapping[str, int | bool], spec: str) -> None:
+    """Compare what a file with FLUX's transformer says of itself with the configuration that it is loaded by.
+
+    Raises:
+        TopologyError: They differ: the file is of another model than the folder, such as dev's and schnell's.
+    """
+    if family_of(folder) != "flux":
+        raise TopologyError("rest is no FLUX", str(folder), "a model in diffusers' layout with transformer/", spec)
+    config = {**_FLUX_USUAL, **read_config(folder / "transformer" / "config.json", spec)}
+    other = [f"{name} {value}, not {config.get(name)}" for name, value in shape.items() if config.get(name) != value]
+    if other:
+        hint = "name as rest the model that the file was made of: FLUX.1-dev, or FLUX.1-schnell"
+        raise TopologyError("the file and the rest are of two models", "; ".join(other), "one model", spec, hint)
+
+
 def _check_flux(folder: Path, spec: str) -> None:
     transformer = read_config(folder / "transformer" / "config.json", spec)
     scheduler = read_config(folder / "scheduler" / "scheduler_config.json", spec)
     clip = read_config(folder / "text_encoder" / "config.json", spec)
     t5 = read_config(folder / "text_encoder_2" / "config.json", spec)
     faults = []
-    if transformer.get("_class_name") != _FLUX_CLASS:
-        faults.append(f"transformer is {transformer.get('_class_name')}, not {_FLUX_CLASS}")
     if transformer.get("num_single_layers", 38) <= own_split(flux=True).of("style")[0].first:
         faults.append(f"{transformer.get('num_single_layers')} single-stream blocks, of which none is left for style")
     if transformer.get("in_channels", 64) != 4 * read_config(folder / "vae" / "config.json", spec)["latent_channels"]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Final, Literal
 
+from blora.bases.spec import Quantization
 from blora.errors import OutOfMemoryError
 from blora.models.tiles import TILE_LATENTS
 from blora.settings.sampling import SampleSettings
@@ -48,6 +49,13 @@ _DECODED: Final = 3.23 * GB
 """What the autoencoder's activations take, fp32, 1024 px."""
 _OUTPUT_PER_PIXEL: Final = 24
 """Bytes of the tiles and the picture that is put together from them."""
+_QUANTIZED: Final[Mapping[Quantization, tuple[float, float]]] = {
+    "nf4": (0.516, 0.2),
+    "int8": (1.0013, 3.1),
+    "fp8": (1.0011, 6.4),
+}
+"""Bytes of a weight that is kept in few bits, its scales included; and what making it whole takes for the largest layer
+beyond what a step holds anyway, bytes a weight. Counted on FLUX.1's full configuration at 1024 px in half precision."""
 _MOST_ADAPTERS: Final = 16
 """Beyond, a pack gains nothing that would be worth losing it."""
 _MOST_ADAPTERS_ON_A_CPU: Final = 8
@@ -71,6 +79,9 @@ class ModelSize:
         prompt_share: What the prompt's tokens add to a row, as a share of those of 1024 px.
         front_per_row: What the frozen front hands on of a row at 1024 px, in half precision.
         fp8_share: Share of the denoiser's parameters that can be held in eight bits.
+        block_parameters: Weights of its transformer blocks' linear layers, which a quantised base keeps in few bits.
+        largest_weight: Of the largest of these layers.
+        quantize: What they are kept in; empty for the precision of the work.
     """
 
     unet_parameters: int
@@ -86,6 +97,9 @@ class ModelSize:
     prompt_share: float = 0.0
     front_per_row: float = 0.0537 * GB
     fp8_share: float = 0.733
+    block_parameters: int = 2_183_987_200
+    largest_weight: int = 1280 * 10_240
+    quantize: Quantization | Literal[""] = ""
 
     @classmethod
     def like(cls, config: Mapping[str, Any], factor: int, adapter_parameters_per_rank: int) -> ModelSize:
@@ -105,6 +119,8 @@ class ModelSize:
             adapter_parameters_per_rank,
             width,
             factor,
+            block_parameters=round(SDXL.block_parameters * share),
+            largest_weight=round(SDXL.largest_weight * share),
         )
 
     @classmethod
@@ -117,6 +133,8 @@ class ModelSize:
         return replace(
             FLUX,
             unet_parameters=(36 * doubles + 15 * singles) * width**2,
+            block_parameters=(36 * doubles + 15 * singles) * width**2,
+            largest_weight=6 * width**2,
             encoder_bytes=FLUX.encoder_bytes * share**2,
             vae_bytes=FLUX.vae_bytes * share**2,
             adapter_parameters_per_rank=adapter_parameters_per_rank,
@@ -124,6 +142,18 @@ class ModelSize:
             factor=factor,
             kept_per_row=FLUX.kept_per_row * deep,
         )
+
+    def denoiser_bytes(self, number: int) -> float:
+        """Return what the denoiser's weights take, as they are kept and as they are used.
+
+        Args:
+            number: Bytes of a number in the precision of the work.
+        """
+        if not self.quantize:
+            return self.unet_parameters * number
+        kept, made_whole = _QUANTIZED[self.quantize]
+        outside = (self.unet_parameters - self.block_parameters) * number
+        return outside + self.block_parameters * kept + self.largest_weight * made_whole * number / 2
 
     def pictures(self, width_px: int, height_px: int) -> float:
         """Return how many of the usual model's pictures at 1024 px one of this size is, to the autoencoder."""
@@ -154,6 +184,8 @@ FLUX: Final = ModelSize(
     guided_rows=1,
     prompt_share=512 / 4096,
     fp8_share=0.633,
+    block_parameters=11_834_228_736,
+    largest_weight=3072 * 18_432,
 )
 """FLUX.1-dev: all tokens that T5 reads, beside a picture's 4096."""
 
@@ -210,7 +242,7 @@ def plan_memory(
 def needed_bytes(work: TrainSettings | SampleSettings, way: MemoryPlan, model: ModelSize = SDXL) -> int:
     """Return the most that is on the device at once while some work is done in a way: the largest of its stages."""
     number = 4 if work.precision == "fp32" else 2
-    still = model.unet_parameters * number + _CONTEXT
+    still = model.denoiser_bytes(number) + _CONTEXT
     encoders = 0 if way.encoders == "cpu" else model.encoder_bytes * number / 4
     if isinstance(work, SampleSettings):
         adapters = model.adapter_parameters_per_rank * _DRAWN_RANK * number

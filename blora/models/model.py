@@ -12,10 +12,11 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from blora.adapters.blocks import target_layers
 from blora.bases.locate import Located, locate_base
+from blora.bases.spec import Quantization
 from blora.models.memory import Encoders
 from blora.models.tiles import set_tiles
 from blora.settings.fields import Precision
@@ -51,7 +52,10 @@ class Base:
         latent_channels: Channels of a latent.
         vae_scale_factor: Pixels per latent, along a side.
         vae_in_tiles: Whether the autoencoder works in tiles.
+        quantize: What the weights of the denoiser's blocks are kept in; empty for its own precision.
     """
+
+    quantize: Quantization | Literal[""] = ""
 
     def __init__(self, located: Located, device: str | torch.device = "cpu", precision: Precision = "fp32") -> None:
         """Load the denoiser; use `load_base`, which locates the model first."""
@@ -62,7 +66,7 @@ class Base:
         from blora.models.families.text_encoders import DTYPES
 
         self.spec, self.revision, self._located = located.spec, located.revision, located
-        self.name = located.label
+        self.name, self.quantize = located.label, located.quantize
         self.family: Family = FAMILIES[located.family]
         self.device = torch.device(device)
         self.precision = precision
@@ -70,7 +74,13 @@ class Base:
         self.scheduler_config: dict[str, Any] = self._json("scheduler/scheduler_config.json") | dict(located.scheduler)
         self.prediction_type: Objective = self.family.objective(self.scheduler_config)
         kind = self.family.denoiser_class()
-        self.unet = load_part(kind, located, self.family.part, self.device, torch_dtype=self.dtype)
+        lands_on = torch.device("cpu") if self.quantize else self.device  # whole, a quantised one may not fit there
+        self.unet = load_part(kind, located, self.family.part, lands_on, torch_dtype=self.dtype)
+        if self.quantize:
+            from blora.models.quantize import quantize_blocks
+
+            quantize_blocks(self.unet, self.quantize, self.device)
+            self.unet.to(self.device)
         self.latent_channels: int = self.family.latent_channels(self.unet.config)
         self.vae_scale_factor: int = 2 ** (len(vae_config(located)["block_out_channels"]) - 1)
         self._vae: Any = None

@@ -19,8 +19,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import diffusers
 import torch
@@ -118,7 +119,8 @@ def _next_size(tried: int, left: int) -> int:
 def _too_large(base: Base, settings: TrainSettings, layers: Sequence[str] | None, reason: str) -> OutOfMemoryError:
     """Return what to say of one adapter that does not fit: what it takes by the model of memory."""
     shapes = _shapes(base, settings, layers).values()
-    model = ModelSize.like(base.unet.config, base.vae_scale_factor, sum(map(sum, shapes)))
+    like = ModelSize.like(base.unet.config, base.vae_scale_factor, sum(map(sum, shapes)))
+    model = replace(like, quantize=base.quantize)
     recomputed = settings.checkpointing != "off"
     on_host = settings.front_place != "device"
     needed = needed_bytes(settings, MemoryPlan(1, recomputed, "cpu", vae_in_tiles=True, fronts_on_host=on_host), model)
@@ -139,7 +141,8 @@ def _shapes(base: Base, settings: TrainSettings, layers: Sequence[str] | None) -
     trained = layers or tuple(
         name for half in halves for name in target_layers(base.unet, half, settings.layers, settings.split)
     )
-    return {name: tuple(base.unet.get_parameter(f"{name}.weight").shape) for name in trained}
+    linears: dict[str, Any] = {name: base.unet.get_submodule(name) for name in trained}
+    return {name: (linear.out_features, linear.in_features) for name, linear in linears.items()}
 
 
 def _train(

@@ -64,7 +64,7 @@ def export_adapter(
     Examples: `blora adapter export cat-in-waves.safetensors --run RUN --content cat --style wave=0.8` ·
     `blora adapter export blend.safetensors --style a.safetensors=0.5 --style b.safetensors=0.5`
     """
-    from blora.adapters.forms import fits_sdxl
+    from blora.adapters.forms import fits_flux, fits_sdxl
     from tasks.closing.adapter_files import asked, write_one
 
     of = open_run(root, run_id) if run_id else None
@@ -75,6 +75,6 @@ def export_adapter(
     for key, names in whole.metadata.items():
         if key.rpartition(".")[2] == "dropped":
             out.print(f"left behind: {names}", markup=False, highlight=False)
-    if not fits_sdxl(whole.layers):
+    if not (fits_sdxl(whole.layers) or fits_flux(whole.layers)):
         out.print("not of SDXL's width: only the base that it was trained on can use it", highlight=False)
     raise typer.Exit(OK)

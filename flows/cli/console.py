@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
@@ -92,7 +91,7 @@ Base = Annotated[
         "--base",
         metavar="BASE",
         help="Replaces the manifest's base: sdxl, embedded, org/model@<40 hex digits>, a folder, a .safetensors file, "
-        "or {model: ..., vae: ..., fuse: [...]}.",
+        "or {model: ..., vae: ..., fuse: [...], quantize: ..., rest: ...}.",
     ),
 ]
 BaseOf = Annotated[
@@ -261,17 +260,6 @@ def open_store(root: str) -> Store:
     except PermanentStoreError as error:
         source = "--root" if root else "BLORA_ROOT"
         raise PermanentStoreError(f"{source}: {error.what}", error.received, error.accepted, error.hint) from error
-
-
-def check_writable(store: Store) -> None:
-    """Have the store take an object and give it up again, before anything starts that would end on its refusal.
-
-    Raises:
-        StoreError: it takes none.
-    """
-    key = f"begin-{secrets.token_hex(8)}"
-    store.write_once(key, b"blora")
-    store.delete(key)
 
 
 def open_to_read(root: str) -> Store:

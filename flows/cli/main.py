@@ -33,7 +33,6 @@ from flows.cli.console import (
     Shards,
     TakeOver,
     Verbose,
-    check_writable,
     devices_or_faults,
     err,
     open_store,
@@ -234,13 +233,14 @@ def _run_flow(name: str, subject: str, options: dict[str, Any], verbose: bool) -
     """Run one of the two flows in this process with progress bars, then say how it ended; ends the command."""
     from flows.params import RunOptions
     from flows.prepare import handed_over, opening, prepare, prepare_again
+    from tasks.run.which import try_store
 
     store = open_store(options["root"])
     chosen, refused = options_or_faults(RunOptions, options)
     if chosen.shards == "here":
         refused += devices_or_faults(chosen.devices, ready_devices)[1]
     ready = (prepare if name == "stylize" else prepare_again)(store, subject, chosen, refused)
-    check_writable(store)
+    try_store(store)
     err.print(opening(store, ready), markup=False, highlight=False)  # before what takes seconds to import
     environment.quiet_prefect(verbose)
     from flows.cli.bars import run_with_bars, starting

@@ -197,7 +197,7 @@ def gc(
 
 @app.command(rich_help_panel=MAKE)
 def doctor(base: BaseOf = "sdxl", root: Root = "", devices: Devices = "auto") -> None:
-    """Check this machine before hours are spent: torch and devices, the base and its size, disk, store, Prefect.
+    """Check this machine before hours are spent: torch, driver, devices, the base and its size, disk, store, Prefect.
 
     Examples: `blora doctor` · `blora doctor --base juggernaut.safetensors --root s3://bucket/art --devices cuda:0`
     """

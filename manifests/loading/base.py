@@ -39,6 +39,10 @@ def read_base(said: str | BaseRow | None, roots: Roots, faults: RowFaults) -> st
             {"lora": _place(one.lora, ("base", "fuse", index, "lora"), roots, faults), "weight": one.weight}
             for index, one in enumerate(said.fuse)
         ]
+    if said.quantize:
+        parts["quantize"] = said.quantize
+    if said.rest:
+        parts["rest"] = _place(said.rest, ("base", "rest"), roots, faults)
     return json.dumps(parts, ensure_ascii=False)
 
 

@@ -46,7 +46,8 @@ _AN_ADAPTER = "the path or s3:// address of a finished B-LoRA (.safetensors), in
 
 _A_BASE = (
     f"{', '.join(BASE_NAMES)}, org/model@<40-hex revision>, a folder or .safetensors file, here or s3://, or "
-    "{model: ..., vae: ..., fuse: [{lora: ..., weight: 1}]}; left out: embedded with preset demo, else sdxl"
+    "{model: ..., vae: ..., fuse: [{lora: ..., weight: 1}], quantize: nf4, int8 or fp8, rest: ...}; "
+    "left out: embedded with preset demo, else sdxl"
 )
 MAX_FUSED = 8
 """LoRAs in one base."""
@@ -268,6 +269,8 @@ class BaseRow(_RowModel):
     model: Place
     vae: Place | None = None
     fuse: Annotated[tuple[FusedRow, ...], Field(max_length=MAX_FUSED)] = ()
+    quantize: Literal["nf4", "int8", "fp8"] | None = None
+    rest: Place | None = None
 
 
 Base = Annotated[Annotated[Place, Tag("place")] | Annotated[BaseRow, Tag("parts")], Discriminator(base_form)]

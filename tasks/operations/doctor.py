@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
+from blora.bases.headers import check_file
 from blora.bases.hub import hub_files, in_cache
 from blora.bases.locate import files_to_fetch, locate_base
 from blora.bases.places import DENOISERS, hub_place
-from blora.bases.spec import parse_base
+from blora.bases.spec import BACKENDS, Quantization, parse_base, require_backend
 from blora.errors import BaseUnreachableError, BloraError
 from manifests.errors import ManifestsError
 from manifests.store.address import is_bucket
 from manifests.store.store import Store
 from tasks.devices import chosen_devices, tried_devices
 from tasks.downloads import BASES_CACHE, revision_of
+from tasks.operations.driver import driver_here
+from tasks.run.which import try_store
 
 GB = 10**9
 _SPARE_BYTES = 2 * GB
@@ -49,9 +52,11 @@ def examine(base: str, root: str, devices: str = "auto") -> Iterator[Finding]:
         devices: as for a run.
     """
     yield from _devices(devices)
-    needed_bytes = 0
-    for place in parse_base(base).places:
-        finding, missing_bytes = _base(place)
+    needed_bytes, parts = 0, parse_base(base)
+    if kept := parts.quantize:
+        yield _guarded("quantize", lambda: _backend(kept, parts.label), "install the extra quantize")
+    for place in parts.places:
+        finding, missing_bytes = _base(place, parts.rest, is_file=place == parts.model)
         needed_bytes += missing_bytes
         yield finding
     yield _disk(needed_bytes)
@@ -69,6 +74,12 @@ def _guarded(name: str, check: Callable[[], str], hint: str) -> Finding:
         return Finding(name, False, " ".join(str(error).split()), hint)
 
 
+def _backend(quantize: Quantization, label: str) -> str:
+    """The package that keeps weights in few bits."""
+    require_backend(quantize, label)
+    return f"{quantize}: {BACKENDS[quantize]} {version(BACKENDS[quantize])}"
+
+
 def _devices(asked: str) -> Iterator[Finding]:
     """Torch and each device."""
     try:
@@ -83,14 +94,17 @@ def _devices(asked: str) -> Iterator[Finding]:
             "see whether nvidia-smi answers, and install a torch that fits the driver: https://pytorch.org/get-started"
         )
         yield Finding("torch", False, str(error), hint)
+        yield _driver(None)
         return
     gpus = [name for name in names if name != "cpu"]
     cuda = f"CUDA {said['cuda']}" if said["cuda"] else "no CUDA in it"
     told = f"{said['torch']}, {cuda}, diffusers {said['diffusers']}"
     if said["fault"]:
         yield Finding("torch", False, *said["fault"].split("; do: "))
+        yield _driver(said["cuda"])
         return
     yield Finding("torch", True, told)
+    yield _driver(said["cuda"])
     tried = [*(["cpu"] if "cpu" in names else []), *gpus]
     for name, (line, fault) in zip(tried, said["devices"], strict=True):
         if fault:
@@ -99,14 +113,37 @@ def _devices(asked: str) -> Iterator[Finding]:
             yield Finding(name, True, line + ("" if gpus else "; no GPU is used"))
 
 
-def _base(place: str) -> tuple[Finding, int]:
+def _driver(built_for: str | None) -> Finding:
+    """The driver of the GPUs, against the CUDA that torch is built for; None where that is not known."""
+    try:
+        driver = driver_here()
+    except TimeoutError as error:
+        return Finding("driver", False, str(error), "mend the driver, or choose with --devices cpu")
+    if driver is None:
+        return Finding("driver", True, "none is seen: nvidia-smi is not here, or finds none")
+    if not driver.is_too_old(built_for):
+        return Finding("driver", True, driver.told)
+    major = str(built_for).partition(".")[0]
+    hint = (
+        f"install a driver for CUDA {major} or newer, or a torch built for an older CUDA: "
+        "https://pytorch.org/get-started"
+    )
+    return Finding("driver", False, f"{driver.told}: too old for torch, which is built for CUDA {built_for}", hint)
+
+
+def _base(place: str, rest: str = "", *, is_file: bool = False) -> tuple[Finding, int]:
     """Whether a part of the base is at hand, and how many bytes are still to be fetched.
 
     For a run in half precision, as all presets for SDXL are: it takes fp16 files where there are some.
+
+    Args:
+        place: where it lies.
+        rest: where a model that is one file gets its other parts from.
+        is_file: whether it is that file.
     """
     hub = hub_place(place)
     if hub is None:
-        return _guarded("base", lambda: _local(place), "correct the base"), 0
+        return _guarded("base", lambda: _local(place, beside_rest=bool(rest) and is_file), "correct the base"), 0
     try:
         files = hub_files(hub.repo, hub.revision)
     except BaseUnreachableError as error:
@@ -116,7 +153,7 @@ def _base(place: str) -> tuple[Finding, int]:
         return Finding("base", cached, told, error.hint), 0
     except BloraError as error:
         return Finding("base", False, f"{place}: {error.what}", error.hint), 0
-    wanted = {name: files.get(name, 0) for name in files_to_fetch(place, files, half=True)}
+    wanted = {name: files.get(name, 0) for name in files_to_fetch(place, files, half=True, is_rest=place == rest)}
     if missing := wanted.keys() - files.keys():
         return Finding("base", False, f"{place}: the repository has no {', '.join(missing)}", "correct the name"), 0
     left = {name: size for name, size in wanted.items() if not in_cache(hub.repo, hub.revision, name)}
@@ -127,14 +164,17 @@ def _base(place: str) -> tuple[Finding, int]:
     return Finding("base", True, f"{place}: {told}"), to_fetch
 
 
-def _local(place: str) -> str:
+def _local(place: str, *, beside_rest: bool) -> str:
     """A place of this machine or of a bucket: present, and built as it must be."""
     if is_bucket(place):
         return f"{place}: revision {revision_of(place)[:12]}"
     if place == "embedded":
         return "embedded: in the package"
     path = Path(place.partition("#")[0])
-    if any((path / part).is_dir() for part in DENOISERS) or path.is_file():
+    if beside_rest:
+        check_file(path, place, has_rest=True)
+        files = [path]
+    elif any((path / part).is_dir() for part in DENOISERS) or path.is_file():
         located = locate_base(place, "not asked")
         files = [located.file] if located.file else [one for one in path.rglob("*") if one.is_file()]
     else:  # an autoencoder alone; whoever loads the base judges it
@@ -162,14 +202,7 @@ def _there(folder: Path) -> Path:
 def _store(root: str) -> str:
     """Read, write, and a second write of one name, which must be refused: what keeps two runs apart."""
     store = Store.open(root)
-    key, data = f"doctor-{secrets.token_hex(8)}", b"blora doctor"
-    try:
-        if not store.write_once(key, data) or store.read(key) != data:
-            raise OSError(f"{store.root}: what was written does not come back")
-        if store.write_once(key, b"another"):
-            raise OSError(f"{store.root}: a second write of one name is not refused")
-    finally:
-        store.delete(key)
+    try_store(store)
     return f"{store.root}: written, read, and a second write refused"
 
 

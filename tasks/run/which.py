@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 import unicodedata
 
 from manifests import layout
-from manifests.errors import Damaged, InvalidId, counted, listed
+from manifests.errors import Damaged, InvalidId, PermanentStoreError, counted, listed
 from manifests.ids import name_in, slug
 from manifests.parsing.records import suggest
 from manifests.store.address import is_bucket, local_path
@@ -19,6 +20,7 @@ LATEST = "latest"
 ACCEPTED = f"a run id, the beginning of one, a manifest's name, or {LATEST}"
 
 _SHOWN = 8
+_OTHER_STORE = "take another disk or another server for the store"
 _PARTS = (layout.INBOX_PREFIX, layout.PROBES_PREFIX, layout.ADAPTERS_PREFIX, layout.IMAGES_PREFIX, layout.NIGHTS_PREFIX)
 
 
@@ -83,6 +85,26 @@ def _is_run(store: Store, asked: str) -> bool:
         return store.exists(layout.run_key(asked, "run.json"))
     except InvalidId:
         return False
+
+
+def try_store(store: Store) -> None:
+    """Have a store take an object, give it back and refuse another of its name; it is as before in the end.
+
+    Asked before hours of work, and by the doctor: without the refusal two runs at once would tear each other's files.
+
+    Raises:
+        StoreError: it does not.
+    """
+    key, data = f"trial-{secrets.token_hex(8)}", secrets.token_bytes(16)
+    store.write_once(key, data)
+    try:
+        if store.read(key) != data:
+            raise PermanentStoreError(f"try {store.root}", "other bytes than were written", "the same", _OTHER_STORE)
+        if store.write_once(key, b"another"):
+            received, accepted = "a second object of one name was taken", "a store that refuses it"
+            raise PermanentStoreError(f"try {store.root}", received, accepted, _OTHER_STORE)
+    finally:
+        store.delete(key)
 
 
 def require_store(store: Store) -> None:

@@ -54,17 +54,20 @@ correctness() { # 6 minutes
     fi
 }
 
-training() { # 10 minutes
+training() { # 14 minutes
     if [ -n "$dry" ]; then
         call training 3 tests.benchmarks.sdxl --only training --packs 1 2 --steps 1 "${small[@]}" \
             --json "$out/training.json"
-        call variants 3 tests.benchmarks.sdxl --only variants --packs 1 --steps 1 "${small[@]}" \
+        call variants 8 tests.benchmarks.sdxl --only variants --packs 1 --steps 1 "${small[@]}" \
             --json "$out/variants.json"
+        call opt_ins 8 tests.benchmarks.sdxl --only opt_ins --packs 1 --steps 1 "${small[@]}" \
+            --json "$out/opt_ins.json"
         call shares 3 tests.benchmarks.shares --pack 2 --device cpu --base embedded --set train.resolution_px=64 \
             --json "$out/shares.json"
     else
         call training 4 tests.benchmarks.sdxl --only training --packs 1 4 8 16 --json "$out/training.json"
         call variants 5 tests.benchmarks.sdxl --only variants --packs 1 8 --json "$out/variants.json"
+        call opt_ins 4 tests.benchmarks.sdxl --only opt_ins --packs 1 8 --steps 16 --json "$out/opt_ins.json"
         call shares 1 tests.benchmarks.shares --pack 8 --json "$out/shares.json"
     fi
 }

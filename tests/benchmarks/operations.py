@@ -31,7 +31,8 @@ from blora.training.stepper import Stepper
 def both_halves(base: Base) -> dict[str, tuple[int, int]]:
     """Return (out, in) of every adapted layer."""
     names = (*target_layers(base.unet, "content"), *target_layers(base.unet, "style"))
-    return {name: tuple(base.unet.get_parameter(f"{name}.weight").shape) for name in names}
+    linears: dict[str, Any] = {name: base.unet.get_submodule(name) for name in names}
+    return {name: (linear.out_features, linear.in_features) for name, linear in linears.items()}
 
 
 def unet_inputs(base: Base, side_px: int, rows: int = 1) -> dict[str, Any]:

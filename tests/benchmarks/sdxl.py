@@ -28,6 +28,7 @@ from tests.benchmarks.versus_sampling import decode_flop, sampling
 PARTS: Final[dict[str, Callable[[Bench], None]]] = {
     "training": Bench.training,
     "variants": Bench.variants,
+    "opt_ins": Bench.opt_ins,
     "sampling": sampling,
     "budgets": budgets,
 }

@@ -7,13 +7,13 @@ import gc
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import pairwise
 from multiprocessing import get_context
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import diffusers
@@ -29,6 +29,8 @@ from tests.benchmarks.full_size import FullSize
 from tests.benchmarks.published import train_published
 from tests.tiny import picture
 
+Way = tuple[str, dict[str, Any], torch.memory_format]
+"""A way of training: its name, what it changes in the settings, and how tensors of pictures lie in memory."""
 WARM_UP_STEPS = 3
 GB = 10**9
 
@@ -99,7 +101,8 @@ class Bench:
         train(self.base, items, settings, on_step=lambda report: times.append(self.clock()))
         self.synchronise()
         ended = self.clock()
-        a_step = median(late - early for early, late in pairwise(times[WARM_UP_STEPS - 1 :]))
+        middle = mean if settings.front_pool else median  # with a pool, steps are of two kinds
+        a_step = middle(late - early for early, late in pairwise(times[WARM_UP_STEPS - 1 :]))
         return a_step, ended - began - a_step * steps
 
     def training(self) -> None:
@@ -134,14 +137,8 @@ class Bench:
         self.note(f"published recipe with {optimizer}; rows of a step: {recipe.batch_size}")
 
     def variants(self) -> None:
-        """What each way of handing the work to the device gains, for one adapter and for a pack.
-
-        Each is measured in a process of its own: what one compiles, captures or breaks is nothing to the next.
-        """
-        recipe = self.settings.train
-        floor = operations.needed_training_flop(self.base, recipe.resolution_px, recipe.rank) / self.rate
-        floor *= recipe.batch_size
-        ways: list[tuple[str, dict[str, Any], torch.memory_format]] = [
+        """What each way of handing the work to the device gains, for one adapter and for a pack."""
+        ways: list[Way] = [
             ("eager", {}, torch.contiguous_format),
             ("checkpointing", {"checkpointing": "on"}, torch.contiguous_format),
             ("channels last", {}, torch.channels_last),
@@ -156,6 +153,35 @@ class Bench:
                     ("compiled_graph", torch.channels_last),
                 )
             ]
+        self._compare(ways)
+
+    def opt_ins(self) -> None:
+        """What recipes that are cheaper than the published one gain, for one adapter and for a pack.
+
+        A pool of fronts is timed over whole cycles of eight steps, of which two make a new draw.
+        """
+        pool = {"front_pool": 2, "front_uses": 4}
+        ways: list[Way] = [
+            ("plain", {}, torch.contiguous_format),
+            ("front pool", pool, torch.contiguous_format),
+            ("frozen in fp8", {"frozen": "fp8"}, torch.contiguous_format),
+        ]
+        if self.on_gpu:
+            ways += [
+                ("front pool on the host", pool | {"front_place": "host"}, torch.contiguous_format),
+                ("front pool, graph", pool | {"execution": "graph"}, torch.contiguous_format),
+                ("both", pool | {"frozen": "fp8"}, torch.contiguous_format),
+            ]
+        self._compare(ways)
+
+    def _compare(self, ways: Sequence[Way]) -> None:
+        """Measure ways of training against the first of them.
+
+        Each in a process of its own: what one compiles, captures or breaks is nothing to the next.
+        """
+        recipe = self.settings.train
+        floor = operations.needed_training_flop(self.base, recipe.resolution_px, recipe.rank) / self.rate
+        floor *= recipe.batch_size
         for count in sorted({min(self.given.packs), max(self.given.packs)}):
             first = 0.0
             for name, changes, layout in ways:

@@ -37,10 +37,10 @@ class Pictures:
     @classmethod
     def read(cls, folder: Path) -> Pictures:
         """Read all but the pixels."""
-        columns = np.load(folder / "index.npz")
-        index = [columns[name] for name in ("thing", "look", "geometry", "native", "judged")]
+        index = np.load(folder / "index.npz")
+        columns = {name: index[name] for name in ("thing", "look", "geometry", "native", "judged")}
         things, looks = (json.loads((folder / f"{name}.json").read_text()) for name in ("things", "looks"))
-        return cls(folder, *index, things, looks)
+        return cls(folder, **columns, things=things, looks=looks)
 
     def __len__(self) -> int:
         return len(self.thing)

@@ -30,8 +30,12 @@ _TIMESTEPS: Final = 1000
 """What diffusers multiplies and divides times by, whatever a scheduler's configuration says."""
 _PATCH: Final = 2
 """Latents of a token, along a side."""
-_TOKENS: Final = {True: 512, False: 256}
-"""What T5 reads of a prompt where its tokenizer allows as much: with guidance (FLUX.1-dev), without (-schnell)."""
+_TOKENS: Final = 512
+_TOKENS_OF_FEW_STEPS: Final = 256
+"""What T5 reads of a prompt where its tokenizer allows as much: of FLUX.1-dev, and of -schnell, which was made for few
+steps. Both repositories' tokenizers say 512. Source: black-forest-labs/flux, ``cli.py``, and the page of FluxPipeline
+in diffusers' documentation ("max_sequence_length cannot be more than 256"); the pipeline itself does not know which of
+the two it draws with and takes 512 where nobody says otherwise."""
 
 
 class FluxTextEncoders(TextEncoders):
@@ -75,8 +79,14 @@ class FluxTextEncoders(TextEncoders):
 
     @property
     def _tokens(self) -> int:
-        config = read_config(self._located.folder / "transformer" / "config.json", self._located.spec)
-        return _TOKENS[bool(config.get("guidance_embeds"))]
+        """Told by two facts of schnell's repository: no guidance, and no shift of timesteps by a picture's size.
+
+        One alone is no schnell: dev without its distilled guidance, as fine-tunes have it, keeps dev's scheduler.
+        """
+        folder, spec = self._located.folder, self._located.spec
+        guided = read_config(folder / "transformer" / "config.json", spec).get("guidance_embeds")
+        shifted = read_config(folder / "scheduler" / "scheduler_config.json", spec).get("use_dynamic_shifting")
+        return _TOKENS if guided or shifted else _TOKENS_OF_FEW_STEPS
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from blora.bases.headers import check_sdxl
+from blora.bases.headers import check_file
 from blora.bases.locate import SDXL_FOLDER, Located, base_revision, locate_base
 from blora.errors import BaseModelError
 from blora.models.model import Base, load_base
@@ -122,8 +122,9 @@ WHOLE = UNET_4 | {
         (UNET_4 | {"conditioner.embedders.0.model.ln_final.weight": (1,)}, "SDXL's refiner, not its base.*take the"),
         (WHOLE | UNET_9, "an inpainting model"),
         (UNET_9 | {"cond_stage_model.transformer.text_model.x": (1,)}, "an inpainting model"),
-        (FLUX, "FLUX in one file"),
-        ({f"model.diffusion_model.{name}": shape for name, shape in FLUX.items()}, "FLUX in one file"),
+        (FLUX, "FLUX's transformer without text encoders.*rest: "),
+        ({f"model.diffusion_model.{name}": shape for name, shape in FLUX.items()}, "FLUX's transformer without"),
+        (FLUX | {"single_stream_modulation.lin.weight": (1,)}, r"FLUX\.2 in one file, not FLUX\.1"),
         ({"model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight": (1,)}, "Stable Diffusion 3, not SDXL"),
         ({"lora_unet_input_blocks_4_1_proj_in.lora_down.weight": (1, 1)}, "a LoRA, not a base.*fuse: "),
         ({"unet.down_blocks.1.attentions.0.proj_in.lora_A.weight": (1, 1)}, "a LoRA, not a base"),
@@ -142,7 +143,7 @@ def test_other_files_are_refused_by_what_they_are(tmp_path: Path, shapes: dict[s
         with pytest.raises(BaseModelError, match=message):
             use(file)
     save_file({name: torch.zeros(shape) for name, shape in WHOLE.items()}, file)
-    assert check_sdxl(file, "it").has_vae
+    assert check_file(file, "it").has_vae
 
 
 def _cut(file: Path) -> None:

@@ -211,10 +211,12 @@ def test_kohyas_file_of_a_block_with_two_streams_holds_the_same_deltas(tmp_path:
     said = {"blocks": SPLITS["b-lora-flux"].model_dump_json()}
     (file,) = Adapter(layers, said).save(tmp_path / "content.safetensors")
     tensors, _ = unpack_safetensors(file.read_bytes())
-    read = _convert_kohya_flux_lora_to_diffusers(dict(tensors))
+    read, again = _convert_kohya_flux_lora_to_diffusers(dict(tensors)), load_adapter(file)
+    assert again.split == SPLITS["b-lora-flux"] and again.layers.keys() == layers.keys()
     for name, factors in layers.items():
         up, down = (read[f"transformer.{name}.lora_{part}.weight"].float() for part in "BA")
         torch.testing.assert_close(up @ down, factors.delta, atol=2e-3, rtol=0)
+        torch.testing.assert_close(again.layers[name].delta, factors.delta, atol=2e-3, rtol=0)
 
 
 def test_pictures_of_one_batch_may_have_adapters_of_different_splits(base: Base) -> None:

@@ -235,6 +235,12 @@ def test_a_base_of_several_parts_is_one_line_with_absolute_paths(tmp_path: Path)
         str(tmp_path / "fine.safetensors"), "org/vae@" + "0a" * 20, (Fused(str(tmp_path / "lcm.safetensors"), 1.0),)
     )
     assert read.text == text, "both houses write it in the same way"
+    (tmp_path / "flux").mkdir()
+    file = {"model": "fine.safetensors", "quantize": "nf4", "rest": "flux"}
+    text = good(load(tmp_path, SMALL | {"base": file}, "m.json")).base
+    read = parse_base(text)
+    assert read == BaseSpec(str(tmp_path / "fine.safetensors"), quantize="nf4", rest=str(tmp_path / "flux"))
+    assert read.text == text
 
 
 @pytest.mark.parametrize(
@@ -246,6 +252,8 @@ def test_a_base_of_several_parts_is_one_line_with_absolute_paths(tmp_path: Path)
         ("../fine.safetensors", "base", "outside the allowed folders"),
         ("org/model@main", "base", "without a fixed revision"),
         ({"model": "sdxl", "vea": "x"}, "base", "unknown key.*did you mean vae"),
+        ({"model": "sdxl", "quantize": "int4"}, "base", "'nf4', 'int8' or 'fp8'.*did you mean int8"),
+        ({"model": "fine.safetensors", "rest": "gone"}, "base.rest", "no such base model"),
         ({"vae": "sdxl"}, "base", "key missing"),
         ({"model": "sdxl", "fuse": [{"lora": "gone.safetensors"}]}, "base.fuse.0.lora", "no such base model"),
         ({"model": "sdxl", "fuse": [{"lora": "x", "wieght": 1}]}, "base", "unknown key.*did you mean weight"),

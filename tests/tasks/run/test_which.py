@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from manifests import layout
+from manifests.errors import PermanentStoreError
+from manifests.store.folder import Folder
 from manifests.store.store import Store
 from tasks.errors import NoStore, RunNotFound
-from tasks.run.which import find_run, require_store
+from tasks.run.which import find_run, require_store, try_store
 from tests.made_run import plan_run
 
 
@@ -78,3 +80,26 @@ def test_a_mistyped_root_is_no_store_and_a_new_one_has_no_run(tmp_path: Path) ->
     (tmp_path / "inbox" / "a.yaml").write_text("x")
     with pytest.raises(RunNotFound, match="has no run yet"):
         find_run(Store.open(str(tmp_path)), "latest")
+
+
+class Overwriting(Folder):
+    """A place that takes every write, as a server without conditional ones does."""
+
+    def create(self, key: str, data: bytes) -> bool:
+        self.replace(key, data)
+        return True
+
+
+def test_a_store_is_tried_and_left_as_it_was(root: str) -> None:
+    store = Store.open(root)
+    try_store(store)
+    assert store.list("") == {}
+
+
+def test_a_store_that_overwrites_is_refused_before_work_begins(tmp_path: Path) -> None:
+    store = Store(Overwriting(tmp_path / "store"))
+    with pytest.raises(
+        PermanentStoreError, match="a second object of one name was taken; accepted a store that refuses"
+    ):
+        try_store(store)
+    assert store.list("") == {}
