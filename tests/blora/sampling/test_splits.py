@@ -163,15 +163,23 @@ def test_a_constraint_is_part_of_the_id_and_fits_rank_and_base(flux: Base) -> No
         train(flux, [item(0)], recipe(rank_constraint={"blocks": ["single_transformer_blocks.30-31"]}))
 
 
-def test_every_form_keeps_the_split(base: Base, epsilon_folder: Path, tmp_path: Path) -> None:
-    both = mix(random_split(base, FRONT, seed=1).content.scaled(0.5), random_split(base, FRONT, rank=2, seed=2).style)
-    assert both.split == FRONT
+@pytest.mark.parametrize(("kind", "split"), [("sdxl", FRONT), ("flux", DOUBLE)])
+def test_every_form_keeps_the_split(kind: str, split: BlockSplit, base: Base, flux: Base, tmp_path: Path) -> None:
+    model = flux if kind == "flux" else base
+    one, other = random_split(model, split, seed=1), random_split(model, split, rank=2, seed=2)
+    both = mix(one.content.scaled(0.5), other.style)
+    assert both.split == split
     for form in ("kohya", "diffusers", "peft"):
         path = tmp_path / (form if form == "peft" else f"{form}.safetensors")
         file, *_ = both.save(path, form)
-        back = load_adapter(file, base.unet)
-        assert back.split == FRONT and distance(both, back) < 1e-3
+        back = load_adapter(file, model.unet)
+        assert back.split == split and distance(both, back) < 1e-3
         assert set(back.content.layers) == set(both.content.layers)
+
+
+def test_a_file_of_other_blocks_is_whole_to_diffusers(base: Base, epsilon_folder: Path, tmp_path: Path) -> None:
+    both = mix(random_split(base, FRONT, seed=1).content, random_split(base, FRONT, rank=2, seed=2).style)
+    both.save(tmp_path / "diffusers.safetensors", "diffusers")
     pipeline: Any = StableDiffusionXLPipeline.from_pretrained(epsilon_folder)
     pipeline.load_lora_weights(tmp_path, weight_name="diffusers.safetensors")
     pipeline.fuse_lora()
