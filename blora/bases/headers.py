@@ -22,7 +22,7 @@ TEXT, TEXT_2 = "conditioner.embedders.0.", "conditioner.embedders.1."
 FLUX_PREFIXES: Final = ("", UNET)
 """What FLUX's names stand behind: nothing in a file of its own, ComfyUI's prefix in one of several parts."""
 _MOST_HEADER_BYTES: Final = 100_000_000  # what the format itself allows
-_ACCEPTED: Final = "a .safetensors file of SDXL: UNet, autoencoder and both text encoders"
+_ACCEPTED: Final = "a .safetensors file of SDXL with all its parts, or of FLUX.1's transformer beside rest"
 _LORA: Final = re.compile(r"[._]lora[._]|lora_(?:down|up|A|B)|^lora_|^lycoris_|\.(?:hada|lokr)_")
 _V_PREDICTION, _ZERO_SNR = "v_pred", "ztsnr"
 PICKLES: Final = (".ckpt", ".pt", ".pth", ".bin", ".pkl")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from diffusers import FluxTransformer2DModel
 from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from blora.bases.layers import flux_state
@@ -102,8 +102,6 @@ def test_it_loads_to_the_numbers_of_the_folder_it_was_made_of(
     prefix: str, file: Path, folder: Path, tmp_path: Path
 ) -> None:
     """Also beside other parts, as ComfyUI's checkpoints have it; and the folder's own weights need not be there."""
-    from safetensors.torch import load_file
-
     tensors = {f"{prefix}{name}": value for name, value in load_file(file).items()}
     extra = {"vae.decoder.conv_in.bias": torch.zeros(4)} if prefix else {}
     save_file(tensors | extra, tmp_path / "flux.safetensors")
@@ -115,6 +113,14 @@ def test_it_loads_to_the_numbers_of_the_folder_it_was_made_of(
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
     assert torch.equal(base.encode_prompts(["a cat"]).hidden, whole.encode_prompts(["a cat"]).hidden)
     assert base.family.part == "transformer" and base.scheduler_config == whole.scheduler_config
+
+
+def test_plain_fp8_is_what_its_numbers_say(file: Path, folder: Path, tmp_path: Path) -> None:
+    small = {name: value.to(torch.float8_e4m3fn) for name, value in load_file(file).items()}
+    save_file(small, tmp_path / "fp8.safetensors")
+    loaded = load_base(said(tmp_path / "fp8.safetensors", folder)).unet.state_dict()
+    numbers = flux_state({name: value.float() for name, value in small.items()}, WIDTH)
+    assert all(torch.equal(loaded[name], value) for name, value in numbers.items())
 
 
 @pytest.mark.parametrize("guided", [True, False])
@@ -139,8 +145,6 @@ def test_what_is_missing_or_does_not_fit_is_said(file: Path, folder: Path, tmp_p
         locate_base(said(file, schnell))
     with pytest.raises(TopologyError, match="rest is no FLUX"):
         locate_base(said(file, parse_base("embedded").model))
-    from safetensors.torch import load_file
-
     tensors = load_file(file)
     save_file({**tensors, "scaled_fp8": torch.zeros(1)}, tmp_path / "scaled.safetensors")
     with pytest.raises(BaseModelError, match=r"scaled fp8.*quantize: fp8"):
