@@ -2,7 +2,7 @@
 
 Source: Keller Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024); the size of a step as in
 arXiv 2502.16982, section 2.2, which makes a learning rate mean what it means to AdamW. torch.optim has one since 2.9,
-for matrices alone; this one takes convolutions, and stays in fp32: bfloat16 gains nothing at these sizes (.165 s for .177).
+for matrices alone; this one takes convolutions, and stays in fp32: bfloat16 gains nothing at these sizes.
 """
 
 from __future__ import annotations
