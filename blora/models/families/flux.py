@@ -33,9 +33,9 @@ _PATCH: Final = 2
 _TOKENS: Final = 512
 _TOKENS_OF_FEW_STEPS: Final = 256
 """What T5 reads of a prompt where its tokenizer allows as much: of FLUX.1-dev, and of -schnell, which was made for few
-steps. Both repositories' tokenizers say 512. Source: black-forest-labs/flux, ``cli.py``, and the page of FluxPipeline
-in diffusers' documentation ("max_sequence_length cannot be more than 256"); the pipeline itself does not know which of
-the two it draws with and takes 512 where nobody says otherwise."""
+steps. Source: black-forest-labs/flux @ 05e2378, ``cli.py``, and the page of FluxPipeline in diffusers' documentation
+("max_sequence_length cannot be more than 256"); the pipeline itself does not know which of the two it draws with, and
+takes 512 where nobody says otherwise."""
 
 
 class FluxTextEncoders(TextEncoders):
