@@ -5,7 +5,8 @@
 3. Gather table, chart, report and proposal.
 
 Inputs: a base and `flows.params.ProbeOptions`. Outputs: ``<root>/probes/<probe_id>/`` and a markdown artifact. Cost:
-pictures = pairs x seeds x (blocks + 2). Safe to run again at any time: parts that are there are not measured again.
+pictures = pairs x seeds x (blocks + 2), those of FLUX's stretches twice the work. Safe to run again at any time: parts
+that are there are not measured again.
 """
 
 from __future__ import annotations

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, get_args
 
 from blora.bases.places import DENOISERS
 from blora.bases.spec import parse_base
+from blora.bases.topology import blocks_there
 from blora.errors import OutOfMemoryError
 from blora.models import memory
+from blora.settings.block_split import BlockSplit, Half, Stretch
 from blora.settings.fields import TrainedLayers
 from blora.settings.presets import Settings
 from blora.settings.training import TrainSettings
 from tasks.devices import free_device_bytes
-from tasks.downloads import base_family
+from tasks.downloads import base_config, base_family
 
 PARAMETERS_PER_RANK = {"attention": 440_320, "crossattn_kv": 133_120}  # SDXL: both blocks, sum of (in + out)
 
 
-def parameters_per_rank(base: str, layers: TrainedLayers = "attention") -> int:
-    """LoRA parameters of both blocks for each unit of rank: the sum of (in + out) over every adapted layer."""
+def parameters_per_rank(base: str, layers: TrainedLayers = "attention", split: BlockSplit | None = None) -> int:
+    """LoRA parameters of both halves for each unit of rank: the sum of (in + out) over every adapted layer."""
+    if split is not None and (told := base_config(base)) is not None:
+        return sum(_of_stretch(told, stretch, layers) for half in get_args(Half) for stretch in split.of(half))
     path = denoiser_config(base)
     if path is None:
         return PARAMETERS_PER_RANK[layers] if base_family(base) == "sdxl" else memory.FLUX.adapter_parameters_per_rank
@@ -35,6 +40,24 @@ def parameters_per_rank(base: str, layers: TrainedLayers = "attention") -> int:
     # attn1: four layers of width + width; attn2: q and out likewise, k and v of context + width.
     others = 8 * width + 4 * width if layers == "attention" else 0
     return int(attentions * (others + 2 * (context + width)))
+
+
+def _of_stretch(config: Mapping[str, Any], stretch: Stretch, layers: TrainedLayers) -> int:
+    """The same of some blocks, by the denoiser's configuration."""
+    there = [one for one in map(Stretch.read, blocks_there(config)) if one.stem == stretch.stem]
+    numbers = [number for one in there for number in range((one.last or 0) + 1) if stretch.holds_number(number)]
+    if "num_single_layers" in config:  # three layers of a single-stream block, eight of one with two streams
+        width = config["num_attention_heads"] * config["attention_head_dim"]
+        return int(len(numbers) * 2 * width * (3 if stretch.stem.startswith("single") else 8))
+    way, *level = stretch.stem.removesuffix(".attentions").split(".")
+    at = int(level[0]) if level else -1  # the middle block is as the lowest level
+    widths, depths = list(config["block_out_channels"]), config["transformer_layers_per_block"]
+    depths = list(depths) if isinstance(depths, list | tuple) else [depths] * len(widths)
+    if way == "up_blocks":
+        widths, depths = widths[::-1], config.get("reverse_transformer_layers_per_block") or depths[::-1]
+    deep = sum(depths[at][number] if isinstance(depths[at], list | tuple) else depths[at] for number in numbers)
+    others = 12 * widths[at] if layers == "attention" else 0  # as above
+    return int(deep * (others + 2 * (config["cross_attention_dim"] + widths[at])))
 
 
 def auto_pack_size(base: str, settings: TrainSettings, devices: Sequence[str]) -> int:

@@ -123,7 +123,7 @@ def estimate(store: Store, plan: Plan, held: Holdings, devices: Sequence[str] = 
     adapters = [a for a in plan.adapters if a.adapter_id not in held.adapters]
     samples = [s for s in plan.samples if s.sample_id not in held.pictures]
     pace = _measured(store, plan, devices) or _assumed(plan, devices, gpu)
-    per_rank = parameters_per_rank(plan.run.base, settings.train.layers)
+    per_rank = parameters_per_rank(plan.run.base, settings.train.layers, settings.train.split)
     adapter_bytes = per_rank * settings.train.rank * BYTES_PER_PARAMETER
     sample_bytes = settings.sample.width_px * settings.sample.height_px * BYTES_PER_PIXEL
     return Estimate(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from blora.bases.spec import KNOWN
+from blora.settings.block_split import BlockSplit, own_split
 from blora.settings.resolve import resolve
 from manifests.loading.load import Loaded, parse_manifest
 from manifests.store.store import Store
@@ -106,6 +107,10 @@ def flux_plan(folder: Path, base: Path, **said: object) -> PlanDraft:
 def test_a_base_is_of_the_family_that_its_folder_tells(tmp_path: Path, flux_folder: Path) -> None:
     assert [base_family(base) for base in ("sdxl", "embedded", str(flux_folder))] == ["sdxl", "sdxl", "flux"]
     assert parameters_per_rank(str(flux_folder)) == 12 * 3 * (32 + 32)
+    double = BlockSplit(content=("transformer_blocks.0",), style=("single_transformer_blocks.3-7",))
+    assert parameters_per_rank(str(flux_folder), split=double) == (8 + 5 * 3) * (32 + 32)
+    own = parameters_per_rank(str(flux_folder), split=own_split(flux=True))
+    assert own == parameters_per_rank(str(flux_folder))
     assert memory_model(str(flux_folder)).guided_rows == 1
     with pytest.raises(RunRefused) as refused:
         make_plan(Store.open(str(tmp_path)), loaded(tmp_path, preset="flux"))

@@ -10,6 +10,7 @@ from PIL import Image
 
 from blora.adapters.blocks import BLOCKS, target_layers
 from blora.models.model import load_base
+from blora.settings.block_split import BlockSplit
 from blora.settings.score_meanings import lower_is_better, overall
 from tasks.dispatch.artifacts import _plain
 from tasks.figures.contact_sheet import contact_sheet
@@ -72,6 +73,12 @@ def test_the_number_of_parameters_is_that_of_the_layers() -> None:
     assert parameters_per_rank("embedded", "crossattn_kv") == sum(
         layer.in_features + layer.out_features for layer in read
     )
+    for content in ("down_blocks.2.attentions.0-1", "down_blocks.1.attentions.0", "mid_block.attentions.0"):
+        split = BlockSplit(content=(content,), style=("up_blocks.0.attentions.1-", "up_blocks.1.attentions.2"))
+        named = [name for half in BLOCKS for name in target_layers(unet, half, split=split)]  # type: ignore[arg-type]
+        layers = [unet.get_submodule(name) for name in named]
+        expected = sum(layer.in_features + layer.out_features for layer in layers)
+        assert parameters_per_rank("embedded", split=split) == expected
     assert parameters_per_rank("org/model@" + "0" * 40) * 64 == PARAMETERS_PER_RANK["attention"] * 64 == 28_180_480
 
 
