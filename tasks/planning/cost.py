@@ -4,7 +4,7 @@ Seconds come from this store's own past where a run of the same base and precisi
 device: from one with the same settings, else from the rate that the newest one reached, by its operations. Without such
 a run the rate is a share of what the data sheet of the GPU says, or what two cores reached, and the estimate says so.
 Operation counts: SDXL at 1024 px needs 11.0 TFLOP a training step (latent moments cached; 13.9 where activations are
-recomputed, and 2.93 less where a pool has its front) and 6.8 TFLOP a pass of a picture through the UNet, of which a
+recomputed, and 2.91 less where a pool has its front) and 6.8 TFLOP a pass of a picture through the UNet, of which a
 guided step has two, plus 10.5 to decode; they scale with the number of pixels. Where adapters are checked, pictures
 are drawn for that, too. Not reckoned, because it is not known beforehand: how much longer than a square a picture is
 that is not cropped, and how many further attempts an adapter needs.
@@ -32,7 +32,7 @@ from tasks.run.plan import Plan
 
 TRAIN_TFLOP_PER_STEP, FORWARD_TFLOP, DECODE_TFLOP = 11.0, 6.8, 10.5  # SDXL, 1024 px, one picture
 RECOMPUTING_TFLOP_PER_STEP = 13.9
-FRONT_TFLOP, EMBEDDED_FRONT_TFLOP = 2.93, 1.97  # of a step; the embedded model's at 128 px, divided by its share
+FRONT_TFLOP, EMBEDDED_FRONT_TFLOP = 2.91, 1.88  # less in a step; the embedded model's at 128 px, divided by its share
 FLUX_TRAIN_TFLOP, FLUX_FORWARD_TFLOP = (0.021469, 1.6317e-6), (0.012927, 6.977e-7)
 """Of FLUX.1, a token and a squared token: 133.6 a step at 1024 px and 36.8 at 512; 74.4 and 21.5 forward."""
 FLUX_TOKEN_PX, FLUX_PROMPT_TOKENS = 16, 512

@@ -113,10 +113,21 @@ def draws_of(base: Base, settings: TrainSettings, count: int, *, shared: bool = 
 
 def training_flop(base: Base, settings: TrainSettings, count: int = 1, *, shared: bool = False) -> float:
     """Count one step of ours for each row of each adapter."""
+    return training_flops(base, settings, count, shared=shared)[0]
+
+
+def training_flops(
+    base: Base, settings: TrainSettings, count: int = 1, *, shared: bool = False, steps: int = 1
+) -> list[float]:
+    """Count steps of the same draws, each for each row of each adapter; with a pool, the first makes the fronts."""
     draws = draws_of(base, settings, count, shared=shared)
-    with stepper_of(base, settings, count) as stepper, FlopCounterMode(display=False) as counter:
-        stepper.run(draws, [1.0] * count)
-    return float(counter.get_total_flops()) / (count * settings.batch_size)
+    counts = []
+    with stepper_of(base, settings, count) as stepper:
+        for _ in range(steps):
+            with FlopCounterMode(display=False) as counter:
+                stepper.run(draws, [1.0] * count)
+            counts.append(float(counter.get_total_flops()) / (count * settings.batch_size))
+    return counts
 
 
 def sampling_step(base: Base, settings: SampleSettings, rank: int, pictures: int) -> None:

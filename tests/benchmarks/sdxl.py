@@ -41,6 +41,7 @@ def full_size_counts() -> dict[str, float]:
     forward, front = operations.forward_flop(base, 1024), operations.front_flop(base, 1024)
     needed = operations.needed_training_flop(base, 1024, train_settings.rank)
     recomputed = train_settings.model_copy(update={"checkpointing": "on"})
+    pooled = train_settings.model_copy(update={"front_pool": 8})
     encode = operations.counted(lambda: base.vae.encode(torch.zeros(1, 3, 1024, 1024, device="meta")))
     counts = {
         "forward": forward,
@@ -52,6 +53,7 @@ def full_size_counts() -> dict[str, float]:
         "train_step_ours": operations.training_flop(base, train_settings),
         "train_step_ours_pack_of_8": operations.training_flop(base, train_settings, 8),
         "train_step_ours_4_candidates_of_one_image": operations.training_flop(base, train_settings, 4, shared=True),
+        "train_step_ours_front_from_a_pool": operations.training_flops(base, pooled, steps=2)[1],
         "sample_step_needed": 2 * forward,
         "sample_step_ours": operations.sampling_flop(base, settings.sample, train_settings.rank, 4),
     }

@@ -23,6 +23,7 @@ from blora.settings.sampling import SampleSettings
 from blora.settings.training import TrainSettings
 from blora.training.items import TrainItem
 from blora.training.train import train
+from tasks.planning.cost import EMBEDDED_FRONT_TFLOP, EMBEDDED_SHARE, FRONT_TFLOP
 from tests.benchmarks.full_size import FullSize
 from tests.benchmarks.operations import (
     forward_flop,
@@ -30,6 +31,7 @@ from tests.benchmarks.operations import (
     needed_training_flop,
     sampling_flop,
     training_flop,
+    training_flops,
 )
 from tests.benchmarks.versus_sampling import pipeline_of
 from tests.blora.small_training import SETTINGS, bit_equal, distance, item, recipe
@@ -87,6 +89,18 @@ def test_candidates_of_one_image_share_the_frozen_front(sdxl: FullSize) -> None:
     # The front's own keys and values of the prompt are remembered on both sides.
     assert apart - together == pytest.approx(saved, rel=0.02)
     assert apart / together > 1.2
+
+
+def test_a_step_that_finds_its_front_in_a_pool_is_spared_it(sdxl: FullSize, embedded: Base) -> None:
+    """What a plan reckons with: tasks/planning/cost.py."""
+    for base, side_px, told in ((sdxl, 1024, FRONT_TFLOP), (embedded, 128, EMBEDDED_FRONT_TFLOP * EMBEDDED_SHARE)):
+        settings = resolve("demo").train.model_copy(update={"resolution_px": side_px, "front_pool": 8})
+        settings = TrainSettings(precision="bf16", front_pool=8) if base is sdxl else settings
+        new, again = training_flops(base, settings, 2, steps=2)
+        plain = training_flop(base, settings.model_copy(update={"front_pool": 0}), 2)
+        assert new == pytest.approx(plain, rel=0.001), "a new draw costs what it does without a pool"
+        assert new - again == pytest.approx(front_flop(base, side_px), rel=0.06), "remembered keys and values beside"
+        assert told * 1e12 == pytest.approx(new - again, rel=0.01)
 
 
 def test_shared_draws_change_nothing_but_the_cost(base: Base) -> None:
