@@ -56,7 +56,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help=(
         "B-LoRA in batches: train one adapter per picture, draw every content in every style, score each picture.\n\n"
-        "**Start with**: `blora validate pairs.csv`, `blora plan pairs.csv`, `blora run pairs.csv`."
+        "**Start with** folders of pictures: `blora init --contents photos/ --styles looks/ --out kitchen.yaml`, "
+        "`blora plan kitchen.yaml`, `blora run kitchen.yaml`, `blora serve latest --open`."
     ),
 )
 
