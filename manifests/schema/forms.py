@@ -58,6 +58,8 @@ MEANINGS: Final = {
     "fuse": "LoRAs that are added to it.",
     "lora": "A LoRA's .safetensors file.",
     "weight": "How much of it is added.",
+    "quantize": "What the weights of the denoiser are kept in, so that a smaller card has room for it.",
+    "rest": "Where all other parts come from, of a model whose file holds FLUX's transformer alone.",
 }
 """By the field's name, which means one thing everywhere; a sentence or two."""
 
