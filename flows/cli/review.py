@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import webbrowser
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -149,10 +150,11 @@ def serve(
         write_report(store, load_plan(store, run_id))
     server = PageServer(store, port)
     page = server.page(run_id) if run_id else server.address
-    out.print(page, markup=False, highlight=False)
-    if open_ and not webbrowser.open(page):
-        err.print("no browser was found on this machine: open the address above", markup=False, highlight=False)
-    server.serve()
+    with suppress(KeyboardInterrupt):  # is how it ends, whether the server hears of it or has not begun to listen
+        out.print(page, markup=False, highlight=False)
+        if open_ and not webbrowser.open(page):
+            err.print("no browser was found on this machine: open the address above", markup=False, highlight=False)
+        server.serve()
     raise typer.Exit(OK)
 
 
