@@ -82,7 +82,7 @@ def test_neither_packing_nor_resuming_changes_whose_turn_it_is(
 
     def noted(*arguments: object) -> list[object]:
         rows = draw_noise(*arguments)  # type: ignore[arg-type]
-        seen.setdefault(str(arguments[-1]), []).extend(row.photo for row in rows)
+        seen.setdefault(str(arguments[5]), []).extend(row.photo for row in rows)
         return list(rows)
 
     monkeypatch.setattr("blora.training.step_queue.draw_noise", noted)

@@ -95,9 +95,8 @@ def test_the_bounds_told_are_those_that_hold(entry: object) -> None:
         return
     low, high = (re.search(rf"(?:{words}) (-?[\d,]+)", accepted) for words in ("from|above", "to|below"))
     step = int(found[1]) if (found := re.search(r"steps of (\d+)", accepted)) else 1
-    beside = (
-        {"train.timestep_sampling": "logit_normal"} if path in ("train.timestep_mean", "train.timestep_std") else {}
-    )
+    normal = {"train.timestep_sampling": "logit_normal", "train.timestep_power": 1}
+    beside = normal if path in ("train.timestep_mean", "train.timestep_std") else {}
     for bound, beyond, inside in ((low, -step, "from"), (high, step, "to")):
         if bound is None:
             continue
