@@ -16,9 +16,11 @@ blora.filters = (() => {
   const paint = (row) => {
     const score = model.scores[Number(row.dataset.score)];
     const [low, high] = bounds(row).map((input) => input.valueAsNumber);
+    // A bound that was set by a bar is its edge in four digits, and may lie a little on the other side of it.
+    const near = Math.min(5e-4 * Math.max(Math.abs(score.low), Math.abs(score.low + score.span)), score.span / PARTS / 2);
     [...row.querySelector(".histogram").children].forEach((bar, part) => {
       const [start, end] = [part, part + 1].map((edge) => score.low + (score.span * edge) / PARTS);
-      bar.classList.toggle("out", end < low || start > high);
+      bar.classList.toggle("out", end <= low + near || start >= high - near);
     });
   };
 
