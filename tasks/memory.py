@@ -13,7 +13,7 @@ from blora.bases.spec import parse_base
 from blora.bases.topology import blocks_there
 from blora.errors import OutOfMemoryError
 from blora.models import memory
-from blora.settings.block_split import BlockSplit, Half, Stretch
+from blora.settings.block_split import BlockSplit, Half, Stretch, own_split
 from blora.settings.fields import TrainedLayers
 from blora.settings.presets import Settings
 from blora.settings.training import TrainSettings
@@ -25,21 +25,12 @@ PARAMETERS_PER_RANK = {"attention": 440_320, "crossattn_kv": 133_120}  # SDXL: b
 
 def parameters_per_rank(base: str, layers: TrainedLayers = "attention", split: BlockSplit | None = None) -> int:
     """LoRA parameters of both halves for each unit of rank: the sum of (in + out) over every adapted layer."""
-    if split is not None and (told := base_config(base)) is not None:
-        return sum(_of_stretch(told, stretch, layers) for half in get_args(Half) for stretch in split.of(half))
     path = denoiser_config(base)
-    if path is None:
+    config = base_config(base) if split else json.loads(path.read_text()) if path else None
+    if config is None:
         return PARAMETERS_PER_RANK[layers] if base_family(base) == "sdxl" else memory.FLUX.adapter_parameters_per_rank
-    config = json.loads(path.read_text())
-    if "num_single_layers" in config:  # of each single-stream block three layers of width + width
-        return int(6 * config["num_attention_heads"] * config["attention_head_dim"] * config["num_single_layers"])
-    width, context = config["block_out_channels"][-1], config["cross_attention_dim"]
-    depths = config.get("reverse_transformer_layers_per_block") or config["transformer_layers_per_block"][::-1]
-    depth = depths[0] if isinstance(depths, list) else depths
-    attentions = depth * 2 if isinstance(depth, int) else sum(depth[:2])
-    # attn1: four layers of width + width; attn2: q and out likewise, k and v of context + width.
-    others = 8 * width + 4 * width if layers == "attention" else 0
-    return int(attentions * (others + 2 * (context + width)))
+    split = split or own_split(flux="num_single_layers" in config)
+    return sum(_of_stretch(config, stretch, layers) for half in get_args(Half) for stretch in split.of(half))
 
 
 def _of_stretch(config: Mapping[str, Any], stretch: Stretch, layers: TrainedLayers) -> int:
@@ -56,7 +47,8 @@ def _of_stretch(config: Mapping[str, Any], stretch: Stretch, layers: TrainedLaye
     if way == "up_blocks":
         widths, depths = widths[::-1], config.get("reverse_transformer_layers_per_block") or depths[::-1]
     deep = sum(depths[at][number] if isinstance(depths[at], list | tuple) else depths[at] for number in numbers)
-    others = 12 * widths[at] if layers == "attention" else 0  # as above
+    # attn1: four layers of width + width; attn2: q and out likewise, k and v of context + width.
+    others = 8 * widths[at] + 4 * widths[at] if layers == "attention" else 0
     return int(deep * (others + 2 * (config["cross_attention_dim"] + widths[at])))
 
 

@@ -28,15 +28,15 @@ from blora.adapters.blocks import FLUX_DOUBLE_PROJECTIONS, FLUX_PROJECTIONS, pro
 from blora.adapters.factors import Factors
 from blora.errors import KeyMismatchError
 
-__all__ = ["fused_layers", "is_fused", "split_layers"]
+__all__ = ["FUSED", "fused_layers", "is_fused", "split_layers"]
 
 _FEED_FORWARD: Final = 4
 """Width of a block's feed-forward, as a multiple of its own."""
 _FUSED: Final = re.compile(r"(?P<block>(?:single_)?transformer_blocks\.\d+)\.(?P<fused>linear1|(?:img|txt)_attn\.qkv)")
-_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
-    "linear1": (*FLUX_PROJECTIONS, "proj_mlp"),
-    "img_attn.qkv": FLUX_DOUBLE_PROJECTIONS[:3],
-    "txt_attn.qkv": FLUX_DOUBLE_PROJECTIONS[4:7],
+FUSED: Final[Mapping[str, tuple[str, ...]]] = {
+    "linear1": (*(f"attn.{name}" for name in FLUX_PROJECTIONS), "proj_mlp"),
+    "img_attn.qkv": tuple(f"attn.{name}" for name in FLUX_DOUBLE_PROJECTIONS[:3]),
+    "txt_attn.qkv": tuple(f"attn.{name}" for name in FLUX_DOUBLE_PROJECTIONS[4:7]),
 }
 """What each fused layer is made of, one below another."""
 
@@ -99,7 +99,7 @@ def split_layers(layers: Mapping[str, Factors], where: str) -> tuple[dict[str, F
 
 def _parts(block: str, fused: str, factors: Factors, where: str) -> dict[str, Factors]:
     """The layers that a fused one stands for."""
-    names, width = _NAMES[fused], factors.down.shape[1]
+    names, width = FUSED[fused], factors.down.shape[1]
     widths = [_FEED_FORWARD * width if name == "proj_mlp" else width for name in names]
     if factors.up.shape[0] != sum(widths):
         what = (
@@ -107,8 +107,7 @@ def _parts(block: str, fused: str, factors: Factors, where: str) -> dict[str, Fa
         )
         raise KeyMismatchError(what, f"{factors.up.shape[0]} numbers out of {width}", f"{sum(widths)}", where)
     rows = factors.up.split(widths)
-    own = [name if name == "proj_mlp" else f"attn.{name}" for name in names]
-    return {f"{block}.{name}": _without_idle(factors.down, up) for name, up in zip(own, rows, strict=True)}
+    return {f"{block}.{name}": _without_idle(factors.down, up) for name, up in zip(names, rows, strict=True)}
 
 
 def _without_idle(down: Tensor, up: Tensor) -> Factors:

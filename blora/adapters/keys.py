@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final, Literal
 
-__all__ = ["Part", "is_of_other_layer", "parse_key", "split_key"]
+__all__ = ["FLUX_RENAMED", "Part", "is_of_other_layer", "parse_key", "split_key"]
 
 Part = Literal["down", "up", "alpha"]
 """What one key of an adapter file holds for a layer."""
@@ -41,15 +41,21 @@ _FLAT = re.compile(
 _FLUX = re.compile(
     r"(?:(?P<bfl>single|double)_blocks|(?P<single>single_)?transformer_blocks)[._](?P<number>\d+)[._](?P<inner>.+)"
 )
-_FLUX_INNER: Final = {
+FLUX_RENAMED: Final = {
     "linear2": "proj_out",
     "modulation.lin": "norm.linear",
-    "modulation_lin": "norm.linear",
+    "img_attn.proj": "attn.to_out.0",
+    "txt_attn.proj": "attn.to_add_out",
+}
+"""Layers of FLUX's blocks, by the names of its original code, that diffusers calls otherwise."""
+_FLUX_INNER: Final = {
+    **FLUX_RENAMED,
+    **{theirs.replace(".", "_"): ours for theirs, ours in FLUX_RENAMED.items()},
     **{f"attn_to_{part}": f"attn.to_{part}" for part in "qkv"},
     **{f"attn_add_{part}_proj": f"attn.add_{part}_proj" for part in "qkv"},
     **{f"{stream}_attn_qkv": f"{stream}_attn.qkv" for stream in ("img", "txt")},
-    **dict.fromkeys(("img_attn.proj", "img_attn_proj", "attn_to_out_0"), "attn.to_out.0"),
-    **dict.fromkeys(("txt_attn.proj", "txt_attn_proj", "attn_to_add_out"), "attn.to_add_out"),
+    "attn_to_out_0": "attn.to_out.0",
+    "attn_to_add_out": "attn.to_add_out",
 }
 """Layers of FLUX's blocks by other names than diffusers'; ``linear1`` is four layers, see `blora.adapters.fused`."""
 

@@ -9,6 +9,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from blora.adapters.fused import FUSED
+from blora.adapters.keys import FLUX_RENAMED
+
 __all__ = ["flux_state", "named_layers"]
 
 _INNER = (
@@ -70,47 +73,37 @@ def _inner(kind: str, rest: str) -> str:
     return next((f".{theirs}" for ours, theirs in _INNER if rest == f".{ours}"), rest)
 
 
-_FLUX_TOP: Final = (
-    ("img_in", "x_embedder"),
-    ("txt_in", "context_embedder"),
-    *(
-        (f"{theirs}.{place}_layer", f"time_text_embed.{ours}.linear_{number}")
+_FLUX_TOP: Final = {
+    "img_in": "x_embedder",
+    "txt_in": "context_embedder",
+    **{
+        f"{theirs}.{place}_layer": f"time_text_embed.{ours}.linear_{number}"
         for theirs, ours in (
             ("time_in", "timestep_embedder"),
             ("vector_in", "text_embedder"),
             ("guidance_in", "guidance_embedder"),
         )
         for number, place in ((1, "in"), (2, "out"))
-    ),
-    ("final_layer.linear", "proj_out"),
-    ("final_layer.adaLN_modulation.1", "norm_out.linear"),
-)
-_FLUX_SINGLE: Final = (
-    ("modulation.lin", "norm.linear"),
-    ("linear2", "proj_out"),
-    ("norm.query_norm", "attn.norm_q"),
-    ("norm.key_norm", "attn.norm_k"),
-)
-_FLUX_DOUBLE: Final = (
-    ("img_mod.lin", "norm1.linear"),
-    ("txt_mod.lin", "norm1_context.linear"),
-    ("img_attn.proj", "attn.to_out.0"),
-    ("txt_attn.proj", "attn.to_add_out"),
-    ("img_mlp.0", "ff.net.0.proj"),
-    ("img_mlp.2", "ff.net.2"),
-    ("txt_mlp.0", "ff_context.net.0.proj"),
-    ("txt_mlp.2", "ff_context.net.2"),
-    ("img_attn.norm.query_norm", "attn.norm_q"),
-    ("img_attn.norm.key_norm", "attn.norm_k"),
-    ("txt_attn.norm.query_norm", "attn.norm_added_q"),
-    ("txt_attn.norm.key_norm", "attn.norm_added_k"),
-)
-_FLUX_FUSED: Final = {
-    "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
-    "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
-    "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+    },
+    "final_layer.linear": "proj_out",
+    "final_layer.adaLN_modulation.1": "norm_out.linear",
 }
-"""Layers that are several in diffusers, one below another."""
+_FLUX_INNER: Final = {
+    **FLUX_RENAMED,
+    "norm.query_norm": "attn.norm_q",
+    "norm.key_norm": "attn.norm_k",
+    "img_mod.lin": "norm1.linear",
+    "txt_mod.lin": "norm1_context.linear",
+    "img_mlp.0": "ff.net.0.proj",
+    "img_mlp.2": "ff.net.2",
+    "txt_mlp.0": "ff_context.net.0.proj",
+    "txt_mlp.2": "ff_context.net.2",
+    "img_attn.norm.query_norm": "attn.norm_q",
+    "img_attn.norm.key_norm": "attn.norm_k",
+    "txt_attn.norm.query_norm": "attn.norm_added_q",
+    "txt_attn.norm.key_norm": "attn.norm_added_k",
+}
+"""Layers of both kinds of block; those that are several in diffusers are in `blora.adapters.fused`."""
 _FLUX_BLOCK: Final = re.compile(r"(?P<kind>single|double)_blocks\.(?P<number>\d+)\.(?P<inner>.+)")
 
 
@@ -133,13 +126,12 @@ def _flux_parts(name: str, tensor: Tensor, width: int) -> Iterator[tuple[str, Te
     if match is None:
         if layer == "final_layer.adaLN_modulation.1":  # shift before scale there, scale before shift here
             tensor = torch.cat(tensor.chunk(2)[::-1])
-        yield f"{dict(_FLUX_TOP).get(layer, layer)}.{end}", tensor
+        yield f"{_FLUX_TOP.get(layer, layer)}.{end}", tensor
         return
-    single = match["kind"] == "single"
-    block = f"{'single_' if single else ''}transformer_blocks.{match['number']}"
-    parts = _FLUX_FUSED.get(match["inner"])
+    block = f"{'single_' if match['kind'] == 'single' else ''}transformer_blocks.{match['number']}"
+    parts = FUSED.get(match["inner"])
     if parts is None:
-        inner = dict(_FLUX_SINGLE if single else _FLUX_DOUBLE).get(match["inner"], match["inner"])
+        inner = _FLUX_INNER.get(match["inner"], match["inner"])
         yield f"{block}.{inner}.{'weight' if end == 'scale' else end}", tensor
         return
     rest = len(tensor) - 3 * width

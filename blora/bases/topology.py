@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -15,6 +15,7 @@ from blora.settings.training import TrainSettings
 
 __all__ = [
     "FamilyName",
+    "blocks_lacking",
     "blocks_there",
     "check_shape",
     "check_topology",
@@ -94,6 +95,12 @@ def blocks_there(config: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
+def blocks_lacking(names: Iterable[str], there: Iterable[str]) -> list[str]:
+    """Return which blocks and stretches do not lie among others."""
+    has = [Stretch.read(name) for name in there]
+    return [name for name in names if not any(Stretch.read(name).lies_in(one) for one in has)]
+
+
 def split_faults(train: TrainSettings, config: Mapping[str, Any]) -> list[SettingFault]:
     """Return what is wrong with training the blocks that settings name on a base, all at once.
 
@@ -102,14 +109,12 @@ def split_faults(train: TrainSettings, config: Mapping[str, Any]) -> list[Settin
         config: The configuration of the base's denoiser.
     """
     there = blocks_there(config)
-    has = [Stretch.read(name) for name in there]
     named = {"blocks.content": train.split.content, "blocks.style": train.split.style} if train.split else {}
     if train.rank_constraint:
         named["rank_constraint.blocks"] = train.rank_constraint.blocks
     faults = []
     for field, names in named.items():
-        missing = [name for name in names if not any(Stretch.read(name).lies_in(one) for one in has)]
-        if missing:
+        if missing := blocks_lacking(names, there):
             what, hint = "the base has no such blocks", "name blocks of this base, or leave it out for the base's own"
             faults.append(SettingFault(f"train.{field}", what, ", ".join(missing), ", ".join(there), hint))
     return faults

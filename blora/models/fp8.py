@@ -12,11 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from blora.models.quantize import FrozenProduct
 
 __all__ = ["Fp8Linear", "fits_fp8", "held_in_fp8"]
 
@@ -52,26 +53,12 @@ class Fp8Linear(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return what the layer would, with the weight as it is stored: (…, in) to (…, out)."""
-        product: Tensor = _EightBitProduct.apply(hidden, self.weight, self.scale, self.bias)
+        product: Tensor = FrozenProduct.apply(hidden, self.bias, self.whole)
         return product
 
-
-class _EightBitProduct(torch.autograd.Function):
-    """A product with a frozen weight that keeps the eight bits for the way back, not what was made of them."""
-
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(weight, scale)
-        return functional.linear(hidden, _full(weight, scale), bias)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        return gradients[0] @ _full(*ctx.saved_tensors), None, None, None
-
-
-def _full(weight: Tensor, scale: Tensor) -> Tensor:
-    """The weight in the layer's format, exactly as it is stored."""
-    return weight.to(scale.dtype) * scale
+    def whole(self) -> Tensor:
+        """Return the weight (out, in) in the layer's format, exactly as it is stored."""
+        return self.weight.to(self.scale.dtype) * self.scale
 
 
 def fits_fp8(name: str, module: nn.Module) -> bool:

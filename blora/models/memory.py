@@ -212,6 +212,11 @@ class MemoryPlan:
     fronts_on_host: bool = False
     needed_bytes: int = 0
 
+    @classmethod
+    def leanest(cls, work: TrainSettings) -> MemoryPlan:
+        """Return how one adapter is trained in the least memory that its settings allow."""
+        return cls(1, work.checkpointing != "off", "cpu", True, work.front_place != "device")
+
 
 def plan_memory(
     free_bytes: float, work: TrainSettings | SampleSettings, model: ModelSize = SDXL, most: int | None = None

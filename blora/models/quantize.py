@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from blora.bases.spec import Quantization
 
-__all__ = ["QuantizedLinear", "quantize_blocks"]
+__all__ = ["FrozenProduct", "QuantizedLinear", "quantize_blocks"]
 
 
 class QuantizedLinear(nn.Linear):
@@ -46,20 +46,22 @@ class QuantizedLinear(nn.Linear):
     @torch.compiler.disable  # what keeps the weight is no plain tensor; a compiled block goes on behind it
     def forward(self, hidden: Tensor) -> Tensor:
         """Return (..., out) of (..., in)."""
-        out: Tensor = _Product.apply(hidden, self.bias, self.whole)
+        out: Tensor = FrozenProduct.apply(hidden, self.bias, self.whole)
         return out
 
 
-class _Product(torch.autograd.Function):
+class FrozenProduct(torch.autograd.Function):
     """A product with a weight that is made whole and forgotten, and made once more for the gradient of its input."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, bias: Tensor | None, whole: Callable[[], Tensor]) -> Tensor:
+        """Return (..., out) of (..., in); what `whole` returns is not kept."""
         ctx.whole = whole
         return functional.linear(hidden, whole().to(hidden.dtype), bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """Return the gradient of what came in."""
         (gradient,) = gradients
         return gradient @ ctx.whole().to(gradient.dtype), None, None
 

@@ -27,13 +27,12 @@ from typing import Annotated, Any, Final, Literal, get_args
 from pydantic import (
     AfterValidator,
     Field,
-    ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
     model_validator,
 )
 
-from blora.settings.fields import Frozen
+from blora.settings.fields import Frozen, one_fault
 
 __all__ = [
     "SPLITS",
@@ -233,14 +232,14 @@ def shown_split(split: BlockSplit) -> str:
     return f"{known} ({blocks})" if known else blocks
 
 
+_known_or_named: Final = one_fault(f"{', '.join(SPLITS)}, or {{content: [...], style: [...]}} with names of blocks")
+
+
 def _of_one_kind(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
     """Report what is wrong with a mapping by its own fields, and of anything else what there may be, once."""
     if isinstance(value, Mapping):
         return BlockSplit.model_validate(value)
-    try:
-        return check(value)
-    except ValidationError as error:
-        raise ValueError(f"{', '.join(SPLITS)}, or {{content: [...], style: [...]}} with names of blocks") from error
+    return _known_or_named(value, check)
 
 
 Blocks = Annotated[BlockSplit | SplitName | None, WrapValidator(_of_one_kind)]

@@ -87,8 +87,8 @@ def train(
         OutOfMemoryError: One adapter alone does not fit on the device; the message says what it takes.
     """
     _check(base, items, settings, layers)
-    trained = _shapes(base, settings, layers)
-    with held_in_fp8(base.unet, trained) if settings.frozen == "fp8" else nullcontext():
+    in_fp8 = settings.frozen == "fp8"
+    with held_in_fp8(base.unet, _shapes(base, settings, layers)) if in_fp8 else nullcontext():
         results: list[TrainResult] = []
         size = len(items)
         while len(results) < len(items):
@@ -110,9 +110,7 @@ def train(
 
 def _next_size(tried: int, left: int) -> int:
     """Return how many adapters to train at once where so many did not fit: the fewest passes, in parts of one size."""
-    passes = 1
-    while -(-left // passes) >= tried:
-        passes += 1
+    passes = -(-left // (tried - 1))
     return -(-left // passes)
 
 
@@ -121,16 +119,15 @@ def _too_large(base: Base, settings: TrainSettings, layers: Sequence[str] | None
     shapes = _shapes(base, settings, layers).values()
     like = ModelSize.like(base.unet.config, base.vae_scale_factor, sum(map(sum, shapes)))
     model = replace(like, quantize=base.quantize)
-    recomputed = settings.checkpointing != "off"
-    on_host = settings.front_place != "device"
-    needed = needed_bytes(settings, MemoryPlan(1, recomputed, "cpu", vae_in_tiles=True, fronts_on_host=on_host), model)
+    way = MemoryPlan.leanest(settings)
+    needed = needed_bytes(settings, way, model)
     return OutOfMemoryError(
         "training one adapter does not fit on the device",
         f"rank {settings.rank}, {settings.batch_size} rows at {settings.resolution_px} px: {reason}",
         f"about {needed / 1e9:.1f} GB free for this process",
         "train",
         "lower train.rank, train.batch_size or train.resolution_px"
-        + ("" if recomputed else ", or set train.checkpointing: auto")
+        + ("" if way.checkpointing else ", or set train.checkpointing: auto")
         + ", or end what else is on the device",
     )
 

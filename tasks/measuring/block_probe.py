@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from blora.bases.topology import blocks_there
+from blora.bases.topology import blocks_lacking, blocks_there
 from blora.errors import BaseModelError, SettingFault, SettingsError
 from blora.probe.prompts import default_prompts, noise_seeds
 from blora.probe.proposal import Summary, summarize
@@ -146,7 +146,7 @@ def _blocks_of(base: str, asked: Sequence[str]) -> tuple[str, ...]:
         except ValueError as error:
             faults.append(SettingFault("blocks", "not the name of a block", name, str(error)))
             continue
-        if not any(stretch.lies_in(Stretch.read(one)) for one in there):
+        if blocks_lacking([name], there):
             faults.append(SettingFault("blocks", "the base has no such blocks", name, ", ".join(there)))
         elif met := [str(one) for one in read if one.meets(stretch)]:
             faults.append(SettingFault("blocks", "named twice", f"{name} beside {met[0]}", "stretches apart"))

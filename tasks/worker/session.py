@@ -156,8 +156,7 @@ class Session:
         try:
             plan = self._fit(spec, settings, adapters)
         except OutOfMemoryError:
-            on_host = settings.front_place != "device"
-            plan = MemoryPlan(1, settings.checkpointing != "off", "cpu", vae_in_tiles=True, fronts_on_host=on_host)
+            plan = MemoryPlan.leanest(settings)
             self._use(plan)
         changes = {"checkpointing": "on"} if plan and plan.checkpointing else {}
         if plan and plan.fronts_on_host and settings.front_pool:

@@ -1,4 +1,4 @@
-"""Fixtures of the method's tests: two tiny bases on disk, written once, and loaded once."""
+"""Fixtures of the method's tests: tiny bases of both families on disk, written once, and loaded once."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 
 from blora.models.model import Base, load_base
 from tests.tiny import save_tiny_base
+from tests.tiny_flux import save_tiny_flux
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -55,3 +56,15 @@ def base(epsilon_folder: Path, device: str) -> Base:
 def v_base(v_folder: Path, device: str) -> Base:
     """The v base, loaded; tests leave its UNet as they found it."""
     return load_base(v_folder, device)
+
+
+@pytest.fixture(scope="session")
+def flux_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny FLUX that is told a scale of guidance, as FLUX.1-dev is; do not change it."""
+    return save_tiny_flux(tmp_path_factory.mktemp("bases") / "flux-dev")
+
+
+@pytest.fixture(scope="session")
+def flux(flux_folder: Path) -> Base:
+    """The tiny FLUX, loaded; tests leave its transformer as they found it."""
+    return load_base(flux_folder)

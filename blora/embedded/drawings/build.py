@@ -94,11 +94,9 @@ def plan_pictures(things: list[dict[str, Any]], have: np.ndarray, named_each: in
             rows.append(Planned(c, s, s))
             if not drawn.coloured or drawn.held_out:
                 continue
-            rng = np.random.default_rng(stable_hash(f"looks {thing['code']} {drawn.name}"))
-            named = FIRST_NAMED + rng.choice(len(NAMED), named_each, replace=False)
-            chance = FIRST_RANDOM + rng.choice(RANDOM_LOOKS, random_each, replace=False)
+            looks = _some_looks(f"{thing['code']} {drawn.name}", named_each, random_each, RANDOM_LOOKS)
             held = range(FIRST_HELD, FIRST_RANDOM) if drawn.name == "noto" and thing["held_out"] else ()
-            rows += [Planned(c, s, int(k)) for k in (*named, *chance, *held)]
+            rows += [Planned(c, s, k) for k in (*looks, *held)]
     return rows
 
 
@@ -123,10 +121,11 @@ def plan_icons(icons: list[dict[str, Any]], first: int, named_each: int, random_
     return rows
 
 
-def _some_looks(key: str, named_each: int, random_each: int) -> list[int]:
+def _some_looks(key: str, named_each: int, random_each: int, among: int = RANDOM_LOOKS + MORE_LOOKS) -> list[int]:
+    """Some of the named looks, and some of the first `among` of those by lot."""
     rng = np.random.default_rng(stable_hash(f"looks {key}"))
     named = FIRST_NAMED + rng.choice(len(NAMED), named_each, replace=False)
-    chance = FIRST_RANDOM + rng.choice(RANDOM_LOOKS + MORE_LOOKS, random_each, replace=False)
+    chance = FIRST_RANDOM + rng.choice(among, random_each, replace=False)
     return [int(k) for k in (*named, *chance)]
 
 

@@ -50,17 +50,6 @@ PACKED, PEFT = 1e-3, 1e-4
 QUICK = SampleSettings(steps=3, width_px=32, height_px=48, guidance_scale=3.5)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny base that is told a scale of guidance, as FLUX.1-dev is."""
-    return save_tiny_flux(tmp_path_factory.mktemp("flux") / "dev")
-
-
-@pytest.fixture(scope="module")
-def flux(folder: Path) -> Base:
-    return load_base(folder)
-
-
 def layers_of(base: Base) -> tuple[str, ...]:
     return (*target_layers(base.unet, "content"), *target_layers(base.unet, "style"))
 
@@ -126,11 +115,11 @@ def test_t5_reads_as_many_tokens_as_the_model_was_made_for(
     assert not torch.allclose(short, wanted[:, :64]), "how many are read must show, or agreement says nothing"
 
 
-def test_one_file_for_other_programs_draws_the_same(flux: Base, folder: Path, tmp_path: Path) -> None:
+def test_one_file_for_other_programs_draws_the_same(flux: Base, flux_folder: Path, tmp_path: Path) -> None:
     one, other = random_adapter(flux, rank=4, seed=1), random_adapter(flux, rank=2, seed=2)
     both = mix(one.content.scaled(0.5), other.style)
     both.save(tmp_path / "both.safetensors", "diffusers")
-    pipeline: Any = FluxPipeline.from_pretrained(folder)
+    pipeline: Any = FluxPipeline.from_pretrained(flux_folder)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.load_lora_weights(tmp_path, weight_name="both.safetensors")
     pipeline.fuse_lora()
@@ -213,7 +202,7 @@ def test_training_equals_plain_peft(flux: Base) -> None:
     assert distance(expected, train(flux, [item(0)], settings)[0]) < PEFT
 
 
-def test_what_a_base_of_this_kind_cannot_do_is_refused(flux: Base, folder: Path, tmp_path: Path) -> None:
+def test_what_a_base_of_this_kind_cannot_do_is_refused(flux: Base, flux_folder: Path, tmp_path: Path) -> None:
     for changes in ({"negative_prompt": "blurry"}, {"guidance_interval": (0.1, 2.0)}, {"guidance_from": "base"}):
         with pytest.raises(SettingsError, match="no negative row"):
             sample(flux, [Draw(None, None, "a cat", 0)], QUICK.model_copy(update=changes))
@@ -225,7 +214,7 @@ def test_what_a_base_of_this_kind_cannot_do_is_refused(flux: Base, folder: Path,
         sample(flux, [Draw(None, None, "a cat", 0)], QUICK.model_copy(update={"scheduler": "euler"}))
     random_adapter(flux, rank=1, seed=0).content.save_half(tmp_path / "lora.safetensors")
     with pytest.raises(BaseModelError, match="fused into SDXL alone"):
-        load_base(f'{{"model": "{folder}", "fuse": [{{"lora": "{tmp_path}/lora.safetensors"}}]}}')
+        load_base(f'{{"model": "{flux_folder}", "fuse": [{{"lora": "{tmp_path}/lora.safetensors"}}]}}')
 
 
 def test_a_folder_built_otherwise_is_refused_by_name(tmp_path: Path) -> None:

@@ -37,7 +37,6 @@ from tests.benchmarks.operations import draws_of, stepper_of
 from tests.benchmarks.peak import peak_bytes
 from tests.blora.adapters.test_packed import random_adapter
 from tests.blora.small_training import bit_equal, distance, item, recipe
-from tests.tiny_flux import save_tiny_flux
 
 pytest.importorskip("bitsandbytes", reason="the extra quantize is not installed")
 pytest.importorskip("torchao", reason="the extra quantize is not installed")
@@ -46,16 +45,6 @@ AS_DRAWN: dict[Quantization, float] = {"nf4": 0.023, "int8": 0.001, "fp8": 0.006
 PACKED = 1e-3
 QUICK = SampleSettings(steps=3, width_px=32, height_px=48, guidance_scale=3.5)
 each = pytest.mark.parametrize("into", ["nf4", "int8", "fp8"])
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_flux(tmp_path_factory.mktemp("flux") / "dev")
-
-
-@pytest.fixture(scope="module")
-def whole(folder: Path) -> Base:
-    return load_base(folder)
 
 
 def quantized(folder: Path | str, into: Quantization) -> Base:
@@ -75,12 +64,12 @@ def tensors_of(kept: Any) -> list[Tensor]:
 
 @each
 def test_pictures_are_near_those_of_the_whole_base_and_rows_stay_their_own(
-    into: Quantization, folder: Path, whole: Base
+    into: Quantization, flux_folder: Path, flux: Base
 ) -> None:
-    base = quantized(folder, into)
-    one, other = random_adapter(whole, rank=4, seed=1), random_adapter(whole, rank=4, seed=2)
+    base = quantized(flux_folder, into)
+    one, other = random_adapter(flux, rank=4, seed=1), random_adapter(flux, rank=4, seed=2)
     draws = [Draw(one, other, "a cat", 0), Draw(other, one, "a red kite over the sea", 1)]
-    wanted, drawn = sample_latents(whole, draws, QUICK), sample_latents(base, draws, QUICK)
+    wanted, drawn = sample_latents(flux, draws, QUICK), sample_latents(base, draws, QUICK)
     assert 0 < (drawn - wanted).norm() / wanted.norm() < AS_DRAWN[into]
     alone = sample_latents(base, draws[:1], QUICK)[0]
     torch.testing.assert_close(alone, drawn[0], atol=2e-4, rtol=0)
@@ -90,38 +79,38 @@ def test_pictures_are_near_those_of_the_whole_base_and_rows_stay_their_own(
 
 @each
 def test_adapters_train_beside_it_alone_as_in_a_pack_and_their_files_look_the_same(
-    into: Quantization, folder: Path, whole: Base
+    into: Quantization, flux_folder: Path, flux: Base
 ) -> None:
-    base, settings = quantized(folder, into), recipe(steps=4)
+    base, settings = quantized(flux_folder, into), recipe(steps=4)
     packed = train(base, [item(0), item(1)], settings)
     alone = train(base, [item(0)], settings)
     assert distance(alone[0], packed[0]) < PACKED
     assert bit_equal(train(base, [item(0)], recipe(steps=4, checkpointing="on"))[0], alone[0])
-    usual = train(whole, [item(0)], settings)
+    usual = train(flux, [item(0)], settings)
     assert distance(usual[0], alone[0]) > 0, "it is another base"
     ours, theirs = (one[0].adapter for one in (alone, usual))
     assert ours is not None and theirs is not None
     files = [unpack_safetensors(adapter.content.save_half())[0] for adapter in (ours, theirs)]
     shapes = [{key: (value.shape, value.dtype) for key, value in file.items()} for file in files]
     assert shapes[0] == shapes[1]
-    assert load_adapter(ours.content.save_half(), whole.unet).layers.keys() == ours.content.layers.keys()
+    assert load_adapter(ours.content.save_half(), flux.unet).layers.keys() == ours.content.layers.keys()
 
 
-def test_weights_are_those_of_diffusers_own_configurations(folder: Path) -> None:
+def test_weights_are_those_of_diffusers_own_configurations(flux_folder: Path) -> None:
     from diffusers.quantizers.bitsandbytes.utils import dequantize_bnb_weight, replace_with_bnb_linear
     from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
 
     for into, config in (("int8", Int8WeightOnlyConfig()), ("fp8", Float8WeightOnlyConfig())):
         theirs: Any = FluxTransformer2DModel.from_pretrained(
-            folder, subfolder="transformer", quantization_config=TorchAoConfig(config), torch_dtype=torch.float32
+            flux_folder, subfolder="transformer", quantization_config=TorchAoConfig(config), torch_dtype=torch.float32
         )
-        for name, layer in layers_of(quantized(folder, into)).items():  # type: ignore[arg-type]
+        for name, layer in layers_of(quantized(flux_folder, into)).items():  # type: ignore[arg-type]
             assert torch.equal(layer.whole(), theirs.get_submodule(name).weight.dequantize()), name
-    plain: Any = FluxTransformer2DModel.from_pretrained(folder, subfolder="transformer")
+    plain: Any = FluxTransformer2DModel.from_pretrained(flux_folder, subfolder="transformer")
     weights = plain.state_dict()
     config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
     replaced: Any = replace_with_bnb_linear(plain, [], quantization_config=config)
-    for name, layer in layers_of(quantized(folder, "nf4")).items():
+    for name, layer in layers_of(quantized(flux_folder, "nf4")).items():
         empty = replaced.get_submodule(name).weight  # diffusers fills it so; its loader wants a GPU to be there
         filled = type(empty)(weights[f"{name}.weight"], requires_grad=False, **empty.__dict__).to("cpu")
         assert torch.equal(layer.whole(), dequantize_bnb_weight(filled, filled.quant_state)), name
@@ -161,11 +150,11 @@ def test_sdxls_blocks_may_be_kept_so_too() -> None:
     assert 0 < (drawn - wanted).norm() / wanted.norm() < 0.02
 
 
-def test_the_quantisation_is_part_of_the_base_only_where_it_is_said(folder: Path) -> None:
-    plain = base_revision(folder)
-    said = {into: base_revision(json.dumps({"model": str(folder), "quantize": into})) for into in AS_DRAWN}
+def test_the_quantisation_is_part_of_the_base_only_where_it_is_said(flux_folder: Path) -> None:
+    plain = base_revision(flux_folder)
+    said = {into: base_revision(json.dumps({"model": str(flux_folder), "quantize": into})) for into in AS_DRAWN}
     assert len({plain, *said.values()}) == 4
-    assert base_revision(json.dumps({"model": str(folder)})) == plain
+    assert base_revision(json.dumps({"model": str(flux_folder)})) == plain
     text = parse_base(json.dumps({"model": "sdxl", "quantize": "nf4"})).text
     assert parse_base(text).quantize == "nf4" and parse_base(text).label.endswith(" in nf4")
 
@@ -212,7 +201,7 @@ def test_smaller_cards_train_flux_so() -> None:
         pack(16, "int8")
 
 
-def test_the_planner_reckons_with_it(folder: Path) -> None:
-    said = json.dumps({"model": str(folder), "quantize": "nf4"})
-    assert memory_model(said) == replace(memory_model(str(folder)), quantize="nf4")
+def test_the_planner_reckons_with_it(flux_folder: Path) -> None:
+    said = json.dumps({"model": str(flux_folder), "quantize": "nf4"})
+    assert memory_model(said) == replace(memory_model(str(flux_folder)), quantize="nf4")
     assert memory_model('{"model": "sdxl", "quantize": "int8"}') == replace(memory.SDXL, quantize="int8")

@@ -11,14 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from blora.adapters.blocks import probed_blocks
-from blora.models.model import Base, load_base
+from blora.models.model import Base
 from blora.models.passes.two_prompts import two_prompts
 from blora.probe.measure import measure
 from blora.probe.proposal import summarize
 from blora.settings.block_split import Stretch
 from tests.benchmarks.full_size import FullSizeFlux
 from tests.blora.probe.test_measure import PAIRS, QUICK, own_pictures
-from tests.tiny_flux import save_tiny_flux
 
 ROUNDING = 1e-5
 BLOCKS = (
@@ -27,11 +26,6 @@ BLOCKS = (
     "single_transformer_blocks.5-9",
     "single_transformer_blocks.10-11",
 )
-
-
-@pytest.fixture(scope="module")
-def flux(tmp_path_factory: pytest.TempPathFactory) -> Base:
-    return load_base(save_tiny_flux(tmp_path_factory.mktemp("flux") / "dev"))
 
 
 def told(flux: Base, by_block: dict[str, Tensor], hidden: Tensor, pooled: Tensor, **changes: Tensor) -> Tensor:

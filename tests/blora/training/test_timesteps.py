@@ -32,11 +32,6 @@ APART = 0.0195
 """Largest difference of two empirical distributions of `DRAWS` each that one in a thousand equal ones exceed."""
 
 
-@pytest.fixture(scope="module")
-def flux(tmp_path_factory: pytest.TempPathFactory) -> Base:
-    return load_base(save_tiny_flux(tmp_path_factory.mktemp("flux") / "dev"))
-
-
 def drawn(shift: float = 1.0, **changes: Any) -> NDArray[np.float64]:
     """Timesteps of 1000 as our training draws them, as shares of noise."""
     nothing = torch.zeros(1, 1, 1, 1)
