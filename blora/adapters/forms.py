@@ -135,12 +135,11 @@ def fits_sdxl(layers: Layers) -> bool:
 
 def fits_flux(layers: Layers) -> bool:
     """Whether the layers have FLUX.1's width, so that programs for FLUX.1 can take the file."""
-    widths = {factors.down.shape[1] for layer, factors in layers.items() if is_flux(layer) or _fused(layer)}
+    original = "single_blocks.", "double_blocks."  # as kohya's form has them
+    widths = {
+        factors.down.shape[1] for layer, factors in layers.items() if is_flux(layer) or layer.startswith(original)
+    }
     return widths == {_FLUX_WIDTH}
-
-
-def _fused(layer: str) -> bool:
-    return layer.startswith("single_blocks.")
 
 
 def _rank(layers: Layers) -> int:

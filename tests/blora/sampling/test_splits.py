@@ -20,7 +20,7 @@ from blora.adapters.load import load_adapter
 from blora.adapters.safetensors_bytes import unpack_safetensors
 from blora.bases.topology import blocks_there, split_faults
 from blora.errors import KeyMismatchError, SettingsError
-from blora.models.model import Base, load_base
+from blora.models.model import Base
 from blora.sampling.draw import Draw
 from blora.sampling.sample import sample_each, sample_latents
 from blora.settings.block_split import SPLITS, BlockSplit, Half, Stretch, own_split
@@ -32,7 +32,6 @@ from tests.benchmarks.full_size import FullSizeFlux
 from tests.blora.models.test_flux import flux_with_peft
 from tests.blora.small_training import bit_equal, distance, item, recipe
 from tests.tiny import unet
-from tests.tiny_flux import save_tiny_flux
 
 AGAINST_DIFFUSERS = 2e-4
 QUICK = SampleSettings(steps=2, width_px=32, height_px=32, guidance_scale=2.0)
@@ -50,16 +49,6 @@ def random_split(base: Base, split: BlockSplit, seed: int, rank: int = 4) -> Ada
         down = torch.randn(rank, inner, generator=draw) / inner**0.5
         layers[name] = Factors(down, torch.randn(out, rank, generator=draw) * 0.3 / rank**0.5)
     return Adapter(layers, {SPLIT_KEY: split.model_dump_json()})
-
-
-@pytest.fixture(scope="module")
-def flux_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_flux(tmp_path_factory.mktemp("flux") / "dev")
-
-
-@pytest.fixture(scope="module")
-def flux(flux_folder: Path) -> Base:
-    return load_base(flux_folder)
 
 
 @pytest.mark.parametrize("denoiser", [unet(), FullSizeFlux().unet], ids=["sdxl", "flux"])
@@ -218,7 +207,8 @@ def test_kohyas_file_of_a_block_with_two_streams_holds_the_same_deltas(tmp_path:
     }
     said = {"blocks": SPLITS["b-lora-flux"].model_dump_json()}
     (file,) = Adapter(layers, said).save(tmp_path / "content.safetensors")
-    tensors, _ = unpack_safetensors(file.read_bytes())
+    tensors, told = unpack_safetensors(file.read_bytes())
+    assert (told["ss_base_model_version"], told["modelspec.architecture"]) == ("flux1", "flux-1/lora")
     read, again = _convert_kohya_flux_lora_to_diffusers(dict(tensors)), load_adapter(file)
     assert again.split == SPLITS["b-lora-flux"] and again.layers.keys() == layers.keys()
     for name, factors in layers.items():
