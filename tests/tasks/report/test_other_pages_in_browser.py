@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,18 +10,11 @@ import pytest
 from tasks.report.comparison import compare
 from tasks.report.comparison_page import write_comparison
 from tasks.report.trends_page import write_nights
-from tests.browser import Visit, accessibility_faults, browsing, wait_until
+from tests.browser import Visit, accessibility_faults, wait_until
 from tests.made_run import HOSTILE, finish, plan_run
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """One chromium for the module."""
-    with browsing() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
