@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 
 from blora.models.model import load_base
 from blora.settings.sampling import SampleSettings
-from tests.benchmarks import budgets, operations, sdxl
+from tests.benchmarks import budgets, operations, sdxl, versus
 from tests.benchmarks.versus_sampling import decode_flop, needed_flop
 from tests.tiny import RESOLUTION_PX, save_tiny_base
 
@@ -58,3 +60,35 @@ def test_a_budget_is_a_whole_card_of_which_the_context_is_not_the_allocators() -
     assert budgets.allocator_share(8, 80 * 10**9) * 80 == pytest.approx(7.5)
     with pytest.raises(ValueError, match=r"received 24 GB; accepted: up to the card's 16\.0 GB"):
         budgets.allocator_share(24, 16 * 10**9)
+
+
+def test_a_way_whose_process_dies_costs_no_row_but_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a process of its own, stood in for here, and its row is written before the next begins."""
+    out, written = tmp_path / "figures.json", list[int]()
+
+    class Alone:
+        def __init__(self, workers: int, mp_context: Any) -> None:
+            assert (workers, mp_context.get_start_method()) == (1, "spawn")
+
+        def __enter__(self) -> Alone:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def submit(self, function: Any, given: Any, settings: Any, count: int, changes: Any, layout: Any) -> Any:
+            written.append(len(json.loads(out.read_text())["rows"]) if out.exists() else 0)
+            found: Future[Any] = Future()
+            if changes:
+                found.set_exception(BrokenProcessPool("a process died"))
+            else:
+                found.set_result(((1.0, 2.0), None))
+            return found
+
+    monkeypatch.setattr(versus, "ProcessPoolExecutor", Alone)
+    base = save_tiny_base(tmp_path / "tiny")
+    sdxl.main(["--only", "variants", "--base", str(base), "--device", "cpu", "--packs", "1", "--json", str(out),
+               *(word for one in SMALL for word in ("--set", one))])  # fmt: skip
+    found = json.loads(out.read_text())
+    assert [row["what"] for row in found["rows"]] == ["pack of 1, eager", "pack of 1, channels last"]
+    assert written == [0, 1, 1] and "checkpointing: BrokenProcessPool" in found["notes"][0]

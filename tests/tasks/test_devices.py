@@ -44,7 +44,8 @@ def test_gpus_are_counted_as_they_were_chosen_and_share_the_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nvidia_smi(tmp_path, monkeypatch, "echo 'GPU 0: some'; echo 'GPU 1: some'")
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name in ("OMP_NUM_THREADS", "CUBLAS_WORKSPACE_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 12)
     told: list[dict[str, str]] = []
 
@@ -60,10 +61,10 @@ def test_gpus_are_counted_as_they_were_chosen_and_share_the_cores(
         monkeypatch.setattr("tasks.dispatch.slot.physical_gpus", lambda names: [names[0][5:]])
         with pytest.raises(Told):
             slot.call(ScoreShard("run", "shard"))
-    names = ("CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+    names = ("CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "CUBLAS_WORKSPACE_CONFIG")
     assert [[env.get(name) for name in names] for env in told[:2]] == [
-        ["PCI_BUS_ID", "0", "4"],
-        ["PCI_BUS_ID", "1", "4"],
+        ["PCI_BUS_ID", "0", "4", ":4096:8"],
+        ["PCI_BUS_ID", "1", "4", ":4096:8"],
     ]
     assert told[2]["OMP_NUM_THREADS"] == "4", "the one that scores on the CPU"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +140,41 @@ def test_a_step_that_is_not_finite_changes_nothing_before_it_is_judged(
     assert hurt.adapter.metadata["steps"] == "3"
     alone: TrainItem = item(1)
     assert distance(train(base, [alone], settings)[0], sound) < 1e-3
+
+
+def test_training_and_drawing_have_their_gpu_the_current_one(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stood in for: whether the guard is open whenever the UNet is called."""
+    is_open: list[torch.device] = []
+    seen: list[bool] = []
+
+    @contextmanager
+    def guard(device: torch.device) -> Iterator[None]:
+        is_open.append(device)
+        try:
+            yield
+        finally:
+            is_open.pop()
+
+    for module in ("blora.training.train", "blora.sampling.denoise"):
+        monkeypatch.setattr(f"{module}.current", guard)
+    hook = base.unet.register_forward_pre_hook(lambda *_: seen.append(bool(is_open)))
+    try:
+        train(base, [item(0)], recipe(steps=1))
+        sample_latents(base, [Draw(None, None, "a", 1)], QUICK)
+    finally:
+        hook.remove()
+    assert len(seen) == 1 + QUICK.steps and all(seen)
+
+
+def test_a_training_asks_for_determinism_where_its_settings_do(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    @contextmanager
+    def watched(wanted: bool, device: torch.device) -> Iterator[None]:
+        asked.append(wanted)
+        yield
+
+    monkeypatch.setattr("blora.training.train.same_bits", watched)
+    for wanted in (True, False):
+        train(base, [item(0)], recipe(steps=1, deterministic=wanted))
+    assert asked == [True, False]

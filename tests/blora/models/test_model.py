@@ -363,3 +363,19 @@ def test_incomplete_folders_are_refused(
     with pytest.raises(kind, match=message) as caught:
         load_base(folder)
     assert not isinstance(caught.value, BaseUnreachableError)
+
+
+def test_an_autoencoder_is_told_of_tiles_whether_it_is_loaded_before_or_after(epsilon_folder: Path) -> None:
+    """A slot decides on tiles before the autoencoder is there; it also goes and comes back."""
+    latents, calls = torch.zeros(1, 4, 80, 80), list[int]()
+    base = load_base(epsilon_folder)
+    for in_tiles in (True, False, True):
+        base.save_memory(encoders="stay", vae_in_tiles=in_tiles)
+        for _ in range(2):
+            calls.clear()
+            hook = base.vae.decoder.register_forward_pre_hook(lambda *_: calls.append(1))
+            base.decode(latents)
+            hook.remove()
+            assert len(calls) == (4 if in_tiles else 1)
+            base.release_vae()
+        assert base.vae.use_tiling is in_tiles, "and it is there when the next is said"

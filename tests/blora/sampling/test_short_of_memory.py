@@ -87,3 +87,21 @@ def test_only_a_picture_that_fits_in_no_way_is_an_error_and_only_its_own(base: B
     assert isinstance(drawn[1], OutOfMemoryError) and drawn[1].__context__ is None, "nothing holds the failed attempt"
     for number in (0, 2):
         assert np.abs(np.asarray(drawn[number], int) - expected[number]).max() <= 1
+
+
+def test_a_picture_that_fits_not_even_in_tiles_is_an_error_and_only_its_own(base: Base) -> None:
+    settings = QUICK.model_copy(update={"steps": 1, "batch_size": 3})
+    draws, calls = [Draw(None, None, "a", seed) for seed in range(3)], list[int]()
+    expected = sample(base, draws, settings)
+
+    def fits(latents: torch.Tensor) -> bool:
+        calls.append(len(latents))
+        return len(calls) not in (2, 3)  # the second picture, as a whole and then in tiles
+
+    try:
+        with Scarce(base.vae.decoder, fits):
+            drawn = sample_each(base, draws, settings)
+    finally:
+        base.release_vae()
+    assert isinstance(drawn[1], OutOfMemoryError) and "decoding a picture" in str(drawn[1])
+    assert all(np.array_equal(np.asarray(drawn[number]), expected[number]) for number in (0, 2))

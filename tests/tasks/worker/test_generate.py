@@ -10,23 +10,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from blora.adapters.safetensors_bytes import pack_safetensors, unpack_safetensors
 from blora.metrics.palette_distance import colour_distance
 from blora.models.families.text_encoders import TextEncoders
+from blora.sampling.draw import Draw
 from manifests import layout
 from manifests.loading.load import load_manifest
 from manifests.store.store import Store
 from tasks.messages import DrawMethod, GenerateShard, ScoreShard, TrainPack
 from tasks.planning.make import make_plan, publish
 from tasks.run.plan import Plan
-from tasks.worker.generate import generate_shard
+from tasks.worker import generate
+from tasks.worker.generate import generate_shard, writers
 from tasks.worker.methods import draw_method
 from tasks.worker.score import score_shard
 from tasks.worker.session import Session
 from tasks.worker.train import train_pack
-from tests.flows.conftest import Project
+from tests.flows.conftest import SETTINGS, Project
 from tests.in_process import InProcessSlot
 from tests.tiny import save_tiny_base
 
@@ -118,3 +121,52 @@ def test_encoders_that_must_leave_come_once_for_a_shard_of_any_method(
     assert len(shard.batches) == 2
     answer = draw_method(slot.session, DrawMethod(slot.plan.run.run_id, "prompt", shard.shard_id))
     assert len(answer.drawn) == 2 and len(come) == 1
+
+
+def test_adapters_come_to_drawing_in_its_number_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Converted by the threads that load them, and not once a batch by the one that draws."""
+    slot = InProcessSlot(tmp_path, save_tiny_base(tmp_path / "tiny"), precision="bf16")
+    slot.train()
+    seen: set[torch.dtype] = set()
+    draw = generate.sample_each
+
+    def watched(base: Any, draws: list[Draw], settings: Any) -> Any:
+        halves = [half for one in draws for half in (one.content, one.style) if half is not None]
+        seen.update(factors.down.dtype for half in halves for factors in half.layers.values())
+        return draw(base, draws, settings)
+
+    monkeypatch.setattr(generate, "sample_each", watched)
+    (shard,) = slot.plan.shards
+    assert generate_shard(slot.session, GenerateShard(slot.plan.run.run_id, shard.shard_id)).drawn
+    assert seen == {torch.bfloat16}
+
+
+def test_encoders_that_must_leave_come_once_for_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two batches with a prompt each."""
+    project = Project(tmp_path / "project", save_tiny_base(tmp_path / "tiny"), contents=1, styles=1)
+    pairs = [
+        {"content": "c0", "style": "s0", "prompt": f"A [c] in [s] style {when}"} for when in ("by day", "by night")
+    ]
+    project.write(pairs=pairs, grid=None, settings=SETTINGS | {"sample": SETTINGS["sample"] | {"batch_size": 1}})
+    loaded = load_manifest(str(project.path), allowed_roots=[str(project.base)])
+    store = Store.open(str(tmp_path / "store"))
+    plan = publish(store, make_plan(store, loaded))
+    session = Session("cpu", store, lambda event: None)
+    session.base(plan.run.base, plan.run.settings.sample.precision).save_memory(encoders="leave", vae_in_tiles=False)
+    come: list[int] = []
+    load = TextEncoders.load
+
+    def watched(self: TextEncoders) -> Any:
+        come.extend([1] if not self.loaded else [])
+        return load(self)
+
+    monkeypatch.setattr(TextEncoders, "load", watched)
+    (shard,) = plan.shards
+    assert len(shard.batches) == 2
+    monkeypatch.setattr(generate, "_draw", lambda session, planned, run: Draw(None, None, planned.prompt, planned.seed))
+    assert len(generate_shard(session, GenerateShard(plan.run.run_id, shard.shard_id)).drawn) == 2 and len(come) == 1
+
+
+def test_as_many_threads_write_as_the_slot_has_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
+    assert writers() == 6

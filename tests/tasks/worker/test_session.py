@@ -8,6 +8,7 @@ import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -111,3 +112,25 @@ def test_what_torch_keeps_of_a_model_that_went_is_free_for_the_next(monkeypatch:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10 * 10**9 - sum(kept), 10 * 10**9))
     monkeypatch.setattr(torch.cuda, "empty_cache", kept.clear)
     assert session._free_bytes("cuda:0") == 10 * 10**9
+
+
+def test_scorers_that_take_long_to_come_are_said_to_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slot = InProcessSlot(tmp_path, save_tiny_base(tmp_path / "tiny"))
+    monkeypatch.setenv("BLORA_STALL_TIMEOUT_SECONDS", "0.3")
+
+    def slowly(*_: Any) -> list[Any]:
+        time.sleep(0.5)
+        return []
+
+    for name in ("load_scorers", "load_scorer", "load_clip"):
+        monkeypatch.setattr(session, name, slowly)
+    monkeypatch.setattr(session, "local_scorer", lambda asked: asked)
+    asked = (
+        ("loads scorers", lambda: slot.session.scorers(slot.plan.run.settings.score)),
+        ("loads some=scorer", lambda: slot.session.further_scorer("some=scorer")),
+        ("loads ViT-B-32", lambda: slot.session.clip("ViT-B-32", "some")),
+    )
+    for said, load in asked:
+        slot.beats.clear()
+        load()
+        assert len(slot.beats) >= 2 and set(slot.beats) == {said}
