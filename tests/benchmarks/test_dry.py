@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from blora.embedded import MODEL_DIR
 from blora.models.model import load_base
 from blora.settings.sampling import SampleSettings
 from tests.benchmarks import budgets, operations, sdxl, versus
@@ -92,3 +94,11 @@ def test_a_way_whose_process_dies_costs_no_row_but_its_own(tmp_path: Path, monke
     found = json.loads(out.read_text())
     assert [row["what"] for row in found["rows"]] == ["pack of 1, eager", "pack of 1, channels last"]
     assert written == [0, 1, 1] and "checkpointing: BrokenProcessPool" in found["notes"][0]
+
+
+def test_training_on_a_gpu_goes_on_where_the_shipped_model_ended() -> None:
+    """By the pictures seen, which set its timesteps."""
+    script = Path(__file__).with_name("gpu_hour.sh").read_text("utf-8")
+    card = (MODEL_DIR.parent / "card.md").read_text("utf-8")
+    (said,), (shipped,) = re.findall(r"--seen (\d+)", script), re.findall(r"UNet \| .* steps, ([\d,]+) pictures", card)
+    assert said == shipped.replace(",", "")
