@@ -64,7 +64,9 @@ def test_a_budget_is_a_whole_card_of_which_the_context_is_not_the_allocators() -
         budgets.allocator_share(24, 16 * 10**9)
 
 
-def test_a_way_whose_process_dies_costs_no_row_but_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_way_whose_process_dies_costs_no_row_but_its_own(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each has a process of its own, stood in for here, and its row is written before the next begins."""
     out, written = tmp_path / "figures.json", list[int]()
 
@@ -88,8 +90,7 @@ def test_a_way_whose_process_dies_costs_no_row_but_its_own(tmp_path: Path, monke
             return found
 
     monkeypatch.setattr(versus, "ProcessPoolExecutor", Alone)
-    base = save_tiny_base(tmp_path / "tiny")
-    sdxl.main(["--only", "variants", "--base", str(base), "--device", "cpu", "--packs", "1", "--json", str(out),
+    sdxl.main(["--only", "variants", "--base", str(tiny), "--device", "cpu", "--packs", "1", "--json", str(out),
                *(word for one in SMALL for word in ("--set", one))])  # fmt: skip
     found = json.loads(out.read_text())
     assert [row["what"] for row in found["rows"]] == ["pack of 1, eager", "pack of 1, channels last"]

@@ -204,7 +204,7 @@ def test_a_training_goes_on_from_what_was_shipped(prepared: Path, tmp_path: Path
 
 
 def test_encoding_takes_the_number_format_that_was_asked_for(prepared: Path, tmp_path: Path) -> None:
-    """On a CPU without fast bfloat16 it would take forty times as long."""
+    """On a CPU without fast bfloat16 the other one takes six times as long."""
     made = {}
     for half in ("--half", "--no-half"):
         folder = tmp_path / half

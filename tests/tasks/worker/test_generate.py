@@ -102,21 +102,25 @@ def test_one_bad_picture_does_not_keep_its_shard_from_being_drawn_or_scored(tmp_
     assert [fault.item for fault in scored.faults] == [unreadable.sample_id]
 
 
-def test_encoders_that_must_leave_come_once_for_a_shard_of_any_method(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def come(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """An entry for each time that text encoders are loaded."""
+    times: list[int] = []
+    load = TextEncoders.load
+
+    def watched(self: TextEncoders) -> Any:
+        times.extend([1] if not self.loaded else [])
+        return load(self)
+
+    monkeypatch.setattr(TextEncoders, "load", watched)
+    return times
+
+
+def test_encoders_that_must_leave_come_once_for_a_shard_of_any_method(tmp_path: Path, come: list[int]) -> None:
     """Two pictures in two batches of two prompts: where memory is short, encoders were loaded for each batch."""
     slot = InProcessSlot(tmp_path, save_tiny_base(tmp_path / "tiny"), styles=2, batch_size=1)
     base = slot.session.base(slot.plan.run.base, "fp32")
     base.save_memory(encoders="leave", vae_in_tiles=False)
-    come: list[int] = []
-    load = TextEncoders.load
-
-    def watched(self: TextEncoders) -> Any:
-        come.extend([1] if not self.loaded else [])
-        return load(self)
-
-    monkeypatch.setattr(TextEncoders, "load", watched)
     (shard,) = slot.plan.shards
     assert len(shard.batches) == 2
     answer = draw_method(slot.session, DrawMethod(slot.plan.run.run_id, "prompt", shard.shard_id))
@@ -141,7 +145,9 @@ def test_adapters_come_to_drawing_in_its_number_format(tmp_path: Path, monkeypat
     assert seen == {torch.bfloat16}
 
 
-def test_encoders_that_must_leave_come_once_for_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encoders_that_must_leave_come_once_for_a_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, come: list[int]
+) -> None:
     """Two batches with a prompt each."""
     project = Project(tmp_path / "project", save_tiny_base(tmp_path / "tiny"), contents=1, styles=1)
     pairs = [
@@ -153,14 +159,6 @@ def test_encoders_that_must_leave_come_once_for_a_shard(tmp_path: Path, monkeypa
     plan = publish(store, make_plan(store, loaded))
     session = Session("cpu", store, lambda event: None)
     session.base(plan.run.base, plan.run.settings.sample.precision).save_memory(encoders="leave", vae_in_tiles=False)
-    come: list[int] = []
-    load = TextEncoders.load
-
-    def watched(self: TextEncoders) -> Any:
-        come.extend([1] if not self.loaded else [])
-        return load(self)
-
-    monkeypatch.setattr(TextEncoders, "load", watched)
     (shard,) = plan.shards
     assert len(shard.batches) == 2
     monkeypatch.setattr(generate, "_draw", lambda session, planned, run: Draw(None, None, planned.prompt, planned.seed))
