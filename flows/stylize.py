@@ -110,7 +110,7 @@ def _work_off(store: Store, ready: Prepared, options: RunOptions) -> State[Any]:
     recorded = tuple(fault for fault in recorded if fault.item != run_id)  # of the whole run: seen anew each time
     if not options.retry_permanent:
         selection = selection.without(given_up(recorded))
-    work, tally = _work_here if options.shards == "here" else _work_on_pool, progress.Tally()
+    tally = progress.Tally()
     with progress.watching(tally), at_work(store, layout.run_lease_key(run_id), run_id, tally.sentence):
         known = take_inventory(store, plan, ready.held)
         if discarded := discard_unreadable(store, plan, known):
@@ -120,7 +120,7 @@ def _work_off(store: Store, ready: Prepared, options: RunOptions) -> State[Any]:
         is_open = selection.adapters - known.adapters or selection.samples - known.pictures.keys()
         is_base_needed = options.shards == "here" or lies_here(plan.run.base)
         whole = _base_fault(plan) if is_open and is_base_needed else None
-        board = None if whole else work(store, plan, selection, options, known, ready.pace)
+        board = None if whole else _work(store, plan, selection, options, known, ready.pace)
         inventory = known if board is None else board.inventory if board.idle else take_inventory(store, plan)
         if board and board.idle and already_closed(store, plan, inventory):
             outcome = Outcome.of(plan, inventory, ())
@@ -150,10 +150,12 @@ def _base_fault(plan: Plan) -> Fault | None:
     return fetch_fault(run.base, run.precisions, run.run_id, lambda line: tell(run.run_id, line))
 
 
-def _work_here(
+def _work(
     store: Store, plan: Plan, selection: Selection, options: RunOptions, known: Inventory, pace: Mapping[str, float]
 ) -> Board:
-    """Do what is wanted in this machine's slots."""
+    """Do what is wanted in this machine's slots, or have it done."""
+    if options.shards != "here":  # workers that an earlier parent started may have gone on since `known` was taken
+        return _work_on_pool(store, plan, selection, options, pace)
     devices = chosen_devices(options.devices)
     with slots(store, devices) as pool:
         board = Board(store, plan, selection, Slots(plan.run.run_id, pool), known, pace)
@@ -162,7 +164,7 @@ def _work_here(
 
 
 def _work_on_pool(
-    store: Store, plan: Plan, selection: Selection, options: RunOptions, known: Inventory, pace: Mapping[str, float]
+    store: Store, plan: Plan, selection: Selection, options: RunOptions, pace: Mapping[str, float]
 ) -> Board:
     """Have what is wanted done by the workers of the GPUs."""
     log = get_run_logger()
@@ -172,7 +174,7 @@ def _work_on_pool(
             log.warning("%s", event["text"])
 
     with progress.watching(listen), WorkPool(store, plan.run.run_id, options.queue) as work_pool:
-        board = Board(store, plan, selection, Pool(work_pool, options.at_once), known, pace)
+        board = Board(store, plan, selection, Pool(work_pool, options.at_once), pace=pace)
         board.run()
     return board
 

@@ -35,7 +35,7 @@ class Board:
         plan: the run's plan, or a part of it.
         selection: the items of the plan that are wanted.
         place: where they are handed over.
-        known: what there is of the plan, where somebody has just looked.
+        known: what there is of the plan, where somebody has just looked and nobody else can be at work on it.
         pace: what `tasks.progress.Tally` reckons by; empty where nothing is known.
         inventory: what there was when the work began.
         failures: the failures of items, in the end.
@@ -55,6 +55,8 @@ class Board:
     spent: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def __post_init__(self, known: Inventory | None) -> None:
+        # Asked before anybody looks at what there is: what ends in between is then seen as done, not begun once more.
+        self._adopted = self.place.going_on()
         inventory = self.inventory = known or take_inventory(self.store, self.plan)
         coming = self.selection.adapters - inventory.adapters
         self._packs = deque(pack for pack in self.plan.packs if any(a.adapter_id in coming for a in pack.adapters))
@@ -95,7 +97,7 @@ class Board:
         def tell(batch: Batch) -> Callable[[Finish], None]:
             return lambda finish: ended.put((batch, finish))
 
-        for name, ids in self.place.going_on().items():
+        for name, ids in self._adopted.items():
             batch = self._take(ids)
             if batch is not None:
                 self.place.watch(name, tell(batch))

@@ -9,6 +9,7 @@ from pathlib import Path
 from flows.scheduling.board import Board
 from flows.scheduling.place import Answer, Batch, Finish, Job
 from flows.scheduling.refusals import ENOUGH, Refusal
+from manifests import layout
 from manifests.faults import Fault
 from manifests.loading.load import load_manifest
 from manifests.store.store import Store
@@ -65,6 +66,29 @@ def test_work_elsewhere_moves_the_bars(project: Project, tmp_path: Path) -> None
     assert done == {"train": len(plan.packs) * SETTINGS["train"]["steps"], "sample": 4, "score": 4}
     (work,) = announced
     assert work["total"] == done and work["done"] == {"train": 0, "sample": 0, "score": 0}
+
+
+def test_what_ends_while_a_parent_starts_again_is_not_begun_once_more(project: Project, tmp_path: Path) -> None:
+    store, plan = planned(project, tmp_path)
+    first, *others = plan.packs
+
+    class Ending(Elsewhere):
+        """Work that an earlier parent handed over; it ends just before anybody asks for it."""
+
+        def going_on(self) -> Mapping[str, frozenset[str]]:
+            for adapter in first.adapters:
+                for half in ("content", "style"):
+                    store.write_once(layout.adapter_key(adapter.adapter_id, half), b"half")
+                store.write_once(layout.adapter_marker_key(adapter.adapter_id), b"{}")
+            return {}
+
+        def submit(self, batch: Batch, ended: Callable[[Finish], None]) -> None:
+            assert first not in batch.items
+            super().submit(batch, ended)
+
+    place = Ending()
+    Board(store, plan, select(plan, (), ()), place).run()
+    assert place.handed_over == len(others) + len(plan.shards)
 
 
 def refusal(host: str, why: str = "no such folder") -> Answer:
