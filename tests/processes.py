@@ -14,11 +14,11 @@ from typing import Any
 import psutil
 
 
-def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    """Look twice a second until there is something; what there is."""
+def wait_for(condition: Callable[[], Any], seconds: float, what: str, explain: Callable[[], str] = str) -> Any:
+    """Look twice a second until there is something; what there is. If it never comes, `explain` says more."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"no {what} in {seconds:g} s"
+        assert time.monotonic() < deadline, f"no {what} in {seconds:g} s\n{explain()}"
         time.sleep(0.5)
     return value
 

@@ -197,6 +197,11 @@ class PrefectServer:
     home: Path
     process_id: int
 
+    @property
+    def log(self) -> Path:
+        """What it and its services say."""
+        return self.home / "server.log"
+
     def environment(self) -> dict[str, str]:
         """The variables by which a command, a worker or a flow finds this server."""
         return {

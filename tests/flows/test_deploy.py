@@ -8,6 +8,7 @@ import queue
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymen
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Failed
 
 from tests.processes import wait_for
 from tests.servers import PrefectServer, Worker, webhook_receiver
@@ -130,13 +132,21 @@ def test_a_failed_run_is_told_to_the_webhook(
     parameters = {"manifest": str(tmp_path / "gone.yaml"), "options": {"root": root, "devices": "cpu"}}
     run = client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
     worker = Worker("blora-control", "control", tmp_path, server.environment())
+    nudged = time.monotonic()
+
+    def message() -> str | None:
+        nonlocal nudged
+        if time.monotonic() - nudged > 90:
+            nudged = time.monotonic()
+            _nudge(client, deployment.id)
+        return next((text for text in iter(lambda: _next(messages), None) if str(run.id) in text), None)
+
     try:
-        body = json.loads(wait_for(lambda: _next(messages), 420, "message"))
+        body = json.loads(wait_for(message, 420, "message", lambda: _logs(server, worker)))
     finally:
         worker.kill()
     assert "stylize: stylize gone Failed" in body["text"]
     assert "nothing can be begun: 1 fault" in body["text"]
-    assert str(run.id) in body["text"], "no link to the run"
 
 
 def test_a_run_without_heartbeats_is_marked_crashed_and_told(
@@ -159,7 +169,7 @@ def test_a_run_without_heartbeats_is_marked_crashed_and_told(
         assert _state(client, alive) == StateType.RUNNING
         assert "no heartbeat for 60 s" in (client.read_flow_run(dead).state.message or "")  # type: ignore[union-attr]
         # What other runs were told about may still come in between.
-        wait_for(lambda: "Crashed" in (_next(messages) or ""), 240, "message of the crash")
+        wait_for(lambda: "Crashed" in (_next(messages) or ""), 240, "message of the crash", lambda: _logs(server))
     finally:
         for worker in workers:
             worker.kill()
@@ -193,6 +203,21 @@ def _next(messages: queue.SimpleQueue[str]) -> str | None:
         return messages.get_nowait()
     except queue.Empty:
         return None
+
+
+def _nudge(client: SyncPrefectClient, deployment_id: UUID) -> None:
+    """Another failure to be told of.
+
+    Prefect's broker in memory tries what it could not handle again, a locked database say, once the next message of
+    that kind comes (`prefect.server.utilities.messaging.memory`, 3.8.8), and on a quiet server none does.
+    """
+    other = client.create_flow_run_from_deployment(deployment_id)
+    client.set_flow_run_state(other.id, Failed(message="nudge"), force=True)
+
+
+def _logs(server: PrefectServer, *workers: Worker) -> str:
+    """What explains why nothing came: the ends of what the server and its workers said."""
+    return "\n".join(path.read_text()[-6000:] for path in (server.log, *(worker.log for worker in workers)))
 
 
 def _state(client: SyncPrefectClient, flow_run_id: UUID) -> StateType | None:
