@@ -73,39 +73,21 @@ class TripleSampler:
         return chosen
 
 
-JUDGED: dict[str, tuple[bool, bool]] = {
-    "seen": (False, False),
-    "held_out": (True, False),
-    "other_hand": (True, True),
-}
-"""What trainings are judged on: whether things are held out, and whether another hand drew the content reference."""
-
-
-def fixed_triples(
-    pictures: Pictures, held_out: bool, other_hand: bool = False, count: int = 48, seed: int = 123
-) -> Triples:
-    """The same triples each time, to judge by: of things held out of training, or trained on; always known looks.
-
-    With `other_hand` the target is a drawing as its set has it and the content reference another hand's drawing.
-    """
+def fixed_triples(pictures: Pictures, held_out: bool, count: int = 48, seed: int = 123) -> Triples:
+    """The same triples each time, to judge by: of things held out of training, or trained on; always known looks."""
     rng = np.random.default_rng(seed)
-    p, held_thing, held_look = pictures, pictures.held_out_thing(), pictures.held_out_look()
-    wanted = np.flatnonzero((held_thing if held_out else ~held_thing) & ~held_look & p.judged)
-    known = np.flatnonzero(~held_thing & ~held_look & p.judged)
-    targets = wanted[p.native[wanted]] if other_hand else wanted
+    held_thing, held_look = pictures.held_out_thing(), pictures.held_out_look()
+    wanted = np.flatnonzero((held_thing if held_out else ~held_thing) & ~held_look & pictures.judged)
+    known = np.flatnonzero(~held_thing & ~held_look & pictures.judged)
     rows: list[tuple[int, int, int]] = []
     while len(rows) < count:
-        target = int(rng.choice(targets))
-        same = p.geometry[wanted] == p.geometry[target]
-        described = (p.placing[wanted] == p.placing[target]) & ~same if other_hand else same
-        content = wanted[described & (p.look[wanted] != p.look[target])]
-        style = known[(p.look[known] == p.look[target]) & (p.thing[known] != p.thing[target])]
+        target = int(rng.choice(wanted))
+        same_layout = (pictures.geometry[wanted] == pictures.geometry[target]) & (
+            pictures.look[wanted] != pictures.look[target]
+        )
+        same_look = (pictures.look[known] == pictures.look[target]) & (pictures.thing[known] != pictures.thing[target])
+        content, style = wanted[same_layout], known[same_look]
         if len(content) and len(style):
             rows.append((target, int(rng.choice(content)), int(rng.choice(style))))
     table = np.array(rows)
     return Triples(table[:, 0], table[:, 1], table[:, 2])
-
-
-def judged_triples(pictures: Pictures) -> dict[str, Triples]:
-    """All that trainings are judged on, by name."""
-    return {name: fixed_triples(pictures, *which) for name, which in JUDGED.items()}
