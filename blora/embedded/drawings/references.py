@@ -8,12 +8,8 @@ import numpy as np
 
 from blora.embedded.drawings.pictures import Pictures
 
-NATIVE = 0.35
-"""Share of targets that are drawings of a set as they are; by number they are a seventh."""
-OTHER_HAND, OTHER_HAND_NATIVE = 0.15, 0.5
-"""Shares of content references that show the thing as another hand drew it, in the same place: of redrawn targets, and
-of drawings as they are. Without them a hand's style could only be told by its own drawings' content: outlines on white
-were drawn where the content picture had outlines, and never because the style picture had."""
+THING_ONLY = 0.07
+"""Share of content references that show the thing as another hand drew it: so that things are learnt, too."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +30,8 @@ class TripleSampler:
         rows = pictures.for_training()
         self.rows = rows if usable is None else rows[usable[rows]]
         self.worded = self.rows[np.array([bool(k["words"]) for k in pictures.looks])[pictures.look[self.rows]]]
-        self.native = self.rows[pictures.native[self.rows]]
         self.of_geometry = self._groups(pictures.geometry)
-        self.of_placing = self._groups(pictures.placing)
+        self.of_thing = self._groups(pictures.thing)
         self.of_look = self._groups(pictures.look)
 
     def _groups(self, key: np.ndarray) -> dict[int, np.ndarray]:
@@ -46,31 +41,21 @@ class TripleSampler:
 
     def draw(self, size: int, worded: bool = False) -> Triples:
         """`size` triples; with `worded`, of looks that have words."""
-        native = self.rng.random(size) < NATIVE
-        target = np.where(native, self.rng.choice(self.native, size), self.rng.choice(self.rows, size))
-        if worded:
-            target = self.rng.choice(self.worded, size)
-        content, style = ([tell(row) for row in target] for tell in (self._content, self._style))
-        return Triples(target, np.array(content), np.array(style))
-
-    def _content(self, row: int) -> int:
-        """The same drawing in another look, or another hand's drawing of the thing; the target where there is none."""
         p = self.pictures
-        same, placed = self.of_geometry[p.geometry[row]], self.of_placing[p.placing[row]]
-        pools = same[p.look[same] != p.look[row]], placed[p.geometry[placed] != p.geometry[row]]
-        pools = pools[0], pools[1][p.look[pools[1]] != p.look[row]]
-        if self.rng.random() < (OTHER_HAND_NATIVE if p.native[row] else OTHER_HAND):
-            pools = pools[::-1]
-        return int(self.rng.choice(next((pool for pool in pools if len(pool)), np.array([row]))))
-
-    def _style(self, row: int) -> int:
-        """Another thing in the same look, as far as a few tries find one."""
-        p, same = self.pictures, self.of_look[self.pictures.look[row]]
-        for _ in range(8):
-            chosen = int(self.rng.choice(same))
-            if p.thing[chosen] != p.thing[row]:
-                break
-        return chosen
+        target = self.rng.choice(self.worded if worded else self.rows, size)
+        content, style = target.copy(), target.copy()
+        for i, row in enumerate(target):
+            loose = self.rng.random() < THING_ONLY
+            pool = self.of_thing[p.thing[row]] if loose else self.of_geometry[p.geometry[row]]
+            other = pool[p.look[pool] != p.look[row]]
+            if len(other):
+                content[i] = self.rng.choice(other)
+            same = self.of_look[p.look[row]]
+            for _ in range(8):
+                style[i] = self.rng.choice(same)
+                if p.thing[style[i]] != p.thing[row]:
+                    break
+        return Triples(target, content, style)
 
 
 def fixed_triples(pictures: Pictures, held_out: bool, count: int = 48, seed: int = 123) -> Triples:
