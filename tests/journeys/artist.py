@@ -56,7 +56,7 @@ def artists_hour(hour: Transcript) -> None:
     hour.type("scores", "night", "--top", "2")
     hour.type("status", "nigth")
     hour.say("6: Ctrl-C, and going on")
-    hour.type("run", "night.yaml", "--set", "sample.steps=3", interrupt_at="drawing")
+    hour.type("run", "night.yaml", "--set", "sample.steps=3", interrupt_at="drawing", after="page: ")
     assert hour.left_behind() == []
     hour.type("status", "latest")
     hour.type("rerun", "latest")

@@ -84,6 +84,7 @@ def type_in(
     environment: Mapping[str, str],
     *,
     interrupt_at: str = "",
+    after: str = "",
     before: Callable[[str], None] = lambda text: None,
 ) -> tuple[str, int, float]:
     """Run a command in a pty to its end.
@@ -93,6 +94,7 @@ def type_in(
         folder: where it runs.
         environment: all that it has.
         interrupt_at: press Ctrl-C once this stands on the page.
+        after: and this, which on a busy machine may come after it.
         before: what to do before that, with what stands there.
 
     Returns:
@@ -108,7 +110,7 @@ def type_in(
     try:
         while written := _read(terminal, began + PATIENCE_SECONDS, page):
             page.write(written)
-            if waits and waits in page.text():
+            if waits and waits in page.text() and after in page.text():
                 before(page.text())
                 waits, began = "", time.monotonic()
                 os.write(terminal, CTRL_C)
