@@ -139,7 +139,7 @@ def test_a_failed_run_is_told_to_the_webhook(
         if time.monotonic() - nudged > 90:
             nudged = time.monotonic()
             _nudge(client, deployment.id)
-        return next((text for text in iter(lambda: _next(messages), None) if str(run.id) in text), None)
+        return next((text for text in iter(lambda: _next(messages), None) if "stylize gone" in text), None)
 
     try:
         body = json.loads(wait_for(message, 420, "message", lambda: _logs(server, worker)))
@@ -147,6 +147,7 @@ def test_a_failed_run_is_told_to_the_webhook(
         worker.kill()
     assert "stylize: stylize gone Failed" in body["text"]
     assert "nothing can be begun: 1 fault" in body["text"]
+    assert str(run.id) in body["text"], "no link to the run"
 
 
 def test_a_run_without_heartbeats_is_marked_crashed_and_told(

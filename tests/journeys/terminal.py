@@ -84,8 +84,8 @@ def type_in(
     environment: Mapping[str, str],
     *,
     interrupt_at: str = "",
-    after: str = "",
     before: Callable[[str], None] = lambda text: None,
+    after: str = "",
 ) -> tuple[str, int, float]:
     """Run a command in a pty to its end.
 
@@ -94,8 +94,8 @@ def type_in(
         folder: where it runs.
         environment: all that it has.
         interrupt_at: press Ctrl-C once this stands on the page.
-        after: and this, which on a busy machine may come after it.
         before: what to do before that, with what stands there.
+        after: press it not before this stands there, too: on a busy machine it may come later.
 
     Returns:
         What a person reads in the end, the exit code, and how many seconds passed from the start, or from Ctrl-C, to

@@ -29,7 +29,7 @@ MASKS = (
     (r"\b\d+:\d\d:\d\d\b", "<clock>"),
     (r"\b(\d+ h )?(\d+ min )?\d+(\.\d+)? (s|min|h)\b", "<duration>"),
     (r"\b[\d.,]+ ([kMG]i?B|TFLOP/s)", r"<number> \1"),
-    (r"goes from \S+ to \S+$", "goes from <number> to <number>"),  # of three digits, which may be whole
+    (r"goes from [+-]?\d\S* to [+-]?\d\S*$", "goes from <number> to <number>"),  # of three digits, which may be whole
     (r"\b\d+\.\d+\.\d+[\w.+]*", "<version>"),
     (r"(?<![\w.])[+-]?\d+(\.\d+(e[+-]\d+)?|e[+-]\d+)(?![\w.])", "<number>"),
     (r"no clear difference|\b[ab] is better", "<verdict>"),
@@ -85,8 +85,8 @@ class Transcript:
         self,
         *arguments: str,
         interrupt_at: str = "",
-        after: str = "",
         before: Callable[[str], None] = lambda text: None,
+        after: str = "",
         is_exact: bool = False,
         has_bars: bool = True,
     ) -> None:
@@ -95,8 +95,8 @@ class Transcript:
         Args:
             arguments: of the command.
             interrupt_at: see there.
-            after: see there.
             before: see there.
+            after: see there.
             is_exact: compare its numbers, too.
             has_bars: compare its bars; how far they came before a key was pressed or something failed, is chance.
         """
