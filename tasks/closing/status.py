@@ -147,13 +147,16 @@ class AtWork:
 
 
 def _at_work(leases: Mapping[str, Held], plan: Plan) -> list[AtWork]:
-    """Who is working at a run, by live leases whose holders are not known to be dead."""
+    """Who is working at a run, by live leases whose holders are not known to be dead: in the plan's order, then shards.
+
+    A lease's key has an id of letters and digits, by which nobody would look for a name.
+    """
     run_id = plan.run.run_id
-    names = {layout.lease_key(adapter.adapter_id): f"training {adapter.name}" for adapter in plan.adapters}
-    names[layout.run_lease_key(run_id)] = "the run"
+    names = {layout.run_lease_key(run_id): "the run"}
+    names |= {layout.lease_key(adapter.adapter_id): f"training {adapter.name}" for adapter in plan.adapters}
     people: list[AtWork] = []
-    for key, held in leases.items():
-        if not held.is_live or is_gone(held):
+    for key in dict.fromkeys((*names, *leases)):
+        if (held := leases.get(key)) is None or not held.is_live or is_gone(held):
             continue
         run, _, who = printable_name(held.holder).partition(": ")
         if key in names:

@@ -148,9 +148,9 @@ def take_over(store: Store, plan: Plan) -> list[str]:
     run_id = plan.run.run_id
     names = {layout.lease_key(adapter.adapter_id): f"the training of {adapter.name}" for adapter in plan.adapters}
     names[layout.run_lease_key(run_id)] = f"run {run_id}"
-    there = [key for key in store.list(layout.LEASES_PREFIX) if key in names]
+    there = store.list(layout.LEASES_PREFIX)
     return [
-        printable(f"took over {names[key]} from {held.holder}")
-        for key in there
-        if (held := store.break_lease(key)) is not None
+        printable(f"took over {name} from {held.holder}")
+        for key, name in names.items()
+        if key in there and (held := store.break_lease(key)) is not None
     ]

@@ -45,6 +45,18 @@ def test_waiting_says_for_what_for_whom_and_until_when(tmp_path: Path) -> None:
     assert all(one.until[6:11] in in_a_minute for one in shown)
 
 
+def test_who_is_at_work_is_told_in_the_order_of_the_plan_and_not_of_ids(tmp_path: Path) -> None:
+    store, plan = plan_run(tmp_path, ["apple", "bird", "cat"], ["wave", "sand", "ink"])
+    leased(store, plan)
+    names = [adapter.name for adapter in plan.adapters]
+    assert len(names) == 6 and sorted(plan.adapters, key=lambda one: one.adapter_id) != list(plan.adapters)
+    with at_work(store, layout.run_lease_key(plan.run.run_id), plan.run.run_id):
+        shown = [one.what.partition(" (")[0] for one in full_status(store, plan.run.run_id).at_work]
+        assert shown == ["the run", *(f"training {name}" for name in names)]
+        taken = [line.split(" from ")[0] for line in take_over(store, plan)]
+    assert taken == [*(f"took over the training of {name}" for name in names), f"took over run {plan.run.run_id}"]
+
+
 def test_taking_over_frees_what_the_run_needs_and_nothing_else(tmp_path: Path) -> None:
     store, plan = plan_run(tmp_path, ["apple"], ["wave"])
     keys = leased(store, plan)
