@@ -121,7 +121,8 @@ class VaeTraining:
             for part in (self.vae.encoder, self.vae.quant_conv):
                 part.requires_grad_(False)
         self.trained = [q for q in self.vae.parameters() if q.requires_grad]
-        self.args, self.steps, self.seen, self.deviation = args, 0, 0, 1.0
+        self.args, self.steps, self.seen = args, 0, 0
+        self.deviation = 1 / self.vae.config.scaling_factor if args.start else 1.0
         self.optimiser = torch.optim.AdamW(self.trained, lr=args.lr, betas=(0.9, 0.99), weight_decay=1e-4)
         held = np.flatnonzero(pictures.held_out_thing() & ~pictures.held_out_look())
         self.held = np.sort(np.random.default_rng(0).choice(held, min(64, len(held)), replace=False))
@@ -155,7 +156,8 @@ class VaeTraining:
         shaken = z + 0.2 * z.std((0, 2, 3), keepdim=True) * noise
         clean, rough = (torch.cat([self.vae.decode(q).sample for q in code.split(16)]) for code in (z, shaken))
         self.vae.train()
-        if not self.args.decoder_only:  # latents on disk were scaled by the first value
+        is_as_it_was = self.args.decoder_only or (self.args.start and not self.steps)
+        if not is_as_it_was:  # else latents on disk, and a UNet to go on with, know them scaled by the first value
             self.deviation = float(z.std())
         return {"psnr": psnr(x, clean), "psnr_with_noise": psnr(x, rough), "deviation": float(z.std())}
 

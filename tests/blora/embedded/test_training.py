@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from diffusers.models import Transformer2DModel
 from safetensors.torch import save_file
 
@@ -151,6 +151,14 @@ def test_a_term_signal_saves_before_it_ends(prepared: Path) -> None:
     child.terminate()
     assert child.wait(120) == 0
     assert before < first <= torch.load(path, weights_only=True)["steps"]
+
+
+@pytest.mark.parametrize("more", [[], ["--decoder-only"]], ids=["whole", "decoder"])
+def test_an_autoencoder_to_go_on_from_scales_latents_as_it_did(built: Path, tmp_path: Path, more: list[str]) -> None:
+    shutil.copytree(built, folder := tmp_path / "data", ignore=shutil.ignore_patterns("*.pt", "latents.npy"))
+    start = MODEL_DIR / "vae"
+    vae.main(["--data", str(folder), "--start", str(start), "--minutes", "0", "--device", "cpu", *more])
+    assert vae.load(folder).config.scaling_factor == AutoencoderKL.from_pretrained(start).config.scaling_factor
 
 
 def test_signals_are_given_back() -> None:
