@@ -122,7 +122,7 @@ class VaeTraining:
                 part.requires_grad_(False)
         self.trained = [q for q in self.vae.parameters() if q.requires_grad]
         self.args, self.steps, self.seen = args, 0, 0
-        self.deviation = 1 / self.vae.config.scaling_factor if args.start else 1.0
+        self.scaling_factor = self.vae.config.scaling_factor if args.start else 1.0
         self.optimiser = torch.optim.AdamW(self.trained, lr=args.lr, betas=(0.9, 0.99), weight_decay=1e-4)
         held = np.flatnonzero(pictures.held_out_thing() & ~pictures.held_out_look())
         self.held = np.sort(np.random.default_rng(0).choice(held, min(64, len(held)), replace=False))
@@ -158,7 +158,7 @@ class VaeTraining:
         self.vae.train()
         is_as_it_was = self.args.decoder_only or (self.args.start and not self.steps)
         if not is_as_it_was:  # else latents on disk, and a UNet to go on with, know them scaled by the first value
-            self.deviation = float(z.std())
+            self.scaling_factor = 1 / float(z.std())
         return {"psnr": psnr(x, clean), "psnr_with_noise": psnr(x, rough), "deviation": float(z.std())}
 
     @torch.no_grad()
@@ -177,7 +177,7 @@ class VaeTraining:
             "optimiser": self.optimiser.state_dict(),
             "steps": self.steps,
             "seen": self.seen,
-            "scaling_factor": 1 / self.deviation,
+            "scaling_factor": self.scaling_factor,
         }
 
     def resume(self, state: dict[str, Any]) -> None:
@@ -185,7 +185,7 @@ class VaeTraining:
         self.vae.load_state_dict(state["model"])
         if len(state["optimiser"]["param_groups"][0]["params"]) == len(self.trained):
             self.optimiser.load_state_dict(state["optimiser"])
-        self.steps, self.seen, self.deviation = state["steps"], state["seen"], 1 / state["scaling_factor"]
+        self.steps, self.seen, self.scaling_factor = state["steps"], state["seen"], state["scaling_factor"]
         self.rng = np.random.default_rng((self.args.seed, self.steps))
         torch.manual_seed(self.args.seed + self.steps)
 
