@@ -8,12 +8,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from tasks import environment
 
 NVIDIA_SMI_SECONDS = 30.0
 """How long the driver's tool may take to answer."""
+_MEMORY = Path("/proc/meminfo")
 _PREFLIGHT = "blora.models.preflight"
 PREFLIGHT_SECONDS = 180.0
 """How long torch may take to start and to try the GPUs."""
@@ -75,21 +78,29 @@ def visible_cuda_devices() -> list[str]:
 def free_device_bytes(devices: Sequence[str]) -> tuple[float | None, bool]:
     """Memory that the smallest GPU among `devices` has left, or this machine where none is a GPU; and which of the two.
 
-    None where nobody can tell. Asked without importing torch.
+    None where nobody can tell. Asked without importing torch. What the system holds of files it gives back: it is free.
 
     Raises:
         ValueError: one of the GPUs is not there.
     """
     if not (gpus := physical_gpus(devices)):
-        try:
-            return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")), False
-        except (ValueError, OSError):
-            return None, False
+        return _available_bytes(), False
     try:
         free_mib = _nvidia_smi(f"--id={','.join(gpus)}", "--query-gpu=memory.free", "--format=csv,noheader,nounits")
         return min(float(line) * 2**20 for line in free_mib.split()), True
     except (ValueError, TimeoutError):
         return None, True
+
+
+def _available_bytes() -> float | None:
+    """This machine's memory that a program can have; where Linux does not say, what nothing at all uses."""
+    with suppress(OSError):
+        for line in _MEMORY.read_text().splitlines():
+            if line.startswith("MemAvailable:"):  # see proc(5), in KiB
+                return float(line.split()[1]) * 1024
+    with suppress(ValueError, OSError):
+        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return None
 
 
 def devices_here(asked: str = "auto") -> tuple[str, ...]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 
 from manifests import layout
 from manifests.errors import counted, listed, printable, printable_name
@@ -84,6 +87,29 @@ def take_lease(store: Store, key: str, holder: str) -> Lease | None:
         return None
     store.break_lease(key, held)
     return store.acquire_lease(key, holder, lease_seconds(), mark)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold an interrupt back until the end of the block, in the main thread; no other thread is ever interrupted.
+
+    For a few words with the store: a lease that is written and not yet in anybody's hands would be nobody's to release.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+
+    def later(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+
+    before = signal.signal(signal.SIGINT, later)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 @contextmanager

@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,7 +31,7 @@ from manifests.errors import Missing
 from manifests.faults import Fault
 from manifests.store.store import Store
 from tasks.messages import Advance, TrainAnswer, TrainPack
-from tasks.run.heartbeat import here, take_lease, waiting_for
+from tasks.run.heartbeat import here, take_lease, uninterrupted, waiting_for
 from tasks.run.inventory import is_whole
 from tasks.run.plan import Pack, PlannedAdapter, RunInfo
 from tasks.worker.attempts import Attempt, checkpoint_key, checkpoint_keys, diverged, train_until_good
@@ -55,7 +55,7 @@ def train_pack(session: Session, job: TrainPack) -> TrainAnswer:
         missing = [a for a in wanted if a.adapter_id not in settled and not is_whole(session.store, a.adapter_id)]
         if not missing:
             break
-        with ExitStack() as stack:
+        with _leases() as stack:
             mine = _lease(session.store, missing, holder, stack)
             if not mine:
                 # Their end is awaited, or that of their leases.
@@ -88,15 +88,27 @@ def _gone(adapter: PlannedAdapter) -> Fault:
     )
 
 
+@contextmanager
+def _leases() -> Iterator[ExitStack]:
+    """What lets go of every lease at the end, whole: a stop that arrives meanwhile waits for it."""
+    with ExitStack() as stack:
+        try:
+            yield stack
+        finally:
+            with uninterrupted():
+                stack.close()
+
+
 def _lease(store: Store, missing: Sequence[PlannedAdapter], holder: str, stack: ExitStack) -> set[str]:
     """Lease what can be leased, in the order of ids so that two runs never wait for each other crosswise."""
     mine: set[str] = set()
     for adapter_id in sorted(adapter.adapter_id for adapter in missing):
-        lease = take_lease(store, layout.lease_key(adapter_id), holder)
-        if lease is None:
-            continue
-        stack.callback(lease.release)
-        stack.enter_context(lease.keep_alive())
+        with uninterrupted():  # else one that is being taken when a stop arrives would bind others until it lapses
+            lease = take_lease(store, layout.lease_key(adapter_id), holder)
+            if lease is None:
+                continue
+            stack.callback(lease.release)
+            stack.enter_context(lease.keep_alive())
         if not is_whole(store, adapter_id):  # its last holder may have finished between the look and the lease
             mine.add(adapter_id)
     return mine

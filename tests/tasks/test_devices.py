@@ -99,3 +99,13 @@ def test_a_driver_that_hangs_is_said_and_waited_for_no_longer_than_set(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     assert free_device_bytes(("cuda:0",)) == (None, True)
     assert time.monotonic() - started < 10
+
+
+def test_memory_that_holds_files_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that has read or written much has nearly none that nothing uses, and gives all of it to who asks."""
+    (tmp_path / "meminfo").write_text("MemTotal: 24000000 kB\nMemFree: 300000 kB\nMemAvailable:   20000000 kB\n")
+    monkeypatch.setattr(devices, "_MEMORY", tmp_path / "meminfo", raising=False)
+    assert free_device_bytes(("cpu",)) == (20000000 * 1024, False)
+    monkeypatch.setattr(devices, "_MEMORY", tmp_path / "none", raising=False)
+    unused, on_gpu = free_device_bytes(("cpu",))
+    assert unused and not on_gpu

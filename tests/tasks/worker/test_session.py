@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import signal
 import threading
 import time
 from datetime import UTC, datetime
@@ -16,6 +17,8 @@ import torch
 from blora.bases.locate import Located
 from blora.errors import SettingsError
 from manifests import layout
+from manifests.store.leases import Lease
+from manifests.store.store import Store
 from tasks import downloads, environment
 from tasks.dispatch.slot import Slot
 from tasks.messages import GenerateShard, TrainAnswer, TrainPack
@@ -25,6 +28,7 @@ from tasks.review.redo import record_review
 from tasks.run.plan import load_plan
 from tasks.worker import session
 from tasks.worker.generate import generate_shard
+from tests.flows.conftest import live_leases
 from tests.in_process import InProcessSlot
 from tests.processes import wait_for
 from tests.tiny import save_tiny_base
@@ -66,6 +70,37 @@ def test_who_waits_for_another_runs_training_is_not_taken_for_dead(
     said = r"waits for 2 adapters that another run trains: .+, .+: held by another run; until ..:..:.. UTC, unless .+"
     assert re.fullmatch(said, notes[0]["text"]), notes
     assert len(notes) <= 2, "the same is said again and again"
+
+
+@pytest.mark.parametrize("moment", ["taken", "released"])
+def test_a_slot_that_is_stopped_just_as_a_lease_is_taken_or_released_leaves_none(
+    moment: str, tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = InProcessSlot(tmp_path, base)
+    take, release = Store.acquire_lease, Lease.release
+
+    def stopped_after(store: Store, *arguments: Any) -> Lease | None:
+        lease = take(store, *arguments)
+        signal.raise_signal(signal.SIGINT)
+        return lease
+
+    def stopped_before(lease: Lease) -> None:
+        signal.raise_signal(signal.SIGINT)
+        release(lease)
+
+    if moment == "taken":
+        monkeypatch.setattr(Store, "acquire_lease", stopped_after)
+    else:
+        monkeypatch.setattr(Lease, "release", stopped_before)
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # what a job of the background has is to ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            work.train()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert work.store.list("leases/") and live_leases(work.store) == []
 
 
 def test_a_scheduler_that_cannot_draw_is_refused_before_anything_is_trained(tmp_path: Path, base: Path) -> None:
