@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,10 @@ from blora.adapters.factors import Factors
 from blora.errors import KeyMismatchError, TopologyError
 
 __all__ = ["Injection", "PackedLinear", "Rows", "inject", "stack"]
+
+
+_LAYOUTS_KEPT = 64
+"""Layouts that are brought to the device once: a training with rows of two kinds has few, and another in every step."""
 
 
 class Rows:
@@ -40,6 +45,7 @@ class Rows:
         device: torch.device | str = "cpu",
     ) -> None:
         """Lay out a batch; see `set`."""
+        self._placed: dict[Any, tuple[Tensor, Tensor | None]] = {}
         self.set(adapters, strengths, count=count, device=device)
 
     @classmethod
@@ -77,9 +83,14 @@ class Rows:
         each, rest = divmod(len(indices), held) if held else (0, 1)
         self.each = each if not rest and indices == [row // max(each, 1) for row in range(len(indices))] else 0
         self.idle, self.even = not any(factors), len(set(factors)) <= 1
-        self.adapters = torch.tensor(indices, dtype=torch.int64, device=device)
-        plain = all(factor == 1.0 for factor in factors)
-        self.strengths = None if plain else torch.tensor(factors, dtype=torch.float32, device=device)[:, None, None]
+        key = (device, tuple(indices), tuple(factors))
+        if key not in self._placed:
+            if len(self._placed) >= _LAYOUTS_KEPT:
+                self._placed.clear()
+            plain = all(factor == 1.0 for factor in factors)
+            placed = None if plain else torch.tensor(factors, dtype=torch.float32, device=device)[:, None, None]
+            self._placed[key] = torch.tensor(indices, dtype=torch.int64, device=device), placed
+        self.adapters, self.strengths = self._placed[key]
 
     def __len__(self) -> int:
         """Return the number of rows."""

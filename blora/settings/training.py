@@ -41,6 +41,7 @@ _LATER: Final = {
     "timestep_std": 1.0,
     "timestep_shift": 1.0,
     "front_pool": 0,
+    "style_alone_share": 0.0,
     "frozen": "same",
 }
 """Settings that came later, with what they name no adapter by."""
@@ -104,6 +105,10 @@ class TrainSettings(Frozen):
     """Of flow matching alone: a share t of all noise becomes shift * t / (1 + (shift - 1) * t), noisier above 1, as for
     larger pictures (arXiv 2403.03206, section 5.3.2). "resolution": what the base's scheduler draws a picture of that
     size with, FLUX.1-dev's 3.16 at 1024 px (kohya's "flux_shift"). 1 moves nothing."""
+    style_alone_share: float = Field(default=0.0, ge=0, le=0.9)
+    """Share of the rows that train the style's half alone, the content's being off. They show the picture turned by
+    quarters and mirrored: that half then learns what holds in every direction, and leaves the layout to the content's.
+    Another recipe. 0: both halves learn from every row, as published."""
     front_pool: int = Field(default=0, ge=0, le=4096)
     """Draws of noise and timestep that each adapter holds and uses in `front_uses` steps each, so that most steps skip
     the UNet's frozen front, which is 27 % of a step of SDXL; 54 MB a row of 1024 px and a draw in half precision.
@@ -163,6 +168,10 @@ class TrainSettings(Frozen):
         if self.crop == "none" and self.execution.endswith("graph"):
             raise ValueError(
                 "a captured graph has one shape: execution eager or compiled with crop none, or crop center"
+            )
+        if self.style_alone_share and self.execution.endswith("graph"):
+            raise ValueError(
+                "a captured graph has rows of one kind: execution eager or compiled with style_alone_share, or 0 of it"
             )
         return self
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,7 +47,8 @@ def draw_noise(
 ) -> list[Noise]:
     """Draw one adapter's rows of one step; the order of numbers depends on nothing but this adapter.
 
-    Photos take turns, so that each is seen equally often; see `photo_of_turn`.
+    Photos take turns, so that each is seen equally often; see `photo_of_turn`. So do the copies that train the style's
+    half alone, in their own share of the rows (`TrainSettings.style_alone_share`).
 
     Args:
         generator: The adapter's own.
@@ -58,7 +60,7 @@ def draw_noise(
         shifts: How far timesteps of each photo are moved towards noise; empty for nowhere.
     """
     first = step * settings.batch_size
-    turns = [photo_of_turn(first + row, len(photos), key, settings.seed) for row in range(settings.batch_size)]
+    turns = [_photo_of_row(first + row, photos, settings, key) for row in range(settings.batch_size)]
     drawn = _draw_timesteps(generator, settings, timesteps, [shifts[photo] if shifts else 1.0 for photo in turns])
     rows = []
     for photo, timestep in zip(turns, drawn, strict=True):
@@ -83,6 +85,18 @@ def photo_of_turn(turn: int, photos: int, key: str, seed: int) -> int:
         return 0
     round_, place = divmod(turn, photos)
     return int(torch.randperm(photos, generator=seeded(f"{key} photos", seed, round_))[place])
+
+
+def _photo_of_row(row: int, photos: Sequence[Photo], settings: TrainSettings, key: str) -> int:
+    """Return which photo a row shows, counted from the first row of the training.
+
+    Rows of the style alone lie as evenly among the others as their share allows, whatever the batch.
+    """
+    own = sum(not photo.style_alone for photo in photos)
+    before, until = (math.floor(count * settings.style_alone_share) for count in (row, row + 1))
+    if until > before:
+        return own + photo_of_turn(before, len(photos) - own, f"{key} copies", settings.seed)
+    return photo_of_turn(row - before, own, key, settings.seed)
 
 
 def _draw_timesteps(

@@ -69,9 +69,15 @@ class FlatFactors:
         if self._used is not self.values:
             self._used.copy_(self.values)
 
-    def backward(self, loss: Tensor, *, add: bool = False) -> None:
-        """Write the gradient of a scalar to `grads`, or add it to what is there."""
-        gradients = torch.autograd.grad(loss, self._leaves)
+    def backward(self, loss: Tensor, *, add: bool = False, whole: bool = True) -> None:
+        """Write the gradient of a scalar to `grads`, or add it to what is there.
+
+        Args:
+            loss: Where to go back from.
+            add: Whether to add.
+            whole: Whether it must depend on every layer; else those that it does not depend on have a gradient of zero.
+        """
+        gradients = torch.autograd.grad(loss, self._leaves, allow_unused=not whole, materialize_grads=not whole)
         if not add:
             torch._foreach_copy_(self._totals, list(gradients))
         else:

@@ -20,7 +20,7 @@ from torch import Tensor
 from blora.models.model import Base
 from blora.settings.training import TrainSettings
 
-__all__ = ["Framing", "Photo", "cut", "frame_of", "pixel_digest", "prepare_photos", "read_pixels"]
+__all__ = ["Framing", "Photo", "cut", "frame_of", "pixel_digest", "prepare_photos", "read_pixels", "turned_copies"]
 
 _LONGEST_SIDE = 4
 """Without cropping, the longer side is kept up to so many times the shorter one."""
@@ -51,11 +51,13 @@ class Photo:
         mean: (1, channels, height, width) fp32 latent mean, scaled.
         std: The same shape: standard deviation.
         time_ids: (1, 6) size and crop.
+        style_alone: Whether it is a turned copy, which the style's half is trained on without the content's.
     """
 
     mean: Tensor
     std: Tensor
     time_ids: Tensor
+    style_alone: bool = False
 
 
 def read_pixels(image: str | Path | Image.Image) -> NDArray[np.uint8]:
@@ -103,13 +105,23 @@ def cut(rgb: NDArray[np.uint8], frame: Framing) -> Image.Image:
 
 
 def prepare_photos(base: Base, images: Sequence[NDArray[np.uint8]], settings: TrainSettings) -> tuple[Photo, ...]:
-    """Encode an item's pictures once, in an order that depends on their content alone."""
+    """Encode an item's pictures once, in an order that depends on their content alone; then their copies, if any."""
+    ordered = sorted(images, key=pixel_digest)
+    copies = [copy for rgb in ordered for copy in turned_copies(rgb)] if settings.style_alone_share else []
     photos = []
-    for rgb in sorted(images, key=pixel_digest):
+    for rgb, is_copy in [*((rgb, False) for rgb in ordered), *((copy, True) for copy in copies)]:
         frame = frame_of(rgb.shape[0], rgb.shape[1], settings, base.trained_multiple_px)
         mean, std = base.encode_image_moments(cut(rgb, frame))
-        photos.append(Photo(mean, std, base.time_ids(*_told(frame, settings))))
+        photos.append(Photo(mean, std, base.time_ids(*_told(frame, settings)), is_copy))
     return tuple(photos)
+
+
+def turned_copies(rgb: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    """Return a picture (height, width, 3) in all eight ways to turn it by quarters and mirror it, as it is the first.
+
+    What is the same in all of them is no layout: colours, strokes, textures. Nothing is resampled, so none is blurred.
+    """
+    return [np.ascontiguousarray(np.rot90(way, turns)) for way in (rgb, rgb[:, ::-1]) for turns in range(4)]
 
 
 def _told(frame: Framing, settings: TrainSettings) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor
 
-from blora.adapters.blocks import front_is_frozen
+from blora.adapters.blocks import block_of, front_is_frozen
 from blora.adapters.packed import Rows, inject
 from blora.models.families.family import TRAINED_GUIDANCE
 from blora.models.model import Base
@@ -64,7 +64,9 @@ class Stepper:
         self.told_times = course.told.to(base.device)
         self.shifts = [[self._shift(photo) for photo in seen] for seen in photos]
         self.layout = [index for index in range(len(photos)) for _ in range(settings.batch_size)]
-        self.rows = Rows.regular(len(photos), settings.batch_size, settings.scale, base.device)
+        self.rows = Rows.regular(len(photos), settings.batch_size, settings.scale, base.device)  # of the style's half
+        self.content_rows = Rows.regular(len(photos), settings.batch_size, settings.scale, base.device)
+        self._alone = [False] * len(self.layout)  # rows of the style alone
         self._shares_front = base.family.shares_front and front_is_frozen(factors.layers)
         self._fronts: dict[tuple[int, ...], Tensor] = {}
         self._graphs = Graphs() if settings.execution.endswith("graph") else None
@@ -72,7 +74,9 @@ class Stepper:
         self._kept = KeptFronts(place, base.device) if settings.front_pool else None
         with ExitStack() as changes:
             gains = {name: float(settings.constrained(name)) for name in factors.layers}
-            changes.enter_context(inject(base.unet, factors.layers, self.rows, gains))
+            for name, pair in factors.layers.items():
+                rows = self.content_rows if block_of(name, settings.split) == "content" else self.rows
+                changes.enter_context(inject(base.unet, {name: pair}, rows, gains))
             if len(unique) == 1:  # else keys and values are computed in each step: rows in no fixed order need theirs
                 changes.enter_context(fixed_prompts(base.unet, self.hidden, rows=len(self.layout)))
             if settings.execution.startswith("compiled"):
@@ -138,9 +142,13 @@ class Stepper:
         losses = torch.zeros(len(draws), device=device)
         for number, group in enumerate(by_shape.values()):
             layout = [index for index, _ in group]
+            alone = [self.photos[index][noise.photo].style_alone for index, noise in group]
             if layout != self.layout:
-                self.layout = layout
                 self.rows.set(layout, self.settings.scale, count=len(draws), device=device)
+            if (layout, alone) != (self.layout, self._alone):
+                strengths = [0.0 if without else self.settings.scale for without in alone]
+                self.content_rows.set(layout, strengths, count=len(draws), device=device)
+            self.layout, self._alone = layout, alone
             weights = to_device(torch.tensor([loss_scales[index] / batch_size for index in layout]), device)
             row_losses = self._backward(group, weights, add=number > 0)
             losses.index_add_(0, to_device(torch.tensor(layout), device), row_losses / batch_size)
@@ -238,5 +246,5 @@ class Stepper:
             else:
                 predicted = rest_of(self.base.unet, seen, timesteps, hidden, conditions)
             row_losses = (predicted.float() - wide(target)).square().mean(dim=(1, 2, 3))
-            self.factors.backward((row_losses * weights).sum(), add=add)
+            self.factors.backward((row_losses * weights).sum(), add=add, whole=not self.content_rows.idle)
         return row_losses.detach()

@@ -72,7 +72,8 @@ def train(
         items: With distinct keys.
         settings: One recipe for all items.
         layers: Train these linear layers and no others; None for both halves. For comparisons: an adapter of other
-            layers can be drawn with (`Draw.whole`), but is no B-LoRA and has no file format.
+            layers can be drawn with (`Draw.whole`), but is no B-LoRA and has no file format. It has no halves, so
+            that every row trains all of it, whatever `TrainSettings.style_alone_share` says.
         checkpoint: Go on from this file.
         on_checkpoint: Called with a checkpoint, to be saved or copied before it returns, after each
             ``checkpoint_every_seconds`` and ``checkpoint_every_steps``, but not after the last step.
@@ -86,6 +87,8 @@ def train(
         CheckpointError: The checkpoint is unreadable or belongs to another training.
         OutOfMemoryError: One adapter alone does not fit on the device; the message says what it takes.
     """
+    if layers is not None:
+        settings = settings.model_copy(update={"style_alone_share": 0.0})
     _check(base, items, settings, layers)
     in_fp8 = settings.frozen == "fp8"
     with held_in_fp8(base.unet, _shapes(base, settings, layers)) if in_fp8 else nullcontext():
