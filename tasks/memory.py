@@ -12,7 +12,7 @@ from blora.bases.places import DENOISERS
 from blora.bases.spec import parse_base
 from blora.bases.topology import blocks_there
 from blora.errors import OutOfMemoryError
-from blora.models import memory
+from blora.models import memory, sizes
 from blora.settings.block_split import BlockSplit, Half, Stretch, own_split
 from blora.settings.fields import TrainedLayers
 from blora.settings.presets import Settings
@@ -28,7 +28,7 @@ def parameters_per_rank(base: str, layers: TrainedLayers = "attention", split: B
     path = denoiser_config(base)
     config = base_config(base) if split else json.loads(path.read_text()) if path else None
     if config is None:
-        return PARAMETERS_PER_RANK[layers] if base_family(base) == "sdxl" else memory.FLUX.adapter_parameters_per_rank
+        return PARAMETERS_PER_RANK[layers] if base_family(base) == "sdxl" else sizes.FLUX.adapter_parameters_per_rank
     split = split or own_split(flux="num_single_layers" in config)
     return sum(_of_stretch(config, stretch, layers) for half in get_args(Half) for stretch in split.of(half))
 
@@ -58,15 +58,15 @@ def auto_pack_size(base: str, settings: TrainSettings, devices: Sequence[str]) -
     return memory.pack_size(free_bytes, settings, memory_model(base), on_gpu=on_gpu)
 
 
-def memory_model(base: str) -> memory.ModelSize:
+def memory_model(base: str) -> sizes.ModelSize:
     """The sizes that the model of memory works with; its family's where the base does not lie on this machine."""
     path, quantize = denoiser_config(base), parse_base(base).quantize
     if path is None:
-        usual = memory.SDXL if base_family(base) == "sdxl" else memory.FLUX
+        usual = sizes.SDXL if base_family(base) == "sdxl" else sizes.FLUX
         return replace(usual, quantize=quantize)
     vae = json.loads((path.parents[1] / "vae" / "config.json").read_text())
     factor = 2 ** (len(vae["block_out_channels"]) - 1)
-    like = memory.ModelSize.like(json.loads(path.read_text()), factor, parameters_per_rank(base))
+    like = sizes.ModelSize.like(json.loads(path.read_text()), factor, parameters_per_rank(base))
     return replace(like, quantize=quantize)
 
 
@@ -101,14 +101,14 @@ def memory_told(base: str, settings: Settings, devices: Sequence[str]) -> str:
             "the pool of fronts in the CPU's memory": plan.fronts_on_host,
         }
         told.append(", ".join([f"{noun} of up to {plan.size}", *(way for way, done in ways.items() if done)]))
-    return f"{free_bytes / memory.GB:.1f} GB free: {'; '.join(told)}"
+    return f"{free_bytes / sizes.GB:.1f} GB free: {'; '.join(told)}"
 
 
 def front_pool_told(base: str, settings: TrainSettings) -> str:
     """How much of the training a pool of fronts spares, and what memory it takes; empty without one."""
     if not settings.front_pool:
         return ""
-    each = memory.front_bytes(settings, memory_model(base)) / memory.GB
+    each = memory.front_bytes(settings, memory_model(base)) / sizes.GB
     return (
         f"{settings.front_share:.0%} of the steps make a new draw and compute the UNet's front; "
         f"{each:.2f} GB of memory an adapter of a pack"

@@ -32,9 +32,10 @@ from blora.adapters.factors import Factors
 from blora.bases.topology import split_faults
 from blora.errors import OutOfMemoryError, SettingFault, SettingsError
 from blora.models.fp8 import held_in_fp8
-from blora.models.memory import MemoryPlan, ModelSize, needed_bytes
+from blora.models.memory import MemoryPlan, needed_bytes
 from blora.models.model import Base
 from blora.models.passes.execution import current, same_bits
+from blora.models.sizes import ModelSize
 from blora.settings.training import TrainSettings, recipe_version
 from blora.training.checkpoint import Checkpoint, checkpoint_identity, read_checkpoint
 from blora.training.items import StepReport, TrainItem, TrainResult

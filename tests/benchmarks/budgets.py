@@ -15,7 +15,8 @@ from typing import Any, Final
 import torch
 
 from blora.errors import BloraError
-from blora.models.memory import ModelSize, plan_memory
+from blora.models.memory import plan_memory
+from blora.models.sizes import ModelSize
 from tests.benchmarks.operations import both_halves
 from tests.benchmarks.sampling import ours, write_halves
 from tests.benchmarks.versus import GB, Bench

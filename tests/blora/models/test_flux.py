@@ -25,7 +25,7 @@ from blora.adapters.factors import Factors
 from blora.adapters.load import load_adapter
 from blora.adapters.safetensors_bytes import pack_safetensors, unpack_safetensors
 from blora.errors import BaseModelError, KeyMismatchError, SettingsError, TopologyError
-from blora.models import memory
+from blora.models import memory, sizes
 from blora.models.model import Base, load_base
 from blora.sampling.draw import Draw
 from blora.sampling.sample import sample, sample_latents
@@ -243,14 +243,14 @@ def test_operations_and_bytes_of_flux_are_counted(full: FullSizeFlux) -> None:
         live = peak_bytes(lambda: stepper.run(draws, [1.0]), full.unet.parameters())
         with FlopCounterMode(display=False) as counter:
             stepper.run(draws, [1.0])
-    assert live == pytest.approx(memory.FLUX.kept_per_row * memory.FLUX.rows(1024, 1024), rel=0.01)
+    assert live == pytest.approx(sizes.FLUX.kept_per_row * sizes.FLUX.rows(1024, 1024), rel=0.01)
     tokens = (1024 / FLUX_TOKEN_PX) ** 2 + FLUX_PROMPT_TOKENS
     linear, squared = FLUX_TRAIN_TFLOP
     assert counter.get_total_flops() / 1e12 == pytest.approx(linear * tokens + squared * tokens**2, rel=0.002)
-    assert sum(p.numel() for p in full.unet.parameters()) == memory.FLUX.unet_parameters
-    assert sum(map(sum, both_halves(full).values())) == memory.FLUX.adapter_parameters_per_rank
-    like = memory.ModelSize.like(full.unet.config, 8, memory.FLUX.adapter_parameters_per_rank)
-    assert like.unet_parameters == pytest.approx(memory.FLUX.unet_parameters, rel=0.02)
+    assert sum(p.numel() for p in full.unet.parameters()) == sizes.FLUX.unet_parameters
+    assert sum(map(sum, both_halves(full).values())) == sizes.FLUX.adapter_parameters_per_rank
+    like = sizes.ModelSize.like(full.unet.config, 8, sizes.FLUX.adapter_parameters_per_rank)
+    assert like.unet_parameters == pytest.approx(sizes.FLUX.unet_parameters, rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_operations_and_bytes_of_flux_are_counted(full: FullSizeFlux) -> None:
     [(80, (3, False, "leave", False)), (48, (1, False, "leave", False)), (32, (1, True, "cpu", False))],
 )
 def test_a_budget_gets_the_best_way_that_fits(budget_gb: int, expected: tuple[int, bool, str, bool]) -> None:
-    plan = memory.plan_memory(budget_gb * memory.GB, TrainSettings(precision="bf16", rank=16), memory.FLUX)
+    plan = memory.plan_memory(budget_gb * sizes.GB, TrainSettings(precision="bf16", rank=16), sizes.FLUX)
     assert (plan.size, plan.checkpointing, plan.encoders, plan.vae_in_tiles) == expected
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from blora.errors import OutOfMemoryError
-from blora.models import memory
+from blora.models import memory, sizes
 from blora.models.fp8 import Fp8Linear, held_in_fp8
 from blora.models.model import Base, load_base
 from blora.settings.training import TrainSettings
@@ -117,9 +117,9 @@ def test_packs_checkpoints_and_recomputing_are_as_ever(base: Base, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("make", "model", "saved_gb"), [(FullSize, memory.SDXL, 1.88), (FullSizeFlux, memory.FLUX, 7.53)]
+    ("make", "model", "saved_gb"), [(FullSize, sizes.SDXL, 1.88), (FullSizeFlux, sizes.FLUX, 7.53)]
 )
-def test_what_it_saves_at_full_size(make: type[Base], model: memory.ModelSize, saved_gb: float) -> None:
+def test_what_it_saves_at_full_size(make: type[Base], model: sizes.ModelSize, saved_gb: float) -> None:
     """On the device meta: bytes of weights, and that the model of memory knows them."""
     base = make()  # type: ignore[call-arg]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from blora.errors import OutOfMemoryError
-from blora.models import memory
+from blora.models import memory, sizes
 from blora.models.model import Base
 from blora.models.passes.front import front_of
 from blora.settings.sampling import SampleSettings
@@ -67,16 +67,16 @@ def test_a_budget_gets_the_best_way_that_fits(
     assert (plan.size, plan.checkpointing, plan.encoders, plan.vae_in_tiles) == trained
     assert (draw.size, draw.encoders, draw.vae_in_tiles) == drawn
     unet, vae = (sum(p.nbytes for p in part.parameters()) for part in (sdxl.unet, sdxl.vae))
-    weights = 64 * memory.SDXL.adapter_parameters_per_rank * (4 + 4 + 8 + 2) + (0 if plan.vae_in_tiles else vae)
+    weights = 64 * sizes.SDXL.adapter_parameters_per_rank * (4 + 4 + 8 + 2) + (0 if plan.vae_in_tiles else vae)
     step = plan.size * (counted[f"checkpointing {'on' if plan.checkpointing else 'off'}"] + weights)
     assert unet + max(vae + counted[f"encoded {plan.vae_in_tiles}"], step) < plan.needed_bytes < 0.92 * budget_gb * GB
-    encoders = memory.SDXL.encoder_bytes / 2 if draw.encoders == "stay" else 0
+    encoders = sizes.SDXL.encoder_bytes / 2 if draw.encoders == "stay" else 0
     pictures = max(draw.size * counted["drawn"], counted[f"decoded {draw.vae_in_tiles}"])
     assert unet + vae + encoders + pictures < draw.needed_bytes < 0.92 * budget_gb * GB
 
 
 def test_what_the_model_of_memory_counts_with_is_counted(counted: dict[str, float]) -> None:
-    copies = 2 * 64 * memory.SDXL.adapter_parameters_per_rank / GB  # of the adapter in the UNet's format
+    copies = 2 * 64 * sizes.SDXL.adapter_parameters_per_rank / GB  # of the adapter in the UNet's format
     expected = {
         "checkpointing off": 3.13 + copies, "checkpointing on": 0.42 + copies, "drawn": 2 * 0.195 + 0.056,
         "encoded False": 2.70, "decoded False": 3.23, "encoded True": 0.69, "decoded True": 0.82,
@@ -135,7 +135,7 @@ def test_auto_asks_the_device() -> None:
     assert memory.pack_size(None, TRAIN, on_gpu=True) == 1
     assert memory.pack_size(1 * GB, TRAIN, on_gpu=True) == 1, "the training itself says that it does not fit"
     assert memory.pack_size(200 * GB, TRAIN, on_gpu=True) == 16
-    small = memory.ModelSize.like_sdxl({"block_out_channels": [32, 48, 128]}, 4, 50_000)
+    small = sizes.ModelSize.like_sdxl({"block_out_channels": [32, 48, 128]}, 4, 50_000)
     assert memory.pack_size(8 * GB, TRAIN.model_copy(update={"resolution_px": 64}), small, on_gpu=False) == 8
 
 

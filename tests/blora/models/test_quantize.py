@@ -22,10 +22,10 @@ from blora.bases import spec
 from blora.bases.locate import base_revision, locate_base
 from blora.bases.spec import Quantization, parse_base
 from blora.errors import BaseModelError, OutOfMemoryError
-from blora.models import memory
-from blora.models.memory import GB, ModelSize
+from blora.models import memory, sizes
 from blora.models.model import Base, load_base
 from blora.models.quantize import QuantizedLinear, quantize_blocks
+from blora.models.sizes import GB, ModelSize
 from blora.sampling.draw import Draw
 from blora.sampling.sample import sample_latents
 from blora.settings.sampling import SampleSettings
@@ -179,7 +179,7 @@ def test_what_a_quantised_flux_takes_is_counted(into: Quantization) -> None:
     with stepper_of(full, settings, 1) as stepper:
         draws = draws_of(full, settings, 1)
         live = peak_bytes(lambda: stepper.run(draws, [1.0]), parts)
-    model = replace(memory.FLUX, quantize=into)
+    model = replace(sizes.FLUX, quantize=into)
     row = model.recomputed_per_row * model.rows(1024, 1024)
     assert model.denoiser_bytes(2) + row == pytest.approx(weights + live, rel=0.01)
     like = replace(ModelSize.like(full.unet.config, 8, model.adapter_parameters_per_rank), quantize=into)
@@ -191,7 +191,7 @@ def test_smaller_cards_train_flux_so() -> None:
     settings = TrainSettings(precision="bf16", rank=16)
 
     def pack(budget_gb: float, into: Quantization) -> tuple[int, bool, str]:
-        plan = memory.plan_memory(budget_gb * GB, settings, replace(memory.FLUX, quantize=into))
+        plan = memory.plan_memory(budget_gb * GB, settings, replace(sizes.FLUX, quantize=into))
         return plan.size, plan.checkpointing, plan.encoders
 
     assert pack(24, "nf4") == (6, True, "leave")
@@ -204,4 +204,4 @@ def test_smaller_cards_train_flux_so() -> None:
 def test_the_planner_reckons_with_it(flux_folder: Path) -> None:
     said = json.dumps({"model": str(flux_folder), "quantize": "nf4"})
     assert memory_model(said) == replace(memory_model(str(flux_folder)), quantize="nf4")
-    assert memory_model('{"model": "sdxl", "quantize": "int8"}') == replace(memory.SDXL, quantize="int8")
+    assert memory_model('{"model": "sdxl", "quantize": "int8"}') == replace(sizes.SDXL, quantize="int8")

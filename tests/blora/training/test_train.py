@@ -20,7 +20,7 @@ import torch
 from blora.adapters.blocks import target_layers
 from blora.adapters.load import load_adapter
 from blora.adapters.safetensors_bytes import stream_safetensors
-from blora.models import memory
+from blora.models import sizes
 from blora.models.model import Base, load_base
 from blora.training.items import StepReport, TrainItem, TrainResult
 from blora.training.noise import draw_noise
@@ -124,7 +124,7 @@ def test_checkpoints_come_by_time_and_a_short_training_has_none(base: Base, monk
 
 def test_a_checkpoint_of_sixteen_adapters_takes_the_memory_of_a_row_of_one() -> None:
     """One of its three matrices, of SDXL at rank 64: 1.8 GB are written, and 113 MB are in the CPU's memory at once."""
-    width = 64 * memory.SDXL.adapter_parameters_per_rank
+    width = 64 * sizes.SDXL.adapter_parameters_per_rank
     full = torch.zeros(1, 1).expand(16, width)  # as large as it looks to whoever reads it, and no memory
     with LiveBytes([full]) as live:
         stream_safetensors(Path("/dev/null"), {"values": full}, {})

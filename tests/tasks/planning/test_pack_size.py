@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from blora.errors import OutOfMemoryError
-from blora.models import memory
+from blora.models import memory, sizes
 from blora.settings.resolve import resolve
 from blora.settings.sampling import SampleSettings
 from blora.settings.training import TrainSettings
@@ -106,4 +106,4 @@ def test_the_embedded_model_is_small() -> None:
     model = memory_model("embedded")
     assert model.width == 0.1 and model.factor == 4
     assert memory.needed_bytes(resolve("demo").train, memory.MemoryPlan(8), model) < 4 * GB
-    assert memory_model(SDXL) == memory.SDXL
+    assert memory_model(SDXL) == sizes.SDXL
