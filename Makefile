@@ -25,7 +25,7 @@ servers: ## for some tests: Postgres and Redis, from Debian (as root); without t
 	DEBIAN_FRONTEND=noninteractive apt-get install --quiet --quiet --yes --no-install-recommends $(DEBIAN)
 
 test: $(STAMP) ## the whole test suite, two files at a time
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 40
 
 check: $(STAMP) ## lint, format and strict types
 	$(BIN)/ruff check .

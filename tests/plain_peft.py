@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
+from diffusers.optimization import get_scheduler
 from peft import LoraConfig
 from torch import Tensor
 
@@ -40,6 +41,9 @@ def train_with_peft(
     layers = (*target_layers(unet, "content"), *target_layers(unet, "style"))
     generator = seeded(one.key, settings.seed)
     optimizer = begin(base, unet, layers, settings, generator)
+    rates = get_scheduler(
+        settings.learning_rate_schedule, optimizer, num_warmup_steps=0, num_training_steps=settings.steps
+    )
     schedule: Any = DDPMScheduler.from_config(base.scheduler_config)
     prompt, photos = base.encode_prompts([settings.prompt]), prepare_photos(base, one.images, settings)
     for step in range(settings.steps):
@@ -61,6 +65,7 @@ def train_with_peft(
         target = schedule.get_velocity(latents, noise, timesteps) if v else noise
         loss = torch.nn.functional.mse_loss(predicted, target)
         descend(loss, optimizer, settings)
+        rates.step()
         if on_loss:
             on_loss(float(loss.detach()))
     return trained_adapter(unet, layers, settings)

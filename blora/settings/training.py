@@ -7,6 +7,7 @@ yardenfren1996/B-LoRA @ e08380d).
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any, Final, Literal
 
@@ -42,6 +43,7 @@ _LATER: Final = {
     "timestep_shift": 1.0,
     "front_pool": 0,
     "style_alone_share": 0.0,
+    "learning_rate_schedule": "constant",
     "frozen": "same",
 }
 """Settings that came later, with what they name no adapter by."""
@@ -86,7 +88,10 @@ class TrainSettings(Frozen):
     """Blocks whose updates have a part of the rank and count as many times as much, as in SplitFlux:
     {blocks: [single_transformer_blocks.10-11], factor: 2}. None: every layer has the same rank."""
     learning_rate: float = Field(default=5e-5, gt=0, le=1e3)
-    """Constant learning rate, no warm-up."""
+    """Learning rate of the first step; no warm-up."""
+    learning_rate_schedule: Literal["constant", "cosine"] = "constant"
+    """"constant": the same rate in all steps, as published. "cosine": it falls along half a cosine to nearly nothing in
+    the last step, as diffusers' and kohya's do."""
     steps: int = Field(default=1000, ge=1, le=100_000)
     """Optimizer steps."""
     batch_size: int = Field(default=1, ge=1, le=256)
@@ -192,6 +197,12 @@ class TrainSettings(Frozen):
             return 1.0
         generations, rest = divmod(self.steps, self.front_pool * self.front_uses)
         return (generations * self.front_pool + min(rest, self.front_pool)) / self.steps
+
+    def rate_share(self, step: int) -> float:
+        """Return which part of the learning rate a step is taken with; steps are counted from 1."""
+        if self.learning_rate_schedule == "constant":
+            return 1.0
+        return (1 + math.cos(math.pi * (step - 1) / self.steps)) / 2
 
     def constrained(self, layer: str) -> int:
         """Return by what a layer's rank is divided and its update multiplied."""

@@ -69,7 +69,8 @@ def queue_step(
     losses, norms = stepper.run([draws[id(progress.generator)] for progress in pack], scales)
     finite = losses.isfinite() & norms.isfinite()
     clips = (settings.max_grad_norm / (norms + 1e-6)).clamp(max=1.0)
-    rates = [progress.rate if progress.error is None else None for progress in pack]
+    share = settings.rate_share(step)
+    rates = [progress.rate * share if progress.error is None else None for progress in pack]
     divisors = to_device(torch.tensor(scales, dtype=torch.float32), stepper.base.device) / clips
     optimizer.step(stepper.factors.grads, rates, divisors, finite)
     figures = torch.stack([losses, norms])

@@ -114,6 +114,8 @@ def test_identity_has_what_changes_the_weights_and_nothing_else() -> None:
     assert plain.identity() == same.identity()
     assert plain.identity() != TrainSettings(seed=1).identity()
     assert TrainSettings(layers="crossattn_kv").identity() == plain.identity() | {"layers": "crossattn_kv"}
+    falling = {"learning_rate_schedule": "cosine"}
+    assert TrainSettings(**falling).identity() == plain.identity() | falling
     assert json.loads(json.dumps(plain.identity())) == plain.identity()
     sample = Settings().sample
     assert sample.identity() == sample.model_copy(update={"batch_size": 3}).identity()

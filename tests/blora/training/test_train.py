@@ -61,13 +61,16 @@ def test_the_same_pack_gives_the_same_bits(base: Base) -> None:
     assert all(map(bit_equal, train(base, items, settings), train(base, items, settings)))
 
 
-@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
-def test_a_trained_pack_equals_plain_peft(base: Base, v_base: Base, kind: str) -> None:
-    """The same start and the same draws through diffusers' own adapter, torch's AdamW and torch's clipping."""
+@pytest.mark.parametrize(
+    ("kind", "rates"), [("epsilon", "constant"), ("v_prediction", "constant"), ("epsilon", "cosine")]
+)
+def test_a_trained_pack_equals_plain_peft(base: Base, v_base: Base, kind: str, rates: str) -> None:
+    """The same start and draws through diffusers' own adapter and schedule, torch's AdamW and torch's clipping."""
     used = base if kind == "epsilon" else v_base
     # AdamW hides the size of gradients, and so clipping, unless epsilon is of their order.
     clipped = {"max_grad_norm": 1e-3, "epsilon": 1e-5}
     settings = recipe(steps=4, batch_size=2, alpha=2.0, weight_decay=0.01, beta2=0.99, **clipped)
+    settings = settings.model_copy(update={"learning_rate_schedule": rates})
     items = [item(0), item(1, 33, 70)]
     for result, one in zip(train(used, items, settings), items, strict=True):
         expected = train_with_peft(used, copy.deepcopy(used.unet), one, settings)
@@ -96,7 +99,9 @@ def test_training_learns(base: Base) -> None:
 
 
 def test_a_resumed_training_is_bit_equal(base: Base, tmp_path: Path) -> None:
-    settings, checkpoints = recipe(steps=5, checkpoint_every_steps=2, batch_size=2), SavedCheckpoints(tmp_path)
+    """With rates that fall, too, which depend on the step."""
+    settings = recipe(steps=5, checkpoint_every_steps=2, batch_size=2, learning_rate_schedule="cosine")
+    checkpoints = SavedCheckpoints(tmp_path)
     items = [item(0), item(1)]
     undisturbed = train(base, items, settings, on_checkpoint=checkpoints)
     assert len(checkpoints) == 2, "after steps 2 and 4, not after the last"
