@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +44,7 @@ class Rows:
         device: torch.device | str = "cpu",
     ) -> None:
         """Lay out a batch; see `set`."""
-        self._placed: dict[Any, tuple[Tensor, Tensor | None]] = {}
+        self._placed: dict[tuple[object, ...], tuple[Tensor, Tensor | None]] = {}
         self.set(adapters, strengths, count=count, device=device)
 
     @classmethod

@@ -91,12 +91,12 @@ def _gone(adapter: PlannedAdapter) -> Fault:
 @contextmanager
 def _leases() -> Iterator[ExitStack]:
     """What lets go of every lease at the end, whole: a stop that arrives meanwhile waits for it."""
-    with ExitStack() as stack:
-        try:
-            yield stack
-        finally:
-            with uninterrupted():
-                stack.close()
+    stack = ExitStack()
+    try:
+        yield stack
+    finally:
+        with uninterrupted():
+            stack.close()
 
 
 def _lease(store: Store, missing: Sequence[PlannedAdapter], holder: str, stack: ExitStack) -> set[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from blora.adapters.blocks import BLOCKS, attention_layers, block_of, target_layers
+from blora.adapters.blocks import BLOCKS, attention_layers, block_of
 from blora.models.model import Base
 from blora.settings.training import TrainSettings
 from blora.training.items import TrainItem
@@ -18,6 +18,7 @@ from blora.training.optim import FlatFactors
 from blora.training.photos import Photo, prepare_photos, turned_copies
 from blora.training.stepper import Stepper
 from blora.training.train import train
+from tests.benchmarks.operations import both_halves
 from tests.blora.small_training import SavedCheckpoints, bit_equal, distance, item, recipe
 from tests.tiny import RESOLUTION_PX, picture
 
@@ -32,9 +33,7 @@ def photos_of(count: int) -> list[Photo]:
 
 def factors_of(base: Base, settings: TrainSettings, count: int = 1) -> FlatFactors:
     """Adapters in the middle of their training: neither matrix is zero."""
-    layers = [name for half in BLOCKS for name in target_layers(base.unet, half, settings.layers)]
-    shapes = {name: tuple(base.unet.get_parameter(f"{name}.weight").shape) for name in layers}
-    factors = FlatFactors(shapes, count, settings.rank)
+    factors = FlatFactors(both_halves(base), count, settings.rank)
     factors.values.normal_(std=0.1, generator=torch.Generator().manual_seed(5))
     return factors
 

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 
-from blora.adapters.blocks import target_layers
 from blora.adapters.load import load_adapter
 from blora.adapters.safetensors_bytes import stream_safetensors
 from blora.models import sizes
@@ -28,6 +27,7 @@ from blora.training.optim import FlatFactors
 from blora.training.photos import prepare_photos
 from blora.training.stepper import Stepper
 from blora.training.train import train
+from tests.benchmarks.operations import both_halves
 from tests.benchmarks.peak import LiveBytes
 from tests.blora.small_training import SETTINGS, SavedCheckpoints, bit_equal, distance, item, recipe
 from tests.plain_peft import train_with_peft
@@ -81,9 +81,7 @@ def test_training_learns(base: Base) -> None:
     """On noise that training never drew, the trained adapter predicts better than the base."""
     settings = recipe(steps=30, learning_rate=1e-2, batch_size=2)
     result = train(base, [item(0)], settings)[0]
-    layers = (*target_layers(base.unet, "content"), *target_layers(base.unet, "style"))
-    shapes = {name: tuple(base.unet.get_parameter(f"{name}.weight").shape) for name in layers}
-    factors = FlatFactors(shapes, 1, settings.rank)  # type: ignore[arg-type]
+    factors = FlatFactors(both_halves(base), 1, settings.rank)
     photos = [prepare_photos(base, item(0).images, settings)]
     many = recipe(steps=30, batch_size=16)
     unseen = draw_noise(torch.Generator().manual_seed(123), photos[0], 0, many, 1000, "")
