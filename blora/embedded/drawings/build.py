@@ -4,13 +4,14 @@
 
 Downloads the drawn sets with ``npm pack`` (unless the archives already lie in DIR), renders every object-like thing of
 every set at 128 px with transparency, and redraws the drawings in the looks of ``named_looks``. Drawings to train on
-are placed twice, mirrored against each other and of another size and place. Leaves in DIR:
+are placed twice, mirrored against each other and of another size and place; all hands' drawings of a thing in the same
+way, so that one can be asked for where another is given. Leaves in DIR:
 
     renders.npy    (things, sets, 128, 128, 4) uint8, transparent drawings
     have.npy       (things, sets) bool
     icons.npy      (icons, 128, 128, 4) uint8
     pictures.npy   (pictures, 128, 128, 3) uint8
-    index.npz      per picture: thing, look, geometry, native, judged (see ``pictures``)
+    index.npz      per picture: thing, look, geometry, placing, native, judged (see ``pictures``)
     things.json    per thing, then per icon: code point, name, category, held_out
     looks.json     per look: name, words, held_out
 """
@@ -29,17 +30,29 @@ from PIL import Image
 
 from blora.embedded.drawings.icons import ICON_SETS, list_icons, render_icons
 from blora.embedded.drawings.looks import Look
-from blora.embedded.drawings.named_looks import HELD_OUT_NAMED, NAMED, random_look
+from blora.embedded.drawings.named_looks import HELD_OUT_NAMED, NAMED, random_look, white_look
 from blora.embedded.drawings.render import SIDE_PX, render_set
 from blora.embedded.drawings.sets import SETS, list_things, stable_hash
 
 RANDOM_LOOKS, MORE_LOOKS = 160, 320
 """Looks drawn by lot: for drawings placed once, and as many more for the others."""
+WHITE_LOOKS = 160
+"""Looks by lot on white paper, which the drawn sets are on: what is asked for there must not be told by the paper."""
 FIRST_NAMED = len(SETS)
 FIRST_HELD = FIRST_NAMED + len(NAMED)
 FIRST_RANDOM = FIRST_HELD + len(HELD_OUT_NAMED)
-FIRST_ICONS = FIRST_RANDOM + RANDOM_LOOKS + MORE_LOOKS
+FIRST_WHITE = FIRST_RANDOM + RANDOM_LOOKS + MORE_LOOKS
+FIRST_ICONS = FIRST_WHITE + WHITE_LOOKS
 FAMILIES = sorted({s.geometry for s in SETS})
+
+
+@dataclass(frozen=True)
+class Each:
+    """In how many looks a drawing is redrawn: of those with a name, of those by lot, of those by lot on white."""
+
+    named: int
+    random: int
+    white: int
 
 
 @dataclass(frozen=True)
@@ -55,9 +68,13 @@ class Planned:
         """What pictures share whose layout is the same."""
         return f"{self.thing} {SETS[self.set].geometry if self.set >= 0 else 'icon'}"
 
+    def placing(self) -> str:
+        """What decides where the drawing stands: the thing, whoever drew it."""
+        return f"{self.thing}"
+
 
 def place(drawing: np.ndarray, key: str, again: bool = False) -> np.ndarray:
-    """Scale, shift and maybe mirror a drawing; the key decides, so one geometry always lands in the same place."""
+    """Scale, shift and maybe mirror a drawing; the key decides, so one thing always lands in the same place."""
     side, left, top, mirrored = _lot(key)
     if again:
         side, left, top, _ = _lot(f"{key} again")
@@ -80,11 +97,12 @@ def all_looks() -> list[tuple[Look, bool]]:
     """Every look with its held_out mark: one a drawn set (on white), the named, the held-out, those by lot, icons'."""
     native = [(Look(s.name, s.words), s.held_out) for s in SETS]
     chance = [(random_look(seed), False) for seed in range(RANDOM_LOOKS + MORE_LOOKS)]
+    chance += [(white_look(seed), False) for seed in range(WHITE_LOOKS)]
     icons = [(Look(s.name, ""), False) for s in ICON_SETS]
     return native + [(k, False) for k in NAMED] + [(k, True) for k in HELD_OUT_NAMED] + chance + icons
 
 
-def plan_pictures(things: list[dict[str, Any]], have: np.ndarray, named_each: int, random_each: int) -> list[Planned]:
+def plan_pictures(things: list[dict[str, Any]], have: np.ndarray, each: Each) -> list[Planned]:
     """Each coloured drawing gets its own look and some drawn by lot."""
     rows = []
     for c, thing in enumerate(things):
@@ -94,50 +112,53 @@ def plan_pictures(things: list[dict[str, Any]], have: np.ndarray, named_each: in
             rows.append(Planned(c, s, s))
             if not drawn.coloured or drawn.held_out:
                 continue
-            looks = _some_looks(f"{thing['code']} {drawn.name}", named_each, random_each, RANDOM_LOOKS)
+            looks = _some_looks(f"{thing['code']} {drawn.name}", each, RANDOM_LOOKS)
             held = range(FIRST_HELD, FIRST_RANDOM) if drawn.name == "noto" and thing["held_out"] else ()
             rows += [Planned(c, s, k) for k in (*looks, *held)]
     return rows
 
 
-def plan_again(things: list[dict[str, Any]], have: np.ndarray, named_each: int, random_each: int) -> list[Planned]:
+def plan_again(things: list[dict[str, Any]], have: np.ndarray, each: Each) -> list[Planned]:
     """The drawings to train on once more, placed the other way round."""
     rows = []
     for c, thing in enumerate(things):
         for s, drawn in enumerate(SETS):
             if have[c, s] and not (thing["held_out"] or drawn.held_out):
                 rows.append(Planned(c, s, s, again=True))
-                looks = _some_looks(f"{thing['code']} {drawn.name} again", named_each, random_each)
+                looks = _some_looks(f"{thing['code']} {drawn.name} again", each)
                 rows += [Planned(c, s, k, again=True) for k in looks if drawn.coloured]
     return rows
 
 
-def plan_icons(icons: list[dict[str, Any]], first: int, named_each: int, random_each: int) -> list[Planned]:
+def plan_icons(icons: list[dict[str, Any]], first: int, each: Each) -> list[Planned]:
     """Every icon in its set's look and in some others; `first` is the number of things before them."""
     rows = []
     for c, icon in enumerate(icons, first):
-        looks = _some_looks(icon["code"], named_each, random_each)
+        looks = _some_looks(icon["code"], each)
         rows += [Planned(c, -1, k) for k in (FIRST_ICONS + icon["icon"], *looks)]
     return rows
 
 
-def _some_looks(key: str, named_each: int, random_each: int, among: int = RANDOM_LOOKS + MORE_LOOKS) -> list[int]:
-    """Some of the named looks, and some of the first `among` of those by lot."""
+def _some_looks(key: str, each: Each, among: int = RANDOM_LOOKS + MORE_LOOKS) -> list[int]:
+    """Some of the named looks, some of the first `among` of those by lot, and some on white."""
     rng = np.random.default_rng(stable_hash(f"looks {key}"))
-    named = FIRST_NAMED + rng.choice(len(NAMED), named_each, replace=False)
-    chance = FIRST_RANDOM + rng.choice(among, random_each, replace=False)
-    return [int(k) for k in (*named, *chance)]
+    named = FIRST_NAMED + rng.choice(len(NAMED), each.named, replace=False)
+    chance = FIRST_RANDOM + rng.choice(among, each.random, replace=False)
+    white = FIRST_WHITE + rng.choice(WHITE_LOOKS, each.white, replace=False)
+    return [int(k) for k in (*named, *chance, *white)]
 
 
 def write_index(data: Path, rows: list[Planned], judged: int) -> None:
     """index.npz; the first `judged` rows are those that trainings are judged by."""
     numbers: dict[tuple[str, bool], int] = {}
     geometry = [numbers.setdefault((row.key(), row.again), len(numbers)) for row in rows]
+    placing = [2 * row.thing + row.again for row in rows]
     np.savez(
         data / "index.npz",
         thing=np.array([row.thing for row in rows], np.int32),
         look=np.array([row.look for row in rows], np.int32),
         geometry=np.array(geometry, np.int32),
+        placing=np.array(placing, np.int32),
         native=np.array([row.look == row.set or row.look >= FIRST_ICONS for row in rows]),
         judged=np.arange(len(rows)) < judged,
     )
@@ -166,7 +187,7 @@ def compose(data: Path, rows: list[Planned], begin: int) -> int:
     looks = [look for look, _ in all_looks()]
     for offset, row in enumerate(rows):
         drawing = icons[row.thing - len(renders)] if row.set < 0 else renders[row.thing, row.set]
-        pictures[begin + offset] = looks[row.look].draw(place(drawing, row.key(), row.again))
+        pictures[begin + offset] = looks[row.look].draw(place(drawing, row.placing(), row.again))
     pictures.flush()
     return len(rows)
 
@@ -177,10 +198,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--least-sets", type=int, default=11, help="drop things that fewer sets drew")
-    parser.add_argument("--named-each", type=int, default=3)
-    parser.add_argument("--random-each", type=int, default=3)
-    parser.add_argument("--icon-named", type=int, default=1)
-    parser.add_argument("--icon-random", type=int, default=2)
+    parser.add_argument("--each", type=int, nargs=3, default=(3, 3, 1), help="looks of a drawing: named, by lot, white")
+    parser.add_argument("--icon-each", type=int, nargs=3, default=(1, 1, 1), help="the same of an icon")
     args = parser.parse_args()
     data: Path = args.data
     data.mkdir(parents=True, exist_ok=True)
@@ -189,9 +208,8 @@ def main() -> None:
             render(data, pool, args.least_sets)
         things, have = json.loads((data / "things.json").read_text()), np.load(data / "have.npy")
         drawn, icons = things[: len(have)], things[len(have) :]
-        first = plan_pictures(drawn, have, args.named_each, args.random_each)
-        again = plan_again(drawn, have, args.named_each, args.random_each)
-        rows = first + again + plan_icons(icons, len(drawn), args.icon_named, args.icon_random)
+        first, again = plan_pictures(drawn, have, Each(*args.each)), plan_again(drawn, have, Each(*args.each))
+        rows = first + again + plan_icons(icons, len(drawn), Each(*args.icon_each))
         looks = [{"name": look.name, "words": look.words, "held_out": held} for look, held in all_looks()]
         (data / "looks.json").write_text(json.dumps(looks, indent=1))
         write_index(data, rows, len(first))

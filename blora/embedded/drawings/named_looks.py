@@ -217,12 +217,13 @@ def random_look(seed: int) -> Look:
     texture = pick(
         ["none", "canvas", "grain", "halftone", "hatch"], [7, 2, 2, 1, 1] if line == "none" else [7, 2, 2, 0, 0]
     )
+    colours = pick(["own", "map", "hue", "gray", "invert", "posterise"], [4, 5, 2, 1, 1, 1])
     return Look(
         name=f"random-{seed}",
         words="",
-        colours=pick(["own", "map", "hue", "gray", "invert", "posterise"], [4, 5, 2, 1, 1, 1]),
+        colours=colours,
         palette=palette,
-        amount=float(rng.integers(2, 5)) if line == "none" and texture == "none" else float(rng.random()),
+        amount=float(rng.integers(2, 5)) if colours == "posterise" else float(rng.random()),
         paper=colour(),
         paper2=colour(),
         paper_kind=pick(["plain", "down", "radial", "stripes", "dots", "checks", "clouds"], [8, 2, 2, 1, 1, 1, 3]),
@@ -233,4 +234,30 @@ def random_look(seed: int) -> Look:
         blur_size=int(rng.choice([2, 4])),
         texture=texture,
         texture_size=float(rng.uniform(5, 9)) if texture in ("halftone", "hatch") else float(rng.uniform(0.3, 1)),
+    )
+
+
+def white_look(seed: int) -> Look:
+    """A look by lot as the drawn sets have them: white paper, flat or graded colours, outlines, lines or two tones."""
+    rng = np.random.default_rng(10_000 + seed)
+
+    def colour(low: int, high: int) -> Colour:
+        r, g, b = rng.integers(low, high + 1, 3)
+        return int(r), int(g), int(b)
+
+    dark, light = colour(0, 70), WHITE if rng.random() < 0.6 else colour(150, 255)
+    tones = sorted((colour(0, 255) for _ in range(2)), key=lambda c: float(luminance(np.array(c))))
+    palette = (dark, dark, light, light) if rng.random() < 0.6 else (dark, *tones, light)
+    line = str(rng.choice(["none", "outline", "edges"], p=(0.35, 0.35, 0.3)))
+    colours = str(rng.choice(["own", "posterise", "hue", "gray", "map"], p=(0.25, 0.25, 0.1, 0.1, 0.3)))
+    return Look(
+        name=f"white-{seed}",
+        words="",
+        colours=colours,
+        palette=palette,
+        amount=float(rng.integers(2, 4)) if colours == "posterise" else float(rng.random()),
+        paper=WHITE if rng.random() < 0.8 else colour(235, 255),
+        line=line,
+        ink=colour(0, 40) if rng.random() < 0.8 else colour(0, 200),
+        line_width=int(rng.integers(1, 4)),
     )

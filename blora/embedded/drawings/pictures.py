@@ -19,6 +19,7 @@ class Pictures:
         thing: Index into `things` of each picture.
         look: Index into `looks`.
         geometry: Pictures of one geometry share their layout exactly.
+        placing: Pictures of one placing show a thing at one size and place, whoever drew it.
         native: Whether it is a drawing as its set has it, in the set's own look.
         judged: Whether it may be among those that trainings are judged by: a drawing of the sets, placed once.
         things: Code point, name, category and held_out of each thing.
@@ -29,6 +30,7 @@ class Pictures:
     thing: np.ndarray
     look: np.ndarray
     geometry: np.ndarray
+    placing: np.ndarray
     native: np.ndarray
     judged: np.ndarray
     things: list[dict[str, Any]]
@@ -38,7 +40,7 @@ class Pictures:
     def read(cls, folder: Path) -> Pictures:
         """Read all but the pixels."""
         index = np.load(folder / "index.npz")
-        columns = {name: index[name] for name in ("thing", "look", "geometry", "native", "judged")}
+        columns = {name: index[name] for name in ("thing", "look", "geometry", "placing", "native", "judged")}
         things, looks = (json.loads((folder / f"{name}.json").read_text()) for name in ("things", "looks"))
         return cls(folder, **columns, things=things, looks=looks)
 

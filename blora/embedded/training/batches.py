@@ -35,7 +35,7 @@ class ConditionedBatch:
         pooled: Pooled embeddings of the same prompts.
         content: What the content block reads in its place, or None.
         style: The same for the style block.
-        placed: Whether the content block is told a picture of the layout, one entry a target.
+        placed: Whether the content block is told a picture of the very layout, one entry a target.
         worded: Whether it is told words.
     """
 
@@ -93,7 +93,9 @@ class ConditionedBatches:
             self._with_words(context, kind == WORDS, words)
             for context, kind, words in zip((content, style), kinds, said, strict=True)
         )
-        placed, worded = (torch.from_numpy(kinds[0] == kind).to(self.device) for kind in (PICTURE, WORDS))
+        own = p.geometry[rows.content] == p.geometry[rows.target]  # another hand's drawing does not say this layout
+        placed = torch.from_numpy((kinds[0] == PICTURE) & own).to(self.device)
+        worded = torch.from_numpy(kinds[0] == WORDS).to(self.device)
         context, pooled = prompt.expand(size, -1, -1), pooled.expand(size, -1)
         return ConditionedBatch(latents, plain, context, pooled, content, style, placed, worded)
 

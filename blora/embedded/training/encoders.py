@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from blora.embedded.drawings.pictures import Pictures
-from blora.embedded.drawings.references import TripleSampler, fixed_triples
+from blora.embedded.drawings.references import TripleSampler, judged_triples
 from blora.embedded.learning import progress, schedule
 from blora.embedded.learning.muon import shared_out
 from blora.embedded.training import vae
@@ -144,7 +144,7 @@ class EncoderTraining:
         self.args, self.pictures, self.steps, self.seen = args, pictures, 0, 0
         encoded = np.array([bool(z.any()) for z in self.latents[:, :, 0, 0]])  # `vae --encode` may still be at work
         self.sampler = TripleSampler(pictures, np.random.default_rng(args.seed), encoded)
-        self.fixed = {name: fixed_triples(pictures, name == "held_out") for name in ("seen", "held_out")}
+        self.fixed = judged_triples(pictures)
         self.optimisers = shared_out(self.nets.named_parameters(), args.lr, OUTER)
 
     def take(self, rows: np.ndarray) -> torch.Tensor:

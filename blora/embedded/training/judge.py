@@ -12,7 +12,7 @@ from diffusers import DDPMScheduler, EulerDiscreteScheduler
 from PIL import Image
 
 from blora.embedded.drawings.pictures import Pictures
-from blora.embedded.drawings.references import Triples, fixed_triples
+from blora.embedded.drawings.references import Triples, judged_triples
 from blora.embedded.learning import progress
 from blora.embedded.training import vae
 from blora.embedded.training.batches import ConditionedBatches
@@ -47,7 +47,7 @@ class GainJudge:
         """Choose the triples and the rows of the sheet."""
         self.pictures, self.batches, self.device = pictures, batches, device
         self.vae = vae.load(pictures.folder, device)
-        self.triples = {name: fixed_triples(pictures, name == "held_out") for name in ("seen", "held_out")}
+        self.triples = judged_triples(pictures)
 
     def pixels(self, rows: np.ndarray) -> np.ndarray:
         """The pictures themselves."""

@@ -23,7 +23,7 @@ from diffusers import AutoencoderKL
 from diffusers.models.resnet import ResnetBlock2D
 
 from blora.embedded.drawings.pictures import Pictures
-from blora.embedded.drawings.references import fixed_triples
+from blora.embedded.drawings.references import judged_triples
 from blora.embedded.learning import progress, schedule
 
 CHANNELS, FACTOR = 8, 4
@@ -205,7 +205,7 @@ def encode(args: argparse.Namespace) -> None:
     if not path.exists():
         np.lib.format.open_memmap(path, "w+", np.float16, (len(pixels), CHANNELS, side, side)).flush()
     latents = np.lib.format.open_memmap(path, "r+")
-    judged = [fixed_triples(pictures, held_out) for held_out in (False, True)]
+    judged = judged_triples(pictures).values()
     first = [*(rows for t in judged for rows in (t.target, t.content, t.style)), pictures.for_training()]
     order = np.concatenate([*first, np.arange(len(pixels))])
     order = order[np.sort(np.unique(order, return_index=True)[1])]

@@ -17,11 +17,15 @@ THINGS, LOOKS, SIDE = 6, 4, 128
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six things, one held out, each in four looks: flat colours with a square whose place is the thing's."""
+    """Six things, two held out, each in four looks: flat colours with a square whose place is the thing's.
+
+    The last look is another hand's, who drew nothing else.
+    """
     folder = tmp_path_factory.mktemp("built")
     thing, look = (x.ravel() for x in np.mgrid[0:THINGS, 0:LOOKS])
-    every = np.ones(len(thing), bool)
-    np.savez(folder / "index.npz", thing=thing, look=look, geometry=thing, native=look == 0, judged=every)
+    every, hand = np.ones(len(thing), bool), look == LOOKS - 1
+    columns = {"geometry": thing + THINGS * hand, "placing": thing, "native": (look == 0) | hand, "judged": every}
+    np.savez(folder / "index.npz", thing=thing, look=look, **columns)
     things = [
         {"code": str(i), "name": f"thing {i}", "category": "", "held_out": i >= THINGS - 2} for i in range(THINGS)
     ]

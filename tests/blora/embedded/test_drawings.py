@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from blora.embedded.drawings import build, captions, icons
-from blora.embedded.drawings.named_looks import HELD_OUT_NAMED, NAMED, random_look
+from blora.embedded.drawings.named_looks import HELD_OUT_NAMED, NAMED, random_look, white_look
 from blora.embedded.drawings.pictures import Pictures
-from blora.embedded.drawings.references import TripleSampler, fixed_triples
+from blora.embedded.drawings.references import TripleSampler, fixed_triples, judged_triples
 from blora.embedded.drawings.sets import SETS
 
 
@@ -22,7 +22,9 @@ def _drawing(side: int = 64) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "look", [*NAMED, *HELD_OUT_NAMED, *(random_look(seed) for seed in range(8))], ids=lambda k: k.name
+    "look",
+    [*NAMED, *HELD_OUT_NAMED, *(lot(seed) for lot in (random_look, white_look) for seed in range(8))],
+    ids=lambda k: k.name,
 )
 def test_a_look_keeps_size_and_place_and_is_the_same_each_time(look) -> None:
     drawing = _drawing()
@@ -36,16 +38,18 @@ def test_a_look_keeps_size_and_place_and_is_the_same_each_time(look) -> None:
     assert changed.any() and not changed[~inside].any()
 
 
-def test_one_geometry_always_lands_in_one_place() -> None:
+def test_a_thing_always_lands_in_one_place_whoever_drew_it() -> None:
     drawing = np.zeros((128, 128, 4), np.uint8)
     drawing[32:96, 32:96] = 255
-    first, again, other = (build.place(drawing, key) for key in ("1 noto", "1 noto", "2 noto"))
-    assert np.array_equal(first, again) and not np.array_equal(first, other)
+    noto, twemoji, other = build.Planned(1, 0, 0), build.Planned(1, 2, 2), build.Planned(2, 0, 0)
+    first, again, apart = (build.place(drawing, row.placing()) for row in (noto, twemoji, other))
+    assert np.array_equal(first, again) and not np.array_equal(first, apart)
+    assert noto.key() != twemoji.key(), "they are other drawings all the same"
 
 
 def test_held_out_sets_are_never_redrawn_and_named_held_out_looks_only_of_held_out_things() -> None:
     things = [{"code": f"{i:X}", "held_out": i == 2} for i in range(4)]
-    rows = build.plan_pictures(things, np.ones((4, len(SETS)), bool), named_each=3, random_each=2)
+    rows = build.plan_pictures(things, np.ones((4, len(SETS)), bool), build.Each(3, 2, 1))
     held_looks = {i for i, (_, held) in enumerate(build.all_looks()) if held}
     for row in rows:
         if SETS[row.set].held_out:
@@ -57,12 +61,12 @@ def test_held_out_sets_are_never_redrawn_and_named_held_out_looks_only_of_held_o
 
 def test_what_is_placed_again_is_mirrored_and_never_held_out() -> None:
     things = [{"code": f"{i:X}", "held_out": i == 2} for i in range(4)]
-    rows = build.plan_again(things, np.ones((4, len(SETS)), bool), named_each=3, random_each=2)
+    rows = build.plan_again(things, np.ones((4, len(SETS)), bool), build.Each(3, 2, 1))
     held_looks = {i for i, (_, held) in enumerate(build.all_looks()) if held}
     assert {row.thing for row in rows} == {0, 1, 3} and not {row.look for row in rows} & held_looks
     drawing = np.zeros((128, 128, 4), np.uint8)
     drawing[:, :64] = 255
-    for key in ("1 noto", "2 noto", "3 noto", "4 noto"):
+    for key in ("1", "2", "3", "4"):
         left = [build.place(drawing, key, again)[..., 3].astype(int) for again in (False, True)]
         heavy = [picture[:, :64].sum() > picture[:, 64:].sum() for picture in left]
         assert heavy[0] != heavy[1] and left[0].any() and left[1].any()
@@ -104,12 +108,41 @@ def test_a_reference_shares_one_thing_only_with_its_target(built: Path) -> None:
     assert (pictures.thing[draw.style] != pictures.thing[draw.target]).mean() > 0.9
 
 
+def test_a_drawing_that_is_in_no_other_look_is_described_by_another_hands_and_never_by_itself(built: Path) -> None:
+    """A code of the target itself says how it is drawn, and then the style reference is not asked."""
+    pictures = Pictures.read(built)
+    sampler = TripleSampler(pictures, np.random.default_rng(0))
+    row = int(np.flatnonzero((pictures.thing == 0) & (pictures.look == pictures.look.max()))[0])
+    assert (pictures.geometry == pictures.geometry[row]).sum() == 1
+    for _ in range(20):
+        other = sampler._content(row)
+        assert pictures.placing[other] == pictures.placing[row] and pictures.geometry[other] != pictures.geometry[row]
+
+
+def test_a_hand_is_asked_for_where_another_is_given(built: Path) -> None:
+    pictures = Pictures.read(built)
+    draw = TripleSampler(pictures, np.random.default_rng(0)).draw(600)
+    native, apart = pictures.native[draw.target], pictures.geometry[draw.content] != pictures.geometry[draw.target]
+    assert native.mean() > 0.3
+    assert (pictures.placing[draw.content] == pictures.placing[draw.target]).all()
+    assert apart[native].mean() > apart[~native].mean() > 0
+
+
 @pytest.mark.parametrize("held_out", [False, True])
 def test_judged_triples_are_the_same_each_time_and_of_the_right_things(built: Path, held_out: bool) -> None:
     pictures = Pictures.read(built)
     first, again = (fixed_triples(pictures, held_out, count=12) for _ in range(2))
     assert np.array_equal(first.target, again.target) and np.array_equal(first.style, again.style)
     assert (pictures.held_out_thing()[first.target] == held_out).all()
+
+
+def test_another_hands_drawing_is_judged_in_the_same_place_and_of_held_out_things(built: Path) -> None:
+    pictures = Pictures.read(built)
+    judged = judged_triples(pictures)["other_hand"]
+    assert pictures.held_out_thing()[judged.target].all() and pictures.native[judged.target].all()
+    assert (pictures.placing[judged.content] == pictures.placing[judged.target]).all()
+    assert (pictures.geometry[judged.content] != pictures.geometry[judged.target]).all()
+    assert (pictures.look[judged.style] == pictures.look[judged.target]).all()
 
 
 def test_captions_have_their_article() -> None:
