@@ -131,35 +131,44 @@ def load_paired(folder: Path = FOLDER) -> PairedSet:
     return PairedSet(tuple(Thing(**thing) for thing in index["things"]), styles, np.stack(atlases, axis=1))
 
 
-def make_pairs(paired: PairedSet, split: Split, count: int) -> list[Pair]:
-    """Make at least so many pairs: content pictures times style pictures, near a square, as few as do.
+def make_pairs(paired: PairedSet, split: Split, count: int, style_pictures: int = 1) -> list[Pair]:
+    """Make at least so many pairs: content pictures times styles, near a square, as few as do.
 
-    Content pictures are things from the front of the split, each in one style in turn; style pictures are things from
-    its back, one a style. Pairs of one thing, or of one style, ask nothing and are left out.
+    Content pictures are things from the front of the split, each in one style in turn; a style is shown by things from
+    its back, `style_pictures` of them, which the content pictures take in turn. Pairs of one style ask nothing and are
+    left out, and so are those of one thing, where the style has no other picture.
 
     Raises:
-        SettingsError: The split has no so many pairs.
+        SettingsError: The split has no so many pairs, or too few things to show a style by.
     """
     things = paired.members(split)
+    if not 1 <= style_pictures < len(things):
+        accepted = f"1 to {len(things) - 1}"
+        raise SettingsError([SettingFault("style_pictures", f"more than {split} has", str(style_pictures), accepted)])
     every = range(len(paired.styles))
     # Spread over the table: seen, unseen, drawn and redrawn alternate, so that a small grid has some of each.
     order = sorted(every, key=lambda style: (style * 5) % len(every))
     styles = order[: min(len(every), max(2, math.ceil(math.sqrt(count))))]
     for contents in range(1, len(things) + 1):
-        pairs = _grid(things, contents, styles, order)
+        pairs = _grid(things, contents, styles, order, style_pictures)
         if len(pairs) >= count:
             return pairs
-    largest = len(_grid(things, len(things), order, order))
+    largest = len(_grid(things, len(things), order, order, style_pictures))
     raise SettingsError([SettingFault("pairs", f"more than {split} has", str(count), f"1 to {largest}")])
 
 
-def _grid(things: Sequence[int], contents: int, styles: Sequence[int], order: Sequence[int]) -> list[Pair]:
-    """Pairs of the first contents with each style's picture."""
+def _grid(
+    things: Sequence[int], contents: int, styles: Sequence[int], order: Sequence[int], style_pictures: int
+) -> list[Pair]:
+    """Pairs of the first contents with each style, shown by one of its pictures."""
+    apart = len(things) // style_pictures
     pairs = []
     for row, thing in enumerate(things[:contents]):
         own = order[row % len(order)]
         for column, style in enumerate(styles):
-            other = things[-1 - column]
-            if style != own and other != thing:
+            shown = [things[-1 - (column + apart * number) % len(things)] for number in range(style_pictures)]
+            turn = [shown[(row + column + later) % style_pictures] for later in range(style_pictures)]
+            other = next((one for one in turn if one != thing), None)
+            if style != own and other is not None:
                 pairs.append(Pair(thing, own, other, style))
     return pairs

@@ -4,8 +4,9 @@
     rates = summarise(results)
 
 A picture that copies either input is right on one side only, so the number to read is the harmonic mean of both rates,
-and how much of the real drawings' own it reaches. Intervals are percentiles of a bootstrap over content pictures (their
-pairs are not independent), seeded, so that they repeat.
+and how much of the real drawings' own it reaches. Intervals are percentiles of a bootstrap over content pictures and,
+of every style, over the pictures that show it (their pairs are not independent), seeded, so that they repeat. A style
+that one picture shows is as that picture has it, in the interval too.
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ def run_bench(
     count: int,
     settings: Settings,
     *,
+    style_pictures: int = 1,
     rows: Sequence[str] = ROWS,
     kept: MutableMapping[str, bytes] | None = None,
     tell: Tell | None = None,
@@ -91,6 +93,7 @@ def run_bench(
         split: Which things to draw.
         count: At least so many pairs; the grid is completed.
         settings: Recipe of training and drawing.
+        style_pictures: How many pictures show a style, in turn.
         rows: Names in `ROWS`; the ceiling ``real`` is always among them.
         kept: Trained adapters by key, for a later call.
         tell: Told about progress.
@@ -100,7 +103,7 @@ def run_bench(
         TrainingDivergedError: An adapter was given up.
     """
     asked = check_rows(rows)
-    pairs = make_pairs(paired, split, count)
+    pairs = make_pairs(paired, split, count, style_pictures)
     say = tell or (lambda what, done, total: None)
     left_out = {}
     if "magenta" in asked and not have_magenta():
@@ -119,10 +122,8 @@ def run_bench(
 
 def summarise(result: BenchResult, seed: int = 0) -> list[Rate]:
     """Return every measure of every row, with intervals; rows share the resamples."""
-    clusters = sorted({pair.content for pair in result.pairs})
-    member = np.array([clusters.index(pair.content) for pair in result.pairs])
-    counts = resampled_counts(len(clusters), RESAMPLES, np.random.default_rng(seed))
-    weights = np.concatenate([np.ones((1, len(member))), counts[:, member]])  # the first row is the sample itself
+    resamples = _resamples(result.pairs, np.random.default_rng(seed))
+    weights = np.concatenate([np.ones((1, len(result.pairs))), resamples])  # the first row is the sample itself
     real = _measure(result.verdicts["real"], weights)
     rates = []
     for row, verdicts in result.verdicts.items():
@@ -134,6 +135,22 @@ def summarise(result: BenchResult, seed: int = 0) -> list[Rate]:
                 shares = (float(ratio[0]), *percentile_interval(ratio[1:]))
             rates.append(Rate(row, measure, float(values[0]), low, high, *shares))
     return rates
+
+
+def _resamples(pairs: Sequence[Pair], draw: np.random.Generator) -> NDArray[np.int64]:
+    """How often each pair is in each resample of content pictures and of every style's pictures, (resamples, pairs).
+
+    Source: Owen 2007, "The pigeonhole bootstrap" (both sides of the table are drawn); styles themselves are not drawn.
+    """
+    contents = sorted({pair.content for pair in pairs})
+    counts = resampled_counts(len(contents), RESAMPLES, draw)[:, [contents.index(pair.content) for pair in pairs]]
+    for style in sorted({pair.style for pair in pairs}):
+        shown = sorted({pair.reference for pair in pairs if pair.style == style})
+        drawn = resampled_counts(len(shown), RESAMPLES, draw)
+        for number, pair in enumerate(pairs):
+            if pair.style == style:
+                counts[:, number] *= drawn[:, shown.index(pair.reference)]
+    return counts[counts.any(axis=1)]  # of a few pairs a resample may hold none
 
 
 def _measure(verdicts: Sequence[Judgement], weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:

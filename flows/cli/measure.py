@@ -127,6 +127,9 @@ def bench(
     pairs: Annotated[
         int, typer.Option(min=1, metavar="NUMBER", help="At least so many pairs; the grid is completed.")
     ] = 200,
+    style_pictures: Annotated[
+        int, typer.Option(min=1, metavar="NUMBER", help="Pictures that show each style, in turn; 1 says little of it.")
+    ] = 1,
     rows: Annotated[
         str, typer.Option(metavar="ROWS", help="Some rows only, such as blora,prompt; the real drawings always.")
     ] = "",
@@ -153,7 +156,7 @@ def bench(
     part: Literal["validation", "test"] = "test" if split == "test" else "validation"
     if len(names := ready_devices(device or devices)) != 1:
         raise ValueError(f"--devices: received {device or devices!r}; accepted: one device, cpu or cuda:0")
-    request = BenchRequest(part, pairs, asked, base, preset, parse_overrides(set_), names[0])
+    request = BenchRequest(part, pairs, style_pictures, asked, base, preset, parse_overrides(set_), names[0])
     place = Store.open(folder)
     with Bars(err) as bars:
         measurement = measure(place, request, bars.step)

@@ -60,6 +60,7 @@ class BenchRequest:
     Attributes:
         split: validation, to choose settings by, or test, to report.
         pairs: at least so many; the grid is completed.
+        style_pictures: how many pictures show a style, in turn.
         rows: some rows only; empty: all.
         base: embedded, a folder, or org/model@revision.
         preset: the settings to start from.
@@ -69,6 +70,7 @@ class BenchRequest:
 
     split: Split
     pairs: int
+    style_pictures: int
     rows: Sequence[str]
     base: str
     preset: str
@@ -108,7 +110,17 @@ def measure(place: Store, request: BenchRequest, tell: Callable[[str, int, int],
     loaded, paired = load_base(request.base, request.device, settings.train.precision), load_paired()
     kept = FolderOfAdapters(place)
     rows = request.rows or ROWS
-    result = run_bench(loaded, paired, request.split, request.pairs, settings, rows=rows, kept=kept, tell=tell)
+    result = run_bench(
+        loaded,
+        paired,
+        request.split,
+        request.pairs,
+        settings,
+        style_pictures=request.style_pictures,
+        rows=rows,
+        kept=kept,
+        tell=tell,
+    )
     return Measurement(
         result, summarise(result), paired, loaded.name, loaded.revision, settings.model_dump(mode="json")
     )
@@ -137,7 +149,7 @@ def write_report(place: Store, measurement: Measurement) -> str:
     result, every = measurement.result, range(len(measurement.result.pairs))
     shown = list(every)[:: max(1, -(-len(every) // SHEET_PAIRS))]
     place.replace("sheet.png", sheet(measurement.paired, result, shown))
-    page, table = report(measurement.rates, result, measurement.base, measurement.base_revision, measurement.settings)
+    page, table = report(measurement)
     place.replace("report.md", page.encode())
     return f"{table}\nreport: {place.root}/report.md, pictures: {place.root}/sheet.png"
 

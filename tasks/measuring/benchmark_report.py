@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -15,6 +15,7 @@ from tasks.pictures import encoded
 if TYPE_CHECKING:
     from blora.benchmark.drawings import PairedSet
     from blora.benchmark.run import BenchResult, Rate
+    from tasks.measuring.benchmark import Measurement
 
 SPACING = Spacing(cell=96, gap=4, under=8, left=190, top=18, font=11)
 """Of the picture sheet: names stand to the left of it, titles above, a judge's dots under each picture."""
@@ -42,12 +43,11 @@ def title_of(row: str) -> str:
     return " ".join((WORDS[name], amount)).strip()
 
 
-def report(
-    rates: Sequence[Rate], result: BenchResult, base: str, revision: str, settings: Mapping[str, Any]
-) -> tuple[str, str]:
+def report(measurement: Measurement) -> tuple[str, str]:
     """Return the page and its table, both Markdown."""
+    result = measurement.result
     by_row: dict[str, dict[str, Rate]] = {}
-    for rate in rates:
+    for rate in measurement.rates:
         by_row.setdefault(rate.row, {})[rate.measure] = rate
     head = "| row | style named | thing found | harmonic mean | of real | perceptual | colour | kept | edges "
     head += "| train, s | MB |"
@@ -63,21 +63,40 @@ def report(
         lines.append(f"| {' | '.join(cells)} |")
     lines += [f"\nLeft out: {row}: {reason}" for row, reason in result.left_out.items()]
     table = "\n".join(lines)
-    contents, styles = len({p.content for p in result.pairs}), len({p.reference for p in result.pairs})
+    contents, styles, shown = (len({getattr(p, of) for p in result.pairs}) for of in ("content", "style", "reference"))
     page = [
         "# The same thing, drawn by another hand",
         f"{counted(len(result.pairs), 'pair')} of {result.split} things: "
-        f"{contents} content pictures x {styles} style pictures.",
-        f"Base `{base}` @ `{revision[:12]}`; judges `{result.judge}`.",
+        f"{contents} content pictures x {styles} styles, which {counted(shown, 'picture')} show.",
+        f"Base `{measurement.base}` @ `{measurement.base_revision[:12]}`; judges `{result.judge}`.",
         table,
-        "Rates are shares of right answers; brackets are 95 % bootstrap intervals over content pictures. Distances are "
+        "Rates are shares of right answers; brackets are 95 % bootstrap intervals over content pictures and over "
+        "the pictures of each style, where it has several. Distances are "
         "to the real drawing, 0 is best; *kept* is the distance to the content picture's palette. "
         "*Of real* is the harmonic mean's share of the real drawings' own. Seconds are "
         "one adapter's training in its pack, MB its weights in fp16.",
+        "## By style",
+        "Style named / thing found, of each style's pairs; *unseen*: kept out of the embedded model's training.",
+        _by_style(measurement.paired, result),
         "![pictures](sheet.png)",
-        f"```json\n{json.dumps(settings, indent=1)}\n```",
+        f"```json\n{json.dumps(measurement.settings, indent=1)}\n```",
     ]
     return "\n\n".join(page) + "\n", table
+
+
+def _by_style(paired: PairedSet, result: BenchResult) -> str:
+    """Both rates of every row in every style, as a Markdown table."""
+    rows = [row for row in result.verdicts if row not in ("content", "style")]
+    lines = [f"| style | pairs | {' | '.join(title_of(row) for row in rows)} |", "|" + "---|" * (len(rows) + 2)]
+    for style in sorted({pair.style for pair in result.pairs}):
+        own = [number for number, pair in enumerate(result.pairs) if pair.style == style]
+        cells = [paired.styles[style].name + ("" if paired.styles[style].seen else " (unseen)"), str(len(own))]
+        for row in rows:
+            verdicts = [result.verdicts[row][number] for number in own]
+            rates = (sum(getattr(v, of) for v in verdicts) / len(own) for of in ("style_right", "thing_right"))
+            cells.append(" / ".join(f"{rate:.2f}" for rate in rates))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def sheet(paired: PairedSet, result: BenchResult, shown: Sequence[int]) -> bytes:

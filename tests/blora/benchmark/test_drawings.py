@@ -70,6 +70,26 @@ def test_a_grid_of_pairs_shares_its_pictures(paired: PairedSet, split: str, coun
     assert len({pair.seed for pair in pairs}) == len(pairs)
 
 
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_style_is_shown_by_as_many_pictures_as_asked(paired: PairedSet, split: str) -> None:
+    plain, several = (make_pairs(paired, split, 150, count) for count in (1, 4))  # type: ignore[arg-type]
+    assert len({pair.content for pair in several}) <= len({pair.content for pair in plain})
+    assert all(pair.thing != pair.style_thing and pair.content_style != pair.style for pair in several)
+    for style in {pair.style for pair in several}:
+        assert len({pair.reference for pair in plain if pair.style == style}) == 1
+        shown = [pair.reference for pair in several if pair.style == style]
+        times = sorted(shown.count(one) for one in set(shown))
+        assert len(times) == 4 and times[-1] <= times[0] + 3  # in turn, but for pictures of the asked thing itself
+    # No pair is left out because the style's only picture shows its thing.
+    assert len(several) == len({pair.content for pair in several}) * (len(paired.styles) - 1)
+
+
+@pytest.mark.parametrize(("asked", "accepted"), [(0, "1 to 15"), (16, "1 to 15")])
+def test_too_many_pictures_of_a_style_are_refused(paired: PairedSet, asked: int, accepted: str) -> None:
+    with pytest.raises(SettingsError, match=accepted):
+        make_pairs(paired, "validation", 4, asked)
+
+
 def test_a_larger_set_of_pairs_has_unseen_styles_and_too_many_are_refused(paired: PairedSet) -> None:
     few = {paired.styles[pair.style].seen for pair in make_pairs(paired, "test", 16)}
     assert few == {True, False}

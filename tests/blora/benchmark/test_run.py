@@ -125,3 +125,13 @@ def test_intervals_hold_the_value_and_shrink_with_agreement(pairs: list[Pair]) -
     assert (rates["real", "style_right"].low, rates["real", "style_right"].high) == (1.0, 1.0)
     assert rates["blora", "perceptual_distance"].of_real is None
     assert summarise(result) == summarise(result)
+
+
+def test_intervals_know_that_a_style_may_be_shown_by_a_lucky_picture() -> None:
+    """Of two pictures of a style one never serves: what another two would give may be nothing, or all."""
+    many = [Pair(thing, 0, shown, 1) for thing in range(20) for shown in (98, 99)]
+    verdicts = [Judgement(0, pair.style_thing == 98, 0, True, 0.5, 1.0, 0.25, 2.0) for pair in many]
+    every = {"blora": verdicts, "real": verdicts}
+    result = BenchResult("test", many, dict.fromkeys(every, Drawn([], 0.0, 0.0, 0)), every, {}, "", {})
+    (rate,) = [one for one in summarise(result) if (one.row, one.measure) == ("blora", "style_right")]
+    assert (rate.low, rate.value, rate.high) == (0.0, 0.5, 1.0)

@@ -24,7 +24,8 @@ FEW = ("train.steps=2", "train.rank=2", "train.batch_size=1", "sample.steps=2")
 def test_a_small_benchmark_writes_tables_report_and_sheet(s3_root: str) -> None:
     """To a bucket: a folder takes what a bucket takes, and not the other way round."""
     options = [part for pair in FEW for part in ("--set", pair)]
-    given = ["bench", s3_root, "--pairs", "2", "--rows", "blora,content", "--split", "test", *options]
+    given = ["bench", s3_root, "--pairs", "2", "--rows", "blora,content", "--split", "test", "--style-pictures", "2"]
+    given += options
     done = CliRunner().invoke(app, given)
     assert done.exit_code == 0, done.output
     place = Store.open(s3_root)
@@ -39,7 +40,13 @@ def test_a_small_benchmark_writes_tables_report_and_sheet(s3_root: str) -> None:
         assert one["thing_right"] == (one["thing_found"] == one["thing"])
     about = json.loads(place.read("bench.json"))
     assert about["settings"]["train"]["steps"] == 2 and len(about["pictures"]) == len(pictures)
-    assert "the real drawing" in place.read("report.md").decode()
+    page = place.read("report.md").decode()
+    assert "the real drawing" in page
+    for style in {str(one["style"]) for one in pictures}:
+        own = [one for one in pictures if one["style"] == style and one["row"] == "real"]
+        named, found = (sum(one[of] for one in own) / len(own) for of in ("style_right", "thing_right"))
+        (line,) = [line for line in page.splitlines() if line.startswith(f"| {style} ") and "/" in line]
+        assert f"| {len(own)} |" in line and line.endswith(f"| {named:.2f} / {found:.2f} |")
     assert Image.open(io.BytesIO(place.read("sheet.png"))).height > 96 * pairs
     assert len(FolderOfAdapters(place)) >= 3
 
