@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 from manifests.store.store import Store
 from manifests.tables.measuring import BENCH, BENCH_RATES
 from manifests.tables.parquet import to_parquet_bytes, to_table
-from tasks.measuring.benchmark_report import report, sheet
+from tasks.measuring.benchmark_report import Measurement, report, sheet
 
 if TYPE_CHECKING:
-    from blora.benchmark.drawings import PairedSet, Split
-    from blora.benchmark.run import BenchResult, Rate
+    from blora.benchmark.drawings import Split
 
 SHEET_PAIRS = 24
 """Pairs on the picture sheet, evenly taken from all."""
@@ -76,18 +75,6 @@ class BenchRequest:
     preset: str
     overrides: Mapping[str, Any]
     device: str
-
-
-@dataclass(frozen=True, eq=False)
-class Measurement:
-    """What was measured, on what, and with which settings."""
-
-    result: BenchResult
-    rates: list[Rate]
-    paired: PairedSet
-    base: str
-    base_revision: str
-    settings: dict[str, Any]
 
 
 def measure(place: Store, request: BenchRequest, tell: Callable[[str, int, int], None]) -> Measurement:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -15,7 +16,6 @@ from tasks.pictures import encoded
 if TYPE_CHECKING:
     from blora.benchmark.drawings import PairedSet
     from blora.benchmark.run import BenchResult, Rate
-    from tasks.measuring.benchmark import Measurement
 
 SPACING = Spacing(cell=96, gap=4, under=8, left=190, top=18, font=11)
 """Of the picture sheet: names stand to the left of it, titles above, a judge's dots under each picture."""
@@ -35,6 +35,18 @@ WORDS = {
     "style": "unchanged style",
     "real": "the real drawing",
 }
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """What was measured, on what, and with which settings."""
+
+    result: BenchResult
+    rates: list[Rate]
+    paired: PairedSet
+    base: str
+    base_revision: str
+    settings: dict[str, Any]
 
 
 def title_of(row: str) -> str:
