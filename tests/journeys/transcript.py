@@ -29,6 +29,7 @@ MASKS = (
     (r"\b\d+:\d\d:\d\d\b", "<clock>"),
     (r"\b(\d+ h )?(\d+ min )?\d+(\.\d+)? (s|min|h)\b", "<duration>"),
     (r"\b[\d.,]+ ([kMG]i?B|TFLOP/s)", r"<number> \1"),
+    (r"(passed: \d+ of \d+ adapters), \d+ of", r"\1, <some> of"),  # of hardly trained ones, some at a limit
     (r"goes from [+-]?\d\S* to [+-]?\d\S*$", "goes from <number> to <number>"),  # of three digits, which may be whole
     (r"\b\d+\.\d+\.\d+[\w.+]*", "<version>"),
     (r"(?<![\w.])[+-]?\d+(\.\d+(e[+-]\d+)?|e[+-]\d+)(?![\w.])", "<number>"),
