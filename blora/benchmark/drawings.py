@@ -166,9 +166,9 @@ def _grid(
     for row, thing in enumerate(things[:contents]):
         own = order[row % len(order)]
         for column, style in enumerate(styles):
-            shown = [things[-1 - (column + apart * number) % len(things)] for number in range(style_pictures)]
-            turn = [shown[(row + column + later) % style_pictures] for later in range(style_pictures)]
-            other = next((one for one in turn if one != thing), None)
+            turns = ((row + column + later) % style_pictures for later in range(style_pictures))
+            shown = (things[-1 - (column + apart * turn) % len(things)] for turn in turns)
+            other = next((one for one in shown if one != thing), None)
             if style != own and other is not None:
                 pairs.append(Pair(thing, own, other, style))
     return pairs

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from blora.embedded.drawings.looks import WHITE, Colour, Look, luminance
@@ -201,13 +203,16 @@ HELD_OUT_NAMED: tuple[Look, ...] = (
 )
 
 
+def _colour(rng: np.random.Generator, low: int = 0, high: int = 255) -> Colour:
+    """A colour by lot, each part from `low` to `high`."""
+    r, g, b = rng.integers(low, high + 1, 3)
+    return int(r), int(g), int(b)
+
+
 def random_look(seed: int) -> Look:
     """A look drawn by lot. It has no words; it widens what a style reference may ask for."""
     rng = np.random.default_rng(seed)
-
-    def colour(low: int = 0, high: int = 255) -> Colour:
-        r, g, b = rng.integers(low, high + 1, 3)
-        return int(r), int(g), int(b)
+    colour = partial(_colour, rng)
 
     def pick(options: list[str], weights: list[float]) -> str:
         return str(rng.choice(options, p=np.array(weights) / sum(weights)))
@@ -240,13 +245,9 @@ def random_look(seed: int) -> Look:
 def white_look(seed: int) -> Look:
     """A look by lot as the drawn sets have them: white paper, flat or graded colours, outlines, lines or two tones."""
     rng = np.random.default_rng(10_000 + seed)
-
-    def colour(low: int, high: int) -> Colour:
-        r, g, b = rng.integers(low, high + 1, 3)
-        return int(r), int(g), int(b)
-
+    colour = partial(_colour, rng)
     dark, light = colour(0, 70), WHITE if rng.random() < 0.6 else colour(150, 255)
-    tones = sorted((colour(0, 255) for _ in range(2)), key=lambda c: float(luminance(np.array(c))))
+    tones = sorted((colour() for _ in range(2)), key=lambda c: float(luminance(np.array(c))))
     palette = (dark, dark, light, light) if rng.random() < 0.6 else (dark, *tones, light)
     line = str(rng.choice(["none", "outline", "edges"], p=(0.35, 0.35, 0.3)))
     colours = str(rng.choice(["own", "posterise", "hue", "gray", "map"], p=(0.25, 0.25, 0.1, 0.1, 0.3)))
