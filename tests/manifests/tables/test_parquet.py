@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +158,30 @@ def test_a_truncated_file_is_refused() -> None:
     data = to_parquet_bytes(to_table([row_of(run.SCORES)], run.SCORES))
     with pytest.raises(TableError, match="no Parquet file"):
         from_parquet_bytes(data[:-9], run.SCORES)
+
+
+READ_IN_A_PROCESS = """
+import os, pathlib, sys
+from manifests.parsing.fault_list import FaultList
+from manifests.parsing.parquet_file import read_parquet
+from manifests.tables import run
+from manifests.tables.parquet import from_parquet_bytes
+
+data = pathlib.Path(sys.argv[1]).read_bytes()
+before = len(os.listdir("/proc/self/task"))
+rows = from_parquet_bytes(data, run.NOTES).num_rows
+kinds = dict.fromkeys(run.NOTES.names, "text") | {"row": "number"}
+records = list(read_parquet(data, kinds, FaultList("t.parquet")))
+print(rows, len(records), len(os.listdir("/proc/self/task")) - before)
+"""
+
+
+def test_reading_leaves_no_thread_behind(tmp_path: Path) -> None:
+    """One that still held the bytes while Python ended aborted the command, now and then, after all was printed."""
+    (tmp_path / "t.parquet").write_bytes(to_parquet_bytes(to_table([row_of(run.NOTES)] * 9, run.NOTES)))
+    command = [sys.executable, "-c", READ_IN_A_PROCESS, str(tmp_path / "t.parquet")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "9 9 0\n"
 
 
 def test_files_are_zstd_compressed() -> None:
