@@ -137,8 +137,8 @@ def from_parquet_bytes(data: bytes, schema: pa.Schema) -> pa.Table:
     """
     table, version = _label(schema)
     try:
-        # read_table would import pandas, where there is one. Threads of Arrow may still hold `data` when Python ends, and
-        # a thread that drops a Python object then aborts the process (apache/arrow issue 34314).
+        # read_table would import pandas, where there is one. A thread of Arrow may hold `data` for longer than Python
+        # lasts, and aborts the process as it lets go of it (apache/arrow issue 34314).
         read = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         received = f"{len(data)} bytes that are no Parquet file ({error})"
