@@ -35,7 +35,7 @@ def figure_of(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 @pytest.mark.slow
 def test_things_come_from_the_content_half_and_papers_from_the_style_half() -> None:
-    settings = resolve("demo", {"train.steps": 150})
+    settings = resolve("demo", {"train.steps": 60})  # of the preset's 100: enough for this
     base = load_base("embedded")
     files = [PICTURES / f"{name}.png" for name in (*CONTENTS, *STYLES)]
     adapters = dict(zip((*CONTENTS, *STYLES), train_images(base, files, settings.train, progress=False), strict=True))
@@ -46,5 +46,5 @@ def test_things_come_from_the_content_half_and_papers_from_the_style_half() -> N
         alike = {name: float(np.mean(figure_of(picture) * figure_of(references[name]))) for name in CONTENTS}
         away = {name: float(np.linalg.norm(paper_of(picture) - paper_of(references[name]))) for name in STYLES}
         assert max(alike, key=alike.__getitem__) == content, (content, style, alike)
-        assert alike[content] > 0.35, (content, style, alike)
+        assert alike[content] > 0.6, (content, style, alike)
         assert min(away, key=away.__getitem__) == style, (content, style, away)
