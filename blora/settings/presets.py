@@ -47,7 +47,8 @@ PRESETS: Final[Mapping[str, Settings]] = MappingProxyType(
                 learning_rate=4e-3,
                 steps=100,
                 batch_size=4,
-                timestep_power=4.0,
+                timestep_power=2.0,
+                style_alone_share=0.25,
             ),
             sample=SampleSettings(
                 steps=20,

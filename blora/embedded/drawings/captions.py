@@ -1,6 +1,6 @@
 """Words for a picture: of its thing, of its look, or of both, in several wordings.
 
-All are short: the text encoders' places from `training.text.PADS` on are never trained.
+All are short: the text encoders' places from `words.clip.PADS` on are never trained.
 """
 
 from __future__ import annotations

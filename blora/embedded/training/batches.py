@@ -14,8 +14,8 @@ import torch
 from blora.embedded.drawings import captions
 from blora.embedded.drawings.pictures import Pictures
 from blora.embedded.drawings.references import TripleSampler
-from blora.embedded.training.text import TextPair
 from blora.embedded.training.unet import PlacedTokens
+from blora.embedded.words.text import TextPair
 
 CAPTIONS = 0.04
 PICTURE, WORDS, NOTHING = 0, 1, 2

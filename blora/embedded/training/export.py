@@ -25,11 +25,12 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from blora.embedded import CLIP_DIR, compute_revision
 from blora.embedded.clip import load_embedded_clip
 from blora.embedded.learning import progress
-from blora.embedded.training import clip, vae
+from blora.embedded.training import vae
 from blora.embedded.training.encoders import BESIDE
-from blora.embedded.training.text import NAMES, TextPair
 from blora.embedded.training.train import Trainee
 from blora.embedded.training.unet import BETAS
+from blora.embedded.words import clip
+from blora.embedded.words.text import NAMES, TextPair
 
 
 def averaged_unet(data: Path) -> tuple[UNet2DConditionModel, dict[str, Any]]:

@@ -28,7 +28,6 @@ from blora.embedded.learning.muon import shared_out
 from blora.embedded.training import judge, vae
 from blora.embedded.training.batches import ConditionedBatch, ConditionedBatches
 from blora.embedded.training.encoders import read_beside
-from blora.embedded.training.text import TextPair
 from blora.embedded.training.unet import (
     BETAS,
     CONTEXT,
@@ -40,6 +39,7 @@ from blora.embedded.training.unet import (
     start_open,
     watch_lookup,
 )
+from blora.embedded.words.text import TextPair
 
 WEIGHTS = {"denoise": 1.0, "deep": 1.0, "layout": 0.5, "lookup": 0.5}
 OUTER = ("unet.conv_in", "unet.conv_out", "unet.time_embedding", "unet.add_embedding", "tokens.", "tasks.")

@@ -15,8 +15,8 @@ from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
-from blora.embedded.training.clip import PADS
 from blora.embedded.training.encoders import CODE, GRID, STYLES
+from blora.embedded.words.clip import PADS
 
 CONTENT_BLOCK, STYLE_BLOCK = 0, 1
 PLACES = GRID * GRID

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from blora.embedded import MODEL_DIR
-from blora.embedded.training import encoders, text, vae
+from blora.embedded.training import encoders, vae
+from blora.embedded.words import text
 
 THINGS, LOOKS, SIDE = 6, 4, 128
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import signal
 import subprocess
@@ -21,13 +22,15 @@ from blora.embedded import MODEL_DIR, compute_revision
 from blora.embedded.drawings.pictures import Pictures
 from blora.embedded.learning import progress, schedule
 from blora.embedded.learning.budget import Stop
-from blora.embedded.training import export, vae
+from blora.embedded.training import export, names, vae
 from blora.embedded.training.batches import ConditionedBatches
-from blora.embedded.training.clip import PADS
 from blora.embedded.training.encoders import BESIDE, CODE, EncoderTraining
-from blora.embedded.training.text import TextPair
+from blora.embedded.training.named_codes import spoken, typical_codes
 from blora.embedded.training.train import Trainee, UnetTraining
 from blora.embedded.training.unet import OWN, PLACES, PlacedTokens, build, start_open, watch_lookup
+from blora.embedded.words import name_layers
+from blora.embedded.words.clip import PADS
+from blora.embedded.words.text import TextPair
 
 TINY = {"widths": (8, 8, 128), "heads": (1, 1, 2), "inner": 1}
 ARGS = argparse.Namespace(batch=4, first_batch=2, lr=1e-3, ema=0.9, device="cpu", half=False)
@@ -225,3 +228,36 @@ def test_encoding_takes_the_number_format_that_was_asked_for(prepared: Path, tmp
         wanted = exact.encode(vae.to_unit(pixels)).latent_dist.mode() * exact.config.scaling_factor
     assert np.abs(made["--no-half"] - wanted.numpy()).max() < 0.005  # stored in float16
     assert 0 < np.abs(made["--half"] - made["--no-half"]).mean() < 0.02
+
+
+def test_layers_put_in_before_the_last_change_nothing_until_they_are_trained_and_come_out_again(tmp_path: Path) -> None:
+    plain = name_layers.plain_encoder(MODEL_DIR / "text_encoder").float().eval()
+    longer = name_layers.lengthened(plain)
+    ids, asked = torch.tensor([[49406, 320, 2368, 49407] + [49407] * 73]), {"output_hidden_states": True}
+    with torch.no_grad():
+        own, long = plain(ids, **asked).hidden_states[-2], longer(ids, **asked).hidden_states[-2]
+    torch.testing.assert_close(long, own, atol=1e-5, rtol=1e-5)
+    longer.save_pretrained(tmp_path)
+    again = name_layers.plain_encoder(tmp_path).state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in plain.state_dict().items())
+
+
+def test_names_are_learnt_and_a_prompt_without_them_stays(prepared: Path, tmp_path: Path) -> None:
+    """The two things that are not held out come to say the codes of their own drawings."""
+    shutil.copytree(prepared, folder := tmp_path / "data")
+    progress.save(folder / "unet.pt", _training(prepared).state())
+    plain = name_layers.plain_encoder(folder / "text" / "text_encoder").float()
+    budget = ["--minutes", "0.7", "--batch", "16", "--device", "cpu", "--threads", "1"]
+    names.main(["--data", str(folder), *budget])
+    log = json.loads((folder / "names.jsonl").read_text().splitlines()[-1])
+    assert log["unsaid"] < 0.2 and log["added_to_neutral"] < 0.05
+    trainee = names.read_trainee(folder, None)
+    ids = trainee.text.tokenizers[0](["A [v]", "a drawing of a thing 1"], padding="max_length", max_length=77)
+    with torch.no_grad():
+        after, before = (
+            names.heard(one, torch.tensor(ids.input_ids))[:, PADS:] for one in (trainee.text.encoders[0], plain)
+        )
+    added = after - before
+    said = torch.from_numpy(typical_codes(Pictures.read(folder))[1]) @ spoken(trainee, 64).T
+    assert added[0].square().mean() < 0.05 * added[1].square().mean()
+    assert torch.cosine_similarity(added[1].flatten(), said.flatten(), dim=0) > 0.9

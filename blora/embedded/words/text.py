@@ -1,6 +1,6 @@
 """SDXL's tokenizers and the two text encoders, from the trained CLIPs; what the UNet is trained on is what ships.
 
-    python -m blora.embedded.training.text --data DIR [--start FOLDER] [--like FOLDER]
+    python -m blora.embedded.words.text --data DIR [--start FOLDER] [--like FOLDER]
 
 Writes tokenizers and text encoders to DIR/text, in half precision. `--start` takes the encoders of a pipeline folder in
 place of DIR/clip1.pt and DIR/clip2.pt, where they are not there. `--like` gives new encoders the padding of those of a
@@ -19,7 +19,7 @@ import torch
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from blora.embedded.clip import text_keys
-from blora.embedded.training.clip import CONFIG, END, PADS
+from blora.embedded.words.clip import CONFIG, END, PADS
 
 LENGTH, VOCABULARY, BEGIN = 77, 49408, 49406
 LOUD = 16

@@ -1,7 +1,7 @@
 """Train one small CLIP on the drawn pictures and their words.
 
-    python -m blora.embedded.training.clip --data DIR --seed 1 --minutes 10
-    python -m blora.embedded.training.clip --data DIR --seed 2 --minutes 60 [--visual-only]
+    python -m blora.embedded.words.clip --data DIR --seed 1 --minutes 10
+    python -m blora.embedded.words.clip --data DIR --seed 2 --minutes 60 [--visual-only]
 
 The text tower of seed 1 becomes `text_encoder`, that of seed 2 `text_encoder_2`, and the whole of seed 2 is the offline
 scorer. Three kinds of batch alternate, so that neither words of things nor words of looks can be ignored: many things,
