@@ -9,11 +9,17 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from diffusers.models import Transformer2DModel
 
 from blora.embedded.drawings.pictures import Pictures
 from blora.embedded.training.train import Trainee
-from blora.embedded.training.unet import CONTENT_BLOCK
+from blora.embedded.training.unet import CONTENT_BLOCK, STYLE_BLOCK
 from blora.embedded.words.name_layers import TOLD, UNITS
+
+QUIET = 1.0
+"""How much what the style block hears of a name counts, where 1 is as much as what the content block does not."""
+LOUDNESS = 1.5
+"""How much louder names are than the codes that they stand for."""
 
 
 def typical_codes(pictures: Pictures) -> dict[int, np.ndarray]:
@@ -31,14 +37,23 @@ def typical_codes(pictures: Pictures) -> dict[int, np.ndarray]:
 
 
 @torch.no_grad()
-def spoken(trainee: Trainee, width: int) -> torch.Tensor:
+def spoken(trainee: Trainee, width: int, quiet: float = QUIET) -> torch.Tensor:
     """(width, CODE): codes as a change of the context's first numbers, which the content block hears best as codes.
 
-    By least squares over its keys and values, as a token's whole context would be heard.
+    By least squares over its keys and values, as a token's whole context would be heard; the more `quiet`, the less of
+    it is heard by the style block, which a caption's look is told to at the same places.
     """
-    layers = trainee.unet.up_blocks[0].attentions[CONTENT_BLOCK].transformer_blocks
-    heard = torch.cat([weight for layer in layers for weight in (layer.attn2.to_k.weight, layer.attn2.to_v.weight)])
-    return torch.linalg.lstsq(heard[:, :width], heard @ trainee.tokens.content_out.weight).solution
+    blocks = trainee.unet.up_blocks[0].attentions
+    content, style = (_keys_and_values(blocks[number]) for number in (CONTENT_BLOCK, STYLE_BLOCK))
+    goal = content @ trainee.tokens.content_out.weight
+    heard = torch.cat([content[:, :width], quiet**0.5 * style[:, :width]])
+    asked = torch.cat([goal, goal.new_zeros(len(style), goal.shape[1])])
+    return torch.linalg.lstsq(heard, asked).solution
+
+
+def _keys_and_values(block: Transformer2DModel) -> torch.Tensor:
+    layers = [layer.attn2 for layer in block.transformer_blocks]
+    return torch.cat([weight for layer in layers for weight in (layer.to_k.weight, layer.to_v.weight)])
 
 
 class NamedCodes:
@@ -52,11 +67,12 @@ class NamedCodes:
         size: Mean square of all that is said.
     """
 
-    def __init__(self, codes: dict[int, np.ndarray], numbers: torch.Tensor, device: str) -> None:
-        """Work all out, of codes (PLACES, CODE) by thing and `spoken` numbers (width, CODE)."""
-        said = torch.from_numpy(np.stack(list(codes.values()))) @ numbers.T
-        scores, sizes, components = torch.linalg.svd(said.flatten(1), full_matrices=False)
-        count, width, things = min(UNITS - 1, len(sizes)), said.shape[2], len(said) ** 0.5
+    def __init__(self, codes: dict[int, np.ndarray], trainee: Trainee, width: int, device: str) -> None:
+        """Work all out, of codes (PLACES, CODE) by thing and the `width` of the encoder's hidden states."""
+        told_by = torch.from_numpy(np.stack(list(codes.values())))
+        heard, said = told_by @ spoken(trainee, width, quiet=0.0).T, LOUDNESS * told_by @ spoken(trainee, width).T
+        scores, sizes, _ = torch.linalg.svd(heard.flatten(1), full_matrices=False)
+        count, things = min(UNITS - 1, len(sizes)), len(said) ** 0.5
         spread, told, self.says = (
             torch.zeros(width),
             torch.zeros(len(said), width),
@@ -64,7 +80,7 @@ class NamedCodes:
         )
         spread[:count] = sizes[:count] / things
         told[:, :count] = scores[:, :count] * things * TOLD
-        self.says[:count] = (components[:count] * (spread[:count] / TOLD)[:, None]).unflatten(1, said.shape[1:])
+        self.says[:count] = torch.einsum("tk,tpw->kpw", scores[:, :count], said) / (things * TOLD)
         rest = spread.square().mean()  # numbers that nothing hears yet are to stay where they are
         weights = torch.where(spread > 0, spread.square(), rest)
         self.weights = (weights / weights.mean() / TOLD**2).to(device)

@@ -32,7 +32,7 @@ from blora.embedded.learning.muon import shared_out
 from blora.embedded.training import vae
 from blora.embedded.training.batches import NEUTRAL
 from blora.embedded.training.encoders import read_beside
-from blora.embedded.training.named_codes import NamedCodes, spoken, typical_codes
+from blora.embedded.training.named_codes import NamedCodes, typical_codes
 from blora.embedded.training.train import Trainee
 from blora.embedded.training.unet import BETAS, PLACES
 from blora.embedded.words.clip import PADS
@@ -93,7 +93,7 @@ class NamesTraining:
         self.before = plain_encoder(args.data / "text" / "text_encoder").float().eval()
         self.model = lengthened(self.before).to(args.device)
         self.before.to(args.device)
-        self.codes = NamedCodes(typical_codes(pictures), spoken(trainee, self.model.config.hidden_size), args.device)
+        self.codes = NamedCodes(typical_codes(pictures), trainee, self.model.config.hidden_size, args.device)
         self.things = {thing: pictures.things[thing]["name"] for thing in self.codes.said}
         self.looks = [look["words"] for look in pictures.looks if look["words"] and not look["held_out"]]
         self.rng = np.random.default_rng(args.seed)
@@ -139,7 +139,7 @@ class NamesTraining:
         """The encoder as it is shipped: wide enough to tell each place its own."""
         model = lengthened(self.before, PLACES * UNITS).to(self.args.device)
         copy_narrow(self.model.state_dict(), model)
-        share_out_places(model, self.ids(["A [v]"]), self.codes.says)
+        share_out_places(model, self.before, self.ids(["A [v]"]), self.codes.says)
         return model.eval()
 
     def step(self, done: float) -> float:

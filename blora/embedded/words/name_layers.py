@@ -37,7 +37,8 @@ def lengthened(plain: CLIPTextModel, wide: int = WIDE) -> CLIPTextModel:
             weight.requires_grad_()
             if "out_proj" in name or "fc2" in name:
                 nn.init.zeros_(weight)
-    model.encoder.layers[-2].mlp.requires_grad_(False)  # see `share_out_places`
+    for part in (model.encoder.layers[-2].mlp, model.encoder.layers[-2].layer_norm2):
+        part.requires_grad_(False)  # see `share_out_places`
     return model
 
 
@@ -72,7 +73,7 @@ def plain_encoder(folder: Path) -> CLIPTextModel:
 
 
 @torch.no_grad()
-def share_out_places(model: CLIPTextModel, ids: torch.Tensor, says: torch.Tensor) -> None:
+def share_out_places(model: CLIPTextModel, plain: CLIPTextModel, ids: torch.Tensor, says: torch.Tensor) -> None:
     """Make the last of the layers put in a map from a few numbers of a thing to what is said at each place.
 
     A plain layer would have to find out that what it hears, the same at every place, is to be said differently at each.
@@ -82,13 +83,15 @@ def share_out_places(model: CLIPTextModel, ids: torch.Tensor, says: torch.Tensor
 
     Args:
         model: With a width inside of UNITS for every place of the padding.
-        ids: (1, 77) a prompt, of whose places all is known.
+        plain: The encoder without the layers.
+        ids: (1, 77) a prompt that names nothing, by which B-LoRAs are trained: its padding stays as it was.
         says: (UNITS - 1, PLACES, width) what to say for one unit of each number.
     """
-    mlp = model.encoder.layers[-2].mlp
-    for weight in mlp.parameters():
+    mlp, norm = model.encoder.layers[-2].mlp, model.encoder.layers[-2].layer_norm2
+    for weight in (*mlp.parameters(), norm.bias):
         weight.zero_()
-    hidden = model(ids, output_hidden_states=True).hidden_states[-2][0, PADS:]
+    norm.weight.fill_(1)
+    hidden, wanted = (one(ids, output_hidden_states=True).hidden_states[-2][0, PADS:] for one in (model, plain))
     places = nn.functional.layer_norm(hidden, hidden.shape[-1:])
     own = 2 * OPEN * torch.linalg.pinv(places, rtol=1e-3).T  # (PLACES, width): 2 OPEN at the place, about 0 elsewhere
     hears = torch.eye(UNITS, hidden.shape[-1], device=hidden.device)
@@ -98,5 +101,5 @@ def share_out_places(model: CLIPTextModel, ids: torch.Tensor, says: torch.Tensor
     every = torch.arange(len(places), device=hidden.device)
     open_by = nn.functional.gelu(mlp.fc1(places)).unflatten(1, (len(places), UNITS))[every, every]
     told = says.transpose(0, 1) - torch.eye(UNITS - 1, hidden.shape[-1], device=hidden.device)  # what was heard goes
-    last = -(told * open_by[:, :-1, None]).sum(1, keepdim=True) / open_by[:, -1:, None]
+    last = ((wanted - hidden)[:, None] - (told * open_by[:, :-1, None]).sum(1, keepdim=True)) / open_by[:, -1:, None]
     mlp.fc2.weight.copy_(torch.cat([told, last], 1).flatten(0, 1).T)
