@@ -24,7 +24,7 @@ _OBJECTS: Final = (
 ).split()
 _COLOURS: Final = "red blue green yellow purple orange pink black white brown".split()
 
-# The embedded model has been shown drawings with these names, under these captions (embedded/drawings/captions.py).
+# The embedded model has been shown drawings with these names, under these captions (embedded/words/captions.py).
 _DRAWN: Final = (
     "cat dog tiger fox elephant penguin dolphin turtle snake octopus butterfly banana tomato watermelon pineapple "
     "carrot guitar trumpet umbrella bicycle bus rocket key crown anchor bomb radio backpack"

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from blora.embedded.drawings import captions
 from blora.embedded.drawings.pictures import Pictures
 from blora.embedded.drawings.references import TripleSampler
 from blora.embedded.training.unet import PlacedTokens
+from blora.embedded.words import captions
 from blora.embedded.words.text import TextPair
 
 CAPTIONS = 0.04

@@ -25,7 +25,6 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import CLIPTextModel
 
-from blora.embedded.drawings import captions
 from blora.embedded.drawings.pictures import Pictures
 from blora.embedded.learning import progress, schedule
 from blora.embedded.learning.muon import shared_out
@@ -35,6 +34,7 @@ from blora.embedded.training.encoders import read_beside
 from blora.embedded.training.named_codes import NamedCodes, typical_codes
 from blora.embedded.training.train import Trainee
 from blora.embedded.training.unet import BETAS, PLACES
+from blora.embedded.words import captions
 from blora.embedded.words.clip import PADS
 from blora.embedded.words.name_layers import UNITS, copy_narrow, lengthened, plain_encoder, share_out_places
 from blora.embedded.words.text import TextPair

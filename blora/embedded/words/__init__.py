@@ -1,1 +1,1 @@
-"""How the embedded model hears: two CLIPs, the text encoders made of them, and layers by which names draw things."""
+"""How the embedded model hears: captions, two CLIPs, text encoders made of them, layers by which names draw things."""

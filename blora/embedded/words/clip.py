@@ -19,10 +19,10 @@ import open_clip
 import torch
 import torch.nn.functional as F
 
-from blora.embedded.drawings import captions
 from blora.embedded.drawings.pictures import Pictures
 from blora.embedded.learning import progress, schedule
 from blora.embedded.learning.muon import shared_out
+from blora.embedded.words import captions
 
 CONFIG: dict = {
     "embed_dim": 64,

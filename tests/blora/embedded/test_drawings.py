@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blora.embedded.drawings import build, captions, icons
+from blora.embedded.drawings import build, icons
 from blora.embedded.drawings.named_looks import HELD_OUT_NAMED, NAMED, random_look, white_look
 from blora.embedded.drawings.pictures import Pictures
 from blora.embedded.drawings.references import TripleSampler, fixed_triples, judged_triples
 from blora.embedded.drawings.sets import SETS
+from blora.embedded.words import captions
 
 
 def _drawing(side: int = 64) -> np.ndarray:
