@@ -36,7 +36,8 @@ class Settings(Frozen):
 PRESETS: Final[Mapping[str, Settings]] = MappingProxyType(
     {
         # The embedded model on a CPU: minutes for a 4 x 4 grid. Its two blocks learned to read pictures as prompts, so
-        # an update of how they read says all that they can draw. Layout and palette are settled at the noisy end, and
+        # an update of how they read says all that they can draw. Layout and palette are settled at the noisy end, fine
+        # parts are not; by rows of its own the style's half holds less of the thing that it was learned on. And
         # guidance away from the base alone brings out what little a small model adds. The halves of so small a model
         # answer to the very prompt that they were trained on.
         "demo": Settings(

@@ -112,8 +112,8 @@ class TrainSettings(Frozen):
     size with, FLUX.1-dev's 3.16 at 1024 px (kohya's "flux_shift"). 1 moves nothing."""
     style_alone_share: float = Field(default=0.0, ge=0, le=0.9)
     """Share of the rows that train the style's half alone, the content's being off. They show the picture turned by
-    quarters and mirrored, so that this half learns what holds in every direction. Another recipe, of no proven gain on
-    the embedded model. 0: both halves learn from every row, as published."""
+    quarters and mirrored, so that this half learns what holds in every direction. Another recipe, on SDXL not tried.
+    0: both halves learn from every row, as published."""
     front_pool: int = Field(default=0, ge=0, le=4096)
     """Draws of noise and timestep that each adapter holds and uses in `front_uses` steps each, so that most steps skip
     the UNet's frozen front, which is 27 % of a step of SDXL; 54 MB a row of 1024 px and a draw in half precision.
