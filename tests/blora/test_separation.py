@@ -46,5 +46,5 @@ def test_things_come_from_the_content_half_and_papers_from_the_style_half() -> N
         alike = {name: float(np.mean(figure_of(picture) * figure_of(references[name]))) for name in CONTENTS}
         away = {name: float(np.linalg.norm(paper_of(picture) - paper_of(references[name]))) for name in STYLES}
         assert max(alike, key=alike.__getitem__) == content, (content, style, alike)
-        assert alike[content] > 0.6, (content, style, alike)
+        assert alike[content] > 0.5, (content, style, alike)
         assert min(away, key=away.__getitem__) == style, (content, style, away)

@@ -61,8 +61,11 @@ def test_encoders_are_released_and_come_back(epsilon_folder: Path) -> None:
     assert base.text_encoders.loaded
 
 
-def test_encoders_in_half_precision_are_nearer_than_rounding_to_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Why a bf16 run on a GPU encodes in fp16: on real encoders, those of the embedded model."""
+def test_encoders_in_fp16_lose_about_as_much_as_rounding_to_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Why a bf16 run on a GPU encodes in fp16: on real encoders, those of the embedded model.
+
+    Twice, because the embedded model's first encoder takes large numbers from each other where it says names.
+    """
     cuda, cpu = torch.device("cuda"), torch.device("cpu")
     halves = [encoder_format(cuda, torch.bfloat16), encoder_format(cuda, torch.float16)]
     assert halves == [torch.float16] * 2 and encoder_format(cuda, torch.float32) == torch.float32
@@ -75,7 +78,8 @@ def test_encoders_in_half_precision_are_nearer_than_rounding_to_bf16(monkeypatch
 
     exact = embedded(torch.float32)
     lost = {kind: float((embedded(kind) - exact).norm()) for kind in (torch.float16, torch.bfloat16)}
-    assert lost[torch.float16] < float((exact.bfloat16().float() - exact).norm()) < lost[torch.bfloat16]
+    rounding = float((exact.bfloat16().float() - exact).norm())
+    assert lost[torch.float16] < 2 * rounding < lost[torch.bfloat16] / 2
 
 
 def test_prompts_are_encoded_on_the_cpu_where_the_device_has_no_room(
