@@ -227,7 +227,7 @@ def test_only_one_module_of_ours_reads_the_environment() -> None:
 def test_only_families_and_what_locates_them_name_their_classes() -> None:
     """Whoever trains, draws or plans asks the family: see blora/models/families."""
     families = {"UNet2DConditionModel", "FluxTransformer2DModel", "StableDiffusionXLPipeline", "FluxPipeline"}
-    may = ("blora/models/", "blora/bases/", "blora/embedded/", "blora/probe/plain_unets.py")
+    may = ("blora/models/", "blora/bases/", "blora/embedded/training/", "blora/probe/plain_unets.py")
     named = {
         path.relative_to(ROOT).as_posix(): sorted(used)
         for path in ALL_MODULES

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
 from safetensors.torch import save_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -33,8 +33,8 @@ from blora.embedded.words import clip
 from blora.embedded.words.text import NAMES, TextPair
 
 
-def averaged_unet(data: Path) -> tuple[UNet2DConditionModel, dict[str, Any]]:
-    """The UNet with its averaged weights, and the checkpoint that it comes from."""
+def averaged_trainee(data: Path) -> tuple[Trainee, dict[str, Any]]:
+    """The UNet and its tokens with their averaged weights, and the checkpoint that they come from."""
     state = progress.load(data / "unet.pt")
     if state is None:
         raise SystemExit(f"no unet.pt in {data}: train the UNet first")
@@ -42,15 +42,15 @@ def averaged_unet(data: Path) -> tuple[UNet2DConditionModel, dict[str, Any]]:
     trainee = Trainee(vae.CHANNELS, 128, text, **state["sizes"])
     for q, value in zip(trainee.parameters(), state["averaged"], strict=True):
         q.data.copy_(value)
-    return trainee.unet, state
+    return trainee, state
 
 
 def write_model(data: Path, folder: Path) -> dict[str, Any]:
     """The pipeline folder; returns the state of the UNet's checkpoint."""
-    unet, state = averaged_unet(data)
+    trainee, state = averaged_trainee(data)
     pipeline = StableDiffusionXLPipeline(
         vae=vae.load(data),
-        unet=unet,
+        unet=trainee.unet,
         scheduler=EulerDiscreteScheduler(**BETAS),
         text_encoder=CLIPTextModel.from_pretrained(data / "text" / "text_encoder"),
         text_encoder_2=CLIPTextModelWithProjection.from_pretrained(data / "text" / "text_encoder_2"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +25,18 @@ CONTENTS = ((17, "noto"), (38, "twemoji"), (40, "fluent-flat"), (5, "noto"), (60
 TRAINED_ROWS = 2
 STYLES = ("noto", "blueprint", "sunset", "openmoji-line", "autumn", "coral", "gold")
 """Looks of a sheet's columns; openmoji-line, autumn and coral were never trained on."""
+
+
+def denoise(
+    noise: torch.Tensor, steps: int, predict: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """Latents out of noise; `predict` gives v of scaled latents at a timestep."""
+    scheduler = EulerDiscreteScheduler(**BETAS)
+    scheduler.set_timesteps(steps)
+    x = noise * scheduler.init_noise_sigma
+    for t in scheduler.timesteps:
+        x = scheduler.step(predict(scheduler.scale_model_input(x, t), t), t, x).prev_sample
+    return x
 
 
 class Told(Protocol):
@@ -96,24 +109,24 @@ class GainJudge:
         self, trainee: Told, content: np.ndarray, style: np.ndarray, guidance: float = 2.0, steps: int = 12
     ) -> torch.Tensor:
         """Latents of all combinations of content rows and style rows, content-major."""
-        b, many, scheduler = self.batches, len(content) * len(style), EulerDiscreteScheduler(**BETAS)
+        b, many = self.batches, len(content) * len(style)
         codes = (
             b.take(b.content, content).repeat_interleave(len(style), 0),
             b.take(b.style, style).repeat(len(content), 1, 1),
         )
-        scheduler.set_timesteps(steps)
-        x = torch.randn(many, *b.latents.shape[1:], generator=torch.Generator().manual_seed(0)).to(self.device)
-        x = x * scheduler.init_noise_sigma
-        for t in scheduler.timesteps:
-            scaled, told = scheduler.scale_model_input(x, t), []
+        noise = torch.randn(many, *b.latents.shape[1:], generator=torch.Generator().manual_seed(0)).to(self.device)
+
+        def guided(scaled: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            told = []
             for begin in range(0, many, PART):
                 part = slice(begin, begin + PART)
                 size, time = len(scaled[part]), t.to(self.device).expand(len(scaled[part]))
                 free = trainee.predict(scaled[part], time, *trainee.tell(None, None, size))
                 own = trainee.predict(scaled[part], time, *trainee.tell(codes[0][part], codes[1][part], size))
                 told.append(free + guidance * (own - free))
-            x = scheduler.step(torch.cat(told), t, x).prev_sample
-        return x
+            return torch.cat(told)
+
+        return denoise(noise, steps, guided)
 
     def sheet_rows(self) -> tuple[np.ndarray, np.ndarray]:
         """Rows of the data set that a sheet's contents and styles are."""

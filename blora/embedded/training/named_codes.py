@@ -73,11 +73,8 @@ class NamedCodes:
         heard, said = told_by @ spoken(trainee, width, quiet=0.0).T, LOUDNESS * told_by @ spoken(trainee, width).T
         scores, sizes, _ = torch.linalg.svd(heard.flatten(1), full_matrices=False)
         count, things = min(UNITS - 1, len(sizes)), len(said) ** 0.5
-        spread, told, self.says = (
-            torch.zeros(width),
-            torch.zeros(len(said), width),
-            said.new_zeros(UNITS - 1, *said.shape[1:]),
-        )
+        spread, told = torch.zeros(width), torch.zeros(len(said), width)
+        self.says = said.new_zeros(UNITS - 1, *said.shape[1:])
         spread[:count] = sizes[:count] / things
         told[:, :count] = scores[:, :count] * things * TOLD
         self.says[:count] = torch.einsum("tk,tpw->kpw", scores[:, :count], said) / (things * TOLD)

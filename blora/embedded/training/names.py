@@ -20,8 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import EulerDiscreteScheduler
-from safetensors.torch import load_file
 from torch import nn
 from transformers import CLIPTextModel
 
@@ -30,14 +28,15 @@ from blora.embedded.learning import progress, schedule
 from blora.embedded.learning.muon import shared_out
 from blora.embedded.training import vae
 from blora.embedded.training.batches import NEUTRAL
-from blora.embedded.training.encoders import read_beside
+from blora.embedded.training.export import averaged_trainee
+from blora.embedded.training.judge import denoise
 from blora.embedded.training.named_codes import NamedCodes, typical_codes
 from blora.embedded.training.train import Trainee
-from blora.embedded.training.unet import BETAS, PLACES
+from blora.embedded.training.unet import PLACES
 from blora.embedded.words import captions
 from blora.embedded.words.clip import PADS
-from blora.embedded.words.name_layers import UNITS, copy_narrow, lengthened, plain_encoder, share_out_places
-from blora.embedded.words.text import TextPair
+from blora.embedded.words.name_layers import UNITS, copy_narrow, heard, lengthened, plain_encoder, share_out_places
+from blora.embedded.words.text import LENGTH, TextPair
 
 KINDS = {"thing": 0.45, "both": 0.2, "token": 0.1, "look": 0.1, "neutral": 0.15}
 """Shares of the captions: a thing, a thing in a look, a thing in "[s]" style, a look, and prompts of B-LoRAs."""
@@ -46,41 +45,17 @@ HEARING = {4: 0.7, 16: 0.2, PLACES: 0.1}
 """Shares of batches by how many places of the padding are looked at; attention is causal, so later ones may go."""
 LOUDER = 10.0
 """Weight of captions that name nothing: a B-LoRA multiplies what is added there."""
-SHOWN = (
-    "cat",
-    "fox",
-    "penguin",
-    "turtle",
-    "banana",
-    "watermelon",
-    "umbrella",
-    "bicycle",
-    "key",
-    "anchor",
-    "bomb",
-    "bus",
-)
+SHOWN = "cat fox penguin turtle banana watermelon umbrella bicycle key anchor bomb bus".split()
 
 
 def read_trainee(data: Path, start: Path | None) -> Trainee:
     """The UNet with its tokens, of an export or of the checkpoint in `data` (averaged)."""
-    text = TextPair(data / "text", "cpu")
-    state = None if start else progress.load(data / "unet.pt")
-    if not start and state is None:
-        raise SystemExit(f"no unet.pt in {data}: train the UNet first, or name an export with --start")
-    trainee = Trainee(vae.CHANNELS, 128, text, **(state["sizes"] if state else {}))
     if start:
-        trainee.unet.load_state_dict(load_file(start / "model" / "unet" / "diffusion_pytorch_model.safetensors"))
-        trainee.tokens.load_state_dict(read_beside(start, "tokens."))
-    elif state:
-        for own, value in zip(trainee.parameters(), state["averaged"], strict=True):
-            own.data.copy_(value)
+        trainee = Trainee(vae.CHANNELS, 128, TextPair(data / "text", "cpu"))
+        trainee.take(start)
+    else:
+        trainee, _ = averaged_trainee(data)
     return trainee.eval().requires_grad_(False)
-
-
-def heard(model: CLIPTextModel, ids: torch.Tensor) -> torch.Tensor:
-    """(N, places, width): what the pipeline takes from an encoder."""
-    return model(ids, output_hidden_states=True).hidden_states[-2].float()
 
 
 class NamesTraining:
@@ -119,8 +94,8 @@ class NamesTraining:
         return words, named
 
     def ids(self, words: list[str]) -> torch.Tensor:
-        """(N, 77), padded."""
-        read = self.tokenizer(words, padding="max_length", max_length=77, truncation=True, return_tensors="pt")
+        """(N, LENGTH), padded."""
+        read = self.tokenizer(words, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt")
         return read.input_ids.to(self.args.device)
 
     def errors(self, words: list[str], named: list[int | None], places: int) -> torch.Tensor:
@@ -176,22 +151,22 @@ class NamesTraining:
     @torch.no_grad()
     def sheet(self) -> np.ndarray:
         """What the UNet draws from names alone, told to all blocks."""
-        text, scheduler = self.trainee.text, EulerDiscreteScheduler(**BETAS)
+        text = self.trainee.text
         plain, text.encoders[0] = text.encoders[0], self.whole()
         text.known.clear()
         told, free = text([f"a drawing of {captions.with_article(name)}" for name in SHOWN]), text([""] * len(SHOWN))
         text.encoders[0] = plain
         text.known.clear()
         self.trainee.contexts.set(None, None)
-        scheduler.set_timesteps(12)
+
+        def guided(scaled: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            own, away = (self.trainee.predict(scaled, t.expand(len(SHOWN)), *words) for words in (told, free))
+            return away + 2 * (own - away)
+
         noise = torch.randn(len(SHOWN), vae.CHANNELS, 32, 32, generator=torch.Generator().manual_seed(0))
-        x = noise * scheduler.init_noise_sigma
-        for t in scheduler.timesteps:
-            scaled, time = scheduler.scale_model_input(x, t), t.expand(len(SHOWN))
-            own, away = (self.trainee.predict(scaled, time, *words) for words in (told, free))
-            x = scheduler.step(away + 2 * (own - away), t, x).prev_sample
         decoder = vae.load(self.args.data, "cpu")
-        return progress.grid(vae.to_pixels(decoder.decode(x / decoder.config.scaling_factor).sample)[None])
+        latents = denoise(noise, 12, guided) / decoder.config.scaling_factor
+        return progress.grid(vae.to_pixels(decoder.decode(latents).sample)[None])
 
     def state(self) -> dict[str, Any]:
         """All that going on needs."""

@@ -60,6 +60,12 @@ class Trainee(nn.Module):
         self.contexts, self.seen = BlockContexts(self.unet), watch_lookup(self.unet)
         self.noise, self.text, self.side_px = DDPMScheduler(**BETAS), text, side_px
 
+    def take(self, folder: Path) -> None:
+        """Take the weights of an export."""
+        self.unet.load_state_dict(load_file(folder / "model" / "unet" / "diffusion_pytorch_model.safetensors"))
+        self.tokens.load_state_dict(read_beside(folder, "tokens."))
+        self.tasks.load_state_dict(read_beside(folder, "tasks."))
+
     def predict(self, x: torch.Tensor, t: torch.Tensor, context: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
         """V at the timesteps `t`; while training, half of the pictures say that they have another size and crop."""
         side = self.side_px
@@ -166,9 +172,7 @@ class UnetTraining:
 
     def start(self, folder: Path, seen: int) -> None:
         """Begin with the weights of an export that has seen so many pictures; the optimisers begin anew."""
-        self.trainee.unet.load_state_dict(load_file(folder / "model" / "unet" / "diffusion_pytorch_model.safetensors"))
-        self.trainee.tokens.load_state_dict(read_beside(folder, "tokens."))
-        self.trainee.tasks.load_state_dict(read_beside(folder, "tasks."))
+        self.trainee.take(folder)
         self.averaged = schedule.Averaged(self.trainee.parameters(), self.args.ema)
         self.seen = seen
 

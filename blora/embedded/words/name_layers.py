@@ -72,6 +72,11 @@ def plain_encoder(folder: Path) -> CLIPTextModel:
     return plain
 
 
+def heard(model: CLIPTextModel, ids: torch.Tensor) -> torch.Tensor:
+    """(N, places, width): what SDXL takes from an encoder, of ids (N, places)."""
+    return model(ids, output_hidden_states=True).hidden_states[-2].float()
+
+
 @torch.no_grad()
 def share_out_places(model: CLIPTextModel, plain: CLIPTextModel, ids: torch.Tensor, says: torch.Tensor) -> None:
     """Make the last of the layers put in a map from a few numbers of a thing to what is said at each place.
@@ -91,7 +96,7 @@ def share_out_places(model: CLIPTextModel, plain: CLIPTextModel, ids: torch.Tens
     for weight in (*mlp.parameters(), norm.bias):
         weight.zero_()
     norm.weight.fill_(1)
-    hidden, wanted = (one(ids, output_hidden_states=True).hidden_states[-2][0, PADS:] for one in (model, plain))
+    hidden, wanted = (heard(one, ids)[0, PADS:] for one in (model, plain))
     places = nn.functional.layer_norm(hidden, hidden.shape[-1:])
     own = 2 * OPEN * torch.linalg.pinv(places, rtol=1e-3).T  # (PLACES, width): 2 OPEN at the place, about 0 elsewhere
     hears = torch.eye(UNITS, hidden.shape[-1], device=hidden.device)

@@ -12,8 +12,9 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from blora.embedded import CLIP_DIR, MODEL_DIR, REVISION, verify
 from blora.embedded.clip import load_embedded_clip
+from blora.embedded.words.captions import with_article
 from blora.embedded.words.clip import PADS
-from blora.embedded.words.name_layers import plain_encoder
+from blora.embedded.words.name_layers import heard, plain_encoder
 from blora.models.model import load_base
 from blora.sampling.draw import Draw
 from blora.sampling.sample import sample
@@ -65,21 +66,8 @@ def test_its_clip_tells_one_look_from_another() -> None:
 
 def test_names_of_things_draw_them() -> None:
     """Told to all blocks; without the layers that say names the pictures are as like any other thing's name, by .02."""
-    things = (
-        "cat",
-        "tiger",
-        "elephant",
-        "penguin",
-        "watermelon",
-        "carrot",
-        "guitar",
-        "umbrella",
-        "bus",
-        "key",
-        "anchor",
-        "bomb",
-    )
-    captions = [f"a drawing of {'an' if thing[0] in 'aeiou' else 'a'} {thing}" for thing in things]
+    things = "cat tiger elephant penguin watermelon carrot guitar umbrella bus key anchor bomb".split()
+    captions = [f"a drawing of {with_article(thing)}" for thing in things]
     settings = resolve("demo", {"sample": {"steps": 14, "batch_size": len(things)}}).sample
     pictures = sample(load_base("embedded"), [Draw(None, None, words, seed=1) for words in captions], settings)
     model, preprocess, tokenizer = load_embedded_clip()
@@ -98,7 +86,7 @@ def test_the_prompt_that_adapters_are_trained_by_says_what_it_said_before_names_
     )
     with torch.no_grad():
         now, before = (
-            one(torch.tensor(ids.input_ids), output_hidden_states=True).hidden_states[-2][:, PADS:]
+            heard(one, torch.tensor(ids.input_ids))[:, PADS:]
             for one in (shipped, plain_encoder(MODEL_DIR / "text_encoder").float().eval())
         )
     changed = (now - before).square().mean((1, 2)).sqrt()

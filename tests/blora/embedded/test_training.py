@@ -233,9 +233,9 @@ def test_encoding_takes_the_number_format_that_was_asked_for(prepared: Path, tmp
 def test_layers_put_in_before_the_last_change_nothing_until_they_are_trained_and_come_out_again(tmp_path: Path) -> None:
     plain = name_layers.plain_encoder(MODEL_DIR / "text_encoder").float().eval()
     longer = name_layers.lengthened(plain)
-    ids, asked = torch.tensor([[49406, 320, 2368, 49407] + [49407] * 73]), {"output_hidden_states": True}
+    ids = torch.tensor([[49406, 320, 2368, 49407] + [49407] * 73])
     with torch.no_grad():
-        own, long = plain(ids, **asked).hidden_states[-2], longer(ids, **asked).hidden_states[-2]
+        own, long = name_layers.heard(plain, ids), name_layers.heard(longer, ids)
     torch.testing.assert_close(long, own, atol=1e-5, rtol=1e-5)
     longer.save_pretrained(tmp_path)
     again = name_layers.plain_encoder(tmp_path).state_dict()
@@ -255,7 +255,7 @@ def test_names_are_learnt_and_a_prompt_without_them_stays(prepared: Path, tmp_pa
     ids = trainee.text.tokenizers[0](["A [v]", "a drawing of a thing 1"], padding="max_length", max_length=77)
     with torch.no_grad():
         after, before = (
-            names.heard(one, torch.tensor(ids.input_ids))[:, PADS:] for one in (trainee.text.encoders[0], plain)
+            name_layers.heard(one, torch.tensor(ids.input_ids))[:, PADS:] for one in (trainee.text.encoders[0], plain)
         )
     added = after - before
     said = torch.from_numpy(typical_codes(Pictures.read(folder))[1]) @ spoken(trainee, 64).T
