@@ -8,7 +8,7 @@ from uuid import UUID
 
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState, SendNotification
-from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.automations import Automation, AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 
 TAG, ENTRY_TAG = "blora", "blora-entry"
@@ -18,6 +18,9 @@ parent's business."""
 ALERT, ZOMBIES = "blora: tell that a run failed or crashed", "blora: a run without heartbeats has crashed"
 _ENDED = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Crashed", "Cancelled", "Paused", "Suspended")}
 _HEARTBEAT = "prefect.flow-run.heartbeat"
+_SHORTEST_SECONDS = 30  # between heartbeats, says Prefect's setting
+DEFAULT_ZOMBIE_SECONDS = 540
+"""Without heartbeats a run has crashed after so long, where nobody asked for another time."""
 
 
 def alert(block_id: UUID) -> AutomationCore:
@@ -63,6 +66,23 @@ def zombies(after_seconds: int) -> AutomationCore:
                 "done is in the store; its parent, the next night or `blora rerun` goes on from there.",
             )
         ],
+    )
+
+
+def heartbeats(after_seconds: int) -> dict[str, str]:
+    """What a flow run's process must be told to give a heartbeat three times in that time; at most every 30 s.
+
+    Prefect's own frequency, 180 s, is a process's and not a server's: left alone, a server that waits for less takes
+    every longer run for crashed.
+    """
+    return {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(max(after_seconds // 3, _SHORTEST_SECONDS))}
+
+
+def zombie_seconds(known: list[Automation]) -> int:
+    """How long the server waits for a heartbeat, by the automations that it holds by that name."""
+    triggers = [one.trigger for one in known]
+    return next(
+        (int(one.within.total_seconds()) for one in triggers if isinstance(one, EventTrigger)), DEFAULT_ZOMBIE_SECONDS
     )
 
 

@@ -9,7 +9,8 @@ Everything that is asked for is checked before anything is written. What a perso
     block        blora-webhook  where messages go; the address is a secret of the block, since it may hold a token
     automations  a run with the tag blora-entry that failed or crashed -> webhook
                  a run without a heartbeat for too long -> Crashed (a machine that is gone can say nothing itself)
-    deployments  those of prefect.yaml, which travels with the package, by Prefect's own command
+    deployments  those of prefect.yaml, which travels with the package, by Prefect's own command; their runs are told to
+                 give heartbeats as often as that takes
 
 No limit by name is asked for anywhere in the flows, so none can be missing: how many shards run at once is how many
 workers there are, and that two nights never overlap is the nightly deployment's own concurrency limit.
@@ -38,7 +39,7 @@ from manifests.errors import printable_name
 from manifests.store.store import Store
 from tasks import environment
 from tasks.errors import TaskError
-from tasks.operations.automations import ZOMBIES, alert, zombies
+from tasks.operations.automations import DEFAULT_ZOMBIE_SECONDS, ZOMBIES, alert, heartbeats, zombie_seconds, zombies
 from tasks.operations.deployments import Asked, SettingChange, apply, known_deployments, laid_over, read_file, roots
 
 PoolType = Literal["process", "kubernetes"]
@@ -46,7 +47,6 @@ PoolType = Literal["process", "kubernetes"]
 CONTROL_POOL, GPU_POOL = "blora-control", "blora-gpu"
 QUEUES = {"on-demand": 1, "nightly": 2}
 WEBHOOK_BLOCK = "blora-webhook"
-DEFAULT_ZOMBIE_SECONDS = 540
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class DeployRequest:
         gpu_pool: ``process`` for workers on bare machines, ``kubernetes`` for jobs.
         job_template: base job template of a Kubernetes pool.
         zombie_seconds: a run whose last heartbeat is older has crashed; None leaves it as it is, for a new server at
-            three times PREFECT_FLOWS_HEARTBEAT_FREQUENCY.
+            `DEFAULT_ZOMBIE_SECONDS`. The deployments' runs give a heartbeat three times in it.
     """
 
     asked: Asked
@@ -102,7 +102,9 @@ def deploy(request: DeployRequest) -> Iterator[DeployStep]:
         template = _template(request)
         client = stack.enter_context(get_client(sync_client=True))
         known = known_deployments(client, body)
-        body, differences = laid_over(body, known, request.asked, request.default_root)
+        silent = client.read_automations_by_name(ZOMBIES)
+        told = heartbeats(request.zombie_seconds or zombie_seconds(silent))
+        body, differences = laid_over(body, known, request.asked, request.default_root, told)
         for root in roots(body):
             Store.open(root).list(layout.NIGHTS_PREFIX)
         for name, kind in ((CONTROL_POOL, "process"), (GPU_POOL, request.gpu_pool)):
@@ -117,7 +119,10 @@ def deploy(request: DeployRequest) -> Iterator[DeployStep]:
             yield _block(webhook)
             block_id = client.read_block_document_by_name(WEBHOOK_BLOCK, "custom-webhook").id
             yield _automation(client, alert(block_id))
-        yield _zombies(client, request.zombie_seconds)
+        if silent and request.zombie_seconds is None:
+            yield DeployStep("automation", ZOMBIES, "as it was")
+        else:
+            yield _automation(client, zombies(request.zombie_seconds or DEFAULT_ZOMBIE_SECONDS))
     yield from map(_step, differences)
     apply(body)
     yield DeployStep("deployments", "prefect.yaml", "changed")
@@ -225,10 +230,3 @@ def _automation(client: SyncPrefectClient, wanted: AutomationCore) -> DeployStep
 def _core(automation: AutomationCore) -> dict[str, Any]:
     """What was asked for, without what the server adds; events as sets, since their order is not kept."""
     return automation.model_dump(include={"description", "enabled", "trigger", "actions"})
-
-
-def _zombies(client: SyncPrefectClient, seconds: int | None) -> DeployStep:
-    known = client.read_automations_by_name(ZOMBIES)
-    if seconds is None and known:
-        return DeployStep("automation", ZOMBIES, "as it was")
-    return _automation(client, zombies(DEFAULT_ZOMBIE_SECONDS if seconds is None else seconds))

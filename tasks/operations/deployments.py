@@ -94,7 +94,11 @@ def known_deployments(client: SyncPrefectClient, body: dict[str, Any]) -> dict[s
 
 
 def laid_over(
-    body: Mapping[str, Any], known: Mapping[str, DeploymentResponse], asked: Asked, default_root: str
+    body: Mapping[str, Any],
+    known: Mapping[str, DeploymentResponse],
+    asked: Asked,
+    default_root: str,
+    told: Mapping[str, str],
 ) -> tuple[dict[str, Any], list[SettingChange]]:
     """Lay over a file's deployments what the server holds, and over that what is asked for.
 
@@ -103,6 +107,7 @@ def laid_over(
         known: what the server holds, by name.
         asked: what is asked for.
         default_root: the store of deployments that are new, unless it is asked for.
+        told: environment variables of every run's process, also where the server holds others.
 
     Returns:
         The file to give to Prefect, and what is old and new of schedules and parameters.
@@ -118,6 +123,7 @@ def laid_over(
         differences += [difference] if difference else []
         if held is not None:
             _keep_the_rest(entry, held)
+        _tell(entry, held, told)
         entries.append(entry)
     return {**body, "deployments": entries}, differences
 
@@ -183,17 +189,25 @@ def _check(night: Entry) -> None:
 
 
 def _keep_the_rest(entry: Entry, held: DeploymentResponse) -> None:
-    """Keep a pause, job variables and a limit that are set on the server."""
+    """Keep a pause and a limit that are set on the server."""
     if held.paused:
         entry["paused"] = True
-    if held.job_variables:
-        pool = entry.setdefault("work_pool", {})
-        pool["job_variables"] = {**pool.get("job_variables", {}), **held.job_variables}
     if held.global_concurrency_limit is not None:
         limit: Entry = {"limit": held.global_concurrency_limit.limit}
         if held.concurrency_options is not None:
             limit["collision_strategy"] = held.concurrency_options.collision_strategy.value
         entry["concurrency_limit"] = limit
+
+
+def _tell(entry: Entry, held: DeploymentResponse | None, told: Mapping[str, str]) -> None:
+    """Keep job variables that are set on the server, and add the given ones to the environment.
+
+    A pool's entry is written anew: by YAML's anchors several deployments have the same one in common.
+    """
+    pool = entry.get("work_pool") or {}
+    variables = {**pool.get("job_variables", {}), **((held.job_variables if held else None) or {})}
+    variables["env"] = {**(variables.get("env") or {}), **told}
+    entry["work_pool"] = {**pool, "job_variables": variables}
 
 
 def _as_entry(known: DeploymentSchedule) -> Entry:

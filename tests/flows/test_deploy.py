@@ -158,7 +158,6 @@ def test_a_run_without_heartbeats_is_marked_crashed_and_told(
     deployment = client.read_deployment_by_name("analyze/probe")
     # A slot that never answers, and no limit to its silence: the run goes on until it is killed.
     environment = server.environment() | {"BLORA_SLOT_MODULE": "tests.mute_slot", "BLORA_STALL_TIMEOUT_SECONDS": "9999"}
-    environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = "30"
     parameters = {"base": "embedded", "options": {"root": root, "pairs": 1, "devices": "cpu"}}
     flow_runs = [client.create_flow_run_from_deployment(deployment.id, parameters=parameters) for _ in range(2)]
     workers = [Worker("blora-gpu", f"gpu-{number}", tmp_path, environment) for number in range(2)]
@@ -191,6 +190,8 @@ def test_what_is_asked_for_otherwise_is_changed_and_nothing_else(
     assert [line.split()[0] for line in changed] == ["automation", "deployments"]
     assert "heartbeats" in changed[0]
     again = deploy(server, root, "")
+    variables = client.read_deployment_by_name("shard/shard").job_variables
+    assert variables == {"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "40"}}, "a run would be taken for crashed"
     assert [line.split()[0] for line in again.splitlines() if "as it was" not in line] == ["deployments"]
     after = client.read_deployment_by_name("nightly/nightly")
     (schedule,) = after.schedules

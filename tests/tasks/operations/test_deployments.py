@@ -17,6 +17,7 @@ from tasks.operations.deployments import Asked, SettingChange, laid_over, read_f
 
 FILE = Path("flows/prefect.yaml")
 ROOT = "s3://bucket/art"
+TOLD = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "40"}
 
 
 def scheduled(*schedules: Any, **changes: Any) -> dict[str, DeploymentResponse]:
@@ -31,7 +32,7 @@ def scheduled(*schedules: Any, **changes: Any) -> dict[str, DeploymentResponse]:
 
 
 def night(known: dict[str, DeploymentResponse], asked: Asked = Asked()) -> tuple[dict[str, Any], list[SettingChange]]:  # noqa: B008
-    body, differences = laid_over(read_file(FILE), known, asked, "/elsewhere")
+    body, differences = laid_over(read_file(FILE), known, asked, "/elsewhere", TOLD)
     (entry,) = (one for one in body["deployments"] if one["name"] == "nightly")
     return entry, [one for one in differences if one.name.startswith("nightly")]
 
@@ -60,9 +61,19 @@ def test_what_a_person_has_set_stays() -> None:
     assert (second["interval"], second["active"]) == (6 * 3600, False)
     assert third["rrule"] == rule.rrule
     assert entry["parameters"] == {"options": options} and entry["paused"]
-    assert entry["work_pool"]["job_variables"] == {"env": {"A": "b"}}
+    assert entry["work_pool"]["job_variables"] == {"env": {"A": "b"} | TOLD}
     assert all(one.old == one.new for one in differences)
     assert {one.name for one in differences if one.what == "parameter"} == {"nightly shards=here", "nightly hours=5"}
+
+
+def test_job_variables_of_one_deployment_stay_its_own() -> None:
+    """In the file several deployments have their pool in common, by an anchor."""
+    known = scheduled(job_variables={"image": "own", "env": {"A": "b"} | {name: "180" for name in TOLD}})
+    known["rerun"] = known.pop("nightly").model_copy(update={"name": "rerun"})
+    body, _ = laid_over(read_file(FILE), known, Asked(), "/elsewhere", TOLD)
+    found = {entry["name"]: entry["work_pool"]["job_variables"] for entry in body["deployments"]}
+    assert found.pop("rerun") == {"image": "own", "env": {"A": "b"} | TOLD}
+    assert len(found) > 4 and all(variables == {"env": TOLD} for variables in found.values())
 
 
 def test_no_schedule_and_a_paused_one_stay_so() -> None:
