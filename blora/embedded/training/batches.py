@@ -1,7 +1,9 @@
 """Batches of the UNet's training: targets, and what each of the two blocks is told about them.
 
-Each side of each picture is told, independently, a picture (79 %), words (15 %) or nothing (6 %); in 4 % of the batches
-the full caption goes to all blocks, as in SDXL.
+Each side of each picture is told, independently, a picture (74 %), words (20 %) or nothing (6 %); in 6 % of the batches
+the full caption goes to all blocks, as in SDXL. Words of one side come half of the time with words of the other's that
+are not the target's, and half of what is nothing is such words alone: so each block learns to hear its own side of a
+prompt, whatever else the prompt says.
 """
 
 from __future__ import annotations
@@ -17,9 +19,9 @@ from blora.embedded.training.unet import PlacedTokens
 from blora.embedded.words import captions
 from blora.embedded.words.text import TextPair
 
-CAPTIONS = 0.04
+CAPTIONS = 0.06
 PICTURE, WORDS, NOTHING = 0, 1, 2
-SHARES = (0.79, 0.15, 0.06)
+SHARES = (0.74, 0.20, 0.06)
 NEUTRAL = {"": 0.4, "A [v]": 0.35, "A [c] in [s] style": 0.15, "A [c]": 0.1}
 """What the other blocks read when the two are told something of their own."""
 
@@ -83,10 +85,7 @@ class ConditionedBatches:
         prompt, pooled = self.text([str(rng.choice(list(NEUTRAL), p=list(NEUTRAL.values())))])
         kinds = rng.choice(3, (2, size), p=SHARES)
         kinds[1, [not look for look in looks] & (kinds[1] == WORDS)] = NOTHING
-        said = (
-            [captions.thing_caption(thing, rng) for thing in things],
-            [captions.look_caption(look, rng) if look else "" for look in looks],
-        )
+        said = self._say(things, looks, kinds)
         content = self.tokens.content(prompt, self._codes(self.content, rows.content, kinds[0] == PICTURE))
         style = self.tokens.style(prompt, self._codes(self.style, rows.style, kinds[1] == PICTURE))
         content, style = (
@@ -98,6 +97,19 @@ class ConditionedBatches:
         worded = torch.from_numpy(kinds[0] == WORDS).to(self.device)
         context, pooled = prompt.expand(size, -1, -1), pooled.expand(size, -1)
         return ConditionedBatch(latents, plain, context, pooled, content, style, placed, worded)
+
+    def _say(self, things: list[str], looks: list[str], kinds: np.ndarray) -> tuple[list[str], list[str]]:
+        """Words for the two blocks, of use where `kinds` says so; nothing to be told that says something is words then."""
+        rng, nothing = self.rng, kinds == NOTHING
+        beside = rng.random(kinds.shape) < 0.5
+        other_things, other_looks = ([told[i] for i in rng.permutation(len(things))] for told in (things, looks))
+        said: tuple[list[str], list[str]] = ([], [])
+        for i in range(len(things)):
+            look, thing = other_looks[i] if beside[0, i] else "", other_things[i] if beside[1, i] else ""
+            said[0].append(captions.any_caption("" if nothing[0, i] else things[i], look, rng))
+            said[1].append(captions.any_caption(thing, "" if nothing[1, i] else looks[i], rng))
+        kinds[nothing & (np.array(said) != "")] = WORDS
+        return said
 
     def _codes(self, table: np.ndarray, rows: np.ndarray, told: np.ndarray) -> torch.Tensor:
         """Codes of some rows; zeros for those that are not told."""

@@ -35,3 +35,12 @@ def look_caption(look: str, rng: np.random.Generator) -> str:
     """The look alone."""
     kinds = (f"{look} style", look, f"a drawing in {look} style", f"in {look} style")
     return kinds[rng.integers(len(kinds))]
+
+
+def any_caption(thing: str, look: str, rng: np.random.Generator) -> str:
+    """What is given of the two; empty for neither."""
+    if thing and look:
+        return caption(thing, look, rng)
+    if thing:
+        return thing_caption(thing, rng)
+    return look_caption(look, rng) if look else ""

@@ -23,7 +23,7 @@ from blora.embedded.drawings.pictures import Pictures
 from blora.embedded.learning import progress, schedule
 from blora.embedded.learning.budget import Stop
 from blora.embedded.training import export, names, vae
-from blora.embedded.training.batches import ConditionedBatches
+from blora.embedded.training.batches import NOTHING, WORDS, ConditionedBatches
 from blora.embedded.training.encoders import BESIDE, CODE, EncoderTraining
 from blora.embedded.training.named_codes import spoken, typical_codes
 from blora.embedded.training.train import Trainee, UnetTraining
@@ -69,6 +69,21 @@ def test_a_break_leaves_no_trace(prepared: Path, tmp_path: Path) -> None:
     for a, b in zip(whole.averaged.values, again.averaged.values, strict=True):
         assert torch.equal(a, b)
     assert whole.means == again.means
+
+
+def test_words_of_one_side_come_half_of_the_time_with_words_of_the_other(prepared: Path) -> None:
+    batches, count = _training(prepared).batches, 400
+    things, looks = [f"thing{i}." for i in range(count)], [f"look{i}." for i in range(count)]
+    kinds = np.stack([np.arange(count) % 3] * 2)
+    before = kinds.copy()
+    for side, said in enumerate(batches._say(things, looks, kinds)):
+        own, other = (things, "look") if side == 0 else (looks, "thing")
+        worded, nothing = before[side] == WORDS, before[side] == NOTHING
+        assert all((own[i] in said[i]) == bool(not nothing[i]) for i in range(count))
+        beside = np.array([other in words for words in said])
+        assert 0.4 < beside[worded].mean() < 0.6 and 0.4 < beside[nothing].mean() < 0.6
+        assert np.array_equal(kinds[side] == WORDS, worded | (nothing & beside))
+        assert np.array_equal(kinds[side] == NOTHING, nothing & ~beside)
 
 
 def test_padding_is_orthogonal_and_captions_keep_their_meaning(prepared: Path) -> None:
