@@ -99,7 +99,7 @@ class ConditionedBatches:
         return ConditionedBatch(latents, plain, context, pooled, content, style, placed, worded)
 
     def _say(self, things: list[str], looks: list[str], kinds: np.ndarray) -> tuple[list[str], list[str]]:
-        """Words for the two blocks, of use where `kinds` says so; nothing to be told that says something is words then."""
+        """Words for the two blocks, of use where `kinds` says so; nothing that says something becomes words there."""
         rng, nothing = self.rng, kinds == NOTHING
         beside = rng.random(kinds.shape) < 0.5
         other_things, other_looks = ([told[i] for i in rng.permutation(len(things))] for told in (things, looks))
