@@ -39,7 +39,7 @@ from manifests.errors import printable_name
 from manifests.store.store import Store
 from tasks import environment
 from tasks.errors import TaskError
-from tasks.operations.automations import DEFAULT_ZOMBIE_SECONDS, ZOMBIES, alert, heartbeats, zombie_seconds, zombies
+from tasks.operations.automations import ZOMBIES, alert, heartbeats, zombie_seconds, zombies
 from tasks.operations.deployments import Asked, SettingChange, apply, known_deployments, laid_over, read_file, roots
 
 PoolType = Literal["process", "kubernetes"]
@@ -75,7 +75,7 @@ class DeployRequest:
         gpu_pool: ``process`` for workers on bare machines, ``kubernetes`` for jobs.
         job_template: base job template of a Kubernetes pool.
         zombie_seconds: a run whose last heartbeat is older has crashed; None leaves it as it is, for a new server at
-            `DEFAULT_ZOMBIE_SECONDS`. The deployments' runs give a heartbeat three times in it.
+            `automations.DEFAULT_ZOMBIE_SECONDS`. The deployments' runs give a heartbeat three times in it.
     """
 
     asked: Asked
@@ -103,7 +103,8 @@ def deploy(request: DeployRequest) -> Iterator[DeployStep]:
         client = stack.enter_context(get_client(sync_client=True))
         known = known_deployments(client, body)
         silent = client.read_automations_by_name(ZOMBIES)
-        told = heartbeats(request.zombie_seconds or zombie_seconds(silent))
+        silence_seconds = request.zombie_seconds or zombie_seconds(silent)
+        told = heartbeats(silence_seconds)
         body, differences = laid_over(body, known, request.asked, request.default_root, told)
         for root in roots(body):
             Store.open(root).list(layout.NIGHTS_PREFIX)
@@ -122,7 +123,7 @@ def deploy(request: DeployRequest) -> Iterator[DeployStep]:
         if silent and request.zombie_seconds is None:
             yield DeployStep("automation", ZOMBIES, "as it was")
         else:
-            yield _automation(client, zombies(request.zombie_seconds or DEFAULT_ZOMBIE_SECONDS))
+            yield _automation(client, zombies(silence_seconds))
     yield from map(_step, differences)
     apply(body)
     yield DeployStep("deployments", "prefect.yaml", "changed")
